@@ -1,0 +1,58 @@
+# make demo: set up, build the demo catalogue, search the bundled hums, run notebook 00.
+# make test: set up and pass the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+export QBHKIT_CACHE ?= $(CURDIR)/data/cache
+# Real recordings beside the checkout are used where they are.
+export QBHKIT_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),$(QBHKIT_CACHE)/corpora)
+PROFILE ?= tiny
+RUNS := $(QBHKIT_CACHE)/notebooks
+DEMO := $(QBHKIT_CACHE)/demo-catalogue
+# About 3,000 public-domain tunes; FULL=1 takes all 12,900 that come with music21.
+TUNES := oneills1850 ryansMammoth $(if $(FULL),airdsAirs miscFolk essenFolksong)
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
+
+.PHONY: demo test notebooks evaluate train lint pair clean
+
+demo: .venv/demo.stamp
+	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
+	$(BIN)/qbhkit search qbhkit/assets/hums/*.flac --catalogue $(DEMO) -k 3
+	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) --if-changed notebooks/00_hum_to_song.py
+	@echo
+	@echo "Above: each hum and the songs it found. See and hear it: $(RUNS)/00_hum_to_song.html"
+	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest
+
+notebooks: .venv/test.stamp
+	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) $(NOTEBOOKS)
+
+# Commit after this: the source is the .py file, the .ipynb beside it is made from it and executed.
+pair: .venv/test.stamp
+	env -u QBHKIT_DATA $(BIN)/python tests/run_notebooks.py --profile tiny --commit $(NOTEBOOKS)
+
+# All 423 real hums against 2,048 songs, three methods, both anchors (needs the recordings).
+evaluate: .venv/test.stamp
+	$(BIN)/qbhkit bench hums
+
+train: .venv/demo.stamp
+	$(BIN)/qbhkit train first --resume || $(BIN)/qbhkit train first
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf .venv data/cache
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit("qbhkit needs Python 3.11 to 3.13" if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml | .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks]'
+	@touch $@
+
+.venv/test.stamp: pyproject.toml | .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,phone,trackers,test]'
+	@touch $@

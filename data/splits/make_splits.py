@@ -1,0 +1,125 @@
+"""Make the splits beside this file, once and for all: ``python data/splits/make_splits.py DATA``.
+
+DATA is the folder with mir-qbsh, mirex-essen-2000, ioacas and pop909. Everything is drawn with one
+seed from sorted lists, so the same corpora give the same files.
+
+- ``mir_qbsh.json``: song folds by singer folds. A hum is scored by the model of its (song fold,
+  singer fold), which was trained on hums of other songs by other singers; results are pooled over
+  all hums. ``training_singers`` serve whatever needs voices only (thresholds, timbres).
+- ``folk.json``: a fifth of the folk tunes is held out as distractors, whole groups of variants
+  together; ``dropped`` may not be trained on because they are near a song, a distractor or an
+  IOACAS melody (named beside them); ``too_short`` because that cannot be told; ``variants`` are
+  groups whose members are never each other's negatives.
+- ``pop909.json``: a fifth of POP909, held out likewise; the same filter is applied to the rest.
+"""
+
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+from qbhkit.contour import from_f0
+from qbhkit.corpora import open_corpus, songs_of
+from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
+from qbhkit.corpora.duplicates import (
+    NEAR,
+    RUN,
+    MelodyMatcher,
+    note_pitches,
+    pitch_changes,
+    too_short_to_tell,
+    training_filter,
+)
+from qbhkit.corpora.folders import MirQbsh
+from qbhkit.corpora.songs import Song, natural_key
+from qbhkit.storage import write_json
+
+SEED = 20261122
+FOLDS = 3
+HELD_OUT = 0.2
+VARIANT = 0.7  # share of runs from which two tunes count as variants of each other
+HERE = Path(__file__).parent
+
+
+def pitches_of(song: Song) -> list[float]:
+    """Return the pitches of a song in order."""
+    if song.notes is not None:
+        return list(song.notes[:, 2])
+    return list(note_pitches(from_f0(song.f0).pitch_st))
+
+
+def balanced_folds(weights: Counter[str], rng: random.Random) -> list[list[str]]:
+    """Deal names into folds of about equal weight."""
+    names = sorted(weights)
+    rng.shuffle(names)
+    folds: list[list[str]] = [[] for _ in range(FOLDS)]
+    for name in sorted(names, key=lambda name: -weights[name]):
+        min(folds, key=lambda fold: (sum(weights[n] for n in fold), len(fold))).append(name)
+    return [sorted(fold) for fold in folds]
+
+
+def hold_out(groups: list[list[str]], singles: list[str], rng: random.Random) -> list[str]:
+    """Draw whole groups until a fifth of all names is held out; never one that is a tenth alone."""
+    total = sum(map(len, groups)) + len(singles)
+    units = [group for group in groups if len(group) < total / 10] + [[name] for name in singles]
+    rng.shuffle(units)
+    held: list[str] = []
+    for unit in units:
+        if len(held) + len(unit) <= HELD_OUT * total:
+            held += unit
+    return sorted(held, key=natural_key)
+
+
+def main(data: Path) -> None:
+    """Write the three files."""
+    songs = list(songs_of(open_corpus("mir-qbsh", data)))
+    hums = MirQbsh(data / "mir-qbsh").hums()
+    rng = random.Random(SEED)
+    singers = sorted({hum.singer for hum in hums})
+    sung = Counter(hum.song_id for hum in hums)
+    for song in songs:
+        sung[song.id] += 0
+    write_json(
+        HERE / "mir_qbsh.json",
+        {
+            "seed": SEED,
+            "song_folds": balanced_folds(sung, rng),
+            "singer_folds": balanced_folds(Counter(hum.singer for hum in hums), rng),
+            "training_singers": sorted(rng.sample(singers, len(singers) // 2)),
+        },
+    )
+    protected = {f"mir-qbsh/{song.id}": pitches_of(song) for song in songs}
+    for name in ("mirex-essen-2000", "ioacas"):
+        for song in songs_of(open_corpus(name, data)):
+            protected[f"{name}/{song.id}"] = pitches_of(song)
+    folk = {
+        song.id: pitches_of(song)
+        for name in MUSIC21_COLLECTIONS
+        for song in songs_of(open_corpus(name, data))
+    }
+    pop = {song.id: pitches_of(song) for song in songs_of(open_corpus("pop909", data))}
+    for name, melodies in (("folk", folk), ("pop909", pop)):
+        too_short = [key for key in melodies if too_short_to_tell(pitch_changes(melodies[key]))]
+        groups = MelodyMatcher(melodies).groups(VARIANT)
+        grouped = {key for group in groups for key in group}
+        rng = random.Random(SEED)
+        held = hold_out(groups, [key for key in melodies if key not in grouped], rng)
+        dropped = training_filter(melodies, protected, NEAR)
+        write_json(
+            HERE / f"{name}.json",
+            {
+                "seed": SEED,
+                "run": RUN,
+                "share": NEAR,
+                "songs": len(melodies),
+                "training": len(set(melodies) - set(held) - set(dropped) - set(too_short)),
+                "held_out": held,
+                "dropped": dropped,
+                "too_short": too_short,
+                "variants": groups,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,190 @@
+"""Recordings in: any common format, rate and channel count, to mono float32."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.errors import QbhError
+
+SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+PHONE_SUFFIXES = (".m4a", ".mp4", ".webm", ".aac")  # need PyAV or ffmpeg
+AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES + PHONE_SUFFIXES
+
+_BLOCK_FRAMES = 1 << 18
+_SHORTEST_S = 0.1
+_SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Hold a recording.
+
+    Args:
+        samples: (N,) float32, mono, nominally -1 to 1.
+        rate_hz: samples a second.
+    """
+
+    samples: NDArray[np.float32]
+    rate_hz: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.rate_hz
+
+    @property
+    def silent(self) -> bool:
+        """True when no sample reaches -80 dB of full scale around the mean."""
+        return not len(self.samples) or float(np.ptp(self.samples)) < 2 * _SILENCE_PEAK
+
+
+class Tags(NamedTuple):
+    """Title and artist as written in a file, empty where it has none."""
+
+    title: str
+    artist: str
+
+
+def load(path: Path, rate_hz: int = 16000) -> Audio:
+    """Read a recording as mono float32 at the rate asked for.
+
+    wav, flac, ogg, mp3 and aiff are read by soundfile; m4a, mp4, webm and aac by PyAV or an ffmpeg
+    on the path. The file is read in blocks, so three hours of stereo need only their mono memory.
+
+    Args:
+        path: the file.
+        rate_hz: sampling rate of the result; resampled by soxr (HQ).
+
+    Returns:
+        Audio of at least 0.1 s.
+
+    Raises:
+        QbhError: if the file is missing, empty, truncated, not audio, holds NaN, is shorter than
+            0.1 s, or needs a decoder that is not installed.
+
+    Notebook: notebooks/00_hum_to_song.py
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise QbhError(f"{path} does not exist: check the path.")
+    if path.stat().st_size == 0:
+        raise QbhError(f"{path} is empty: record it again.")
+    decode = _phone_blocks if path.suffix.lower() in PHONE_SUFFIXES else _soundfile_blocks
+    blocks = list(decode(path, rate_hz))
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if len(samples) < _SHORTEST_S * rate_hz:
+        raise QbhError(
+            f"{path} holds only {len(samples) / rate_hz:.2f} s of sound: record at least 2 s."
+        )
+    if not np.isfinite(samples).all():
+        raise QbhError(f"{path} holds NaN or infinite samples: export it again.")
+    return Audio(samples, rate_hz)
+
+
+def refuse_silence(audio: Audio, path: Path) -> None:
+    """Raise QbhError if a recording holds nothing but silence."""
+    if audio.silent:
+        raise QbhError(f"{path} is silent: check the microphone and record it again.")
+
+
+def _soundfile_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    import soundfile
+    import soxr
+
+    _refuse_truncated_wav(path)
+    try:
+        with soundfile.SoundFile(path) as stream:
+            resampler = soxr.ResampleStream(stream.samplerate, rate_hz, 1, dtype="float32")
+            read = 0
+            while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                read += len(block)
+                yield resampler.resample_chunk(block.mean(axis=1))
+            if read < stream.frames and path.suffix.lower() in (".flac", ".wav", ".aif", ".aiff"):
+                raise QbhError(f"{path} is truncated: {read} of {stream.frames} frames are there.")
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    except soundfile.LibsndfileError as error:
+        reason = str(error).split(": ")[-1].rstrip(".")
+        raise QbhError(f"{path} is damaged or is not audio ({reason}): export it again.") from None
+
+
+def _refuse_truncated_wav(path: Path) -> None:
+    """Compare the length a RIFF header claims with the file: libsndfile would pass over it."""
+    with open(path, "rb") as stream:
+        header = stream.read(12)
+    if len(header) < 12 or header[:4] != b"RIFF" or header[8:] != b"WAVE":
+        return
+    claimed = int.from_bytes(header[4:8], "little") + 8
+    streamed = claimed >= 0xFFFFFFFF or claimed == 8  # written to a pipe: the length is unknown
+    if not streamed and claimed > path.stat().st_size + 1:  # an odd last byte may go unpadded
+        raise QbhError(
+            f"{path} is truncated: its header claims {claimed} bytes, {path.stat().st_size} are "
+            "there; copy or record it again."
+        )
+
+
+def _phone_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    if find_spec("av") is not None:
+        yield from _pyav_blocks(path, rate_hz)
+    elif shutil.which("ffmpeg"):
+        yield from _ffmpeg_blocks(path, rate_hz)
+    else:
+        raise QbhError(
+            f"{path} needs a decoder: pip install 'qbhkit[phone]' (PyAV), or install ffmpeg."
+        )
+
+
+def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise QbhError(f"{path} has no audio track.")
+            resampler: Any = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+            for frame in container.decode(container.streams.audio[0]):
+                for part in resampler.resample(frame):
+                    yield part.to_ndarray()[0]
+            for part in resampler.resample(None):
+                yield part.to_ndarray()[0]
+    except (av.FFmpegError, EOFError) as error:
+        raise QbhError(f"{path} is damaged or is not audio ({error}): export it again.") from None
+
+
+def _ffmpeg_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", f"file:{path.resolve()}", "-f", "f32le"]
+    command += ["-ac", "1", "-ar", str(rate_hz), "-"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise QbhError(f"{path} is damaged or is not audio ({words[-1]}): export it again.")
+    yield np.frombuffer(done.stdout, "<f4")
+
+
+def write_wav(audio: Audio, path: Path) -> None:
+    """Write a recording as 16-bit wav or flac (by suffix), atomically; clipped to -1 to 1."""
+    import soundfile
+
+    from qbhkit.storage import atomic_path
+
+    with atomic_path(Path(path)) as part:
+        soundfile.write(part, np.clip(audio.samples, -1, 1), audio.rate_hz, subtype="PCM_16")
+
+
+def read_tags(path: Path) -> Tags:
+    """Read title and artist from a file's tags; a file without readable tags gives empty ones."""
+    import mutagen
+
+    try:
+        tags = mutagen.File(path, easy=True)
+    except (mutagen.MutagenError, ValueError, IndexError, KeyError):
+        tags = None
+    if tags is None:
+        return Tags("", "")
+    return Tags(*(str((tags.get(key) or [""])[0]) for key in ("title", "artist")))

@@ -1,0 +1,542 @@
+"""The command line: thin, scriptable, and honest about bad input (exit code 2)."""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import runpy
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qbhkit
+from qbhkit.errors import QbhError
+from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from qbhkit.contour import Contour, F0Track
+    from qbhkit.melody.trackers import Tracker
+    from qbhkit.retrieval.evaluate import Query, Scorer
+
+METHODS = ("vector", "linear-scaling", "dtw")
+_TRACKER_NAMES = ("swift-f0", "pyin", "praat")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        0, or 2 after one sentence on standard error for input that a user can mend.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except QbhError as error:
+        _say(f"qbhkit: {error}")
+        return 2
+    except BrokenPipeError:  # the reader of a pipe has left
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except OSError as error:
+        _say(f"qbhkit: {error.filename or 'a file'} cannot be used ({error.strerror or error}).")
+        return 2
+    except KeyboardInterrupt:
+        _say("qbhkit: stopped; run the same command again to go on.")
+        return 130
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qbhkit", description="Query by humming: a hum in, ranked songs out."
+    )
+    parser.add_argument("--version", action="version", version=f"qbhkit {qbhkit.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str, example: str, to: Any = commands) -> Any:
+        command = to.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    def with_data(command: Any) -> None:
+        command.add_argument(
+            "--data", type=Path, default=None, metavar="DIR",
+            help="folder with the corpora, one folder each (default: $QBHKIT_DATA, else the cache)",
+        )  # fmt: skip
+
+    def with_tracker(command: Any, what: str) -> None:
+        command.add_argument(
+            "--tracker", choices=_TRACKER_NAMES, default=None,
+            help=f"pitch tracker for {what} (default: swift-f0, or pyin where that is missing)",
+        )  # fmt: skip
+
+    def with_weights(command: Any) -> None:
+        command.add_argument(
+            "--weights", default=None, metavar="NAME", help="shipped weights or a .safetensors file"
+        )
+
+    command = add(
+        "melody", _melody, "Extract the melody of recordings as CSV files.",
+        "qbhkit melody hums/ song.mp3 --out f0/",
+    )  # fmt: skip
+    command.add_argument("inputs", nargs="+", metavar="IN", help="audio file or folder of them")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="writes STEM.f0.csv"
+    )
+    with_tracker(command, "the recordings")
+
+    catalogue = commands.add_parser("catalogue", help="Build a catalogue of songs.")
+    actions = catalogue.add_subparsers(required=True, metavar="ACTION")
+    command = add(
+        "build", _catalogue_build, "Build a catalogue, or bring it up to date.",
+        "qbhkit catalogue build oneills1850 my_songs/ --out catalogue/", actions,
+    )  # fmt: skip
+    command.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="corpus name, file or folder (.mid .abc .f0.csv .wav .flac .ogg .mp3 ...)",
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, required=True, metavar="CAT", help="the catalogue")
+    with_tracker(command, "recordings")
+    with_weights(command)
+    with_data(command)
+
+    command = add(
+        "search", _search, "Name the songs of hums.",
+        "qbhkit search hum.wav --catalogue catalogue/ -k 5",
+    )  # fmt: skip
+    command.add_argument("queries", nargs="+", metavar="QUERY", help="audio or .f0.csv")
+    command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
+    command.add_argument("-k", type=int, default=10, help="songs in each answer (default: 10)")
+    command.add_argument("--anchor", choices=("start", "anywhere"), default="anywhere")
+    command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
+    with_tracker(command, "the hums")
+    with_weights(command)
+
+    command = add(
+        "evaluate", _evaluate, "Measure how often hums find their songs.",
+        "qbhkit evaluate --queries hums.csv --catalogue catalogue/ --out result.json",
+    )  # fmt: skip
+    command.add_argument(
+        "--queries", type=Path, required=True, metavar="CSV", help="path,song_id[,singer]"
+    )
+    command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
+    command.add_argument("--anchor", choices=("start", "anywhere"), default="anywhere")
+    command.add_argument(
+        "--method", action="append", choices=METHODS, help="may be repeated (default: vector)"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="JSON")
+    with_tracker(command, "the hums")
+    with_weights(command)
+
+    command = add(
+        "train", _train, "Train an embedding.", "qbhkit train first --out runs/first --resume"
+    )
+    command.add_argument("config", metavar="CONFIG", help="YAML file or a shipped name")
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="checkpoint and weights (default: in the cache)"
+    )
+    command.add_argument(
+        "--log", type=Path, metavar="JSON", help="the curve (default: data/results, else DIR)"
+    )
+    with_data(command)
+
+    command = add(
+        "bench", _bench, "Run a benchmark of the checkout (tests/benchmarks).",
+        "qbhkit bench augment",
+    )  # fmt: skip
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
+
+    corpora = commands.add_parser("data", help="List, fetch and verify corpora.")
+    actions = corpora.add_subparsers(required=True, metavar="ACTION")
+    command = add(
+        "list", _data_list, "List the corpora the kit knows.", "qbhkit data list", actions
+    )
+    with_data(command)
+    command = add(
+        "fetch", _data_fetch, "Download a corpus from its official address.",
+        "qbhkit data fetch mir-qbsh", actions,
+    )  # fmt: skip
+    command.add_argument("name", metavar="NAME")
+    with_data(command)
+    command = add(
+        "verify", _data_verify, "Check a corpus on disk.", "qbhkit data verify mir-qbsh", actions
+    )
+    command.add_argument("name", metavar="NAME")
+    with_data(command)
+    return parser
+
+
+def _melody(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from qbhkit.audio import load, refuse_silence
+    from qbhkit.contour import write_f0_csv
+    from qbhkit.corpora import stem_of
+    from qbhkit.melody.trackers import get_tracker
+
+    paths = [path for name in options.inputs for path in _audio_files(Path(name))]
+    stems: dict[str, Path] = {}
+    for path in paths:
+        stem = stem_of(path)
+        if stem in stems:
+            raise QbhError(
+                f"{stems[stem]} and {path} would both be written to {stem}.f0.csv; rename one."
+            )
+        stems[stem] = path
+    tracker = get_tracker(options.tracker)
+    failures = []
+    for stem, path in tqdm(stems.items(), desc="melody", unit="file", disable=_quiet()):
+        try:
+            audio = load(path, tracker.rate_hz)
+            refuse_silence(audio, path)
+            write_f0_csv(tracker.track(audio), options.out / f"{stem}.f0.csv")
+        except QbhError as error:
+            failures.append(str(error))
+    return _report_failures(failures, len(paths), options.inputs)
+
+
+def _audio_files(path: Path) -> list[Path]:
+    from qbhkit.audio import AUDIO_SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    found = [child for child in path.rglob("*") if child.name.lower().endswith(AUDIO_SUFFIXES)]
+    if not found:
+        raise QbhError(f"{path} holds no audio files ({', '.join(AUDIO_SUFFIXES)}).")
+    return sorted(found)
+
+
+def _report_failures(failures: list[str], total: int, inputs: Sequence[str]) -> int:
+    """Say what failed; the code is 2 if a file named by the user failed, or nothing went well."""
+    for failure in failures:
+        _say(f"qbhkit: {failure}")
+    if failures and total > 1:
+        _say(f"qbhkit: {len(failures)} of {total} failed, the others are done.")
+    named = any(Path(name).is_file() or not Path(name).exists() for name in inputs)
+    return 2 if failures and (named or len(failures) == total) else 0
+
+
+def _quiet() -> bool:
+    return not sys.stderr.isatty()
+
+
+def _catalogue_build(options: argparse.Namespace) -> int:
+    from qbhkit.corpora import open_source
+    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.melody.trackers import default_tracker, get_tracker
+    from qbhkit.retrieval.catalogue import build_catalogue, read_sources
+    from qbhkit.weights import DEFAULT_EMBEDDING
+
+    data = options.data or data_dir()
+    corpora = [corpus for source in options.sources for corpus in open_source(source, data)]
+    songs, unreadable = read_sources(corpora)
+    if not songs:
+        raise QbhError(f"Not one song could be read ({unreadable[0].reason}).")
+    embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
+    tracker = options.tracker or default_tracker()
+    found = build_catalogue(
+        songs, options.out, embedder, tracker, get_tracker, progress=not _quiet()
+    )
+    print(
+        f"{options.out}: {found.songs} songs, {found.windows} windows"
+        + (f" ({found.reused} songs were there already)" if found.reused else "")
+    )
+    failures = [failure.reason for failure in (*unreadable, *found.failures)]
+    files = [source for source in options.sources if Path(source).is_file()]
+    return _report_failures(failures, found.songs + len(failures), files)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.melody.trackers import get_tracker
+    from qbhkit.retrieval.catalogue import open_catalogue
+    from qbhkit.retrieval.search import Searcher
+    from qbhkit.weights import DEFAULT_EMBEDDING
+
+    if options.k < 1:
+        raise QbhError("-k must be at least 1.")
+    catalogue = open_catalogue(options.catalogue)
+    searcher = Searcher(catalogue, ContourEmbedder(options.weights or DEFAULT_EMBEDDING))
+    hums = _Hums(lambda: get_tracker(options.tracker))
+    failed = False
+    for query in options.queries:
+        try:
+            hum = hums.contour(Path(query))
+            try:
+                answers = searcher.search(hum, options.k, options.anchor)
+            except QbhError as error:
+                raise QbhError(f"{query}: {error}.") from None
+        except QbhError as error:
+            _say(f"qbhkit: {error}")
+            failed = True
+            continue
+        if options.json:
+            line = {
+                "query": query,
+                "voiced_s": round(hum.voiced_s, 3),
+                "results": [answer._asdict() for answer in answers],
+            }
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+        else:
+            print(f"{query}: {hum.voiced_s:.1f} s voiced")
+            for rank, answer in enumerate(answers, 1):
+                span = f"{answer.start_s:.1f} to {answer.end_s:.1f} s"
+                print(
+                    f"{rank:4}  {answer.score:.3f}  {span:16}  {answer.title}  [{answer.song_id}]"
+                )
+    return 2 if failed else 0
+
+
+class _Hums:
+    """Read queries: f0 CSVs as they are, recordings through a tracker made when first needed."""
+
+    def __init__(self, make_tracker: Any) -> None:
+        self._make_tracker = make_tracker
+        self._tracker: Tracker | None = None
+
+    def track(self, path: Path) -> "F0Track":
+        from qbhkit.audio import load, refuse_silence
+        from qbhkit.contour import read_f0_csv
+
+        if path.name.lower().endswith(".csv"):
+            return read_f0_csv(path)
+        if self._tracker is None:
+            self._tracker = self._make_tracker()
+        audio = load(path, self._tracker.rate_hz)
+        refuse_silence(audio, path)
+        return self._tracker.track(audio)
+
+    def contour(self, path: Path) -> "Contour":
+        from qbhkit.contour import from_f0
+
+        return from_f0(self.track(path))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.melody.trackers import get_tracker
+    from qbhkit.retrieval import evaluate
+    from qbhkit.retrieval.catalogue import open_catalogue
+    from qbhkit.weights import DEFAULT_EMBEDDING
+
+    queries = _read_queries(options.queries)
+    catalogue = open_catalogue(options.catalogue)
+    unknown = [query for query in queries if query.song_id not in catalogue.number]
+    if unknown:
+        raise QbhError(
+            f"{options.queries} names the song {unknown[0].song_id}, which is not in "
+            f"{options.catalogue}: its songs have ids such as {catalogue.songs[0]['id']}."
+        )
+    hums = _Hums(lambda: get_tracker(options.tracker))
+    contours: dict[str, Contour | None] = {}
+    for query in tqdm(queries, desc="melody", unit="hum", disable=_quiet()):
+        try:
+            contours[query.path] = hums.contour(Path(query.path))
+        except QbhError as error:
+            _say(f"qbhkit: {error}")
+            contours[query.path] = None
+    blocks = {}
+    for method in dict.fromkeys(options.method or ["vector"]):
+        embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
+        score = _scorer(method, catalogue, embedder, options.anchor, contours)
+        listed = tqdm(queries, desc=method, unit="hum", disable=_quiet())
+        ranks = evaluate.rank_queries(listed, catalogue.number, score)
+        blocks[method] = evaluate.report(ranks, queries)
+    first = next(iter(blocks.values()))
+    result = {
+        **first,
+        "anchor": options.anchor,
+        "songs": len(catalogue.songs),
+        "model": catalogue.model,
+        "comparable_to": evaluate.comparable_to(len(catalogue.songs), options.anchor),
+        "song_ids": [query.song_id for query in queries],
+        "singers": [query.singer for query in queries],
+        "methods": blocks,
+    }
+    write_json(options.out, result)
+    print(f"{len(queries)} queries, {len(catalogue.songs)} songs, anchor {options.anchor}")
+    print(f"{'method':16}{'top-1':>22}{'top-5':>22}{'top-10':>22}{'MRR':>22}")
+    for method, block in blocks.items():
+        cells = [
+            f"{block[key]:.3f} [{block['intervals'][key][0]:.3f}, {block['intervals'][key][1]:.3f}]"
+            for key in ("top1", "top5", "top10", "mrr")
+        ]
+        print(f"{method:16}" + "".join(f"{cell:>22}" for cell in cells))
+    return 0
+
+
+def _scorer(
+    method: str, catalogue: Any, embedder: Any, anchor: Any, contours: "dict[str, Contour | None]"
+) -> "Scorer":
+    from qbhkit.retrieval.search import Searcher
+
+    if method == "vector":
+        searcher = Searcher(catalogue, embedder)
+
+        def of_contour(hum: "Contour") -> Any:
+            return searcher.scores(hum, anchor).score
+    else:
+        from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
+
+        rival = (SubsequenceDtw if method == "dtw" else LinearScaling)(catalogue.contours)
+
+        def of_contour(hum: "Contour") -> Any:
+            return rival.scores(hum, anchor)
+
+    def score(path: str) -> Any:
+        hum = contours[path]
+        if hum is None:
+            return None
+        with contextlib.suppress(QbhError):  # too little voiced: a miss
+            return of_contour(hum)
+        return None
+
+    return score
+
+
+def _read_queries(path: Path) -> "list[Query]":
+    from qbhkit.retrieval.evaluate import Query
+
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not {"path", "song_id"} <= set(reader.fieldnames or ()):
+                raise QbhError(f"{path} must begin with the header path,song_id[,singer].")
+            rows = list(reader)
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: check the path.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
+    queries = []
+    for line, row in enumerate(rows, 2):
+        if not row["path"] or not row["song_id"]:
+            raise QbhError(f"{path}, line {line}: path and song_id must both be given.")
+        recording = path.parent / row["path"]  # an absolute path stays as it is
+        if not recording.is_file():
+            raise QbhError(f"{path}, line {line}: {recording} does not exist.")
+        queries.append(Query(str(recording), row["song_id"], row.get("singer") or None))
+    if not queries:
+        raise QbhError(f"{path} holds no queries: add lines path,song_id.")
+    return queries
+
+
+def _train(options: argparse.Namespace) -> int:
+    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.corpora.training_songs import training_songs, validation_contours
+    from qbhkit.embedding.encoders import export_encoder
+    from qbhkit.embedding.sampling import ContourBank
+    from qbhkit.embedding.training import TrainConfig, pair_evaluator, train
+    from qbhkit.retrieval.evaluate import pair_mrr
+
+    path = config_path(options.config)
+    config = build(TrainConfig, read_yaml(path), str(path))
+    out = options.out or cache_dir() / "runs" / path.stem
+    results = Path("data/results")
+    log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
+    data = options.data or data_dir()
+    songs = training_songs(config.corpora, data)
+    _say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to learn from")
+    validate = pair_evaluator(config, validation_contours(config.corpora, data), pair_mrr)
+    bank = ContourBank(songs.contours, songs.groups)
+    encoder = train(config, bank, out, log, validate, options.resume, progress=not _quiet())
+    weights = out / f"{path.stem}.safetensors"
+    export_encoder(encoder, weights, config.window.steps, config.normalisation)
+    print(f"weights: {weights}\ncurve: {log}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    folder = Path("tests/benchmarks")
+    script = folder / f"bench_{options.name}.py"
+    if not script.is_file():
+        names = ", ".join(sorted(path.stem[6:] for path in folder.glob("bench_*.py")))
+        raise QbhError(
+            f"There is no benchmark {options.name!r} here"
+            + (f": use one of {names}." if names else ": run it from a checkout of the repository.")
+        )
+    saved, sys.argv = sys.argv, [str(script), *options.rest]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.argv = saved
+    return 0
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from qbhkit.corpora import CORPORA, open_corpus
+
+    data = options.data or data_dir()
+    for info in CORPORA.values():
+        try:
+            state = f"here, {len(open_corpus(info.name, data).files)} files"
+        except QbhError:
+            state = "not here"
+        print(f"{info.name}: {info.what} ({state})")
+        print(f"    from:  {info.where}\n    terms: {info.terms}\n    get:   {info.cure}")
+    return 0
+
+
+def _data_fetch(options: argparse.Namespace) -> int:
+    from qbhkit.corpora import CORPORA
+    from qbhkit.corpora.fetch import download, unpack
+
+    info = CORPORA.get(options.name)
+    if info is None:
+        raise QbhError(f"There is no corpus {options.name!r}; see 'qbhkit data list'.")
+    if info.url is None or info.sha256 is None:
+        raise QbhError(f"{info.name} is not offered for download: {info.cure}.")
+    data = options.data or data_dir()
+    archive = data / f"{info.name}.zip"
+    download(info.url, archive, info.sha256, progress=not _quiet())
+    unpack(archive, data / info.name)
+    files = sorted(path for path in (data / info.name).rglob("*") if path.is_file())
+    sums = {str(path.relative_to(data / info.name)): sha256_file(path) for path in files}
+    write_json(data / f"{info.name}.sums.json", sums)
+    print(f"{data / info.name}: {len(files)} files")
+    return 0
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    from qbhkit.corpora import open_corpus
+    from qbhkit.storage import read_json
+
+    data = options.data or data_dir()
+    corpus = open_corpus(options.name, data)
+    sums_path = data / f"{options.name}.sums.json"
+    if sums_path.is_file():
+        for name, expected in read_json(sums_path, "fetch the corpus again").items():
+            path = data / options.name / name
+            if not path.is_file() or sha256_file(path) != expected:
+                raise QbhError(f"{path} is missing or changed: fetch the corpus again.")
+    songs: Counter[str] = Counter()
+    for path in corpus.files:
+        songs.update(song.id for song in corpus.read(path))
+    repeated = [song_id for song_id, count in songs.items() if count > 1]
+    if repeated:
+        raise QbhError(f"{options.name} holds the id {repeated[0]} twice: fetch it again.")
+    checked = "checksums fit, " if sums_path.is_file() else ""
+    print(f"{options.name}: {checked}{len(songs)} songs in {len(corpus.files)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

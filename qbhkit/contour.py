@@ -1,0 +1,396 @@
+"""Pitch over time: the 10 ms f0 track, the 100 ms contour, and windows of it.
+
+An :class:`F0Track` is what a tracker gives (Hz every 10 ms). A :class:`Contour` is what the
+embedding and the baselines compare (MIDI semitones every 100 ms, and whether the frame is voiced).
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.errors import QbhError
+from qbhkit.storage import atomic_path
+
+Floats = NDArray[np.float32]
+
+F0_HOP_S = 0.01
+CONTOUR_HOP_S = 0.1
+VOICING_THRESHOLD = 0.5
+# Mean and standard deviation of sung MIDI pitch in the published training set (fixed facts).
+PUBLISHED_MEAN_ST = 61.702336487738215
+PUBLISHED_STD_ST = 5.5201786930065415
+LOWEST_HZ, HIGHEST_HZ = 8.0, 22050.0
+F0_CSV_HEADER = ["time_s", "frequency_hz", "voicing"]
+
+Normalisation = Literal["key", "published"]
+
+
+def hz_to_midi(frequency_hz: NDArray) -> NDArray:
+    """Convert Hz (> 0) to MIDI semitones: 69 + 12 log2(f / 440)."""
+    return 69.0 + 12.0 * np.log2(np.asarray(frequency_hz) / 440.0)
+
+
+def midi_to_hz(midi_st: NDArray) -> NDArray:
+    """Convert MIDI semitones to Hz."""
+    return 440.0 * 2.0 ** ((np.asarray(midi_st) - 69.0) / 12.0)
+
+
+@dataclass(frozen=True, eq=False)
+class F0Track:
+    """Hold the fundamental frequency of a recording on a regular grid.
+
+    Args:
+        frequency_hz: (N,) float32, Hz; 0 where no pitch was found.
+        voicing: (N,) float32 in [0, 1], the tracker's confidence that a voice sounds.
+        hop_s: seconds between frames.
+
+    Raises:
+        QbhError: if shapes differ, values are not finite, or a frequency is negative or absurd.
+
+    Notebook: notebooks/00_hum_to_song.py
+    """
+
+    frequency_hz: Floats
+    voicing: Floats
+    hop_s: float = F0_HOP_S
+
+    def __post_init__(self) -> None:
+        frequency = np.asarray(self.frequency_hz, np.float32)
+        voicing = np.asarray(self.voicing, np.float32)
+        if frequency.ndim != 1 or frequency.shape != voicing.shape:
+            raise QbhError(
+                "An f0 track needs two equally long rows, frequency and voicing, but got shapes "
+                f"{frequency.shape} and {voicing.shape}."
+            )
+        if not (np.isfinite(frequency).all() and np.isfinite(voicing).all()):
+            raise QbhError("An f0 track holds NaN or infinite values: write 0 Hz where unvoiced.")
+        sounding = frequency[frequency != 0]
+        if sounding.size and (sounding.min() < LOWEST_HZ or sounding.max() > HIGHEST_HZ):
+            raise QbhError(
+                f"An f0 track must hold 0 or {LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz, but holds values "
+                f"from {sounding.min():g} to {sounding.max():g}: is it in semitones?"
+            )
+        if voicing.size and (voicing.min() < 0 or voicing.max() > 1):
+            raise QbhError("An f0 track's voicing must lie between 0 and 1.")
+        if not self.hop_s > 0:
+            raise QbhError("An f0 track's hop must be positive.")
+        object.__setattr__(self, "frequency_hz", frequency)
+        object.__setattr__(self, "voicing", voicing)
+
+    @property
+    def voiced(self) -> NDArray[np.bool_]:
+        """(N,) true where a pitch was found and voicing is at least 0.5."""
+        return (self.frequency_hz > 0) & (self.voicing >= VOICING_THRESHOLD)
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the track in seconds."""
+        return len(self.frequency_hz) * self.hop_s
+
+
+@dataclass(frozen=True, eq=False)
+class Contour:
+    """Hold a melody as (N, 2) frames of ``hop_s`` seconds.
+
+    Frame k covers the time from k * hop_s to (k + 1) * hop_s.
+
+    Args:
+        frames: (N, 2) float32: MIDI semitones (0 where unvoiced), and voiced (0 or 1).
+        hop_s: seconds between frames.
+
+    Raises:
+        QbhError: if the shape is wrong, a value is not finite, voicing is not 0 or 1, an unvoiced
+            frame has a pitch or a voiced one lies outside MIDI -12 to 140.
+
+    Source: fixed facts, "Contour". Notebook: notebooks/03_contours.py
+    """
+
+    frames: Floats
+    hop_s: float = CONTOUR_HOP_S
+
+    def __post_init__(self) -> None:
+        frames = np.asarray(self.frames, np.float32)
+        if frames.ndim != 2 or frames.shape[1] != 2:
+            raise QbhError(f"A contour has shape (N, 2), not {frames.shape}.")
+        if not np.isfinite(frames).all():
+            raise QbhError("A contour holds NaN or infinite values.")
+        voiced = frames[:, 1] == 1
+        if not (voiced | (frames[:, 1] == 0)).all():
+            raise QbhError("A contour's voicing column must be 0 or 1.")
+        if frames[~voiced, 0].any():
+            raise QbhError("A contour's unvoiced frames must have pitch 0.")
+        pitch = frames[voiced, 0]
+        if pitch.size and (pitch.min() < -12 or pitch.max() > 140):
+            raise QbhError("A contour's pitch must be in MIDI semitones, -12 to 140.")
+        if not self.hop_s > 0:
+            raise QbhError("A contour's hop must be positive.")
+        object.__setattr__(self, "frames", frames)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def pitch_st(self) -> Floats:
+        """(N,) MIDI semitones, 0 where unvoiced."""
+        return self.frames[:, 0]
+
+    @property
+    def voiced(self) -> NDArray[np.bool_]:
+        """(N,) true where voiced."""
+        return self.frames[:, 1] == 1
+
+    @property
+    def voiced_s(self) -> float:
+        """Seconds of voiced frames."""
+        return float(self.voiced.sum()) * self.hop_s
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self) * self.hop_s
+
+    def transposed(self, semitones_st: float) -> "Contour":
+        """Return the contour with every voiced frame moved by ``semitones_st``."""
+        frames = self.frames.copy()
+        frames[self.voiced, 0] += semitones_st
+        return Contour(frames, self.hop_s)
+
+    def trimmed(self) -> tuple["Contour", float]:
+        """Cut unvoiced frames off both ends.
+
+        Returns:
+            The shorter contour, and the seconds that were cut off its beginning.
+        """
+        where = np.flatnonzero(self.voiced)
+        if not where.size:
+            return Contour(self.frames[:0], self.hop_s), 0.0
+        first, last = where[0], where[-1] + 1
+        return Contour(self.frames[first:last], self.hop_s), float(first) * self.hop_s
+
+
+def from_pitch(pitch_st: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
+    """Build a contour from (N,) MIDI semitones in which 0 means unvoiced."""
+    pitch = np.asarray(pitch_st, np.float32)
+    return Contour(np.stack([pitch, (pitch > 0).astype(np.float32)], axis=1), hop_s)
+
+
+def from_notes(notes: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
+    """Sample notes on the contour grid: each frame takes the note that sounds at its centre.
+
+    Args:
+        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; of notes that overlap the
+            later one sounds.
+        hop_s: seconds between frames.
+
+    Returns:
+        A contour that starts at time 0 and ends with the last note.
+    """
+    if not len(notes):
+        return Contour(np.zeros((0, 2), np.float32), hop_s)
+    ends_s = notes[:, 0] + notes[:, 1]
+    centres_s = (np.arange(int(np.ceil(ends_s.max() / hop_s - 1e-6))) + 0.5) * hop_s
+    latest = np.searchsorted(notes[:, 0], centres_s, side="right") - 1
+    sounding = (latest >= 0) & (centres_s < ends_s[latest])
+    return from_pitch(np.where(sounding, notes[latest, 2], 0.0), hop_s)
+
+
+def from_f0(
+    track: F0Track,
+    hop_s: float = CONTOUR_HOP_S,
+    method: Literal["median", "pick"] = "median",
+) -> Contour:
+    """Downsample an f0 track to a contour without inventing pitch between voiced stretches.
+
+    Args:
+        track: f0 in Hz on any constant hop.
+        hop_s: seconds between contour frames.
+        method: ``median`` takes the median of the voiced 10 ms frames and calls a contour frame
+            voiced when at least half of them are; ``pick`` takes the first 10 ms frame, as the
+            published system does.
+
+    Returns:
+        A contour of ceil(duration / hop_s) frames.
+
+    Source: fixed facts, "Contour". Notebook: notebooks/03_contours.py
+    """
+    total = track.duration_s
+    count = int(np.ceil(total / hop_s - 1e-6))
+    if count <= 0:
+        return Contour(np.zeros((0, 2), np.float32), hop_s)
+    per_frame = max(1, round(hop_s / F0_HOP_S))
+    fine_hop_s = hop_s / per_frame
+    midi = np.full(len(track.frequency_hz), np.nan)
+    midi[track.voiced] = hz_to_midi(track.frequency_hz[track.voiced])
+    fine_s = (np.arange(count * per_frame) + 0.5) * fine_hop_s
+    nearest = np.floor(fine_s / track.hop_s + 1e-9).astype(int)
+    inside = nearest < len(midi)
+    fine = np.where(inside, midi[np.minimum(nearest, len(midi) - 1)], np.nan)
+    groups = fine.reshape(count, per_frame)  # (count, per_frame)
+    if method == "pick":
+        return from_pitch(np.nan_to_num(groups[:, 0], nan=0.0), hop_s)
+    present = np.maximum(inside.reshape(count, per_frame).sum(axis=1), 1)
+    voiced = 2 * np.isfinite(groups).sum(axis=1) >= present
+    pitch = np.zeros(count)
+    if voiced.any():
+        pitch[voiced] = np.nanmedian(groups[voiced], axis=1)
+    return from_pitch(pitch, hop_s)
+
+
+def normalise(frames: NDArray, how: Normalisation) -> Floats:
+    """Normalise the pitch column of contours; unvoiced frames stay 0.
+
+    Args:
+        frames: (..., L, 2) MIDI semitones and voiced (0 or 1).
+        how: ``published``: (midi - 61.70) / 5.52, fixed. ``key``: minus the median of the voiced
+            frames of each contour, over the same 5.52, so that a change of key changes nothing.
+
+    Returns:
+        (..., L, 2) float32.
+
+    Source: fixed facts, "Contour"; the median is this kit's own choice (DECISIONS.md).
+    Notebook: notebooks/03_contours.py
+    """
+    frames = np.asarray(frames, np.float32)
+    pitch, voiced = frames[..., 0], frames[..., 1] > 0
+    if how == "published":
+        centre: NDArray | float = PUBLISHED_MEAN_ST
+    elif how == "key":
+        centre = voiced_median(pitch, voiced)[..., None]
+    else:
+        raise QbhError(f"Unknown normalisation {how!r}: use 'key' or 'published'.")
+    out = np.zeros_like(frames)
+    out[..., 0] = np.where(voiced, (pitch - centre) / PUBLISHED_STD_ST, 0.0)
+    out[..., 1] = voiced
+    return out
+
+
+def voiced_median(pitch: NDArray, voiced: NDArray[np.bool_]) -> NDArray:
+    """Return the (lower) median of the voiced frames along the last axis, 0 where none is voiced.
+
+    Args:
+        pitch: (..., L).
+        voiced: (..., L) bool.
+    """
+    ordered = np.sort(np.where(voiced, pitch, np.inf), axis=-1)
+    middle = np.maximum(voiced.sum(axis=-1) - 1, 0) // 2
+    median = np.take_along_axis(ordered, middle[..., None], axis=-1)[..., 0]
+    return np.where(np.isfinite(median), median, 0.0)
+
+
+def stretch(frames: NDArray, positions: NDArray) -> NDArray:
+    """Read frames at fractional positions, nearest frame, zeros (unvoiced) outside.
+
+    Nearest rather than linear: a line drawn between two notes is a glide that nobody sang.
+
+    Args:
+        frames: (N, 2).
+        positions: (...,) in frames; 0.5 is the middle of frame 0.
+
+    Returns:
+        (..., 2).
+    """
+    index = np.floor(positions).astype(int)
+    inside = (index >= 0) & (index < len(frames))
+    if not len(frames):
+        return np.zeros((*index.shape, 2), np.float32)
+    return np.where(inside[..., None], frames[np.clip(index, 0, len(frames) - 1)], 0)
+
+
+class Window(NamedTuple):
+    """A stretch of a contour: exact start and end in seconds and in whole frames."""
+
+    start_s: float
+    end_s: float
+    start_frame: int
+    end_frame: int
+
+
+def windows(
+    contour: Contour, length_s: float, step_s: float, min_voiced: float = 0.5
+) -> list[Window]:
+    """Cut a contour into overlapping windows, kept when voiced for at least ``min_voiced``.
+
+    A contour shorter than ``length_s`` gives one window that ends with the contour, and the last
+    window of a longer one ends with it too, so that no part of a song is out of reach.
+
+    Args:
+        contour: the song or hum.
+        length_s: window length, seconds (published: 20).
+        step_s: from one start to the next, seconds (published: 5).
+        min_voiced: smallest voiced share of a window's own frames, 0 to 1.
+
+    Returns:
+        Windows in order of their start; none only if no window is voiced enough.
+
+    Source: fixed facts, "Contour". Notebook: notebooks/03_contours.py
+    """
+    length = max(1, round(length_s / contour.hop_s))
+    step = max(1, round(step_s / contour.hop_s))
+    last = max(0, len(contour) - length)
+    starts = [*range(0, last, step), last]
+    voiced = np.concatenate([[0], np.cumsum(contour.voiced)])
+    kept = []
+    for start in starts:
+        end = min(start + length, len(contour))
+        if end > start and voiced[end] - voiced[start] >= min_voiced * (end - start):
+            kept.append(Window(start * contour.hop_s, end * contour.hop_s, start, end))
+    return kept
+
+
+def write_f0_csv(track: F0Track, path: Path) -> None:
+    """Write an f0 track as CSV with the header ``time_s,frequency_hz,voicing``, atomically."""
+    with atomic_path(Path(path)) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(F0_CSV_HEADER)
+        for k, (frequency, voicing) in enumerate(
+            zip(track.frequency_hz, track.voicing, strict=True)
+        ):
+            writer.writerow([f"{k * track.hop_s:.6g}", f"{frequency:.3f}", f"{voicing:.3f}"])
+
+
+def read_f0_csv(path: Path) -> F0Track:
+    """Read an f0 track from CSV (``time_s,frequency_hz,voicing``) of any constant hop.
+
+    Raises:
+        QbhError: if the file is missing, has another header, fewer than two rows, a value that is
+            no number, or times that do not rise in equal steps.
+    """
+    path = Path(path)
+    expected = ",".join(F0_CSV_HEADER)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: check the path.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
+    if not rows or [cell.strip() for cell in rows[0]] != F0_CSV_HEADER:
+        raise QbhError(f"{path} must begin with the header {expected}.")
+    try:
+        table = np.array([[float(cell) for cell in row] for row in rows[1:]], float)
+    except ValueError:
+        raise QbhError(f"{path} holds a row that is not three numbers ({expected}).") from None
+    if table.ndim != 2 or table.shape[1] != 3 or len(table) < 2:
+        raise QbhError(f"{path} needs at least two rows of three numbers ({expected}).")
+    if not np.isfinite(table).all():
+        raise QbhError(f"{path} holds NaN or infinite values: write 0 Hz where unvoiced.")
+    steps_s = np.diff(table[:, 0])
+    hop_s = float(np.median(steps_s))
+    if hop_s <= 0 or np.abs(steps_s - hop_s).max() > 0.01 * hop_s + 1e-3:
+        raise QbhError(f"{path} needs times that rise in equal steps: resample it to a fixed hop.")
+    hop_s = float((table[-1, 0] - table[0, 0]) / (len(table) - 1))
+    lead = max(0, int(float(table[0, 0]) / hop_s + 1e-6))  # a track may begin late
+    if lead * hop_s > 3600:
+        raise QbhError(f"{path} begins at {table[0, 0]:g} s: its times must start within an hour.")
+    try:
+        return F0Track(
+            np.concatenate([np.zeros(lead), table[:, 1]]),
+            np.concatenate([np.zeros(lead), table[:, 2]]),
+            hop_s,
+        )
+    except QbhError as error:
+        raise QbhError(f"{path}: {error}") from None

@@ -1,0 +1,161 @@
+"""Readers of melody corpora behind one protocol, and the sources a catalogue is built from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qbhkit.audio import AUDIO_SUFFIXES
+from qbhkit.corpora.abc import MUSIC21_COLLECTIONS, AbcFiles, music21_collection
+from qbhkit.corpora.folders import AudioFiles, F0Files, Ioacas, MirQbsh, pop909
+from qbhkit.corpora.midi import MidiFiles
+from qbhkit.corpora.songs import Corpus, Song, natural_key, songs_of, stem_of
+from qbhkit.errors import QbhError
+
+__all__ = [
+    "CORPORA",
+    "Corpus",
+    "CorpusInfo",
+    "Song",
+    "open_corpus",
+    "open_source",
+    "songs_of",
+    "stem_of",
+]
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """Say what a named corpus is, where it comes from, on which terms, and how to get it.
+
+    ``open`` takes the folder ``DATA/NAME``; ``fetch`` is None where no download is offered.
+    """
+
+    name: str
+    what: str
+    where: str
+    terms: str
+    cure: str
+    open: Callable[[Path], Corpus]
+    url: str | None = None
+    sha256: str | None = None
+
+
+def _mirex(root: Path) -> Corpus:
+    files = tuple(sorted(root.glob("*.mid")))
+    if not files:
+        raise QbhError(f"{root} holds no MIDI files: put the 2,000 Essen files of MIREX there.")
+    return MidiFiles(files, "mirex-essen-2000", "Essen collection, research use")
+
+
+def _in_music21(name: str, terms: str) -> CorpusInfo:
+    return CorpusInfo(
+        name,
+        "folk tunes in ABC notation",
+        f"inside the installed music21 package (corpus/{name})",
+        terms,
+        "pip install music21",
+        lambda _root: music21_collection(name),
+    )
+
+
+CORPORA = {
+    info.name: info
+    for info in [
+        *(_in_music21(name, terms) for name, terms in MUSIC21_COLLECTIONS.items()),
+        CorpusInfo(
+            "mir-qbsh",
+            "48 songs (MIDI) and 4,431 hums of 8 s by 195 singers",
+            "http://mirlab.org/dataSet/public/MIR-QBSH.zip",
+            "public research corpus (R. Jang)",
+            "qbhkit data fetch mir-qbsh; if the server is down, unpack the archive to "
+            "DATA/mir-qbsh yourself",
+            MirQbsh,
+            "http://mirlab.org/dataSet/public/MIR-QBSH.zip",
+            "36520b36a7856a555ba196dc52a572dad31c2f14f2adc5071996786c0ef69bae",
+        ),
+        CorpusInfo(
+            "mirex-essen-2000",
+            "2,000 Essen folk songs (MIDI) that MIREX adds to mir-qbsh as distractors",
+            "MIREX query-by-singing/humming task, music-ir.org",
+            "Essen collection, research use",
+            "ask the task's organisers and put the .mid files into DATA/mirex-essen-2000",
+            _mirex,
+        ),
+        CorpusInfo(
+            "ioacas",
+            "298 melodies on a 100 ms grid, 340 queries as semitones",
+            "IOACAS QBH corpus, Institute of Acoustics, Chinese Academy of Sciences",
+            "research use",
+            "ask its authors and put the three files into DATA/ioacas",
+            Ioacas,
+        ),
+        CorpusInfo(
+            "pop909",
+            "909 Chinese pop songs (MIDI: melody, bridge, piano)",
+            "https://github.com/music-x-lab/POP909-Dataset",
+            "MIT",
+            "git clone it and link its POP909 folder as DATA/pop909",
+            pop909,
+        ),
+    ]
+}
+
+
+def open_corpus(name: str, data: Path) -> Corpus:
+    """Open a named corpus.
+
+    Args:
+        name: a key of ``CORPORA``.
+        data: the folder that holds corpora, each in a folder of its name.
+
+    Raises:
+        QbhError: if the name is unknown or its files are not there; says how to get them.
+    """
+    if name not in CORPORA:
+        raise QbhError(f"There is no corpus {name!r}; 'qbhkit data list' shows the known ones.")
+    return CORPORA[name].open(data / name)
+
+
+_FILE_READERS: list[tuple[tuple[str, ...], Callable[[tuple[Path, ...]], Corpus]]] = [
+    ((".f0.csv",), F0Files),
+    ((".mid", ".midi"), MidiFiles),
+    ((".abc",), AbcFiles),
+    (AUDIO_SUFFIXES, AudioFiles),
+]
+
+
+def open_source(source: str, data: Path) -> list[Corpus]:
+    """Open what a user calls a source: a corpus name, a file, or a folder (searched throughout).
+
+    Args:
+        source: the name or path; a path wins over a corpus of the same name only if it is
+            written as a path (with a slash or a dot).
+        data: the folder that holds named corpora.
+
+    Returns:
+        One corpus for each kind of file found.
+
+    Raises:
+        QbhError: if it is none of the three, or a folder without a readable kind of file.
+    """
+    if source in CORPORA:
+        return [open_corpus(source, data)]
+    path = Path(source)
+    if path.is_dir():
+        found = [child for child in path.rglob("*") if child.is_file()]
+        files = sorted(found, key=lambda child: natural_key(str(child)))
+    elif path.is_file():
+        files = [path]
+    else:
+        raise QbhError(
+            f"{source} is neither a file, a folder nor a corpus that 'qbhkit data list' shows."
+        )
+    corpora = []
+    for suffixes, reader in _FILE_READERS:
+        chosen = tuple(child for child in files if child.name.lower().endswith(suffixes))
+        if chosen:
+            corpora.append(reader(chosen))
+    if not corpora:
+        kinds = ", ".join(suffix for suffixes, _ in _FILE_READERS for suffix in suffixes)
+        raise QbhError(f"{source} holds nothing to index: the kit reads {kinds}.")
+    return corpora

@@ -1,0 +1,122 @@
+"""Find melodies that are the same tune, by their notes alone, in any key and at any speed.
+
+A melody is reduced to its sequence of pitch changes (repeated notes merged, so that a melody on a
+100 ms grid can be compared with one in notes). Two melodies are near-duplicates when they share
+most of the shorter one's runs of ``RUN`` changes.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+RUN = 6
+NEAR = 0.5
+_FEWEST_RUNS = 4
+
+
+def pitch_changes(pitches_st: Sequence[float] | NDArray) -> tuple[int, ...]:
+    """Return the non-zero steps between successive pitches, in whole semitones."""
+    steps = np.diff(np.round(np.asarray(pitches_st, float))).astype(int)
+    return tuple(int(step) for step in steps if step)
+
+
+def runs_of(changes: Sequence[int], run: int = RUN) -> frozenset[tuple[int, ...]]:
+    """Return the set of all runs of ``run`` successive pitch changes."""
+    return frozenset(tuple(changes[k : k + run]) for k in range(len(changes) - run + 1))
+
+
+def too_short_to_tell(changes: Sequence[int]) -> bool:
+    """Return whether a melody has too few runs to be recognised as a near-duplicate."""
+    return len(runs_of(changes)) < _FEWEST_RUNS
+
+
+class MelodyMatcher:
+    """Find near-duplicates of a melody among many by shared runs.
+
+    Args:
+        melodies: id to (N,) pitches in semitones, rests left out.
+    """
+
+    def __init__(self, melodies: Mapping[str, Sequence[float] | NDArray]) -> None:
+        self.runs = {key: runs_of(pitch_changes(pitches)) for key, pitches in melodies.items()}
+        self._where: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for key, runs in self.runs.items():
+            for run in runs:
+                self._where[run].append(key)
+
+    def near(self, pitches_st: Sequence[float] | NDArray, share: float = NEAR) -> dict[str, float]:
+        """Return the melodies that share at least ``share`` of the shorter one's runs.
+
+        Args:
+            pitches_st: (N,) pitches in semitones, rests left out.
+            share: 0 to 1.
+
+        Returns:
+            id to shared part. Melodies of fewer than ``RUN + 4`` changes never match: they are too
+            short to tell.
+        """
+        return self._near(runs_of(pitch_changes(pitches_st)), share)
+
+    def _near(self, runs: frozenset[tuple[int, ...]], share: float) -> dict[str, float]:
+        if len(runs) < _FEWEST_RUNS:
+            return {}
+        shared = Counter(key for run in runs for key in self._where.get(run, ()))
+        parts = {
+            key: count / min(len(runs), len(self.runs[key]))
+            for key, count in shared.items()
+            if len(self.runs[key]) >= _FEWEST_RUNS
+        }
+        return {key: part for key, part in parts.items() if part >= share}
+
+    def groups(self, share: float = NEAR) -> list[list[str]]:
+        """Return the groups of two or more near-duplicates, largest first.
+
+        A tune belongs to a group when it is near any member of it.
+        """
+        leader = {key: key for key in self.runs}
+
+        def find(key: str) -> str:
+            while leader[key] != key:
+                leader[key] = leader[leader[key]]
+                key = leader[key]
+            return key
+
+        for key, runs in self.runs.items():
+            for other in self._near(runs, share):
+                leader[find(other)] = find(key)
+        members: dict[str, list[str]] = defaultdict(list)
+        for key in self.runs:
+            members[find(key)].append(key)
+        return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
+
+
+def training_filter(
+    melodies: Mapping[str, Sequence[float] | NDArray],
+    protected: Mapping[str, Sequence[float] | NDArray],
+    share: float,
+) -> dict[str, str]:
+    """Name the melodies that may not be trained on, because they are near a protected one.
+
+    Args:
+        melodies: candidates, id to (N,) pitches in semitones.
+        protected: the melodies of evaluation songs and distractors, in the same form.
+        share: 0 to 1; lower drops more.
+
+    Returns:
+        Dropped id to the protected id it is nearest to.
+    """
+    matcher = MelodyMatcher(protected)
+    dropped = {}
+    for key, pitches in melodies.items():
+        near = matcher.near(pitches, share)
+        if near:
+            dropped[key] = max(near, key=lambda other: (near[other], other))
+    return dropped
+
+
+def note_pitches(contour_pitch_st: Iterable[float]) -> NDArray[np.float64]:
+    """Return the pitches of a contour in order, rests left out."""
+    pitch = np.asarray(list(contour_pitch_st), float)
+    return pitch[pitch > 0]

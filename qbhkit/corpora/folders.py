@@ -1,0 +1,199 @@
+"""The user's own files: audio, f0 CSVs, and the corpora laid out as their authors publish them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.audio import read_tags
+from qbhkit.contour import F0Track, midi_to_hz, read_f0_csv
+from qbhkit.corpora.midi import MidiFiles
+from qbhkit.corpora.songs import Song, stem_of
+from qbhkit.errors import QbhError
+
+
+@dataclass(frozen=True)
+class F0Files:
+    """Give one song for each f0 CSV (``NAME.f0.csv`` has the id ``NAME``)."""
+
+    files: tuple[Path, ...]
+    name: str = "f0"
+    licence: str = "unknown"
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield the song; raise QbhError if the CSV is malformed."""
+        song_id = stem_of(path)
+        yield Song(song_id, song_id, str(path), self.licence, f0=read_f0_csv(path))
+
+
+@dataclass(frozen=True)
+class AudioFiles:
+    """Give one song for each recording, titled by its tags; the melody is still to be extracted."""
+
+    files: tuple[Path, ...]
+    name: str = "audio"
+    licence: str = "unknown"
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield the song; the recording itself is not opened but for its tags."""
+        song_id = stem_of(path)
+        tags = read_tags(path)
+        title = " - ".join(part for part in (tags.artist, tags.title) if part)
+        yield Song(song_id, title or song_id, str(path), self.licence, audio=path)
+
+
+class Hum(NamedTuple):
+    """A recorded query: which song, by whom, and its pitch as labelled by hand if there is one."""
+
+    path: Path
+    song_id: str
+    singer: str
+    labelled_st: NDArray[np.float64] | None  # (N,) MIDI semitones, one a 32 ms, 0 = unvoiced
+
+
+MIR_QBSH_LABEL_HOP_S = 256 / 8000
+
+
+@dataclass(frozen=True)
+class MirQbsh:
+    """Read MIR-QBSH in its official layout: ``midiFile/``, ``waveFile/YEAR/PERSON/SONG.wav``.
+
+    Args:
+        root: the folder that holds ``midiFile``.
+
+    Raises:
+        QbhError: if there is no such folder.
+
+    Source: J.-S. Roger Jang, "MIR-QBSH Corpus", MIR Lab, National Taiwan University.
+    """
+
+    root: Path
+    name: str = "mir-qbsh"
+    licence: str = "public research corpus (R. Jang)"
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = tuple(sorted((self.root / "midiFile").glob("*.mid")))
+        if not files:
+            raise QbhError(
+                f"{self.root} holds no midiFile/*.mid: run 'qbhkit data fetch mir-qbsh', or point "
+                "QBHKIT_DATA or --data at the folder that holds mir-qbsh."
+            )
+        object.__setattr__(self, "files", files)
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield one of the 48 songs; the hums are not songs."""
+        yield from MidiFiles(self.files, self.name, self.licence, self._titles()).read(path)
+
+    def _titles(self) -> dict[str, str]:
+        path = self.root / "midiFile" / "songList.txt"
+        if not path.is_file():
+            return {}
+        titles = {}
+        for line in path.read_bytes().decode("big5", errors="replace").splitlines():
+            cells = [cell.strip() for cell in line.split("\t")]
+            named = [cell for cell in cells[1:3] if cell not in ("", "-")]
+            if named:
+                titles[cells[0]] = " / ".join(named)
+        return titles
+
+    def hums(self) -> list[Hum]:
+        """Return every recording, sorted by path, with its hand-labelled pitch where it has one.
+
+        Raises:
+            QbhError: if there are no recordings.
+        """
+        hums = []
+        for path in sorted(self.root.glob("waveFile/*/*/*.wav")):
+            label = path.with_suffix(".pv")
+            pitch = read_pitch_vector(label) if label.is_file() else None
+            hums.append(Hum(path, path.stem, path.parent.name, pitch))
+        if not hums:
+            raise QbhError(f"{self.root} holds no waveFile/YEAR/PERSON/SONG.wav: fetch it again.")
+        return hums
+
+
+def read_pitch_vector(path: Path) -> NDArray[np.float64]:
+    """Read a MIR-QBSH label: one MIDI pitch a line for every 32 ms, 0 = unvoiced.
+
+    Raises:
+        QbhError: if a line is not a number from 0 to 127.
+    """
+    try:
+        pitch = np.array([float(word) for word in path.read_text("ascii").split()])
+    except (OSError, ValueError) as error:
+        raise QbhError(f"{path} is not a pitch vector ({error}).") from None
+    if not np.isfinite(pitch).all() or (pitch.size and (pitch.min() < 0 or pitch.max() > 127)):
+        raise QbhError(f"{path} holds values that are not MIDI pitches.")
+    return pitch
+
+
+_IOACAS_SONGS = "ioacas_melodies_100ms_midi.npz"
+_IOACAS_QUERIES = "ioacas_queries_parselmouth_340"
+
+
+@dataclass(frozen=True)
+class Ioacas:
+    """Read the IOACAS melodies (100 ms grid) and queries (10 ms semitones, rests dropped).
+
+    Args:
+        root: the folder that holds the ``.npz`` files.
+
+    Raises:
+        QbhError: if they are not there.
+    """
+
+    root: Path
+    name: str = "ioacas"
+    licence: str = "research use"
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        path = self.root / _IOACAS_SONGS
+        if not path.is_file():
+            raise QbhError(f"{path} does not exist: point QBHKIT_DATA at the folder with ioacas.")
+        object.__setattr__(self, "files", (path,))
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield the 298 melodies."""
+        for song_id, pitch in _npz(path).items():
+            yield Song(
+                song_id, song_id, f"{path}:{song_id}", self.licence, f0=_track(pitch, hop_s=0.1)
+            )
+
+    def queries(self) -> dict[str, tuple[F0Track, str]]:
+        """Return query id to its f0 track and the id of the song it belongs to."""
+        tracks = _npz(self.root / f"{_IOACAS_QUERIES}.npz")
+        labels = json.loads((self.root / f"{_IOACAS_QUERIES}_labels.json").read_text("utf-8"))
+        return {key: (_track(pitch, hop_s=0.01), labels[key]) for key, pitch in tracks.items()}
+
+
+def _npz(path: Path) -> dict[str, NDArray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key].astype(float) for key in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise QbhError(f"{path} cannot be read ({error}).") from None
+
+
+def _track(pitch_st: NDArray, hop_s: float) -> F0Track:
+    voiced = pitch_st > 0
+    return F0Track(np.where(voiced, midi_to_hz(pitch_st), 0.0), voiced.astype(np.float32), hop_s)
+
+
+def pop909(root: Path) -> MidiFiles:
+    """Return POP909's 909 songs (``NNN/NNN.mid``, track MELODY), without the alternative versions.
+
+    Raises:
+        QbhError: if the folder holds none.
+
+    Source: Wang et al., "POP909: a pop-song dataset for music arrangement generation", 2020.
+    """
+    files = tuple(sorted(path for path in root.glob("*/*.mid") if path.stem == path.parent.name))
+    if not files:
+        raise QbhError(f"{root} holds no NNN/NNN.mid: clone the POP909 dataset there.")
+    return MidiFiles(files, "pop909", "MIT")

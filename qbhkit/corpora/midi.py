@@ -1,0 +1,86 @@
+"""MIDI files: the named melody track, else the skyline of everything that is not drums."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.corpora.songs import Song, skyline, stem_of
+from qbhkit.errors import QbhError
+
+MELODY_TRACK = re.compile(r"melod|vocal|voice|\bvox\b|\blead\b|singer|major_track", re.IGNORECASE)
+_LONGEST_S = 6 * 3600.0
+
+
+def read_midi(path: Path) -> NDArray[np.float64]:
+    """Read the melody of a MIDI file.
+
+    Args:
+        path: a standard MIDI file. A track whose name says melody, vocal, voice, vox, lead or
+            singer is taken; else the skyline of all tracks but drums.
+
+    Returns:
+        (M, 3) onset in seconds, duration in seconds, MIDI pitch; monophonic, sorted, first onset
+        kept where the file has it.
+
+    Raises:
+        QbhError: if the file is missing, damaged, or holds no notes.
+    """
+    import symusic
+
+    path = Path(path)
+    if not path.is_file():
+        raise QbhError(f"{path} does not exist: check the path.")
+    try:
+        score = symusic.Score(path, ttype="second")
+    except Exception as error:  # symusic raises plain RuntimeErrors of many texts
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QbhError(f"{path} is not a readable MIDI file ({reason}).") from None
+    notes = melody_notes(score)
+    if not len(notes):
+        raise QbhError(f"{path} holds no notes: choose a MIDI file with a melody.")
+    if notes[-1, 0] + notes[-1, 1] > _LONGEST_S:
+        raise QbhError(f"{path} claims to last over 6 hours: is its tempo damaged?")
+    return notes
+
+
+def melody_notes(score: Any) -> NDArray[np.float64]:
+    """Pick the melody of a symusic score in seconds; see :func:`read_midi`."""
+    tracks = [track for track in score.tracks if len(track.notes) and not track.is_drum]
+    named = [track for track in tracks if MELODY_TRACK.search(track.name)]
+    chosen = [max(named, key=lambda track: len(track.notes))] if named else tracks
+    parts = [track.notes.numpy() for track in chosen]
+    if not parts:
+        return np.zeros((0, 3))
+    table = np.concatenate(
+        [np.stack([part["time"], part["duration"], part["pitch"]], axis=1) for part in parts]
+    ).astype(float)
+    table = table[(table[:, 1] > 0) & (table[:, 0] >= 0)]
+    return skyline(table)
+
+
+@dataclass(frozen=True)
+class MidiFiles:
+    """Give the songs of MIDI files, one a file, the id being the file name.
+
+    Args:
+        files: the files, in the order in which their songs are given.
+        name: name of the corpus.
+        licence: note on its terms.
+        titles: title by song id, where one is known.
+    """
+
+    files: tuple[Path, ...]
+    name: str = "midi"
+    licence: str = "unknown"
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield the one song of a file; raise QbhError if it is unreadable."""
+        song_id = stem_of(path)
+        title = self.titles.get(song_id, song_id)
+        yield Song(song_id, title, str(path), self.licence, notes=read_midi(path))

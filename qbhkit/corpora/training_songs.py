@@ -1,0 +1,83 @@
+"""Which songs may be trained on: the splits, and the training filter."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qbhkit.contour import Contour
+from qbhkit.corpora import open_corpus, songs_of
+from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
+from qbhkit.errors import QbhError
+from qbhkit.storage import asset, read_json
+
+_SPLIT_OF = {**dict.fromkeys(MUSIC21_COLLECTIONS, "folk"), "pop909": "pop909"}
+
+
+class TrainingSongs(NamedTuple):
+    """Melodies to learn from, and which of them are variants of one tune."""
+
+    ids: list[str]
+    contours: list[Contour]
+    groups: list[int]
+
+
+def read_split(name: str) -> dict[str, Any]:
+    """Read a split by name: ``mir_qbsh``, ``folk`` or ``pop909``.
+
+    The files are ``data/splits`` of the repository, and travel in the wheel.
+    """
+    packaged = asset("splits")
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "data" / "splits"
+    split: dict[str, Any] = read_json(folder / f"{name}.json", "reinstall qbhkit")
+    return split
+
+
+def forbidden_ids(split: dict[str, Any]) -> set[str]:
+    """Return the ids that may not be trained on: held out, near a protected melody, too short."""
+    return {*split["held_out"], *split["dropped"], *split["too_short"]}
+
+
+def training_songs(corpora: tuple[str, ...], data: Path) -> TrainingSongs:
+    """Read the songs of corpora that pass the training filter.
+
+    Args:
+        corpora: names; each must have a split.
+        data: the folder that holds corpora.
+
+    Raises:
+        QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.
+    """
+    ids: list[str] = []
+    contours: list[Contour] = []
+    groups: list[int] = []
+    leader: dict[str, int] = {}
+    for name in corpora:
+        if name not in _SPLIT_OF:
+            raise QbhError(
+                f"{name} has no split, so nothing keeps evaluation songs out of training: use one "
+                f"of {', '.join(_SPLIT_OF)}."
+            )
+        split = read_split(_SPLIT_OF[name])
+        forbidden = forbidden_ids(split)
+        leader_of = {key: group[0] for group in split["variants"] for key in group}
+        for song in songs_of(open_corpus(name, data)):
+            if song.id in forbidden:
+                continue
+            tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"
+            ids.append(song.id)
+            contours.append(song.contour())
+            groups.append(leader.setdefault(tune, len(leader)))
+    return TrainingSongs(ids, contours, groups)
+
+
+def validation_contours(corpora: tuple[str, ...], data: Path, most: int = 1000) -> list[Contour]:
+    """Return contours of held-out songs that are not near a protected melody, to watch training."""
+    contours: list[Contour] = []
+    for name in corpora:
+        split = read_split(_SPLIT_OF[name])
+        held = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])
+        for song in songs_of(open_corpus(name, data)):
+            if len(contours) == most:
+                return contours
+            if song.id in held:
+                contours.append(song.contour())
+    return contours

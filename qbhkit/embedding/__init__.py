@@ -1,0 +1,1 @@
+"""Contours to vectors: humming distortions, pairs, encoders, losses and training."""

@@ -1,0 +1,12 @@
+"""The errors of the kit: bad input and missing packages, each said in one sentence."""
+
+
+class QbhError(ValueError):
+    """Raise for input a user can mend: one sentence naming the file and the cure.
+
+    The command line prints the sentence and exits with code 2.
+    """
+
+
+class MissingPackageError(QbhError, ImportError):
+    """Raise when an optional package is not installed: says what to install."""

@@ -1,0 +1,140 @@
+"""One function for each figure; all share one style that colour-blind readers can use."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qbhkit.contour import Contour
+from qbhkit.storage import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color universal design", 2008.
+HUM, SONG, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+METHOD_COLOURS = {"vector": HUM, "linear-scaling": SONG, "dtw": THIRD}
+_STYLE: dict[str, Any] = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "qbhkit",  # so that a rebuilt figure is the same file
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def save_figure(figure: "Figure", folder: Path, name: str) -> None:
+    """Write a figure as ``NAME.svg`` and ``NAME.png`` (150 dpi), atomically."""
+    for suffix in (".svg", ".png"):
+        with atomic_path(folder / f"{name}{suffix}") as part:
+            metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
+            figure.savefig(part, dpi=150, metadata=metadata)
+
+
+def draw_contour(
+    axes: "Axes", contour: Contour, label: str, colour: str, start_s: float = 0
+) -> None:
+    """Draw the voiced frames of a contour against time; pauses stay open."""
+    pitch = np.where(contour.voiced, contour.pitch_st, np.nan)
+    time_s = start_s + (np.arange(len(contour)) + 0.5) * contour.hop_s
+    axes.plot(time_s, pitch, color=colour, label=label, lw=2, marker=".", ms=4)
+
+
+def contour_figure(contour: Contour, title: str) -> "Figure":
+    """Show one contour: time in seconds, pitch in MIDI semitones."""
+    import matplotlib.pyplot as plt
+
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 2.8))
+        draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
+        axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
+        axes.legend(loc="best")
+    plt.close(figure)
+    return figure
+
+
+def normalised_figure(
+    contours: Mapping[str, np.ndarray], title: str, ylabel: str, hop_s: float = 0.1
+) -> "Figure":
+    """Show normalised contours (N, 2) on one pair of axes, one colour each."""
+    import matplotlib.pyplot as plt
+
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 2.8))
+        for (label, frames), colour in zip(
+            contours.items(), (HUM, SONG, THIRD, FOURTH), strict=False
+        ):
+            pitch = np.where(frames[:, 1] > 0, frames[:, 0], np.nan)
+            time_s = (np.arange(len(frames)) + 0.5) * hop_s
+            axes.plot(time_s, pitch, color=colour, label=label, lw=2)
+        axes.set(title=title, xlabel="time (s)", ylabel=ylabel)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, title: str) -> "Figure":
+    """Lay a hum over the matched seconds of a song, as the search saw them.
+
+    The hum is stretched to the length of the match and moved to its key (by the medians).
+
+    Args:
+        hum: the query.
+        song: the whole song.
+        start_s: start of the match, seconds into the song.
+        end_s: its end.
+        title: of the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    sung, _ = hum.trimmed()
+    first, last = round(start_s / song.hop_s), round(end_s / song.hop_s)
+    matched = Contour(song.frames[first:last], song.hop_s)
+    key_st = float(np.median(matched.pitch_st[matched.voiced]))
+    key_st -= float(np.median(sung.pitch_st[sung.voiced]))
+    stretched = Contour(sung.transposed(key_st).frames, hop_s=(end_s - start_s) / max(1, len(sung)))
+    with _style():
+        figure, axes = plt.subplots(figsize=(9, 3.2))
+        draw_contour(axes, matched, "song", SONG, start_s)
+        draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
+        axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+def topk_figure(ranks: Mapping[str, list[int | None]], title: str, most: int = 30) -> "Figure":
+    """Show the share of queries whose song is among the first k, for each method."""
+    import matplotlib.pyplot as plt
+
+    k = np.arange(1, most + 1)
+    with _style():
+        figure, axes = plt.subplots(figsize=(6.4, 3.8))
+        for method, found in ranks.items():
+            place = np.array([rank or np.inf for rank in found])
+            share = (place[:, None] <= k).mean(axis=0)
+            axes.plot(k, share, color=METHOD_COLOURS.get(method, FOURTH), label=method, lw=2)
+        axes.set(
+            title=title, xlabel="k", ylabel="queries with their song in the first k",
+            ylim=(0, 1), xlim=(1, most),
+        )  # fmt: skip
+        axes.legend(loc="lower right")
+    plt.close(figure)
+    return figure

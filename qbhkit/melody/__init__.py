@@ -1,0 +1,1 @@
+"""Audio to f0: one protocol for all pitch trackers, and the synthesis of hums."""

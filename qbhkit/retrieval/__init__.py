@@ -1,0 +1,1 @@
+"""Vectors to ranked songs: catalogue, exact search, baselines and evaluation."""

@@ -1,0 +1,138 @@
+"""How good is a ranking: top-k and MRR with intervals, ties counted against us."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+INTERVAL = 0.95
+_RESAMPLES = 2000
+
+
+class Metrics(NamedTuple):
+    """Retrieval metrics of n queries, shares from 0 to 1."""
+
+    n: int
+    top1: float
+    top5: float
+    top10: float
+    mrr: float
+
+
+def rank_of(scores: NDArray, truth: int) -> int | None:
+    """Return the rank of the true song, 1 the best; every song that ties with it counts as better.
+
+    Args:
+        scores: (songs,), higher is better; NaN or -inf where a song was not found at all.
+        truth: number of the true song.
+
+    Returns:
+        The rank, or None if the true song was not found.
+    """
+    found = np.asarray(scores, float)[truth]
+    if not np.isfinite(found):
+        return None
+    return int((np.asarray(scores) >= found).sum())
+
+
+def metrics(ranks: Sequence[int | None]) -> Metrics:
+    """Return top-1, top-5, top-10 and MRR; None is a miss."""
+    inverse = _inverse(ranks)
+    if not len(inverse):
+        return Metrics(0, 0.0, 0.0, 0.0, 0.0)
+    top1, top5, top10 = (float((inverse >= 1 / k).mean()) for k in (1, 5, 10))
+    return Metrics(len(inverse), top1, top5, top10, float(inverse.mean()))
+
+
+def _inverse(ranks: Sequence[int | None]) -> NDArray[np.float64]:
+    return np.array([1.0 / rank if rank else 0.0 for rank in ranks])
+
+
+def intervals(ranks: Sequence[int | None], seed: int = 0) -> dict[str, list[float]]:
+    """Return 95% percentile bootstrap intervals of each metric, queries resampled.
+
+    Args:
+        ranks: of every query; None is a miss.
+        seed: of the resampling.
+
+    Returns:
+        Metric to [low, high].
+
+    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    """
+    inverse = _inverse(ranks)
+    if not len(inverse):
+        return {}
+    rng = np.random.default_rng(seed)
+    sample = inverse[rng.integers(0, len(inverse), (_RESAMPLES, len(inverse)))]  # (R, n)
+    tail = 100 * (1 - INTERVAL) / 2
+    columns = {f"top{k}": (sample >= 1 / k).mean(axis=1) for k in (1, 5, 10)}
+    columns["mrr"] = sample.mean(axis=1)
+    return {
+        name: [float(value) for value in np.percentile(column, [tail, 100 - tail])]
+        for name, column in columns.items()
+    }
+
+
+def grouped(ranks: Sequence[int | None], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the metrics of each group (song or singer), sorted by name."""
+    members: dict[str, list[int | None]] = {}
+    for rank, name in zip(ranks, names, strict=True):
+        members.setdefault(name, []).append(rank)
+    return {name: metrics(members[name])._asdict() for name in sorted(members)}
+
+
+def comparable_to(songs: int, anchor: str) -> str:
+    """Say in one sentence what a score is comparable to."""
+    where = "that begin with the song" if anchor == "start" else "from anywhere in the song"
+    return (
+        f"Queries {where}, against a closed set of {songs} songs that holds every true one; "
+        "comparable only to results on the same queries and songs. Published systems report 48 to "
+        "2,048 songs on MIR-QBSH, and 87,000 songs with 250 hums of their own (top-10 0.656)."
+    )
+
+
+def pair_mrr(queries: NDArray, references: NDArray) -> float:
+    """Return the MRR of row k of ``queries`` finding row k of ``references``, by dot product.
+
+    Args:
+        queries: (N, D).
+        references: (N, D).
+    """
+    similarity = queries @ references.T
+    rank = (similarity >= similarity.diagonal()[:, None]).sum(axis=1)
+    return float((1.0 / rank).mean())
+
+
+class Query(NamedTuple):
+    """One line of a query list."""
+
+    path: str
+    song_id: str
+    singer: str | None
+
+
+Scorer = Callable[[str], NDArray | None]
+
+
+def rank_queries(
+    queries: Iterable[Query], number: Mapping[str, int], score: Scorer
+) -> list[int | None]:
+    """Rank every query; one that cannot be scored is a miss."""
+    ranks: list[int | None] = []
+    for query in queries:
+        scores = score(query.path)
+        ranks.append(None if scores is None else rank_of(scores, number[query.song_id]))
+    return ranks
+
+
+def report(ranks: Sequence[int | None], queries: Sequence[Query]) -> dict[str, Any]:
+    """Return metrics, intervals and ranks of one method as plain values for JSON."""
+    block: dict[str, Any] = metrics(ranks)._asdict()
+    block["intervals"] = intervals(ranks)
+    block["ranks"] = list(ranks)
+    block["per_song"] = grouped(ranks, [query.song_id for query in queries])
+    if any(query.singer for query in queries):
+        block["per_singer"] = grouped(ranks, [query.singer or "unknown" for query in queries])
+    return block

@@ -1,0 +1,70 @@
+"""Nearest windows of every song: exact search over unit vectors with NumPy."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.errors import QbhError
+
+_BLOCK_ROWS = 16384  # half-precision rows turned to single at a time: 32 MB at 512
+
+
+class BestWindows(NamedTuple):
+    """For each query vector and song: the highest cosine, and the row that reached it."""
+
+    similarity: NDArray[np.float32]  # (Q, songs); -1 where a song has no admitted window
+    row: NDArray[np.int64]  # (Q, songs)
+
+
+class ExactIndex:
+    """Search all windows exactly.
+
+    Args:
+        vectors: (W, D) float16 or float32, each of length 1, the windows of a song in a row.
+        song: (W,) song number of each window, rising.
+        songs: number of songs.
+
+    Raises:
+        QbhError: if the shapes do not fit or songs are not in order.
+    """
+
+    def __init__(self, vectors: NDArray, song: NDArray[np.int64], songs: int) -> None:
+        if vectors.ndim != 2 or song.shape != vectors.shape[:1] or (np.diff(song) < 0).any():
+            raise QbhError("An index needs (W, D) vectors and their rising song numbers (W,).")
+        self.vectors, self.song, self.songs = vectors, song, songs
+
+    def best_windows(
+        self, queries: NDArray, admitted: NDArray[np.bool_] | None = None
+    ) -> BestWindows:
+        """Find the best window of every song for every query vector.
+
+        Args:
+            queries: (Q, D), each of length 1.
+            admitted: (W,) windows that may be found; all by default.
+
+        Returns:
+            Similarities and rows (Q, songs).
+        """
+        rows = np.arange(len(self.song)) if admitted is None else np.flatnonzero(admitted)
+        similarity = np.full((len(queries), self.songs), -1.0, np.float32)
+        best = np.zeros((len(queries), self.songs), np.int64)
+        if not len(rows):
+            return BestWindows(similarity, best)
+        dots = np.empty((len(queries), len(rows)), np.float32)
+        queries = queries.astype(np.float32)
+        for begin in range(0, len(rows), _BLOCK_ROWS):
+            block = self.vectors[rows[begin : begin + _BLOCK_ROWS]].astype(np.float32)
+            dots[:, begin : begin + len(block)] = queries @ block.T
+        present, first = np.unique(self.song[rows], return_index=True)
+        similarity[:, present] = np.maximum.reduceat(dots, first, axis=1)
+        best[:, present] = rows[_first_hit(dots, first, similarity[:, present])]
+        return BestWindows(similarity, best)
+
+
+def _first_hit(dots: NDArray, first: NDArray, highest: NDArray) -> NDArray[np.int64]:
+    """(Q, songs) column of the first dot product that equals its song's highest."""
+    width = np.diff(np.append(first, dots.shape[1]))
+    columns = np.arange(dots.shape[1])
+    hit = np.where(dots == np.repeat(highest, width, axis=1), columns, dots.shape[1])
+    return np.minimum.reduceat(hit, first, axis=1)

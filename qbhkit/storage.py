@@ -1,0 +1,102 @@
+"""Files that are either whole or absent: atomic writes, checksums, folders of the kit."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from qbhkit.errors import QbhError
+
+_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` that replaces it only if the block succeeds.
+
+    Args:
+        target: the file to write; its folder is made if it is missing.
+
+    Yields:
+        A path in the same folder with the same suffix.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".partial-", suffix=target.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically and with sorted-by-insertion keys."""
+    with atomic_path(Path(target)) as part:
+        part.write_text(
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+        )
+
+
+def read_json(path: Path, cure: str) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        cure: what the user should do if it is missing or damaged; ends the error sentence.
+
+    Raises:
+        QbhError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: {cure}.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise QbhError(f"{path} is damaged ({error}): {cure}.") from None
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def asset(name: str) -> Path:
+    """Return the path of a file that ships inside the package, for example ``hums/demo.json``."""
+    return Path(str(files("qbhkit") / "assets" / name))
+
+
+def cache_dir() -> Path:
+    """Return the folder for everything built or downloaded.
+
+    ``QBHKIT_CACHE`` if set (the Makefile sets it to ``data/cache``), else the user's cache folder.
+    """
+    if value := os.environ.get("QBHKIT_CACHE"):
+        return Path(value)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("qbhkit", appauthor=False)
+
+
+def data_dir() -> Path:
+    """Return the folder of the user's corpora: ``QBHKIT_DATA``, else ``corpora`` in the cache."""
+    if value := os.environ.get("QBHKIT_DATA"):
+        return Path(value)
+    return cache_dir() / "corpora"

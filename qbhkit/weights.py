@@ -1,0 +1,69 @@
+"""Trained weights: safetensors with their configuration inside, and a model card beside them.
+
+Nothing is ever unpickled: a weights file holds arrays and a JSON text, nothing that runs.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.errors import QbhError
+from qbhkit.storage import asset, atomic_path, sha256_file
+
+DEFAULT_EMBEDDING = "first"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Arrays by name, the configuration they need, and the hash that identifies them."""
+
+    name: str
+    arrays: dict[str, NDArray]
+    config: dict[str, Any]
+    sha256: str
+
+
+def save_weights(path: Path, arrays: dict[str, NDArray], config: dict[str, Any]) -> None:
+    """Write arrays and their configuration as one safetensors file, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic_path(Path(path)) as part:
+        plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        save_file(plain, part, metadata={"qbhkit": json.dumps(config)})
+
+
+def weights_path(name: str) -> Path:
+    """Return the file of weights: a path, or the name of a set that ships with the kit.
+
+    Raises:
+        QbhError: if there is neither; names the shipped sets.
+    """
+    for path in (Path(name), asset(f"weights/{name}.safetensors")):
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(path.stem for path in asset("weights").glob("*.safetensors")))
+    raise QbhError(f"There are no weights {name!r}: give a .safetensors file or one of {shipped}.")
+
+
+def load_weights(name: str) -> Weights:
+    """Read weights by path or shipped name.
+
+    Raises:
+        QbhError: if the file is missing, damaged, or not written by this kit.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = weights_path(name)
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            config = json.loads((stored.metadata() or {})["qbhkit"])
+            arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    except KeyError:
+        raise QbhError(f"{path} was not written by this kit: convert it first.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise QbhError(f"{path} is damaged ({error}): fetch or train it again.") from None
+    return Weights(path.stem, arrays, config, sha256_file(path))
