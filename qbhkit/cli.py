@@ -473,11 +473,9 @@ def _bench(options: argparse.Namespace) -> int:
             f"There is no benchmark {options.name!r} here"
             + (f": use one of {names}." if names else ": run it from a checkout of the repository.")
         )
-    saved, sys.argv = sys.argv, [str(script), *options.rest]
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    finally:
-        sys.argv = saved
+    sys.argv = [str(script), *options.rest]
+    sys.path.insert(0, str(folder.resolve()))  # benchmarks share a module beside them
+    runpy.run_path(str(script), run_name="__main__")
     return 0
 
 

@@ -1,0 +1,51 @@
+"""What the benchmarks share: where results go, the machine in words, the real recordings."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from qbhkit.corpora.folders import Hum, MirQbsh
+from qbhkit.errors import QbhError
+from qbhkit.storage import cache_dir, data_dir, write_json
+
+RESULTS = Path(__file__).parents[2] / "data" / "results"
+DATABASE = ("mir-qbsh", "mirex-essen-2000")  # the 2,048 songs of MIREX
+
+
+def hums() -> list[Hum]:
+    """Return the real hums, or say where they should be."""
+    return MirQbsh(data_dir() / "mir-qbsh").hums()
+
+
+def database_folder() -> Path:
+    """Return the catalogue of the 2,048 songs in the cache."""
+    return cache_dir() / "mirex-2048"
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine in words that say nothing of its paths."""
+    return {"python": platform.python_version(), "cores": os.cpu_count(), "arch": platform.machine()}
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """Return the median time of a few runs, after one that warms up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write a result to data/results and say where."""
+    write_json(RESULTS / f"{name}.json", result)
+    print(f"written: data/results/{name}.json")
+
+
+__all__ = ["DATABASE", "QbhError", "database_folder", "hums", "machine", "save", "seconds"]
