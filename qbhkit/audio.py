@@ -19,6 +19,7 @@ AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES + PHONE_SUFFIXES
 
 _BLOCK_FRAMES = 1 << 18
 _SHORTEST_S = 0.1
+_WHOLE = 0.95  # share of the claimed length that must be there: encoders pad, and players drop it
 _SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
 
 
@@ -98,7 +99,7 @@ def _soundfile_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]
     import soundfile
     import soxr
 
-    _refuse_truncated_wav(path)
+    _refuse_truncated(path)
     try:
         with soundfile.SoundFile(path) as stream:
             resampler = soxr.ResampleStream(stream.samplerate, rate_hz, 1, dtype="float32")
@@ -106,7 +107,7 @@ def _soundfile_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]
             while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 read += len(block)
                 yield resampler.resample_chunk(block.mean(axis=1))
-            if read < stream.frames and path.suffix.lower() in (".flac", ".wav", ".aif", ".aiff"):
+            if read < _WHOLE * stream.frames:
                 raise QbhError(f"{path} is truncated: {read} of {stream.frames} frames are there.")
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     except soundfile.LibsndfileError as error:
@@ -114,13 +115,14 @@ def _soundfile_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]
         raise QbhError(f"{path} is damaged or is not audio ({reason}): export it again.") from None
 
 
-def _refuse_truncated_wav(path: Path) -> None:
-    """Compare the length a RIFF header claims with the file: libsndfile would pass over it."""
+def _refuse_truncated(path: Path) -> None:
+    """Compare the length a wav or aiff header claims with the file: libsndfile passes over it."""
     with open(path, "rb") as stream:
         header = stream.read(12)
-    if len(header) < 12 or header[:4] != b"RIFF" or header[8:] != b"WAVE":
+    kind = (header[:4], header[8:])
+    if kind not in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")):
         return
-    claimed = int.from_bytes(header[4:8], "little") + 8
+    claimed = int.from_bytes(header[4:8], "little" if kind[0] == b"RIFF" else "big") + 8
     streamed = claimed >= 0xFFFFFFFF or claimed == 8  # written to a pipe: the length is unknown
     if not streamed and claimed > path.stat().st_size + 1:  # an odd last byte may go unpadded
         raise QbhError(
@@ -144,13 +146,20 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise QbhError(f"{path} has no audio track.")
+            track = container.streams.audio[0]
+            tells = path.suffix.lower() != ".aac" and len(container.streams) == 1  # .aac: a guess
+            claimed_s = (container.duration or 0) / 1e6 if tells else 0.0
+            heard_s = 0.0
             resampler: Any = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
-            for frame in container.decode(container.streams.audio[0]):
+            for frame in container.decode(track):
+                heard_s += frame.samples / frame.sample_rate
                 for part in resampler.resample(frame):
                     yield part.to_ndarray()[0]
+            if heard_s < _WHOLE * claimed_s:
+                raise QbhError(f"{path} is truncated: {heard_s:.1f} of {claimed_s:.1f} s are left.")
             for part in resampler.resample(None):
                 yield part.to_ndarray()[0]
     except (av.FFmpegError, EOFError) as error:
@@ -187,4 +196,9 @@ def read_tags(path: Path) -> Tags:
         tags = None
     if tags is None:
         return Tags("", "")
-    return Tags(*(str((tags.get(key) or [""])[0]) for key in ("title", "artist")))
+    # wav and aiff keep the raw ID3 names
+    title, artist = (
+        str(next((tags[key][0] for key in keys if tags.get(key)), ""))
+        for keys in (("title", "TIT2"), ("artist", "TPE1"))
+    )
+    return Tags(title, artist)

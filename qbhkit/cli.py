@@ -19,6 +19,7 @@ from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 if TYPE_CHECKING:
     from qbhkit.contour import Contour, F0Track
     from qbhkit.melody.trackers import Tracker
+    from qbhkit.retrieval.catalogue import Failure
     from qbhkit.retrieval.evaluate import Query, Scorer
 
 METHODS = ("vector", "linear-scaling", "dtw")
@@ -100,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     with_tracker(command, "the recordings")
 
-    catalogue = commands.add_parser("catalogue", help="Build a catalogue of songs.")
+    catalogue = add(
+        "catalogue", None, "Build a catalogue of songs.",
+        "qbhkit catalogue build my_songs/ --out catalogue/",
+    )  # fmt: skip
     actions = catalogue.add_subparsers(required=True, metavar="ACTION")
     command = add(
         "build", _catalogue_build, "Build a catalogue, or bring it up to date.",
@@ -163,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME")
     command.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
 
-    corpora = commands.add_parser("data", help="List, fetch and verify corpora.")
+    corpora = add("data", None, "List, fetch and verify corpora.", "qbhkit data list")
     actions = corpora.add_subparsers(required=True, metavar="ACTION")
     command = add(
         "list", _data_list, "List the corpora the kit knows.", "qbhkit data list", actions
@@ -190,6 +194,7 @@ def _melody(options: argparse.Namespace) -> int:
     from qbhkit.contour import write_f0_csv
     from qbhkit.corpora import stem_of
     from qbhkit.melody.trackers import get_tracker
+    from qbhkit.retrieval.catalogue import Failure
 
     paths = [path for name in options.inputs for path in _audio_files(Path(name))]
     stems: dict[str, Path] = {}
@@ -208,7 +213,7 @@ def _melody(options: argparse.Namespace) -> int:
             refuse_silence(audio, path)
             write_f0_csv(tracker.track(audio), options.out / f"{stem}.f0.csv")
         except QbhError as error:
-            failures.append(str(error))
+            failures.append(Failure(str(path), str(error)))
     return _report_failures(failures, len(paths), options.inputs)
 
 
@@ -223,14 +228,15 @@ def _audio_files(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def _report_failures(failures: list[str], total: int, inputs: Sequence[str]) -> int:
+def _report_failures(failures: "list[Failure]", total: int, inputs: Sequence[str]) -> int:
     """Say what failed; the code is 2 if a file named by the user failed, or nothing went well."""
     for failure in failures:
-        _say(f"qbhkit: {failure}")
+        _say(f"qbhkit: {failure.reason}")
     if failures and total > 1:
         _say(f"qbhkit: {len(failures)} of {total} failed, the others are done.")
-    named = any(Path(name).is_file() or not Path(name).exists() for name in inputs)
-    return 2 if failures and (named or len(failures) == total) else 0
+    named = {str(Path(name)) for name in inputs}
+    fatal = any(failure.name in named for failure in failures) or len(failures) == total
+    return 2 if failures and fatal else 0
 
 
 def _quiet() -> bool:
@@ -247,8 +253,8 @@ def _catalogue_build(options: argparse.Namespace) -> int:
     data = options.data or data_dir()
     corpora = [corpus for source in options.sources for corpus in open_source(source, data)]
     songs, unreadable = read_sources(corpora)
-    if not songs:
-        raise QbhError(f"Not one song could be read ({unreadable[0].reason}).")
+    if unreadable and not songs:
+        raise QbhError(f"Not one song could be read: {unreadable[0].reason}")
     embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
     tracker = options.tracker or default_tracker()
     found = build_catalogue(
@@ -258,9 +264,8 @@ def _catalogue_build(options: argparse.Namespace) -> int:
         f"{options.out}: {found.songs} songs, {found.windows} windows"
         + (f" ({found.reused} songs were there already)" if found.reused else "")
     )
-    failures = [failure.reason for failure in (*unreadable, *found.failures)]
-    files = [source for source in options.sources if Path(source).is_file()]
-    return _report_failures(failures, found.songs + len(failures), files)
+    failures = [*unreadable, *found.failures]
+    return _report_failures(failures, found.songs + len(failures), options.sources)
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -441,7 +446,7 @@ def _read_queries(path: Path) -> "list[Query]":
 
 def _train(options: argparse.Namespace) -> int:
     from qbhkit.config import build, config_path, read_yaml
-    from qbhkit.corpora.training_songs import training_songs, validation_contours
+    from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.encoders import export_encoder
     from qbhkit.embedding.sampling import ContourBank
     from qbhkit.embedding.training import TrainConfig, pair_evaluator, train
@@ -452,10 +457,9 @@ def _train(options: argparse.Namespace) -> int:
     out = options.out or cache_dir() / "runs" / path.stem
     results = Path("data/results")
     log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
-    data = options.data or data_dir()
-    songs = training_songs(config.corpora, data)
+    songs = training_songs(config.corpora, options.data or data_dir())
     _say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to learn from")
-    validate = pair_evaluator(config, validation_contours(config.corpora, data), pair_mrr)
+    validate = pair_evaluator(config, songs.held_out, pair_mrr)
     bank = ContourBank(songs.contours, songs.groups)
     encoder = train(config, bank, out, log, validate, options.resume, progress=not _quiet())
     weights = out / f"{path.stem}.safetensors"

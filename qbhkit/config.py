@@ -56,10 +56,19 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
     """
     try:
         return dacite.from_dict(
-            kind, values, dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
+            kind, _tuples(values), dacite.Config(strict=True, type_hooks={float: _to_float})
         )
-    except dacite.DaciteError as error:
+    except QbhError:
+        raise
+    except (dacite.DaciteError, TypeError, ValueError) as error:
         raise QbhError(f"{where}: {error}.") from None
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists into tuples at any depth."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _to_float(value: Any) -> Any:

@@ -23,7 +23,8 @@ VOICING_THRESHOLD = 0.5
 # Mean and standard deviation of sung MIDI pitch in the published training set (fixed facts).
 PUBLISHED_MEAN_ST = 61.702336487738215
 PUBLISHED_STD_ST = 5.5201786930065415
-LOWEST_HZ, HIGHEST_HZ = 8.0, 22050.0
+LOWEST_HZ, HIGHEST_HZ = 8.18, 22050.0  # just above MIDI 0, which means unvoiced
+_SHORTEST_HOP_S, _LONGEST_S = 1e-4, 6 * 3600.0
 F0_CSV_HEADER = ["time_s", "frequency_hz", "voicing"]
 
 Normalisation = Literal["key", "published"]
@@ -234,10 +235,8 @@ def from_f0(
         return from_pitch(np.nan_to_num(groups[:, 0], nan=0.0), hop_s)
     present = np.maximum(inside.reshape(count, per_frame).sum(axis=1), 1)
     voiced = 2 * np.isfinite(groups).sum(axis=1) >= present
-    pitch = np.zeros(count)
-    if voiced.any():
-        pitch[voiced] = np.nanmedian(groups[voiced], axis=1)
-    return from_pitch(pitch, hop_s)
+    median = voiced_median(groups, np.isfinite(groups))  # the lower one: a pitch that was there
+    return from_pitch(np.where(voiced, median, 0.0), hop_s)
 
 
 def normalise(frames: NDArray, how: Normalisation) -> Floats:
@@ -349,7 +348,7 @@ def write_f0_csv(track: F0Track, path: Path) -> None:
         for k, (frequency, voicing) in enumerate(
             zip(track.frequency_hz, track.voicing, strict=True)
         ):
-            writer.writerow([f"{k * track.hop_s:.6g}", f"{frequency:.3f}", f"{voicing:.3f}"])
+            writer.writerow([f"{k * track.hop_s:.10g}", f"{frequency:.3f}", f"{voicing:.3f}"])
 
 
 def read_f0_csv(path: Path) -> F0Track:
@@ -357,7 +356,7 @@ def read_f0_csv(path: Path) -> F0Track:
 
     Raises:
         QbhError: if the file is missing, has another header, fewer than two rows, a value that is
-            no number, or times that do not rise in equal steps.
+            no number, or times that do not rise in equal steps of at least 0.1 ms within 6 hours.
     """
     path = Path(path)
     expected = ",".join(F0_CSV_HEADER)
@@ -383,6 +382,11 @@ def read_f0_csv(path: Path) -> F0Track:
     if hop_s <= 0 or np.abs(steps_s - hop_s).max() > 0.01 * hop_s + 1e-3:
         raise QbhError(f"{path} needs times that rise in equal steps: resample it to a fixed hop.")
     hop_s = float((table[-1, 0] - table[0, 0]) / (len(table) - 1))
+    if hop_s < _SHORTEST_HOP_S or table[-1, 0] + hop_s > _LONGEST_S:
+        raise QbhError(
+            f"{path} claims a frame every {hop_s:g} s up to {table[-1, 0]:g} s: its first column "
+            "must be in seconds."
+        )
     lead = max(0, int(float(table[0, 0]) / hop_s + 1e-6))  # a track may begin late
     if lead * hop_s > 3600:
         raise QbhError(f"{path} begins at {table[0, 0]:g} s: its times must start within an hour.")

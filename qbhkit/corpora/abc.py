@@ -33,6 +33,7 @@ MUSIC21_COLLECTIONS = {
 _NOT_HUMMED = re.compile(
     r'\{[^}\n]*\}|"[^"\n]*"|![^!\n]*!|\+[a-z.]+\+|[~HLMOPSTuv](?=[_=^]*[A-Ga-g])'
 )
+_TOGETHER = "%%MIDI chordattack 0"  # else the notes of a chord begin one after the other
 _FIELD = re.compile(r"^[A-Za-z]:|^%")
 _MOST_BYTES = 50_000_000
 _MOST_TUNE_CHARS = 100_000
@@ -53,7 +54,7 @@ def split_tunes(text: str) -> list[Tune]:
     tunes = []
     for part in parts or [f"X:1\n{text}"]:
         number = part.split("\n", 1)[0][2:].split("%")[0].strip() or "0"
-        title = re.search(r"(?m)^T:\s*(.*?)\s*$", part)
+        title = re.search(r"(?m)^T:[ \t]*(.*?)\s*$", part)
         tunes.append(Tune(number, title.group(1) if title else "", part))
     return tunes
 
@@ -70,9 +71,10 @@ def tune_notes(tune: Tune) -> NDArray[np.float64]:
         raise QbhError(f"Tune {tune.number} is longer than {_MOST_TUNE_CHARS} characters.")
     lines = tune.text.replace("\r", "").replace("\0", "").split("\n")
     body = [line if _FIELD.match(line) else _NOT_HUMMED.sub("", line) for line in lines]
+    text = "\n".join([body[0], _TOGETHER, *body[1:], ""])
     try:
         with _silent_stdout():
-            score = symusic.Score.from_abc("\n".join(body) + "\n", ttype="second")
+            score = symusic.Score.from_abc(text, ttype="second")
     except Exception as error:  # symusic raises plain RuntimeErrors of many texts
         raise QbhError(f"Tune {tune.number} cannot be read ({error}).") from None
     notes = melody_notes(score)

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -104,15 +105,18 @@ def unpack(archive: Path, target: Path) -> None:
             members = stored.infolist()
             _refuse_dangerous(archive, members)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
+                root = Path(folder) / "content"  # TemporaryDirectory itself is the owner's only
+                root.mkdir()
                 for member in tqdm(members, desc="unpack", unit="file", disable=None):
-                    stored.extract(member, folder)
-                root = Path(folder)
+                    stored.extract(member, root)
                 inside = [child for child in root.iterdir() if child.name != "__MACOSX"]
                 source = inside[0] if len(inside) == 1 and inside[0].is_dir() else root
                 if target.exists():
                     shutil.rmtree(target)
-                shutil.copytree(source, target) if source is root else source.rename(target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+                source.rename(target)
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise QbhError(f"{archive} is damaged ({error}): delete it and fetch again.") from None
 
 
@@ -123,6 +127,7 @@ def _refuse_dangerous(archive: Path, members: list[zipfile.ZipInfo]) -> None:
         raise QbhError(f"{archive} would unpack to more than 4 GiB: it is not this corpus.")
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        outside = path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+        nowhere = not path.parts  # such as "./"
+        outside = nowhere or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
         if outside or stat.S_ISLNK(member.external_attr >> 16):
             raise QbhError(f"{archive} holds the unsafe path {member.filename!r}: do not use it.")

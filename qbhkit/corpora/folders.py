@@ -1,6 +1,6 @@
 """The user's own files: audio, f0 CSVs, and the corpora laid out as their authors publish them."""
 
-import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from qbhkit.contour import F0Track, midi_to_hz, read_f0_csv
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.corpora.songs import Song, stem_of
 from qbhkit.errors import QbhError
+from qbhkit.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,16 @@ class Ioacas:
             )
 
     def queries(self) -> dict[str, tuple[F0Track, str]]:
-        """Return query id to its f0 track and the id of the song it belongs to."""
+        """Return query id to its f0 track and the id of the song it belongs to.
+
+        Raises:
+            QbhError: if a file is missing or damaged, or a query has no label.
+        """
         tracks = _npz(self.root / f"{_IOACAS_QUERIES}.npz")
-        labels = json.loads((self.root / f"{_IOACAS_QUERIES}_labels.json").read_text("utf-8"))
+        path = self.root / f"{_IOACAS_QUERIES}_labels.json"
+        labels = read_json(path, "point QBHKIT_DATA at the folder with ioacas")
+        if missing := sorted(set(tracks) - set(labels)):
+            raise QbhError(f"{path} names no song for the query {missing[0]}.")
         return {key: (_track(pitch, hop_s=0.01), labels[key]) for key, pitch in tracks.items()}
 
 
@@ -176,7 +184,7 @@ def _npz(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key].astype(float) for key in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise QbhError(f"{path} cannot be read ({error}).") from None
 
 

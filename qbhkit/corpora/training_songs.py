@@ -11,13 +11,16 @@ from qbhkit.storage import asset, read_json
 
 _SPLIT_OF = {**dict.fromkeys(MUSIC21_COLLECTIONS, "folk"), "pop909": "pop909"}
 
+_MOST_WATCHED = 1000
+
 
 class TrainingSongs(NamedTuple):
-    """Melodies to learn from, and which of them are variants of one tune."""
+    """Melodies to learn from, which of them are variants of one tune, and some to watch."""
 
     ids: list[str]
     contours: list[Contour]
     groups: list[int]
+    held_out: list[Contour]  # never trained on and not near a protected melody; 1,000 at the most
 
 
 def read_split(name: str) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def training_songs(corpora: tuple[str, ...], data: Path) -> TrainingSongs:
     ids: list[str] = []
     contours: list[Contour] = []
     groups: list[int] = []
+    held_out: list[Contour] = []
     leader: dict[str, int] = {}
     for name in corpora:
         if name not in _SPLIT_OF:
@@ -58,26 +62,15 @@ def training_songs(corpora: tuple[str, ...], data: Path) -> TrainingSongs:
             )
         split = read_split(_SPLIT_OF[name])
         forbidden = forbidden_ids(split)
+        watched = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])
         leader_of = {key: group[0] for group in split["variants"] for key in group}
         for song in songs_of(open_corpus(name, data)):
             if song.id in forbidden:
+                if song.id in watched and len(held_out) < _MOST_WATCHED:
+                    held_out.append(song.contour())
                 continue
             tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"
             ids.append(song.id)
             contours.append(song.contour())
             groups.append(leader.setdefault(tune, len(leader)))
-    return TrainingSongs(ids, contours, groups)
-
-
-def validation_contours(corpora: tuple[str, ...], data: Path, most: int = 1000) -> list[Contour]:
-    """Return contours of held-out songs that are not near a protected melody, to watch training."""
-    contours: list[Contour] = []
-    for name in corpora:
-        split = read_split(_SPLIT_OF[name])
-        held = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])
-        for song in songs_of(open_corpus(name, data)):
-            if len(contours) == most:
-                return contours
-            if song.id in held:
-                contours.append(song.contour())
-    return contours
+    return TrainingSongs(ids, contours, groups, held_out)

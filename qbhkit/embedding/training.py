@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from qbhkit.contour import Contour, Normalisation
 from qbhkit.embedding.augment import Distortions

@@ -93,7 +93,7 @@ class SubsequenceDtw:
         """Score every song (songs,); raise QbhError if under 1 s of the hum is voiced."""
         _refuse_unvoiced(hum)
         pitch = voiced_pitch(hum)
-        pitch = pitch - np.median(pitch)
+        pitch = pitch - voiced_median(pitch, pitch > 0)  # as the song's keys, a note's own pitch
         keys = [_keys(song, len(pitch), anchor) for song in self._pitches]
         offset = np.concatenate([[0], np.cumsum([len(key) for key in keys])]).astype(np.int64)
         return -_subsequence_dtw(

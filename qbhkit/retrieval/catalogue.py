@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from qbhkit.audio import load, refuse_silence
 from qbhkit.config import build as build_config
@@ -317,8 +317,8 @@ def build_catalogue(
     failures = [Failure(*failure) for entry in entries for failure in entry["failures"]]
     if not kept:
         (path / "building.json").unlink(missing_ok=True)
-        reasons = f" ({failures[0].name}: {failures[0].reason})" if failures else ""
-        raise QbhError(f"Not one song could be indexed{reasons}.")
+        reason = f": {failures[0].reason}" if failures else "."
+        raise QbhError(f"Not one song could be indexed{reason}")
     write_json(path / "manifest.json", head | {"shards": kept})
     (path / "building.json").unlink(missing_ok=True)
     _forget_old_shards(path, {entry["file"] for entry in kept})

@@ -85,9 +85,9 @@ def grouped(ranks: Sequence[int | None], names: Sequence[str]) -> dict[str, dict
 
 def comparable_to(songs: int, anchor: str) -> str:
     """Say in one sentence what a score is comparable to."""
-    where = "that begin with the song" if anchor == "start" else "from anywhere in the song"
+    where = "at the beginning of the songs" if anchor == "start" else "anywhere in the songs"
     return (
-        f"Queries {where}, against a closed set of {songs} songs that holds every true one; "
+        f"Queries searched {where}, against a closed set of {songs} songs that holds every true one; "
         "comparable only to results on the same queries and songs. Published systems report 48 to "
         "2,048 songs on MIR-QBSH, and 87,000 songs with 250 hums of their own (top-10 0.656)."
     )

@@ -44,7 +44,9 @@ def main() -> int:
         return code
     for anchor in ("start", "anywhere"):
         out = folder / f"hums_{anchor}.json" if options.subset else RESULTS / f"hums_{anchor}.json"
-        methods = [word for name in ("vector", "linear-scaling", "dtw") for word in ("--method", name)]
+        methods = [
+            word for name in ("vector", "linear-scaling", "dtw") for word in ("--method", name)
+        ]
         arguments = ["--queries", str(folder / "hums.csv"), "--catalogue", catalogue]
         arguments += ["--anchor", anchor, *methods, "--out", str(out), *weights]
         if code := qbhkit(["evaluate", *arguments]):
@@ -58,7 +60,12 @@ def main() -> int:
                 sides["training_singers" if singer in training else "other_singers"].append(rank)
             block["by_split"] = {side: metrics(ranks)._asdict() for side, ranks in sides.items()}
         write_json(out, result)
-        print({side: round(m["top1"], 3) for side, m in result["methods"]["vector"]["by_split"].items()})
+        print(
+            {
+                side: round(m["top1"], 3)
+                for side, m in result["methods"]["vector"]["by_split"].items()
+            }
+        )
     return 0
 
 

@@ -28,7 +28,11 @@ def database_folder() -> Path:
 
 def machine() -> dict[str, Any]:
     """Describe the machine in words that say nothing of its paths."""
-    return {"python": platform.python_version(), "cores": os.cpu_count(), "arch": platform.machine()}
+    return {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "arch": platform.machine(),
+    }
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:

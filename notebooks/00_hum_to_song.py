@@ -1,0 +1,205 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · A hum in, a song out
+#
+# What you will learn:
+# 1. how a recording of someone humming becomes a line of pitch over time, the *contour*;
+# 2. how that contour is compared with thousands of songs at once;
+# 3. how to read the answer: which song, and which seconds of it.
+#
+# Everything here runs offline. The hums were rendered by the kit itself from folk tunes of the public
+# domain; where real recordings lie beside the checkout, a real one is added at the end.
+
+# %% tags=["parameters"]
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 3,000
+seed = 0
+data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
+
+# %%
+import json
+import platform
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Audio, display
+
+import qbhkit
+from qbhkit.audio import load
+from qbhkit.contour import from_f0
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.folders import MirQbsh
+from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.errors import QbhError
+from qbhkit.figures import contour_figure, match_figure
+from qbhkit.melody.synthesis import Voice, render_hum
+from qbhkit.melody.trackers import get_tracker
+from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
+from qbhkit.retrieval.search import Searcher
+from qbhkit.storage import asset, cache_dir
+from qbhkit.storage import data_dir as default_data_dir
+
+print(
+    "qbhkit",
+    qbhkit.__version__,
+    "· Python",
+    platform.python_version(),
+    "· torch",
+    torch.__version__,
+)
+
+# %% [markdown]
+# ## The hums
+#
+# Three hums ship with the kit. Each was hummed in another key and at another speed than its tune is
+# written in, and with the small errors of an untrained singer. Choose one in the list and press play.
+
+# %%
+hums = json.loads(asset("hums/hums.json").read_text("utf-8"))
+recordings = [load(asset(f"hums/{hum['file']}")) for hum in hums]
+players = [Audio(recording.samples, rate=recording.rate_hz) for recording in recordings]
+chooser = ipywidgets.Dropdown(options=[hum["file"] for hum in hums], description="hum")
+player = ipywidgets.Output()
+
+
+def play_chosen(change):
+    with player:
+        player.clear_output(wait=True)
+        display(players[chooser.index])
+
+
+chooser.observe(play_chosen, names="value")
+display(ipywidgets.VBox([chooser, player]))
+display(players[0])
+
+# %% [markdown]
+# ## From sound to contour
+#
+# A *pitch tracker* listens every 10 milliseconds and says which frequency the voice has (f0), and
+# whether there is a voice at all. Every 100 ms we keep the median of the voiced frames, on a scale of
+# semitones: 60 is the middle C of a piano, 72 the C above it. Where nobody sings the line stays open.
+
+# %%
+tracker = get_tracker()
+contours = [from_f0(tracker.track(recording)) for recording in recordings]
+contour_figure(contours[0], f"What the tracker {tracker.name} hears in {hums[0]['file']}")
+
+# %% [markdown]
+# ## The catalogue
+#
+# The songs: tune books of the public domain. Each tune was cut into overlapping windows of 4 to 19
+# seconds, and every window was turned into a vector of 512 numbers by a small neural network that was
+# trained to give a tune and its hummed version nearly the same vector. `make demo` has built the
+# catalogue already; otherwise it is built here, once, in about a minute.
+
+# %%
+collections = ["oneills1850", "ryansMammoth"]
+if profile == "full":
+    collections += ["airdsAirs", "miscFolk", "essenFolksong"]
+folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
+embedder = ContourEmbedder()
+songs, _ = read_sources(music21_collection(name) for name in collections)
+report = build_catalogue(songs, folder, embedder, tracker.name, get_tracker)
+print(report.songs, "songs,", report.windows, "windows")
+
+# %%
+catalogue = open_catalogue(folder)
+searcher = Searcher(catalogue, embedder)
+
+# %% [markdown]
+# ## The search
+#
+# The hum is cut into a few overlapping parts; each part becomes a vector too and finds its nearest
+# window in every song. A song's score is the mean of these likenesses, from -1 to 1.
+
+# %%
+answers = [searcher.search(contour, k=5) for contour in contours]
+table = pd.DataFrame(answers[0])
+table.index = range(1, 6)
+table.round(3)
+
+# %% [markdown]
+# The right tune stands first for each of the three, and well before the second:
+
+# %% tags=["nbval-check-output"]
+# NBVAL_CHECK_OUTPUT
+for hum, found in zip(hums, answers, strict=True):
+    print(
+        f"{hum['file']}: {found[0].title} {'(right)' if found[0].song_id == hum['song_id'] else ''}"
+    )
+
+# %%
+first = np.array([found[0].score for found in answers])
+second = np.array([found[1].score for found in answers])
+np.testing.assert_array_less(second + 0.05, first)
+for hum, found in zip(hums, answers, strict=True):
+    np.testing.assert_allclose(found[0].start_s, hum["start_s"], atol=2.5)
+
+# %% [markdown]
+# ## Does it fit?
+#
+# The hum laid over the seconds of the song that the search named: stretched to their length and moved
+# to their key. Where the lines part, the singer (or the tracker) was off.
+
+# %%
+best = answers[1][0]
+song = catalogue.contours[catalogue.number[best.song_id]]
+match_figure(contours[1], song, best.start_s, best.end_s, f"{hums[1]['file']} over {best.title}")
+
+# %% [markdown]
+# Listen: the matched seconds of the song, played by the kit's own voice, exactly as written.
+
+# %%
+exact = Voice(note_error_st=0, timing_error=0, vibrato_st=0, key_st=-12)
+first_frame, last_frame = round(best.start_s * 10), round(best.end_s * 10)
+steps = song.frames[first_frame:last_frame]
+change = np.flatnonzero(np.diff(steps[:, 0], prepend=-1))
+lengths = np.diff(change, append=len(steps))
+notes = np.stack([change / 10, lengths / 10, steps[change, 0]], axis=1)
+rendered = render_hum(notes[notes[:, 2] > 0], exact, np.random.default_rng(seed))
+display(Audio(rendered.audio.samples, rate=rendered.audio.rate_hz))
+
+# %% [markdown]
+# ## A real recording, where there is one
+#
+# If the MIR-QBSH corpus lies in the data folder, one of its 8-second recordings is searched too, against
+# the 48 songs it was made for.
+
+# %%
+data = Path(data_dir) if data_dir else default_data_dir()
+try:
+    real = next(hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.song_id == "00014")
+    small = cache_dir() / "mir-qbsh-catalogue"
+    real_songs, _ = read_sources([MirQbsh(data / "mir-qbsh")])
+    build_catalogue(real_songs, small, embedder, tracker.name, get_tracker)
+    found = Searcher(open_catalogue(small), embedder)
+    heard = from_f0(tracker.track(load(real.path)))
+    print("sung:", real.song_id, "· found:", found.search(heard, k=3))
+except QbhError:
+    print("No real recordings here: 'qbhkit data fetch mir-qbsh' brings 4,431 of them.")
+
+# %% [markdown]
+# ## What to remember
+#
+# - A hum is searched by its *contour*: pitch in semitones, every 100 ms, and whether it is voiced.
+# - Key and speed do not matter: each window loses its median pitch, and windows of several lengths are
+#   all read on the same 80 steps.
+# - The answer names the song *and* its seconds, because windows are compared, not whole songs.
+#
+# Library functions used: `qbhkit.audio.load`, `qbhkit.melody.trackers.get_tracker`,
+# `qbhkit.contour.from_f0`, `qbhkit.retrieval.catalogue.open_catalogue`,
+# `qbhkit.retrieval.search.Searcher`, `qbhkit.melody.synthesis.render_hum`.
+# Next: [03 · Contours](03_contours.ipynb) looks closely at what survives a change of key and tempo.

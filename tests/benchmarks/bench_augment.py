@@ -1,0 +1,170 @@
+"""Training pairs a second: the batch code against one item at a time, in one run.
+
+``qbhkit bench augment``. The rival applies the same rules with the same strengths to one pair at a
+time, slice by slice and note by note, as one would write it for a data loader's worker. Both make
+anchor and positive, read from the same songs and normalised. A check compares how strongly both
+distort, so that the rival does neither more nor less.
+"""
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.signal import savgol_filter
+
+from common import machine, save, seconds
+from qbhkit.contour import Contour, normalise
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.songs import songs_of
+from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.sampling import ContourBank, WindowRange, batch_generator, sample_pairs
+
+BATCH = 512
+RULES, WINDOW = Distortions(), WindowRange()
+
+
+def read(song: Contour, positions: NDArray) -> NDArray:
+    """Read one song at fractional positions."""
+    index = np.floor(positions).astype(int)
+    inside = (index >= 0) & (index < len(song))
+    out = np.zeros((len(positions), 2), np.float32)
+    out[inside] = song.frames[index[inside]]
+    return out
+
+
+def warp(start: float, length: float, steps: int, rng: Generator) -> NDArray:
+    """Draw the uneven reading of one window, slice by slice."""
+    slices = rng.integers(1, RULES.most_slices + 1)
+    rate = np.zeros(steps)
+    for part in np.array_split(np.arange(steps), slices):
+        rate[part] = 2 ** rng.uniform(-RULES.slice_tempo, RULES.slice_tempo)
+    rate /= rate.mean()
+    stretch = 2 ** rng.uniform(-RULES.tempo_octaves, RULES.tempo_octaves)
+    shift = rng.uniform(-RULES.start_shift, RULES.start_shift) * length
+    return start + shift + (np.cumsum(rate) - 0.5 * rate) * length * stretch / steps
+
+
+def notes_of(pitch: NDArray, voiced: NDArray) -> list[slice]:
+    """Split frames into notes where the pitch changes or the voice sets in."""
+    change = np.abs(np.diff(pitch)) > 0.5
+    change |= voiced[1:] & ~voiced[:-1]
+    edges = [0, *(np.flatnonzero(change) + 1), len(pitch)]
+    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def distort_one(frames: NDArray, rng: Generator) -> NDArray:
+    """Apply every rule to one contour (L, 2)."""
+    steps = len(frames)
+    given = frames[:, 1] > 0
+    if not given.any():
+        return frames
+    voiced = given.copy()
+    where = np.flatnonzero(given)
+    last = np.maximum.accumulate(np.where(given, np.arange(steps), where[0]))
+    pitch = frames[last, 0].astype(float)
+    if rng.random() < RULES.fill_chance:
+        voiced[where[0] : where[-1] + 1] = True
+    notes = notes_of(pitch, voiced)
+    spread = rng.uniform(0.2, 1) if rng.random() < RULES.note_chance else 0
+    for note in notes:
+        pitch[note] += rng.normal(0, RULES.note_st) * spread
+        if rng.random() < RULES.wrong_note:
+            pitch[note] += rng.choice([-4, -3, -2, -1, 1, 2, 3, 4])
+    pitch += rng.uniform(-RULES.key_st, RULES.key_st)
+    if rng.random() < RULES.drift_chance:
+        pitch += rng.uniform(-RULES.drift_st, RULES.drift_st) * np.linspace(0, 1, steps)
+    parts = np.array_split(np.arange(steps), rng.integers(1, RULES.most_slices + 1))
+    if rng.random() < RULES.offset_chance:
+        for part in parts:
+            pitch[part] += rng.normal(0, RULES.offset_st)
+    if rng.random() < RULES.octave_chance:
+        slot = rng.integers(0, RULES.most_slices)
+        if slot < len(parts):
+            pitch[parts[slot]] += rng.choice([-12, 12])
+    if rng.random() < RULES.range_chance:
+        centre = np.median(pitch[voiced])
+        pitch = centre + (pitch - centre) * (1 + rng.uniform(-RULES.range_scale, RULES.range_scale))
+    if rng.random() < RULES.staccato_chance:
+        cut = 2 if rng.random() < 0.5 else 1
+        for note in notes:
+            if rng.random() < RULES.staccato_share:
+                voiced[max(note.start, note.stop - cut) : note.stop] = False
+    if rng.random() < RULES.smooth_chance:
+        if rng.random() < 0.5:
+            smooth = savgol_filter(pitch, 5, 2, mode="nearest")
+        else:
+            smooth = np.convolve(np.pad(pitch, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+        pitch = np.where(voiced, smooth, pitch)
+    pitch += rng.normal(0, rng.uniform(0, RULES.jitter_st), steps)
+    if rng.random() < RULES.absurd_chance:
+        hit = rng.random(steps) < rng.uniform(0, RULES.absurd_share)
+        pitch[hit] += rng.uniform(-14, 14, hit.sum())
+    kept = voiced.copy()
+    if rng.random() < RULES.crop_chance:
+        share, front = rng.uniform(0, RULES.crop_share), rng.random()
+        kept[: round(share * front * steps)] = False
+        kept[steps - round(share * (1 - front) * steps) :] = False
+    if rng.random() < RULES.dropout_chance:
+        begin = int(rng.uniform(0, steps))
+        kept[begin : begin + round(rng.uniform(0, RULES.dropout_share) * steps)] = False
+    voiced = kept if kept.any() else given
+    return np.stack([np.where(voiced, pitch, 0), voiced], axis=1).astype(np.float32)
+
+
+def naive_pairs(songs: list[Contour], rng: Generator) -> tuple[NDArray, NDArray]:
+    """Make a batch one pair at a time."""
+    anchors, positives = [], []
+    grid = (np.arange(WINDOW.steps) + 0.5) / WINDOW.steps
+    for number in rng.choice(len(songs), BATCH, replace=False):
+        song = songs[number]
+        length_s = 2 ** rng.uniform(np.log2(WINDOW.shortest_s), np.log2(WINDOW.longest_s))
+        length = min(length_s / song.hop_s, len(song))
+        start = np.floor(rng.random() * (len(song) - length + 1))
+        if rng.random() < WINDOW.at_start:
+            start = 0.0
+        anchors.append(normalise(read(song, start + grid * length), "key"))
+        hummed = distort_one(read(song, warp(start, length, WINDOW.steps, rng)), rng)
+        positives.append(normalise(hummed, "key"))
+    return np.stack(anchors), np.stack(positives)
+
+
+def strength(anchors: NDArray, positives: NDArray) -> dict[str, float]:
+    """Summarise how far positives lie from anchors."""
+    both = (anchors[..., 1] > 0) & (positives[..., 1] > 0)
+    return {
+        "pitch_difference": float(np.abs(anchors[..., 0] - positives[..., 0])[both].mean()),
+        "voiced_share": float(positives[..., 1].mean()),
+    }
+
+
+def main() -> None:
+    """Time both in turn, three times each."""
+    songs = [song.contour() for song in songs_of(music21_collection("oneills1850"))]
+    bank = ContourBank(songs)
+
+    def batch() -> tuple[NDArray, NDArray]:
+        rng = batch_generator(0, 0, 0, 0)
+        pairs = sample_pairs(bank, BATCH, WINDOW, RULES, "key", rng)
+        return pairs.anchors, pairs.positives
+
+    def single() -> tuple[NDArray, NDArray]:
+        return naive_pairs(songs, np.random.default_rng(0))
+
+    ours, rival = strength(*batch()), strength(*single())
+    for key in ours:
+        np.testing.assert_allclose(ours[key], rival[key], rtol=0.15, err_msg=key)
+    fast, slow = BATCH / seconds(batch), BATCH / seconds(single)
+    ratio = fast / slow
+    save(
+        "bench_augment",
+        {
+            "machine": machine(),
+            "pairs_per_s": {"vectorised": round(fast), "per_item": round(slow)},
+            "ratio": round(ratio, 1),
+            "strength": {"vectorised": ours, "per_item": rival},
+        },
+    )
+    print(f"vectorised {fast:.0f} pairs/s, per item {slow:.0f} pairs/s: {ratio:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Where the time goes: building the catalogue of 2,048 songs, and a query from wav to answer.
+
+``qbhkit bench query``. Each step is also given as a ratio to a named rival measured in the same run:
+the tracker against pYIN, the embedding against real time, the search against key-invariant DTW.
+"""
+
+import tempfile
+from pathlib import Path
+
+from common import DATABASE, database_folder, hums, machine, save, seconds
+from qbhkit.audio import load
+from qbhkit.contour import from_f0
+from qbhkit.corpora import open_corpus
+from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.melody.trackers import get_tracker
+from qbhkit.retrieval.baselines import SubsequenceDtw
+from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
+from qbhkit.retrieval.search import Searcher
+from qbhkit.storage import data_dir
+
+
+def main() -> None:
+    """Build once, then time the parts of a query on 20 hums."""
+    embedder = ContourEmbedder()
+    songs, _ = read_sources(open_corpus(name, data_dir()) for name in DATABASE)
+    built: dict[str, float] = {}
+
+    def build() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            report = build_catalogue(
+                songs, Path(folder), embedder, "swift-f0", get_tracker, progress=False
+            )
+            built["songs"], built["windows"] = report.songs, report.windows
+
+    build_s = seconds(build, repeats=1)
+    catalogue = open_catalogue(
+        database_folder()
+        if (database_folder() / "manifest.json").is_file()
+        else _build(songs, embedder)
+    )
+    searcher, dtw = Searcher(catalogue, embedder), SubsequenceDtw(catalogue.contours)
+    some = hums()[::21][:20]
+    tracker, pyin = get_tracker("swift-f0"), get_tracker("pyin")
+    audio = [load(hum.path, tracker.rate_hz) for hum in some]
+    contours = [from_f0(tracker.track(sound)) for sound in audio]
+    cut = [searcher.query_frames(contour, "anywhere")[0] for contour in contours]
+    vectors = [embedder.embed(frames) for frames in cut]
+
+    def per_query(work: object) -> float:
+        return 1000 * seconds(work) / len(some)  # type: ignore[arg-type]
+
+    ms = {
+        "tracker": per_query(lambda: [tracker.track(sound) for sound in audio]),
+        "embedding": per_query(lambda: [embedder.embed(frames) for frames in cut]),
+        "search": per_query(lambda: [searcher.index.best_windows(v) for v in vectors]),
+        "pyin": per_query(lambda: [pyin.track(sound) for sound in audio]),
+        "dtw": per_query(lambda: [dtw.scores(contour, "anywhere") for contour in contours]),
+    }
+    total = ms["tracker"] + ms["embedding"] + ms["search"]
+    result = {
+        "machine": machine(),
+        "catalogue": {
+            **built,
+            "songs_per_s": round(built["songs"] / build_s, 1),
+            "windows_per_s": round(built["windows"] / build_s),
+            "times_real_time": round(sum(c.duration_s for c in catalogue.contours) / build_s),
+        },
+        "query_ms": {key: round(value, 1) for key, value in ms.items()}
+        | {"total": round(total, 1)},
+        "ratios": {
+            "pyin_over_swift_f0": round(ms["pyin"] / ms["tracker"], 1),
+            "dtw_over_embedding_and_search": round(ms["dtw"] / (ms["embedding"] + ms["search"]), 1),
+        },
+    }
+    save("bench_query", result)
+    for key in ("catalogue", "query_ms", "ratios"):
+        print(key, result[key])
+
+
+def _build(songs: list, embedder: ContourEmbedder) -> Path:  # type: ignore[type-arg]
+    build_catalogue(songs, database_folder(), embedder, "swift-f0", get_tracker, progress=False)
+    return database_folder()
+
+
+if __name__ == "__main__":
+    main()

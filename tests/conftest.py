@@ -1,0 +1,81 @@
+"""What the tests share: sixty public-domain tunes, hums of them, and a small catalogue."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qbhkit.corpora import Song, songs_of
+from qbhkit.corpora.abc import music21_collection
+
+LATE_S = 3.3  # every third song of the folder begins with so long a rest
+SHORT_SONG = [71, 64, 67, 60, 72, 65, 69, 62]  # 2.4 s: shorter than every window
+
+
+def midi_file(path: Path, notes: NDArray, track: str = "melody") -> Path:
+    """Write (M, 3) notes (onset s, duration s, MIDI pitch) as a MIDI file at 120 beats a minute."""
+    import symusic
+
+    score = symusic.Score(480)
+    part = symusic.Track(name=track)
+    for onset, duration, pitch in notes:
+        begin, end = round(onset * 960), round((onset + duration) * 960)
+        part.notes.append(symusic.Note(begin, max(1, end - begin), int(pitch), 90))
+    score.tracks.append(part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    score.dump_midi(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_midi() -> Callable[..., Path]:
+    return midi_file
+
+
+@pytest.fixture(scope="session")
+def tunes() -> list[Song]:
+    """The first 60 tunes of Aird's Airs, by their notes."""
+    return list(islice(songs_of(music21_collection("airdsAirs")), 60))
+
+
+@pytest.fixture(scope="session")
+def embedder():
+    """The shipped weights."""
+    from qbhkit.embedding.encoders import ContourEmbedder
+
+    return ContourEmbedder()
+
+
+@pytest.fixture(scope="session")
+def song_notes(tunes: list[Song]) -> dict[str, NDArray]:
+    """Id to notes: 00001 to 00060 (every third begins late), and ``short``."""
+    notes = {}
+    for number, tune in enumerate(tunes, 1):
+        assert tune.notes is not None
+        shift_s = LATE_S if number % 3 == 0 else 0.0
+        notes[f"{number:05}"] = tune.notes + np.array([shift_s, 0.0, 0.0])
+    at = np.arange(len(SHORT_SONG))
+    notes["short"] = np.stack([0.3 * at, np.full(len(at), 0.28), SHORT_SONG], axis=1)
+    return notes
+
+
+@pytest.fixture(scope="session")
+def song_folder(song_notes, tmp_path_factory) -> Path:
+    """A folder of MIDI files."""
+    folder = tmp_path_factory.mktemp("songs")
+    for song_id, notes in song_notes.items():
+        midi_file(folder / f"{song_id}.mid", notes)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def catalogue(song_folder, tmp_path_factory) -> Path:
+    """The catalogue of ``song_folder``, built by the command line; copy it before breaking it."""
+    from qbhkit.cli import main
+
+    path = tmp_path_factory.mktemp("built") / "catalogue"
+    assert main(["catalogue", "build", str(song_folder), "--out", str(path)]) == 0
+    return path

@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+
+from qbhkit.retrieval.evaluate import (
+    Query,
+    comparable_to,
+    grouped,
+    intervals,
+    metrics,
+    pair_mrr,
+    rank_of,
+    rank_queries,
+    report,
+)
+
+RANKS = [1, 2, 5, 6, 10, 11, None, 1]
+
+
+def test_rank_is_one_for_the_best():
+    assert rank_of(np.array([0.1, 0.9, 0.5]), 1) == 1
+    assert rank_of(np.array([0.1, 0.9, 0.5]), 2) == 2
+    assert rank_of(np.array([0.1, 0.9, 0.5]), 0) == 3
+
+
+def test_ties_count_against_us():
+    assert rank_of(np.array([0.5, 0.5, 0.5, 0.1]), 0) == 3
+    assert rank_of(np.array([0.5, 0.5, 0.5, 0.1]), 2) == 3
+    assert rank_of(np.zeros(7), 4) == 7
+
+
+def test_a_song_that_was_not_found_has_no_rank():
+    scores = np.array([np.nan, -np.inf, 0.2, -3.0])
+    assert rank_of(scores, 0) is None
+    assert rank_of(scores, 1) is None
+    assert rank_of(scores, 2) == 1
+    assert rank_of(scores, 3) == 2
+
+
+def test_metrics_against_hand_numbers():
+    found = metrics(RANKS)
+    assert found.n == 8
+    assert found.top1 == 2 / 8
+    assert found.top5 == 4 / 8
+    assert found.top10 == 6 / 8
+    assert found.mrr == pytest.approx((1 + 1 / 2 + 1 / 5 + 1 / 6 + 1 / 10 + 1 / 11 + 0 + 1) / 8)
+
+
+def test_metrics_of_nothing_and_of_misses():
+    assert metrics([]) == (0, 0, 0, 0, 0)
+    assert metrics([None, None]) == (2, 0, 0, 0, 0)
+    assert intervals([]) == {}
+
+
+def test_every_rank_up_to_k_is_in_top_k():
+    for rank in range(1, 200):
+        found = metrics([rank])
+        assert (found.top1, found.top5, found.top10) == (rank <= 1, rank <= 5, rank <= 10)
+
+
+def test_intervals_are_seeded_and_hold_the_point_estimate():
+    found, again, other = intervals(RANKS), intervals(RANKS), intervals(RANKS, seed=1)
+    assert found == again
+    assert found != other
+    assert set(found) == {"top1", "top5", "top10", "mrr"}
+    for name, (low, high) in found.items():
+        assert 0 <= low <= getattr(metrics(RANKS), name) <= high <= 1
+
+
+def test_intervals_cover_the_binomial_spread():
+    low, high = intervals([1] * 50 + [None] * 50)["top1"]
+    assert low == pytest.approx(0.4, abs=0.03)  # 0.5 -+ 1.96 * 0.05
+    assert high == pytest.approx(0.6, abs=0.03)
+
+
+def test_intervals_narrow_with_more_data():
+    widths = []
+    for times in (1, 10, 100):
+        low, high = intervals(RANKS * times)["mrr"]
+        widths.append(high - low)
+    assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
+
+
+def test_intervals_of_certainty_have_no_width():
+    assert intervals([1] * 20)["top1"] == [1.0, 1.0]
+
+
+def test_groups_are_sorted_and_measured_each_alone():
+    found = grouped([1, None, 3, 1], ["b", "b", "a", "a"])
+    assert list(found) == ["a", "b"]
+    assert found["a"] == metrics([3, 1])._asdict()
+    assert found["b"] == metrics([1, None])._asdict()
+
+
+def test_groups_need_a_name_for_every_rank():
+    with pytest.raises(ValueError, match="shorter"):
+        grouped([1, 2], ["a"])
+
+
+def test_pair_mrr_against_a_loop():
+    rng = np.random.default_rng(1)
+    references = rng.normal(size=(25, 6))
+    queries = references + rng.normal(size=(25, 6))
+    total = 0.0
+    for k in range(25):
+        dots = [float(queries[k] @ reference) for reference in references]
+        total += 1 / sum(dot >= dots[k] for dot in dots)
+    assert 0 < total / 25 < 1
+    assert pair_mrr(queries, references) == pytest.approx(total / 25)
+    assert pair_mrr(np.eye(4), np.eye(4)) == 1
+    assert pair_mrr(np.ones((4, 3)), np.ones((4, 3))) == 0.25  # all tied: all last
+
+
+def test_rank_queries_asks_for_each_path():
+    queries = [Query("x", "b", None), Query("y", "a", None), Query("z", "a", None)]
+    answers = {"x": np.array([0.0, 1.0]), "y": np.array([0.0, 1.0]), "z": None}
+    assert rank_queries(queries, {"a": 0, "b": 1}, answers.__getitem__) == [1, 2, None]
+
+
+def test_report_is_plain_json():
+    queries = [Query(f"{k}.wav", "ab"[k % 2], None) for k in range(8)]
+    block = report(RANKS, queries)
+    assert set(block) == {
+        "n", "top1", "top5", "top10", "mrr", "intervals", "ranks", "per_song",
+    }  # fmt: skip
+    assert json.loads(json.dumps(block, allow_nan=False)) == block
+    assert block["ranks"] == RANKS
+    assert block["intervals"] == intervals(RANKS)
+    assert block["per_song"]["a"]["n"] == 4
+    assert block["per_song"]["b"]["top1"] == 1 / 4
+
+
+def test_report_by_singer_where_singers_are_known():
+    queries = [Query("1.wav", "a", "ann"), Query("2.wav", "a", None), Query("3.wav", "a", "ann")]
+    block = report([1, 2, None], queries)
+    assert list(block["per_singer"]) == ["ann", "unknown"]
+    assert block["per_singer"]["ann"]["top1"] == 0.5
+    assert block["per_singer"]["unknown"]["mrr"] == 0.5
+
+
+def test_the_sentence_names_songs_and_anchor():
+    assert "closed set of 2048 songs" in comparable_to(2048, "start")
+    assert "beginning of the song" in comparable_to(2048, "start")
+    assert "closed set of 48 songs" in comparable_to(48, "anywhere")
+    assert "anywhere in the song" in comparable_to(48, "anywhere")

@@ -1,0 +1,196 @@
+"""The house rules: who may import whom, what an import loads, what ships, what stays equal."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "qbhkit"
+# The ground floor from the bottom up: a module imports only what stands before it.
+GROUND_FLOOR = [
+    "qbhkit.errors", "qbhkit", "qbhkit.storage", "qbhkit.config", "qbhkit.audio", "qbhkit.contour",
+    "qbhkit.corpora", "qbhkit.weights", "qbhkit.figures",
+]  # fmt: skip
+MAY_ENTER = {
+    "qbhkit.melody": set(),
+    "qbhkit.embedding": set(),
+    "qbhkit.retrieval": {"qbhkit.melody", "qbhkit.embedding"},
+}
+
+
+def room_of(module):
+    """The second level of a module's name: qbhkit.corpora.abc lives in qbhkit.corpora."""
+    return ".".join(module.split(".")[:2])
+
+
+def imports_of(path):
+    """Every module of the kit that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("qbhkit"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qbhkit"):
+            assert node.level == 0, f"{path.name} imports relatively"
+            yield node.module
+
+
+def offences(name, imported):
+    """Name the imports that the table of the design forbids to a module."""
+    room = room_of(name)
+    if room == "qbhkit.cli":
+        return
+    for target in map(room_of, imported):
+        if room in GROUND_FLOOR:
+            fine = target in GROUND_FLOOR[: GROUND_FLOOR.index(room) + 1]
+        else:
+            fine = target in {*GROUND_FLOOR, room, *MAY_ENTER[room]}
+        if not fine:
+            yield f"{name} imports {target}"
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def test_every_import_keeps_to_the_table():
+    found = [line for name, path in modules() for line in offences(name, imports_of(path))]
+    assert found == []
+
+
+def test_the_table_can_be_broken():
+    assert list(offences("qbhkit.embedding.training", ["qbhkit.retrieval.evaluate"]))
+    assert list(offences("qbhkit.melody.trackers", ["qbhkit.embedding.augment"]))
+    assert list(offences("qbhkit.contour", ["qbhkit.corpora.abc"]))
+    assert not list(offences("qbhkit.retrieval.search", ["qbhkit.melody.trackers"]))
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(' '.join(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = {"torch", "faiss", "dask", "matplotlib", "numba", "librosa", "pandas", "scipy", "numpy"}
+    assert not heavy & loaded_by("import qbhkit")
+    assert not {"torch", "matplotlib", "librosa"} & loaded_by("import qbhkit.cli")
+    assert "torch" in loaded_by("import qbhkit.embedding.encoders")
+
+
+def test_the_top_level_holds_only_what_the_design_names():
+    allowed = {
+        "notebooks", "qbhkit", "data", "figures", "tests", "environment.yml", "README.md",
+        "pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md",
+        "DECISIONS.md", ".ci", ".gitignore", ".pre-commit-config.yaml",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    assert {line.split("/")[0] for line in done.stdout.splitlines()} <= allowed
+
+
+def requirement(text):
+    """Split 'name >=1,<2' into a name as PyPI compares them, and its bounds without spaces."""
+    name, bounds = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*])?\s*(.*)", text).groups()
+    name = re.sub(r"[-_.]+", "-", name).lower()
+    return {"matplotlib-base": "matplotlib"}.get(name, name), bounds.replace(" ", "")
+
+
+def test_environment_yml_equals_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"]]
+    wanted += [line for name in ("notebooks", "phone", "trackers", "test") for line in extras[name]]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
+    pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    have = [entry for entry in listed if isinstance(entry, str)] + pip
+    have.remove("pip")
+    have.remove("-e .")
+    have.remove(f"python {project['requires-python']}")
+    assert sorted(map(requirement, have)) == sorted(map(requirement, wanted))
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    forbidden = re.compile(
+        r"\bpickle\b|allow_pickle\s*=\s*True|\byaml\.load\(|\beval\(|\bexec\(|weights_only\s*=\s*False"
+        r"|torch\.load\((?!.*weights_only=True)"
+    )
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for _, path in modules()
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if forbidden.search(line.replace("encoder.eval()", "").replace(".eval()", ""))
+    ]
+    assert found == []
+
+
+def test_every_public_function_has_a_docstring_that_says_something():
+    missing = []
+    for name, path in modules():
+        top = ast.parse(path.read_text("utf-8")).body
+        public = [c for c in top if isinstance(c, ast.ClassDef) and c.name[0] != "_"]
+        inside = [node for cls in public for node in cls.body]
+        for node in [*top, *inside]:
+            named = isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            if named and node.name[0] != "_" and len(ast.get_docstring(node) or "") < 15:
+                missing.append(f"{name}.{node.name}")
+    assert missing == []
+
+
+def test_docstrings_name_notebooks_that_exist():
+    for name, path in modules():
+        for notebook in re.findall(r"notebooks/\w+\.py", path.read_text("utf-8")):
+            assert (ROOT / notebook).is_file(), f"{name} names {notebook}"
+
+
+def test_the_wheel_works_outside_the_checkout(tmp_path):
+    """Build the wheel, unpack it elsewhere, and search from there with what it brought along."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "-t", site, wheel],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    code = (
+        "import sys; sys.path.insert(0, 'site'); import qbhkit; from pathlib import Path; "
+        "assert Path(qbhkit.__file__).parent.parent.name == 'site', qbhkit.__file__; "
+        "from qbhkit.cli import main; from qbhkit.storage import asset; "
+        "from qbhkit.corpora.training_songs import read_split; "
+        "assert read_split('folk')['held_out']; "
+        "hum = str(asset('hums/demo_1.flac')); "
+        "assert main(['melody', hum, '--out', 'out']) == 0; "
+        "assert main(['catalogue', 'build', 'out/demo_1.f0.csv', '--out', 'cat']) == 0; "
+        "sys.exit(main(['search', hum, '--catalogue', 'cat', '--json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"song_id": "demo_1"' in done.stdout
+
+
+def test_no_machine_path_stands_in_the_repository():
+    done = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    private = re.compile(r"/(?:work|root|tmp|home)/\w")
+    found = []
+    for name in done.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yml", ".toml", ".ipynb", ".json", ".cff", ""}:
+            text = path.read_text("utf-8", errors="ignore") if path.is_file() else ""
+            found += [f"{name}: {hit}" for hit in private.findall(text)]
+    assert found == []

@@ -1,0 +1,216 @@
+import numpy as np
+import pytest
+
+from qbhkit.contour import Contour, F0Track, from_f0, from_notes, from_pitch, midi_to_hz
+from qbhkit.errors import QbhError
+from qbhkit.melody.synthesis import Voice, render_hum
+from qbhkit.melody.trackers import get_tracker
+from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue
+from qbhkit.retrieval.search import QueryWindows, Searcher
+
+WHOLE_TUNES = [0, 3, 8, 12, 20]  # of 30 s and more, in which the part from 6 to 16 s comes once
+PART_S = (6.0, 16.0)
+
+
+class FakeEmbedder:
+    """Embed a window as its pitch after the first note, without any network."""
+
+    identity = "fake-1"
+    steps = 40
+    size = 40
+
+    def embed(self, frames):
+        pitch = np.where(frames[..., 1] > 0, frames[..., 0] - frames[:, :1, 0] + 1e-3, 0)
+        length = np.linalg.norm(pitch, axis=1, keepdims=True)
+        return (pitch / np.maximum(length, 1e-9)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def searcher(tunes, embedder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("search") / "catalogue"
+    build_catalogue(tunes, path, embedder, "none", get_tracker, progress=False)
+    return Searcher(open_catalogue(path), embedder)
+
+
+@pytest.fixture(scope="module")
+def fake(tunes, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fake") / "catalogue"
+    build_catalogue(tunes[:20], path, FakeEmbedder(), "none", get_tracker, progress=False)
+    return Searcher(open_catalogue(path), FakeEmbedder())
+
+
+def part_of(notes, begin_s, end_s, key_st=0.0, tempo=1.0):
+    """Notes of a part, moved to time 0, as sung in another key and at another speed."""
+    part = notes[(notes[:, 0] >= begin_s) & (notes[:, 0] < end_s)].copy()
+    part[:, 0] -= part[0, 0]
+    part[:, :2] /= tempo
+    part[:, 2] += key_st
+    return part
+
+
+def covered(answer, begin_s, end_s):
+    """Share of the union of two stretches that both cover."""
+    both = min(answer.end_s, end_s) - max(answer.start_s, begin_s)
+    return both / (max(answer.end_s, end_s) - min(answer.start_s, begin_s))
+
+
+@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (0, 0.8), (-5, 1.25)])
+def test_a_part_from_the_middle_finds_its_tune_and_seconds(searcher, tunes, key_st, tempo):
+    for number in WHOLE_TUNES:
+        hum = from_notes(part_of(tunes[number].notes, *PART_S, key_st, tempo))
+        best = searcher.search(hum, 3)[0]
+        assert best.song_id == tunes[number].id
+        assert covered(best, *PART_S) > 0.7
+
+
+@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (0, 0.8), (-5, 1.25)])
+def test_the_beginning_finds_its_tune_at_the_start(searcher, tunes, key_st, tempo):
+    for number in WHOLE_TUNES:
+        hum = from_notes(part_of(tunes[number].notes, 0, 9, key_st, tempo))
+        best = searcher.search(hum, 3, "start")[0]
+        assert best.song_id == tunes[number].id
+        assert best.start_s == 0
+        assert covered(best, 0, 9) > 0.7
+
+
+def test_a_rendered_hum_finds_its_tune(searcher, tunes):
+    tracker = get_tracker()
+    voice = Voice(key_st=-9, tempo=0.9)
+    for number in WHOLE_TUNES[:3]:
+        part = part_of(tunes[number].notes, *PART_S)
+        hum = from_f0(tracker.track(render_hum(part, voice, np.random.default_rng(number)).audio))
+        best = searcher.search(hum, 3)[0]
+        assert best.song_id == tunes[number].id
+        assert covered(best, *PART_S) > 0.6
+
+
+@pytest.mark.parametrize("seconds", [30, 60])
+def test_long_hums_are_cut_into_pieces(searcher, tunes, seconds):
+    tune = max(tunes, key=lambda tune: tune.notes[-1, 0])
+    assert tune.notes[-1, 0] > 60
+    hum = from_notes(part_of(tune.notes, 0, seconds, key_st=3))
+    frames, pieces = searcher.query_frames(hum, "anywhere")
+    assert pieces >= {30: 4, 60: 8}[seconds]
+    assert len(frames) == pieces * len(QueryWindows().parts)
+    assert searcher.search(hum, 3)[0].song_id == tune.id
+    assert searcher.search(hum, 3, "start")[0].song_id == tune.id
+
+
+def test_the_pieces_of_a_long_hum_reach_its_end(searcher):
+    pitch = 60 + np.arange(450) / 100  # 45 s; the pitch says which frame it is
+    frames, pieces = searcher.query_frames(from_pitch(pitch), "anywhere")
+    whole = frames[:: len(frames) // pieces, :, 0]
+    assert whole[0, 0] == pytest.approx(60, abs=0.02)
+    assert whole[-1, -1] == pytest.approx(pitch[-1], abs=0.02)
+    assert (np.diff(whole[:, 0]) > 0).all()
+    assert np.diff(whole[:, 0]).max() < 0.75  # 7 s
+
+
+def test_answers_lie_inside_their_songs(searcher, tunes):
+    length_s = {tune.id: tune.contour().duration_s for tune in tunes}
+    for anchor in ("start", "anywhere"):
+        hum = from_notes(part_of(tunes[3].notes, *PART_S))
+        answers = searcher.search(hum, len(tunes), anchor)
+        assert sorted(answer.song_id for answer in answers) == sorted(length_s)
+        for answer in answers:
+            assert 0 <= answer.start_s < answer.end_s <= length_s[answer.song_id] + 1e-6
+        scores = [answer.score for answer in answers]
+        assert scores == sorted(scores, reverse=True)
+        assert -1 <= scores[-1] <= scores[0] <= 1.001
+
+
+def test_k_cuts_the_list(fake):
+    hum = from_pitch(np.repeat([60, 64, 62, 67, 65.0], 5))
+    everything = fake.search(hum, 1000)
+    assert len(everything) == 20
+    assert fake.search(hum, 4) == everything[:4]
+    assert fake.search(hum, 0) == []
+
+
+def test_titles_come_with_answers(searcher, tunes):
+    titles = {tune.id: tune.title for tune in tunes}
+    for answer in searcher.search(from_notes(tunes[5].notes[:25]), 5):
+        assert answer.title == titles[answer.song_id]
+
+
+def test_scores_are_means_of_the_best_cosines(fake):
+    hum = from_pitch(np.repeat([60, 64, 62, 67, 65, 60, 59.0], 6))
+    for anchor in ("start", "anywhere"):
+        frames, pieces = fake.query_frames(hum, anchor)
+        assert pieces == 1
+        vectors = fake.embedder.embed(frames)
+        found = fake.scores(hum, anchor)
+        catalogue = fake.catalogue
+        for song in range(len(catalogue.songs)):
+            rows = np.flatnonzero(catalogue.song == song)
+            if anchor == "start":
+                rows = rows[catalogue.at_start[rows]]
+            cosines = vectors @ catalogue.vectors[rows].astype(np.float32).T
+            assert found.score[song] == pytest.approx(cosines.max(axis=1).mean(), abs=1e-5)
+            assert found.row[song] == rows[cosines[0].argmax()]
+
+
+def test_start_uses_only_windows_from_the_beginning_of_the_hum(fake):
+    pitch = 60 + np.arange(100) / 50
+    parts = np.array(QueryWindows().parts)
+    anywhere, _ = fake.query_frames(from_pitch(pitch), "anywhere")
+    start, _ = fake.query_frames(from_pitch(pitch), "start")
+    assert len(anywhere) == len(parts)
+    assert len(start) == (parts[:, 0] == 0).sum()
+    np.testing.assert_allclose(start[:, 0, 0], 60, atol=0.05)
+    assert anywhere[:, 0, 0].max() > 60.9
+
+
+def test_silence_around_the_hum_changes_nothing(fake):
+    pitch = np.repeat([60, 64, 62, 67, 65.0], 6)
+    quiet = np.concatenate([np.zeros(23), pitch, np.zeros(11)])
+    for anchor in ("start", "anywhere"):
+        plain, padded = (
+            fake.scores(from_pitch(pitch), anchor),
+            fake.scores(from_pitch(quiet), anchor),
+        )
+        np.testing.assert_array_equal(plain.score, padded.score)
+
+
+def test_a_part_of_the_hum_that_is_a_pause_votes_as_the_whole(fake):
+    pitch = np.concatenate([np.repeat([60, 64.0], 10), np.zeros(100), np.repeat([62, 60.0], 1)])
+    frames, _ = fake.query_frames(from_pitch(pitch), "anywhere")
+    assert frames[..., 1].any(axis=1).all()
+    assert np.isfinite(fake.scores(from_pitch(pitch)).score).all()
+
+
+@pytest.mark.parametrize("voiced", [0, 1, 9])
+def test_under_one_second_of_voice_is_refused(fake, voiced):
+    hum = from_pitch(np.array([62.0] * voiced + [0.0] * 50))
+    with pytest.raises(QbhError, match=f"only {voiced / 10:.1f} s of the hum is voiced"):
+        fake.scores(hum)
+
+
+def test_one_second_of_voice_is_enough(fake):
+    hum = from_pitch(np.array([62.0] * 5 + [0.0] * 5 + [64.0] * 5))
+    assert len(fake.search(hum, 3)) == 3
+    empty = Contour(np.zeros((0, 2)))
+    with pytest.raises(QbhError, match="only 0"):
+        fake.search(empty)
+
+
+def test_weights_that_did_not_make_the_catalogue_are_refused(fake):
+    class Other(FakeEmbedder):
+        identity = "other-2"
+
+    with pytest.raises(QbhError, match="was made by the model fake-1, not other-2"):
+        Searcher(fake.catalogue, Other())
+
+
+def test_the_hop_of_the_f0_does_not_matter(searcher, tunes):
+    notes = part_of(tunes[8].notes, *PART_S)
+    scores = []
+    for hop_s in (0.005, 0.01, 0.032, 0.05):
+        at = (np.arange(int(10 / hop_s)) + 0.5) * hop_s
+        owner = np.searchsorted(notes[:, 0], at, side="right") - 1
+        sounding = at < notes[owner, 0] + notes[owner, 1]
+        track = F0Track(np.where(sounding, midi_to_hz(notes[owner, 2]), 0), sounding * 1.0, hop_s)
+        answer = searcher.search(from_f0(track), 1)[0]
+        assert answer.song_id == tunes[8].id
+        scores.append(answer.score)
+    assert np.ptp(scores) < 0.1
