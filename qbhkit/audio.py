@@ -78,7 +78,12 @@ def load(path: Path, rate_hz: int = 16000) -> Audio:
     if path.stat().st_size == 0:
         raise QbhError(f"{path} is empty: record it again.")
     decode = _phone_blocks if path.suffix.lower() in PHONE_SUFFIXES else _soundfile_blocks
-    blocks = list(decode(path, rate_hz))
+    try:
+        blocks = list(decode(path, rate_hz))
+    except OSError as error:
+        raise QbhError(f"{path} cannot be read ({error.strerror or error}).") from None
+    except UnicodeEncodeError:
+        raise QbhError(f"{path} has a name that is not UTF-8: rename it.") from None
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if len(samples) < _SHORTEST_S * rate_hz:
         raise QbhError(

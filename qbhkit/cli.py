@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import csv
+import io
 import json
 import os
 import runpy
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,14 @@ from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
 if TYPE_CHECKING:
     from qbhkit.contour import Contour, F0Track
+    from qbhkit.corpora import Song
     from qbhkit.melody.trackers import Tracker
     from qbhkit.retrieval.catalogue import Failure
     from qbhkit.retrieval.evaluate import Query, Scorer
 
 METHODS = ("vector", "linear-scaling", "dtw")
+_SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
+_MOST_LISTED = 5
 _TRACKER_NAMES = ("swift-f0", "pyin", "praat")
 
 
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after one sentence on standard error for input that a user can mend.
     """
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a title that the terminal has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(options.run(options) or 0)
     except QbhError as error:
@@ -264,8 +269,19 @@ def _catalogue_build(options: argparse.Namespace) -> int:
         f"{options.out}: {found.songs} songs, {found.windows} windows"
         + (f" ({found.reused} songs were there already)" if found.reused else "")
     )
+    _say_same_melodies(songs)
     failures = [*unreadable, *found.failures]
     return _report_failures(failures, found.songs + len(failures), options.sources)
+
+
+def _say_same_melodies(songs: "Sequence[Song]") -> None:
+    from qbhkit.corpora.duplicates import same_melodies
+
+    same = same_melodies({song.id: song.notes for song in songs if song.notes is not None})
+    for group in same[:_MOST_LISTED]:
+        _say(f"the same melody under several ids: {', '.join(group)}")
+    if len(same) > _MOST_LISTED:
+        _say(f"and {len(same) - _MOST_LISTED} more melodies that several songs share")
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -298,7 +314,7 @@ def _search(options: argparse.Namespace) -> int:
                 "voiced_s": round(hum.voiced_s, 3),
                 "results": [answer._asdict() for answer in answers],
             }
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(json.dumps(line), flush=True)  # ASCII: no locale can spoil it
         else:
             print(f"{query}: {hum.voiced_s:.1f} s voiced")
             for rank, answer in enumerate(answers, 1):
@@ -519,6 +535,8 @@ def _data_fetch(options: argparse.Namespace) -> int:
 
 def _data_verify(options: argparse.Namespace) -> int:
     from qbhkit.corpora import open_corpus
+    from qbhkit.corpora.duplicates import MelodyMatcher
+    from qbhkit.retrieval.catalogue import read_sources
     from qbhkit.storage import read_json
 
     data = options.data or data_dir()
@@ -529,15 +547,15 @@ def _data_verify(options: argparse.Namespace) -> int:
             path = data / options.name / name
             if not path.is_file() or sha256_file(path) != expected:
                 raise QbhError(f"{path} is missing or changed: fetch the corpus again.")
-    songs: Counter[str] = Counter()
-    for path in corpus.files:
-        songs.update(song.id for song in corpus.read(path))
-    repeated = [song_id for song_id, count in songs.items() if count > 1]
-    if repeated:
-        raise QbhError(f"{options.name} holds the id {repeated[0]} twice: fetch it again.")
+    songs, failures = read_sources([corpus])
     checked = "checksums fit, " if sums_path.is_file() else ""
     print(f"{options.name}: {checked}{len(songs)} songs in {len(corpus.files)} files")
-    return 0
+    pitches = {song.id: song.notes[:, 2] for song in songs if song.notes is not None}
+    near = MelodyMatcher(pitches).groups(_SAME_TUNE)
+    print(f"{len(near)} groups of near-duplicates, {sum(map(len, near))} songs in all")
+    for group in near[:_MOST_LISTED]:
+        print(f"    {', '.join(group[:6])}{' ...' if len(group) > 6 else ''}")
+    return _report_failures(failures, len(songs) + len(failures), [])
 
 
 if __name__ == "__main__":

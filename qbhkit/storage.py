@@ -46,9 +46,8 @@ def _umask() -> int:
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically and with sorted-by-insertion keys."""
     with atomic_path(Path(target)) as part:
-        part.write_text(
-            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-        )
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        part.write_text(text, "utf-8", "backslashreplace")  # file names may hold any bytes
 
 
 def read_json(path: Path, cure: str) -> Any:

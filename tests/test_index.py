@@ -27,7 +27,9 @@ def naive(vectors, song, songs, queries, admitted):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
-def test_best_windows_equal_a_naive_loop(dtype, share):
+@pytest.mark.parametrize("most_single_bytes", [0, 1 << 30])
+def test_best_windows_equal_a_naive_loop(dtype, share, most_single_bytes, monkeypatch):
+    monkeypatch.setattr(index_module, "_MOST_SINGLE_BYTES", most_single_bytes)
     rng = np.random.default_rng(3)
     song = np.sort(rng.integers(0, 12, 60))
     vectors, queries = unit_rows(rng, 60, dtype=dtype), unit_rows(rng, 5)

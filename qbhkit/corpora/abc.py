@@ -113,7 +113,10 @@ def read_text(path: Path) -> str:
         raise QbhError(f"{path} does not exist: check the path.")
     if path.stat().st_size > _MOST_BYTES:
         raise QbhError(f"{path} is larger than {_MOST_BYTES // 10**6} MB: is it an ABC file?")
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise QbhError(f"{path} cannot be read ({error.strerror or error}).") from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -92,6 +92,22 @@ class MelodyMatcher:
         return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
 
 
+def same_melodies(notes: Mapping[str, NDArray]) -> list[list[str]]:
+    """Return groups of songs whose notes are the same but for key and tempo, largest first.
+
+    Args:
+        notes: id to (M, 3) onset, duration, MIDI pitch; M >= 2, else the song is passed over.
+    """
+    members: dict[tuple[tuple[int, ...], tuple[float, ...]], list[str]] = defaultdict(list)
+    for key, table in notes.items():
+        if len(table) >= 2:
+            steps = np.diff(table[:, 0])
+            rhythm = np.round(steps / max(float(np.median(steps)), 1e-6), 1)
+            melody = np.diff(np.round(table[:, 2])).astype(int)
+            members[tuple(melody.tolist()), tuple(rhythm.tolist())].append(key)
+    return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
+
+
 def training_filter(
     melodies: Mapping[str, Sequence[float] | NDArray],
     protected: Mapping[str, Sequence[float] | NDArray],

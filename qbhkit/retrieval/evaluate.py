@@ -87,7 +87,7 @@ def comparable_to(songs: int, anchor: str) -> str:
     """Say in one sentence what a score is comparable to."""
     where = "at the beginning of the songs" if anchor == "start" else "anywhere in the songs"
     return (
-        f"Queries searched {where}, against a closed set of {songs} songs that holds every true one; "
+        f"Queries searched {where}, in a closed set of {songs} songs that holds every true one; "
         "comparable only to results on the same queries and songs. Published systems report 48 to "
         "2,048 songs on MIR-QBSH, and 87,000 songs with 250 hums of their own (top-10 0.656)."
     )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from qbhkit.errors import QbhError
 
 _BLOCK_ROWS = 16384  # half-precision rows turned to single at a time: 32 MB at 512
+_MOST_SINGLE_BYTES = 1 << 30  # smaller indexes are turned to single once: faster
 
 
 class BestWindows(NamedTuple):
@@ -32,7 +33,9 @@ class ExactIndex:
     def __init__(self, vectors: NDArray, song: NDArray[np.int64], songs: int) -> None:
         if vectors.ndim != 2 or song.shape != vectors.shape[:1] or (np.diff(song) < 0).any():
             raise QbhError("An index needs (W, D) vectors and their rising song numbers (W,).")
-        self.vectors, self.song, self.songs = vectors, song, songs
+        small = vectors.size * 4 <= _MOST_SINGLE_BYTES
+        self.vectors = vectors.astype(np.float32) if small else vectors
+        self.song, self.songs = song, songs
 
     def best_windows(
         self, queries: NDArray, admitted: NDArray[np.bool_] | None = None
@@ -54,7 +57,7 @@ class ExactIndex:
         dots = np.empty((len(queries), len(rows)), np.float32)
         queries = queries.astype(np.float32)
         for begin in range(0, len(rows), _BLOCK_ROWS):
-            block = self.vectors[rows[begin : begin + _BLOCK_ROWS]].astype(np.float32)
+            block = self.vectors[rows[begin : begin + _BLOCK_ROWS]].astype(np.float32, copy=False)
             dots[:, begin : begin + len(block)] = queries @ block.T
         present, first = np.unique(self.song[rows], return_index=True)
         similarity[:, present] = np.maximum.reduceat(dots, first, axis=1)

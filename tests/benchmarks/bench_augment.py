@@ -6,12 +6,14 @@ anchor and positive, read from the same songs and normalised. A check compares h
 distort, so that the rival does neither more nor less.
 """
 
+from itertools import pairwise
+
 import numpy as np
+from common import machine, save, seconds
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 
-from common import machine, save, seconds
 from qbhkit.contour import Contour, normalise
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
@@ -48,7 +50,7 @@ def notes_of(pitch: NDArray, voiced: NDArray) -> list[slice]:
     change = np.abs(np.diff(pitch)) > 0.5
     change |= voiced[1:] & ~voiced[:-1]
     edges = [0, *(np.flatnonzero(change) + 1), len(pitch)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def distort_one(frames: NDArray, rng: Generator) -> NDArray:

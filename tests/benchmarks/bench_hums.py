@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from common import DATABASE, RESULTS, database_folder, hums
+
 from qbhkit.cli import main as qbhkit
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.retrieval.evaluate import metrics
@@ -34,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--subset", type=int)
     parser.add_argument("--weights")
+    parser.add_argument("--at-least", type=float, metavar="TOP10", help="fail below, vector, start")
     options = parser.parse_args()
     weights = ["--weights", options.weights] if options.weights else []
     folder = cache_dir() / "bench"
@@ -51,6 +53,11 @@ def main() -> int:
         arguments += ["--anchor", anchor, *methods, "--out", str(out), *weights]
         if code := qbhkit(["evaluate", *arguments]):
             return code
+        if anchor == "start" and options.at_least:
+            top10 = json.loads(out.read_text("utf-8"))["top10"]
+            if top10 < options.at_least:
+                print(f"top-10 {top10:.3f} from the start is under {options.at_least}")
+                return 1
         if options.subset:
             continue
         result = json.loads(out.read_text("utf-8"))

@@ -1,13 +1,14 @@
 """Where the time goes: building the catalogue of 2,048 songs, and a query from wav to answer.
 
-``qbhkit bench query``. Each step is also given as a ratio to a named rival measured in the same run:
-the tracker against pYIN, the embedding against real time, the search against key-invariant DTW.
+``qbhkit bench query``. Rivals measured in the same run: pYIN for the tracker, key-invariant DTW for
+embedding and search.
 """
 
 import tempfile
 from pathlib import Path
 
 from common import DATABASE, database_folder, hums, machine, save, seconds
+
 from qbhkit.audio import load
 from qbhkit.contour import from_f0
 from qbhkit.corpora import open_corpus

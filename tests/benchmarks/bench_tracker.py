@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 import mir_eval.melody
 import numpy as np
+from common import hums, save
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from swift_f0 import SwiftF0
 
-from common import hums, save
 from qbhkit.audio import load
 from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S
 from qbhkit.corpora.training_songs import read_split

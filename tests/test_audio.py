@@ -1,0 +1,299 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import av
+import mutagen
+import mutagen.id3
+import mutagen.wave
+import numpy as np
+import pytest
+import soundfile
+
+import qbhkit.audio
+from qbhkit.audio import Audio, load, read_tags, refuse_silence, write_wav
+from qbhkit.errors import QbhError
+
+
+def sine(rate_hz: int, tone_hz: float = 440.0, seconds: float = 1.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * tone_hz * np.arange(round(rate_hz * seconds)) / rate_hz)
+
+
+def loudest_hz(audio: Audio) -> float:
+    spectrum = np.abs(np.fft.rfft(audio.samples * np.hanning(len(audio.samples))))
+    return float(np.argmax(spectrum)) * audio.rate_hz / len(audio.samples)
+
+
+def rms(audio: Audio) -> float:
+    return float(np.sqrt(np.mean(audio.samples**2)))
+
+
+def encode(path: Path, samples: np.ndarray, rate_hz: int, codec: str = "aac") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate_hz, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            samples.astype(np.float32)[None], format="fltp", layout="mono"
+        )
+        frame.sample_rate = rate_hz
+        split = av.AudioResampler(stream.format, "mono", rate_hz, frame_size=960)
+        for part in [*split.resample(frame), *split.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".aiff"])
+def test_each_format_gives_the_same_mono_sound(tmp_path, suffix):
+    path = tmp_path / f"tone{suffix}"
+    soundfile.write(path, sine(44100), 44100)
+    audio = load(path)
+    assert audio.samples.dtype == np.float32
+    assert audio.samples.ndim == 1
+    assert audio.rate_hz == 16000
+    assert audio.duration_s == pytest.approx(1.0, abs=0.05)
+    assert loudest_hz(audio) == pytest.approx(440, abs=1.5)
+    assert rms(audio) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 22050, 44100, 96000, 192000])
+@pytest.mark.parametrize("wanted_hz", [8000, 16000, 44100])
+def test_resampling_keeps_pitch_and_length(tmp_path, rate_hz, wanted_hz):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, sine(rate_hz, 1234.0, 0.5), rate_hz)
+    audio = load(path, wanted_hz)
+    assert audio.rate_hz == wanted_hz
+    assert abs(len(audio.samples) - wanted_hz // 2) <= 1
+    assert loudest_hz(audio) == pytest.approx(1234, abs=2)
+    middle = audio.samples[wanted_hz // 10 : -wanted_hz // 10]
+    assert np.abs(middle).max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_lies_above_the_new_nyquist_is_filtered_out(tmp_path):
+    soundfile.write(tmp_path / "high.wav", sine(44100, 15000.0), 44100)
+    assert rms(load(tmp_path / "high.wav", 16000)) < 0.01
+
+
+def test_resampling_in_blocks_leaves_no_seam(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "tone.wav", sine(44100), 44100, subtype="FLOAT")
+    whole = load(tmp_path / "tone.wav").samples
+    monkeypatch.setattr(qbhkit.audio, "_BLOCK_FRAMES", 1000)
+    np.testing.assert_allclose(load(tmp_path / "tone.wav").samples, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    levels = 0.1 * np.arange(1, channels + 1)
+    samples = np.tile(levels, (16000, 1))
+    soundfile.write(tmp_path / "levels.wav", samples, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(load(tmp_path / "levels.wav").samples, levels.mean(), atol=1e-6)
+
+
+def test_one_dead_channel_still_sings(tmp_path):
+    samples = np.stack([sine(16000), np.zeros(16000)], axis=1)
+    soundfile.write(tmp_path / "half.wav", samples, 16000)
+    audio = load(tmp_path / "half.wav")
+    assert loudest_hz(audio) == pytest.approx(440, abs=1.5)
+    assert rms(audio) == pytest.approx(0.25 / np.sqrt(2), rel=0.01)
+    assert not audio.silent
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE", "ULAW"])
+def test_sample_formats_have_one_scale(tmp_path, subtype):
+    soundfile.write(tmp_path / "tone.wav", sine(16000), 16000, subtype=subtype)
+    samples = load(tmp_path / "tone.wav").samples
+    np.testing.assert_allclose(samples, sine(16000), atol=0.02)
+
+
+def test_m4a_is_read_by_pyav(tmp_path):
+    audio = load(encode(tmp_path / "memo.m4a", sine(48000), 48000))
+    assert audio.rate_hz == 16000
+    assert audio.samples.dtype == np.float32
+    assert audio.duration_s == pytest.approx(1.0, abs=0.1)
+    assert loudest_hz(audio) == pytest.approx(440, abs=1.5)
+
+
+def test_webm_is_read_and_a_cut_one_refused(tmp_path):
+    path = encode(tmp_path / "memo.webm", sine(48000, seconds=2.0), 48000, "libopus")
+    assert loudest_hz(load(path)) == pytest.approx(440, abs=1.5)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(QbhError, match=r"memo\.webm is truncated"):
+        load(path)
+
+
+def test_damaged_m4a_is_one_sentence(tmp_path):
+    path = encode(tmp_path / "memo.m4a", sine(16000), 16000)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"hello, this is text"):
+        path.write_bytes(damaged)
+        with pytest.raises(QbhError, match=r"memo\.m4a is damaged or is not audio"):
+            load(path)
+
+
+def test_m4a_with_bytes_that_are_no_utf8_in_its_title_is_heard(tmp_path):
+    path = encode(tmp_path / "memo.m4a", sine(16000), 16000)
+    tags = mutagen.File(path, easy=True)
+    tags["title"] = "QQQQQQQQ"
+    tags.save()
+    path.write_bytes(path.read_bytes().replace(b"QQQQQQQQ", b"QQ\xe9QQQQ\xff"))
+    assert loudest_hz(load(path)) == pytest.approx(440, abs=1.5)
+
+
+def test_without_pyav_and_ffmpeg_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "memo.m4a").write_bytes(b"anything")
+    monkeypatch.setattr(qbhkit.audio, "find_spec", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(QbhError, match=r"pip install 'qbhkit\[phone\]' \(PyAV\), or install ffmpe"):
+        load(tmp_path / "memo.m4a")
+
+
+def test_without_pyav_ffmpeg_is_called(tmp_path, monkeypatch):
+    (tmp_path / "memo.m4a").write_bytes(b"anything")
+    commands = []
+
+    def run(command, **_options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, sine(8000).astype("<f4").tobytes(), b"")
+
+    monkeypatch.setattr(qbhkit.audio, "find_spec", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: "ffmpeg")
+    monkeypatch.setattr(subprocess, "run", run)
+    np.testing.assert_allclose(load(tmp_path / "memo.m4a", 8000).samples, sine(8000), atol=1e-6)
+    assert commands[0][commands[0].index("-ar") + 1] == "8000"
+    assert commands[0][commands[0].index("-ac") + 1] == "1"
+
+    refused = subprocess.CompletedProcess([], 1, b"", b"first line\nmoov atom not found\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: refused)
+    with pytest.raises(QbhError, match="moov atom not found"):
+        load(tmp_path / "memo.m4a")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".aiff", ".ogg"])
+def test_truncated_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"tone{suffix}"
+    soundfile.write(path, sine(16000, seconds=3.0), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(QbhError, match=rf"tone\{suffix} is (truncated|damaged)"):
+        load(path)
+
+
+def test_wav_of_unknown_length_is_heard(tmp_path):
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, sine(16000), 16000)
+    raw = bytearray(path.read_bytes())
+    raw[4:8] = b"\xff\xff\xff\xff"
+    path.write_bytes(raw)
+    assert load(path).duration_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.wav", b"", "is empty"),
+        ("empty.m4a", b"", "is empty"),
+        ("text.wav", b"This is a letter, not a sound. " * 20, "is damaged or is not audio"),
+        ("text.mp3", b"This is a letter, not a sound. " * 20, "is damaged or is not audio"),
+        ("text.flac", b"fLaC", "is damaged or is not audio"),
+    ],
+)
+def test_files_that_are_no_audio_are_refused(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(QbhError, match=f"{name} {says}"):
+        load(tmp_path / name)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("absent.wav", "absent.m4a", "folder.wav"):
+        with pytest.raises(QbhError, match=f"{name} does not exist"):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("rate_hz", [16000, 44100])
+def test_samples_that_are_no_numbers_are_refused(tmp_path, bad, rate_hz):
+    samples = sine(rate_hz)
+    samples[rate_hz // 2] = bad
+    soundfile.write(tmp_path / "bad.wav", samples, rate_hz, subtype="FLOAT")
+    with pytest.raises(QbhError, match=r"bad\.wav holds NaN or infinite samples"):
+        load(tmp_path / "bad.wav")
+
+
+def test_very_short_files_are_refused(tmp_path):
+    soundfile.write(tmp_path / "click.wav", sine(16000, seconds=0.05), 16000)
+    with pytest.raises(QbhError, match=r"holds only 0\.05 s"):
+        load(tmp_path / "click.wav")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
+    with pytest.raises(QbhError, match=r"holds only 0\.00 s"):
+        load(tmp_path / "none.wav")
+    soundfile.write(tmp_path / "short.wav", sine(16000, seconds=0.11), 16000)
+    assert load(tmp_path / "short.wav").duration_s == pytest.approx(0.11)
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".mp3", ".ogg"])
+def test_title_and_artist_come_from_tags(tmp_path, suffix):
+    path = tmp_path / f"song{suffix}"
+    soundfile.write(path, sine(16000), 16000)
+    assert read_tags(path) == ("", "")
+    tags = mutagen.File(path, easy=True)
+    tags["title"], tags["artist"] = "小毛驢", "Ärzte"
+    tags.save()
+    assert read_tags(path) == ("小毛驢", "Ärzte")
+    assert read_tags(path).artist == "Ärzte"
+
+
+def test_tags_of_wav_and_m4a(tmp_path):
+    soundfile.write(tmp_path / "song.wav", sine(16000), 16000)
+    wav = mutagen.wave.WAVE(tmp_path / "song.wav")
+    wav.add_tags()
+    wav.tags.add(mutagen.id3.TIT2(text=["Air"]))
+    wav.save()
+    assert read_tags(tmp_path / "song.wav") == ("Air", "")
+    assert load(tmp_path / "song.wav").duration_s == pytest.approx(1.0)
+    memo = mutagen.File(encode(tmp_path / "memo.m4a", sine(16000), 16000), easy=True)
+    memo["artist"] = "me"
+    memo.save()
+    assert read_tags(tmp_path / "memo.m4a") == ("", "me")
+
+
+def test_unreadable_tags_are_empty(tmp_path):
+    (tmp_path / "text.flac").write_text("no tags here")
+    (tmp_path / "empty.mp3").write_bytes(b"")
+    for name in ("text.flac", "empty.mp3", "absent.ogg"):
+        assert read_tags(tmp_path / name) == ("", "")
+
+
+def test_silence_is_told_from_a_quiet_voice():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(16000).astype(np.float32)
+    assert Audio(np.zeros(16000, np.float32), 16000).silent
+    assert Audio(np.zeros(0, np.float32), 16000).silent
+    assert Audio(np.full(16000, 0.3, np.float32), 16000).silent  # a constant offset is no sound
+    assert Audio(1e-6 * noise, 16000).silent
+    assert not Audio(0.3 + 1e-3 * noise, 16000).silent
+    with pytest.raises(QbhError, match=r"hum\.wav is silent"):
+        refuse_silence(Audio(np.zeros(16000, np.float32), 16000), Path("hum.wav"))
+    refuse_silence(Audio(0.01 * noise, 16000), Path("hum.wav"))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_write_wav_round_trip_and_clipping(tmp_path, suffix):
+    path = tmp_path / "new" / f"out{suffix}"
+    write_wav(Audio((4 * sine(16000)).astype(np.float32), 16000), path)
+    assert soundfile.info(path).subtype == "PCM_16"
+    np.testing.assert_allclose(load(path).samples, np.clip(4 * sine(16000), -1, 1), atol=1e-4)
+
+
+def test_write_wav_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "out.wav"
+    write_wav(Audio(sine(16000).astype(np.float32), 16000), path)
+    before = path.read_bytes()
+
+    def break_off(part, *_arguments, **_options):
+        Path(part).write_bytes(b"RIFF")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(soundfile, "write", break_off)
+    with pytest.raises(OSError, match="disk full"):
+        write_wav(Audio(np.zeros(16000, np.float32), 16000), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

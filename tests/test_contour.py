@@ -1,0 +1,359 @@
+import numpy as np
+import pytest
+
+from qbhkit.contour import (
+    PUBLISHED_MEAN_ST,
+    PUBLISHED_STD_ST,
+    Contour,
+    F0Track,
+    from_f0,
+    from_notes,
+    from_pitch,
+    hz_to_midi,
+    midi_to_hz,
+    normalise,
+    read_f0_csv,
+    stretch,
+    voiced_median,
+    windows,
+    write_f0_csv,
+)
+from qbhkit.errors import QbhError
+
+HEADER = "time_s,frequency_hz,voicing\n"
+
+
+def track_of(pitch_st, hop_s: float = 0.01) -> F0Track:
+    pitch = np.asarray(pitch_st, float)
+    return F0Track(np.where(pitch > 0, midi_to_hz(pitch), 0.0), pitch > 0, hop_s)
+
+
+def tune(seed: int = 0, count: int = 30) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    lengths = rng.uniform(0.25, 1.2, count)
+    onsets = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
+    gaps = np.where(rng.random(count) < 0.3, 0.5, 1.0)  # some notes end early
+    return np.stack([onsets, lengths * gaps, rng.integers(50, 80, count)], axis=1)
+
+
+def test_hz_and_midi_are_inverse():
+    np.testing.assert_allclose(hz_to_midi(np.array([440.0, 880.0, 261.6256])), [69, 81, 60], 1e-6)
+    pitch = np.linspace(1, 127, 50)
+    np.testing.assert_allclose(hz_to_midi(midi_to_hz(pitch)), pitch)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "voicing", "hop_s", "says"),
+    [
+        ([100.0, 100.0], [1.0], 0.01, "two equally long rows"),
+        ([[100.0]], [[1.0]], 0.01, "two equally long rows"),
+        ([np.nan], [1.0], 0.01, "NaN or infinite"),
+        ([100.0], [np.inf], 0.01, "NaN or infinite"),
+        ([-100.0], [1.0], 0.01, "is it in semitones"),
+        ([3.0], [1.0], 0.01, "is it in semitones"),
+        ([30000.0], [1.0], 0.01, "is it in semitones"),
+        ([100.0], [1.5], 0.01, "between 0 and 1"),
+        ([100.0], [-0.1], 0.01, "between 0 and 1"),
+        ([100.0], [1.0], 0.0, "hop must be positive"),
+        ([100.0], [1.0], np.nan, "hop must be positive"),
+    ],
+)
+def test_f0_track_refuses(frequency, voicing, hop_s, says):
+    with pytest.raises(QbhError, match=says):
+        F0Track(np.array(frequency), np.array(voicing), hop_s)
+
+
+def test_f0_track_voiced_needs_a_pitch_and_half_the_confidence():
+    track = F0Track(np.array([0, 100, 100, 100.0]), np.array([1, 0.49, 0.5, 1]), 0.02)
+    assert track.voiced.tolist() == [False, False, True, True]
+    assert track.duration_s == pytest.approx(0.08)
+    assert track.frequency_hz.dtype == np.float32
+
+
+def test_lowest_frequency_makes_a_contour():
+    contour = from_f0(F0Track(np.full(20, 8.18), np.ones(20)))
+    assert contour.voiced.all()
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (np.zeros((3, 3)), "shape"),
+        (np.zeros(4), "shape"),
+        ([[np.nan, 1]], "NaN or infinite"),
+        ([[60, 0.5]], "0 or 1"),
+        ([[60, 0]], "unvoiced frames must have pitch 0"),
+        ([[141, 1]], "MIDI semitones"),
+        ([[-13, 1]], "MIDI semitones"),
+    ],
+)
+def test_contour_refuses(frames, says):
+    with pytest.raises(QbhError, match=says):
+        Contour(np.array(frames))
+
+
+def test_contour_refuses_a_hop_that_is_not_positive():
+    with pytest.raises(QbhError, match="hop must be positive"):
+        Contour(np.zeros((2, 2)), -0.1)
+
+
+def test_contour_properties():
+    contour = from_pitch(np.array([0, 60, 0, 62, 0, 0.0]))
+    assert len(contour) == 6
+    assert contour.voiced.tolist() == [False, True, False, True, False, False]
+    assert contour.pitch_st.tolist() == [0, 60, 0, 62, 0, 0]
+    assert contour.voiced_s == pytest.approx(0.2)
+    assert contour.duration_s == pytest.approx(0.6)
+    assert contour.frames.dtype == np.float32
+
+
+def test_transposed_moves_voiced_frames_only():
+    contour = from_pitch(np.array([0, 60, 62.0]))
+    moved = contour.transposed(-5)
+    assert moved.pitch_st.tolist() == [0, 55, 57]
+    assert contour.pitch_st.tolist() == [0, 60, 62]
+
+
+def test_trimmed_cuts_both_ends_and_says_how_much():
+    shorter, cut_s = from_pitch(np.array([0, 0, 60, 0, 62, 0.0])).trimmed()
+    assert shorter.pitch_st.tolist() == [60, 0, 62]
+    assert cut_s == pytest.approx(0.2)
+    empty, nothing_s = from_pitch(np.zeros(4)).trimmed()
+    assert len(empty) == 0
+    assert nothing_s == 0
+
+
+def test_from_notes_takes_the_note_at_each_centre():
+    notes = np.array([[0.0, 0.25, 60], [0.24, 0.26, 62], [0.7, 0.1, 64]])
+    assert from_notes(notes).pitch_st.tolist() == [60, 60, 62, 62, 62, 0, 0, 64]
+    assert len(from_notes(np.zeros((0, 3)))) == 0
+    late = from_notes(np.array([[0.3, 0.2, 60]]))
+    assert late.pitch_st.tolist() == [0, 0, 0, 60, 60]
+
+
+def test_from_notes_agrees_with_a_naive_loop():
+    notes = tune(3)
+    contour = from_notes(notes)
+    for k, frame in enumerate(contour.pitch_st):
+        now = (k + 0.5) * 0.1
+        last = [note for note in notes if note[0] <= now][-1]
+        assert frame == (last[2] if now < last[0] + last[1] else 0)
+    assert contour.duration_s == pytest.approx((notes[:, 0] + notes[:, 1]).max(), abs=0.1)
+
+
+def test_median_takes_voiced_frames_only():
+    pitch = np.zeros(30)
+    pitch[:6] = 60, 60, 61, 60, 60, 90  # 6 of 10 voiced, one octave slip
+    pitch[10:14] = 60  # 4 of 10
+    pitch[20:25] = 62  # 5 of 10
+    assert from_f0(track_of(pitch)).pitch_st == pytest.approx([60, 0, 62], abs=1e-3)
+
+
+def test_median_never_invents_a_pitch_between_voiced_stretches():
+    rng = np.random.default_rng(1)
+    heard = {60.0, 67.0, 72.0}
+    stretches = [
+        np.full(rng.integers(1, 25), rng.choice([0.0, *heard])) for _ in range(300)
+    ]  # every kind of edge inside a 100 ms frame
+    contour = from_f0(track_of(np.concatenate(stretches)))
+    found = {round(float(pitch), 2) for pitch in contour.pitch_st[contour.voiced]}
+    assert found == heard
+    assert 0.2 < contour.voiced.mean() < 0.95
+
+
+def test_a_gap_stays_a_gap():
+    pitch = np.concatenate([np.full(50, 60.0), np.zeros(50), np.full(50, 72.0)])
+    assert from_f0(track_of(pitch)).pitch_st == pytest.approx([60] * 5 + [0] * 5 + [72] * 5)
+
+
+def test_pick_takes_the_first_frame_of_ten():
+    pitch = np.concatenate([[60.0], np.full(9, 72.0), [0.0], np.full(9, 72.0)])
+    assert from_f0(track_of(pitch), method="pick").pitch_st == pytest.approx([60, 0])
+    assert from_f0(track_of(pitch), method="median").pitch_st == pytest.approx([72, 72])
+
+
+def test_last_partial_frame_counts_what_is_there():
+    contour = from_f0(track_of(np.concatenate([np.full(10, 60.0), np.full(3, 62.0)])))
+    assert contour.pitch_st == pytest.approx([60, 62])
+    assert len(from_f0(track_of(np.zeros(0)))) == 0
+
+
+@pytest.mark.parametrize("method", ["median", "pick"])
+@pytest.mark.parametrize("hop_s", [0.005805, 0.01, 0.016, 0.032, 0.1])
+def test_any_hop_gives_the_same_contour_within_a_frame(hop_s, method):
+    notes = tune(7)
+    end_s = (notes[:, 0] + notes[:, 1]).max()
+    times = np.arange(int(end_s / hop_s)) * hop_s
+    note = np.searchsorted(notes[:, 0], times, side="right") - 1
+    pitch = np.where(times < notes[note, 0] + notes[note, 1], notes[note, 2], 0.0)
+    contour, reference = from_f0(track_of(pitch, hop_s), method=method), from_notes(notes)
+    assert abs(len(contour) - len(reference)) <= 1
+    padded = np.pad(reference.pitch_st, 2, mode="edge")
+    for k, frame in enumerate(contour.pitch_st):
+        assert np.abs(padded[k + 1 : k + 4] - frame).min() < 0.01, k
+    both = min(len(contour), len(reference))
+    same = np.abs(contour.pitch_st[:both] - reference.pitch_st[:both]) < 0.01
+    assert same.mean() > 0.85
+
+
+def test_published_normalisation():
+    frames = np.array([[PUBLISHED_MEAN_ST, 1], [PUBLISHED_MEAN_ST + PUBLISHED_STD_ST, 1], [0, 0]])
+    expected = [[0, 1], [1, 1], [0, 0]]
+    np.testing.assert_allclose(normalise(frames, "published"), expected, atol=1e-6)
+    assert pytest.approx(61.702336487738215, abs=1e-15) == PUBLISHED_MEAN_ST
+    assert pytest.approx(5.5201786930065415, abs=1e-15) == PUBLISHED_STD_ST
+
+
+def test_key_normalisation_does_not_change_with_the_key():
+    rng = np.random.default_rng(2)
+    pitch = np.round(rng.uniform(45, 75, (5, 40)) * 8) / 8
+    voiced = rng.random((5, 40)) < 0.7
+    voiced[4] = False
+    frames = np.stack([np.where(voiced, pitch, 0), voiced], axis=-1)
+    moved = np.stack([np.where(voiced, pitch + 7, 0), voiced], axis=-1)
+    np.testing.assert_array_equal(normalise(frames, "key"), normalise(moved, "key"))
+    assert not np.array_equal(normalise(frames, "published"), normalise(moved, "published"))
+    assert (normalise(frames, "key")[~voiced] == 0).all()
+    assert normalise(frames, "key").dtype == np.float32
+
+
+def test_key_normalisation_keeps_intervals():
+    frames = from_pitch(np.array([60, 0, 67, 64.0])).frames
+    pitch = normalise(frames, "key")[:, 0]
+    np.testing.assert_allclose(pitch * PUBLISHED_STD_ST, [-4, 0, 3, 0], atol=1e-5)
+
+
+def test_normalise_refuses_an_unknown_name():
+    with pytest.raises(QbhError, match="'key' or 'published'"):
+        normalise(np.zeros((3, 2)), "zscore")  # type: ignore[arg-type]
+
+
+def test_voiced_median_against_a_loop():
+    rng = np.random.default_rng(3)
+    pitch, voiced = rng.normal(60, 5, (20, 9)), rng.random((20, 9)) < 0.5
+    voiced[0], voiced[1] = False, True
+    for row, mask, found in zip(pitch, voiced, voiced_median(pitch, voiced), strict=True):
+        ordered = sorted(row[mask])
+        assert found == (ordered[(len(ordered) - 1) // 2] if ordered else 0)
+
+
+def test_stretch_reads_nearest_frames_and_nothing_outside():
+    frames = from_pitch(np.array([60, 62, 64.0])).frames
+    read = stretch(frames, np.array([-0.1, 0.0, 0.99, 1.0, 2.5, 3.0]))
+    assert read[:, 0].tolist() == [0, 60, 60, 62, 64, 0]
+    assert read[:, 1].tolist() == [0, 1, 1, 1, 1, 0]
+    assert stretch(frames[:0], np.array([0.5])).tolist() == [[0, 0]]
+    assert stretch(frames, np.zeros((2, 4))).shape == (2, 4, 2)
+
+
+def test_windows_have_exact_times_and_the_last_ends_with_the_song():
+    found = windows(from_pitch(np.full(237, 60.0)), 5.0, 1.0)
+    assert [window.start_frame for window in found] == [*range(0, 187, 10), 187]
+    assert all(window.end_frame - window.start_frame == 50 for window in found)
+    assert found[-1].end_frame == 237
+    assert found[-1].end_s == pytest.approx(23.7, abs=1e-12)
+    for window in found:
+        assert window.start_s == pytest.approx(window.start_frame * 0.1, abs=1e-12)
+        assert window.end_s == pytest.approx(window.end_frame * 0.1, abs=1e-12)
+
+
+def test_windows_that_fit_exactly_are_not_repeated():
+    found = windows(from_pitch(np.full(60, 60.0)), 5.0, 1.0)
+    assert [(window.start_frame, window.end_frame) for window in found] == [(0, 50), (10, 60)]
+
+
+@pytest.mark.parametrize("frames", [1, 30, 50])
+def test_short_songs_give_one_window(frames):
+    found = windows(from_pitch(np.full(frames, 60.0)), 5.0, 1.0)
+    assert [(window.start_frame, window.end_frame) for window in found] == [(0, frames)]
+
+
+def test_windows_are_kept_when_half_voiced():
+    pitch = np.zeros(100)
+    pitch[:25] = 60
+    pitch[75:] = 60
+    assert [w.start_frame for w in windows(from_pitch(pitch), 5.0, 1.0)] == [0, 50]
+    pitch[24] = 0
+    assert [w.start_frame for w in windows(from_pitch(pitch), 5.0, 1.0)] == [50]
+    assert len(windows(from_pitch(pitch), 5.0, 1.0, min_voiced=0.0)) == 6
+    assert windows(from_pitch(np.zeros(80)), 5.0, 1.0) == []
+    assert windows(from_pitch(np.zeros(0)), 5.0, 1.0, min_voiced=0.0) == []
+
+
+@pytest.mark.parametrize("hop_s", [0.005805, 0.01, 0.032])
+def test_csv_round_trip(tmp_path, hop_s):
+    rng = np.random.default_rng(4)
+    frequency = np.where(rng.random(500) < 0.7, rng.uniform(80, 900, 500), 0)
+    written = F0Track(frequency, rng.random(500), hop_s)
+    write_f0_csv(written, tmp_path / "new" / "a.f0.csv")
+    read = read_f0_csv(tmp_path / "new" / "a.f0.csv")
+    np.testing.assert_allclose(read.frequency_hz, written.frequency_hz, atol=6e-4)
+    np.testing.assert_allclose(read.voicing, written.voicing, atol=6e-4)
+    assert read.hop_s == pytest.approx(hop_s, rel=1e-6)
+    assert (tmp_path / "new" / "a.f0.csv").read_text().startswith(HEADER + "0,")
+
+
+def test_csv_round_trip_of_a_long_recording(tmp_path):
+    frames = round(1100 / 0.005805)  # past 1000 s, where six digits no longer tell frames apart
+    write_f0_csv(F0Track(np.full(frames, 200.0), np.ones(frames), 0.005805), tmp_path / "a.f0.csv")
+    read = read_f0_csv(tmp_path / "a.f0.csv")
+    assert len(read.frequency_hz) == frames
+    assert read.hop_s == pytest.approx(0.005805, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "must begin with the header"),
+        ("time,frequency,voicing\n0,100,1\n0.01,100,1\n", "must begin with the header"),
+        ("0,100,1\n0.01,100,1\n", "must begin with the header"),
+        (HEADER, "at least two rows"),
+        (HEADER + "0,100,1\n", "at least two rows"),
+        (HEADER + "0,100\n0.01,100\n", "at least two rows of three numbers"),
+        (HEADER + "0,100,1\n0.01,100\n", "not three numbers"),
+        (HEADER + "0,high,1\n0.01,100,1\n", "not three numbers"),
+        (HEADER + "0;100;1\n0.01;100;1\n", "not three numbers"),
+        (HEADER + "0,nan,1\n0.01,100,1\n", "NaN or infinite"),
+        (HEADER + "0,100,1\n0,100,1\n", "rise in equal steps"),
+        (HEADER + "0.02,100,1\n0.01,100,1\n0,100,1\n", "rise in equal steps"),
+        (HEADER + "0,100,1\n0.01,100,1\n0.05,100,1\n", "rise in equal steps"),
+        (HEADER + "0,100,1\n0.01,-100,1\n", "is it in semitones"),
+        (HEADER + "0,100,1\n0.01,100,2\n", "between 0 and 1"),
+        (HEADER + "0,100,1\n1e9,100,1\n", "must be in seconds"),
+        (HEADER + "0,100,1\n1e-9,100,1\n", "must be in seconds"),
+        (HEADER + "4000,100,1\n4000.1,100,1\n", "within an hour"),
+        ("time_s,\xff", "must begin with the header"),
+    ],
+)
+def test_malformed_csv_is_refused(tmp_path, content, says):
+    path = tmp_path / "bad.f0.csv"
+    path.write_text(content, "utf-8")
+    with pytest.raises(QbhError, match=says) as caught:
+        read_f0_csv(path)
+    assert "bad.f0.csv" in str(caught.value)
+
+
+def test_unreadable_csv_is_refused(tmp_path):
+    with pytest.raises(QbhError, match=r"absent\.f0\.csv does not exist"):
+        read_f0_csv(tmp_path / "absent.f0.csv")
+    (tmp_path / "binary.f0.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(QbhError, match="not a readable CSV"):
+        read_f0_csv(tmp_path / "binary.f0.csv")
+    with pytest.raises(QbhError, match="not a readable CSV"):
+        read_f0_csv(tmp_path)
+
+
+def test_csv_of_a_spreadsheet_is_read(tmp_path):
+    text = "\ufeff" + HEADER + "0,100,1\n0.02,0,0\n\n0.04,200,0.5\n"
+    (tmp_path / "a.f0.csv").write_bytes(text.replace("\n", "\r\n").encode())
+    track = read_f0_csv(tmp_path / "a.f0.csv")
+    assert track.frequency_hz.tolist() == [100, 0, 200]
+    assert track.voiced.tolist() == [True, False, True]
+    assert track.hop_s == pytest.approx(0.02)
+
+
+def test_csv_that_begins_late_keeps_its_times(tmp_path):
+    (tmp_path / "a.f0.csv").write_text(HEADER + "0.5,100,1\n0.6,100,1\n0.7,100,1\n")
+    track = read_f0_csv(tmp_path / "a.f0.csv")
+    assert track.frequency_hz.tolist() == [0] * 5 + [100] * 3
+    assert from_f0(track).voiced.tolist() == [False] * 5 + [True] * 3
