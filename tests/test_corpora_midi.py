@@ -14,7 +14,9 @@ LOW_S = [[0, 0.5, 60], [0.5, 0.25, 62], [1.0, 0.5, 59]]
 HIGH_S = [[0, 0.5, 72], [0.5, 0.5, 74]]
 
 
-def write(path: Path, *tracks: tuple[str, list], drums: str = "", bpm: float = 120) -> Path:
+def write(
+    path: Path, *tracks: tuple[str, list], drums: str | None = None, bpm: float = 120
+) -> Path:
     score = symusic.Score(480)
     score.tempos.append(symusic.Tempo(0, bpm))
     for name, notes in tracks:
@@ -39,7 +41,7 @@ def test_of_several_melody_tracks_the_fullest_is_taken(tmp_path):
     np.testing.assert_allclose(read_midi(path), LOW_S, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Piano", "Misleading", "MIDI out 1"])
+@pytest.mark.parametrize("name", ["Piano", "", "MIDI out 1"])
 def test_without_a_named_track_the_skyline_is_taken(tmp_path, name):
     path = write(tmp_path / "a.mid", (name, LOW), ("Strings", HIGH))
     np.testing.assert_allclose(read_midi(path), [*HIGH_S, [1.0, 0.5, 59]], atol=1e-6)

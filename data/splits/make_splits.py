@@ -1,7 +1,8 @@
 """Make the splits beside this file, once and for all: ``python data/splits/make_splits.py DATA``.
 
 DATA is the folder with mir-qbsh, mirex-essen-2000, ioacas and pop909. Everything is drawn with one
-seed from sorted lists, so the same corpora give the same files.
+seed from sorted lists, so the same corpora give the same files; a list of held-out songs that is
+there already is kept.
 
 - ``mir_qbsh.json``: song folds by singer folds. A hum is scored by the model of its (song fold,
   singer fold), which was trained on hums of other songs by other singers; results are pooled over
@@ -32,7 +33,7 @@ from qbhkit.corpora.duplicates import (
 )
 from qbhkit.corpora.folders import MirQbsh
 from qbhkit.corpora.songs import Song, natural_key
-from qbhkit.storage import write_json
+from qbhkit.storage import read_json, write_json
 
 SEED = 20261122
 FOLDS = 3
@@ -103,10 +104,14 @@ def main(data: Path) -> None:
         groups = MelodyMatcher(melodies).groups(VARIANT)
         grouped = {key for group in groups for key in group}
         rng = random.Random(SEED)
-        held = hold_out(groups, [key for key in melodies if key not in grouped], rng)
+        path = HERE / f"{name}.json"
+        if path.is_file():  # once drawn it stays: models were trained without these tunes
+            held = [key for key in read_json(path, "delete it")["held_out"] if key in melodies]
+        else:
+            held = hold_out(groups, [key for key in melodies if key not in grouped], rng)
         dropped = training_filter(melodies, protected, NEAR)
         write_json(
-            HERE / f"{name}.json",
+            path,
             {
                 "seed": SEED,
                 "run": RUN,

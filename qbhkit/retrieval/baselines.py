@@ -75,8 +75,8 @@ class SubsequenceDtw:
     """Align hum and song by dynamic time warping, each step at half to double speed.
 
     Pauses are left out on both sides. Keys tried: the hum's median moved to each median of the
-    song's stretches of the hum's length. Score: minus the mean absolute difference in semitones of
-    the best path that uses the whole hum and begins anywhere, or at the song's beginning.
+    song's stretches of about the hum's length. Score: minus the mean absolute difference in
+    semitones of the best path that uses the whole hum and begins anywhere, or at the song's start.
 
     Args:
         contours: the songs.
@@ -112,17 +112,16 @@ def _refuse_unvoiced(hum: Contour) -> None:
 
 def _keys(song: NDArray[np.float32], length: int, anchor: Anchor) -> NDArray[np.float32]:
     """Return the distinct medians of the song's stretches, at most one a semitone."""
-    if anchor == "start":
-        spans = [song[: max(1, round(length * scale))] for scale in (0.6, 0.8, 1.0, 1.25, 1.6)]
-    else:
+    spans = [song[: max(1, round(length * scale))] for scale in (0.6, 0.8, 1.0, 1.25, 1.6)]
+    if anchor == "anywhere":
         width = min(len(song), length)
         step = max(1, width // 4)
-        spans = [song[k : k + width] for k in range(0, len(song) - width + 1, step)]
+        spans += [song[k : k + width] for k in range(0, len(song) - width + 1, step)]
     medians = {round(float(voiced_median(span, span > 0))) for span in spans if len(span)}
     return np.array(sorted(medians), np.float32)
 
 
-@njit(parallel=True, cache=True, fastmath=False)
+@njit(parallel=True, cache=True)
 def _linear_scaling(at, hum, songs, offset, scales, length, start_only):  # type: ignore[no-untyped-def]
     best = np.full(len(offset) - 1, _FAR)
     for song in prange(len(offset) - 1):

@@ -1,0 +1,251 @@
+import json
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import soundfile
+
+from qbhkit.contour import F0Track, from_f0, write_f0_csv
+from qbhkit.corpora import CORPORA, open_corpus, open_source, songs_of
+from qbhkit.corpora.folders import AudioFiles, F0Files, Ioacas, MirQbsh, pop909, read_pitch_vector
+from qbhkit.errors import QbhError
+
+NOTES = np.array([[0, 0.5, 60], [0.5, 0.5, 64], [1.0, 0.5, 67]])
+SONG_LIST = (
+    "00001\tI'm the teapot\t-\t19\r\n00012\t-\t三輪車\t154\r\n"
+    "00011\tTen\t十個\t96\r\n00099\t-\t-\t1\r\n"
+)
+
+
+def hum(path: Path, seconds: float = 0.2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(round(8000 * seconds)) / 8000)
+    soundfile.write(path, tone, 8000, subtype="PCM_U8" if path.suffix.lower() == ".wav" else None)
+    return path
+
+
+def f0_csv(path: Path) -> Path:
+    write_f0_csv(F0Track(np.full(100, 440.0), np.ones(100)), path)
+    return path
+
+
+@pytest.fixture
+def mir_qbsh(tmp_path, write_midi) -> Path:
+    root = tmp_path / "mir-qbsh"
+    for song_id in ("00012", "00001", "00011", "00099"):
+        write_midi(root / "midiFile" / f"{song_id}.mid", NOTES)
+    (root / "midiFile" / "songList.txt").write_bytes(SONG_LIST.encode("big5"))
+    for year, person, song_id in [
+        ("year2004", "person00002", "00001"),
+        ("year2003", "person00001", "00012"),
+        ("year2003", "person00001", "00001"),
+    ]:
+        path = hum(root / "waveFile" / year / person / f"{song_id}.wav")
+        if person == "person00001":
+            path.with_suffix(".pv").write_text("0\n60.5\n  61\n0.00\n")
+    return root
+
+
+def test_mir_qbsh_gives_its_songs_with_big5_titles_and_never_the_hums(mir_qbsh):
+    corpus = MirQbsh(mir_qbsh)
+    songs = list(songs_of(corpus))
+    assert [(song.id, song.title) for song in songs] == [
+        ("00001", "I'm the teapot"),
+        ("00011", "Ten / 十個"),
+        ("00012", "三輪車"),
+        ("00099", "00099"),
+    ]
+    np.testing.assert_allclose(songs[0].notes, NOTES, atol=1e-6)
+    assert corpus.files == tuple(sorted((mir_qbsh / "midiFile").glob("*.mid")))
+
+
+def test_mir_qbsh_hums_are_sorted_with_singer_and_label(mir_qbsh):
+    hums = MirQbsh(mir_qbsh).hums()
+    assert [(one.song_id, one.singer) for one in hums] == [
+        ("00001", "person00001"),
+        ("00012", "person00001"),
+        ("00001", "person00002"),
+    ]
+    assert hums[0].labelled_st is not None
+    assert hums[0].labelled_st.tolist() == [0, 60.5, 61, 0]
+    assert hums[2].labelled_st is None
+    assert hums[2].path.is_file()
+
+
+def test_mir_qbsh_without_its_list_uses_ids_as_titles(mir_qbsh):
+    (mir_qbsh / "midiFile" / "songList.txt").unlink()
+    assert next(songs_of(MirQbsh(mir_qbsh))).title == "00001"
+
+
+def test_mir_qbsh_that_is_not_there_says_how_to_get_it(tmp_path, mir_qbsh, write_midi):
+    with pytest.raises(QbhError, match="qbhkit data fetch mir-qbsh"):
+        MirQbsh(tmp_path / "elsewhere")
+    write_midi(tmp_path / "bare" / "midiFile" / "00001.mid", NOTES)
+    with pytest.raises(QbhError, match=r"holds no waveFile"):
+        MirQbsh(tmp_path / "bare").hums()
+
+
+@pytest.mark.parametrize("content", [b"60\nx\n", b"60\n-1\n", b"60\n128\n", b"nan\n", b"\xff\xfe"])
+def test_malformed_labels_are_refused(tmp_path, content):
+    (tmp_path / "a.pv").write_bytes(content)
+    with pytest.raises(QbhError, match=r"a\.pv (is not a pitch vector|holds values)"):
+        read_pitch_vector(tmp_path / "a.pv")
+
+
+def ioacas(root: Path) -> Path:
+    root.mkdir()
+    np.savez(root / "ioacas_melodies_100ms_midi.npz", a1=[60, 60, 0, 62.5], a2=[48])
+    sung = {"q1": np.repeat([60, 62.0], 10), "q2": np.full(3, 50.0)}
+    np.savez(root / "ioacas_queries_parselmouth_340.npz", **sung)
+    labels = {"q1": "a1", "q2": "a2"}
+    (root / "ioacas_queries_parselmouth_340_labels.json").write_text(json.dumps(labels))
+    return root
+
+
+def test_ioacas_melodies_and_queries(tmp_path):
+    corpus = Ioacas(ioacas(tmp_path / "ioacas"))
+    songs = list(songs_of(corpus))
+    assert [song.id for song in songs] == ["a1", "a2"]
+    assert songs[0].contour().pitch_st == pytest.approx([60, 60, 0, 62.5], abs=1e-3)
+    queries = corpus.queries()
+    assert {key: song_id for key, (_, song_id) in queries.items()} == {"q1": "a1", "q2": "a2"}
+    assert queries["q1"][0].hop_s == 0.01
+    assert from_f0(queries["q1"][0]).pitch_st == pytest.approx([60, 62], abs=1e-3)
+
+
+def test_ioacas_missing_or_damaged_is_refused(tmp_path):
+    with pytest.raises(QbhError, match="does not exist"):
+        Ioacas(tmp_path)
+    root = ioacas(tmp_path / "ioacas")
+    path = root / "ioacas_melodies_100ms_midi.npz"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[140] ^= 0xFF
+    np.save(tmp_path / "plain.npy", np.arange(3))
+    for content in (whole[: len(whole) // 2], flipped, b"", b"text" * 50, b"\x93NUMPY"):
+        path.write_bytes(content)
+        with pytest.raises(QbhError, match=r"ioacas_melodies_100ms_midi\.npz cannot be read"):
+            list(songs_of(Ioacas(root)))
+    path.write_bytes((tmp_path / "plain.npy").read_bytes())
+    with pytest.raises(QbhError, match="cannot be read"):
+        list(songs_of(Ioacas(root)))
+
+
+def test_ioacas_labels_that_do_not_fit_are_refused(tmp_path):
+    root = ioacas(tmp_path / "ioacas")
+    labels = root / "ioacas_queries_parselmouth_340_labels.json"
+    labels.write_text('{"q1": "a1"}')
+    with pytest.raises(QbhError, match="no song for the query q2"):
+        Ioacas(root).queries()
+    labels.unlink()
+    with pytest.raises(QbhError, match="does not exist"):
+        Ioacas(root).queries()
+
+
+def test_pop909_takes_one_version_of_each_song(tmp_path, write_midi):
+    for number in ("002", "001"):
+        write_midi(tmp_path / number / f"{number}.mid", NOTES, "MELODY")
+        higher = NOTES + np.array([0, 0, 12])
+        write_midi(tmp_path / number / "versions" / f"{number}-v1.mid", higher)
+        write_midi(tmp_path / number / f"{number}-v2.mid", NOTES)
+    corpus = pop909(tmp_path)
+    songs = list(songs_of(corpus))
+    assert [song.id for song in songs] == ["001", "002"]
+    assert corpus.name == "pop909"
+    assert songs[0].licence == "MIT"
+    np.testing.assert_allclose(songs[0].notes, NOTES, atol=1e-6)
+    with pytest.raises(QbhError, match="clone the POP909"):
+        pop909(tmp_path / "001" / "versions")
+
+
+def test_f0_files_give_songs(tmp_path):
+    song = next(songs_of(F0Files((f0_csv(tmp_path / "00001.f0.csv"),))))
+    assert (song.id, song.title) == ("00001", "00001")
+    assert song.contour().pitch_st == pytest.approx([69] * 10)
+    (tmp_path / "bad.f0.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(QbhError, match="must begin with the header"):
+        list(songs_of(F0Files((tmp_path / "bad.f0.csv",))))
+
+
+def test_audio_files_are_titled_by_their_tags(tmp_path):
+    tagged, plain = hum(tmp_path / "one.flac"), hum(tmp_path / "two.wav")
+    tags = mutagen.File(tagged, easy=True)
+    tags["title"], tags["artist"] = "Air", "Bach"
+    tags.save()
+    songs = list(songs_of(AudioFiles((tagged, plain))))
+    assert [(song.id, song.title, song.audio) for song in songs] == [
+        ("one", "Bach - Air", tagged),
+        ("two", "two", plain),
+    ]
+
+
+def test_open_source_takes_names_files_and_folders(tmp_path, mir_qbsh, write_midi):
+    data = mir_qbsh.parent
+    (named,) = open_source("mir-qbsh", data)
+    assert isinstance(named, MirQbsh)
+    assert len(named.files) == 4
+
+    folder = tmp_path / "mine"
+    for name in ("b10.mid", "b2.mid", "deep/a1.MIDI"):
+        write_midi(folder / name, NOTES)
+    f0_csv(folder / "x.f0.csv")
+    hum(folder / "deep" / "er" / "y.WAV")
+    (folder / "t.abc").write_text("X:1\nK:C\nCDEF|\n")
+    (folder / "notes.csv").write_text("not an f0 track")
+    (folder / "readme.txt").write_text("hello")
+    corpora = {corpus.name: corpus for corpus in open_source(str(folder), data)}
+    assert [path.name for path in corpora["midi"].files] == ["b2.mid", "b10.mid", "a1.MIDI"]
+    assert [path.name for path in corpora["f0"].files] == ["x.f0.csv"]
+    assert [path.name for path in corpora["abc"].files] == ["t.abc"]
+    assert [path.name for path in corpora["audio"].files] == ["y.WAV"]
+
+    (single,) = open_source(str(folder / "b2.mid"), data)
+    assert [song.id for song in songs_of(single)] == ["b2"]
+
+
+def test_a_corpus_name_wins_over_a_folder_unless_written_as_a_path(
+    tmp_path, mir_qbsh, write_midi, monkeypatch
+):
+    write_midi(tmp_path / "here" / "mir-qbsh" / "other.mid", NOTES)
+    monkeypatch.chdir(tmp_path / "here")
+    assert len(open_source("mir-qbsh", mir_qbsh.parent)[0].files) == 4
+    (by_path,) = open_source("./mir-qbsh", mir_qbsh.parent)
+    assert [path.name for path in by_path.files] == ["other.mid"]
+
+
+def test_open_source_refuses_what_it_cannot_index(tmp_path):
+    with pytest.raises(QbhError, match="neither a file, a folder nor a corpus"):
+        open_source(str(tmp_path / "absent"), tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(QbhError, match="holds nothing to index"):
+        open_source(str(tmp_path / "empty"), tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(QbhError, match="holds nothing to index"):
+        open_source(str(tmp_path / "a.txt"), tmp_path)
+
+
+def test_unknown_and_absent_corpora_say_what_to_do(tmp_path):
+    with pytest.raises(QbhError, match="qbhkit data list"):
+        open_corpus("best-songs", tmp_path)
+    for name in ("mir-qbsh", "mirex-essen-2000", "ioacas", "pop909"):
+        with pytest.raises(QbhError, match=name):
+            open_corpus(name, tmp_path)
+
+
+def test_mirex_distractors_are_a_folder_of_midi(tmp_path, write_midi):
+    write_midi(tmp_path / "mirex-essen-2000" / "00002.mid", NOTES)
+    write_midi(tmp_path / "mirex-essen-2000" / "00001.mid", NOTES)
+    corpus = open_corpus("mirex-essen-2000", tmp_path)
+    assert [song.id for song in songs_of(corpus)] == ["00001", "00002"]
+    assert corpus.name == "mirex-essen-2000"
+
+
+def test_every_corpus_says_where_it_comes_from_and_on_which_terms():
+    assert {"essenFolksong", "oneills1850", "mir-qbsh", "ioacas", "pop909"} <= set(CORPORA)
+    for name, info in CORPORA.items():
+        assert info.name == name
+        assert all((info.what, info.where, info.terms, info.cure))
+        assert (info.url is None) == (info.sha256 is None)
+        assert info.sha256 is None or len(info.sha256) == 64
+    assert "unclear" in CORPORA["essenFolksong"].terms

@@ -1,0 +1,260 @@
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qbhkit.corpora import Song, songs_of, training_songs
+from qbhkit.corpora.abc import MUSIC21_COLLECTIONS, music21_collection
+from qbhkit.corpora.duplicates import (
+    RUN,
+    MelodyMatcher,
+    note_pitches,
+    pitch_changes,
+    runs_of,
+    same_melodies,
+    too_short_to_tell,
+    training_filter,
+)
+from qbhkit.corpora.training_songs import (
+    forbidden_ids,
+    read_split,
+)
+from qbhkit.corpora.training_songs import (
+    training_songs as read_training_songs,
+)
+from qbhkit.errors import QbhError
+
+
+def melodies(count: int = 30, length: int = 40, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    steps = rng.choice([-4, -3, -2, -1, 1, 2, 3, 4], (count, length))
+    return {f"m{k}": 60.0 + np.cumsum(row) for k, row in enumerate(steps)}
+
+
+def test_pitch_changes_merge_repeated_notes_and_round():
+    assert pitch_changes([60, 60, 62, 62, 62, 59]) == (2, -3)
+    assert pitch_changes([60.1, 59.9, 62.2]) == (2,)
+    assert pitch_changes([60]) == ()
+    assert pitch_changes([]) == ()
+
+
+def test_pitch_changes_are_the_same_on_notes_and_on_a_grid():
+    notes = np.array([60, 62, 64, 62, 67, 60.0])
+    grid = np.repeat(notes, [3, 1, 4, 2, 2, 5])
+    with_rests = np.insert(grid, [3, 8], 0.0)
+    assert pitch_changes(note_pitches(with_rests)) == pitch_changes(notes)
+
+
+def test_runs_are_all_stretches_of_a_length():
+    assert runs_of((1, 2, 3, 4), 2) == {(1, 2), (2, 3), (3, 4)}
+    assert runs_of((1, 2, 3), 4) == frozenset()
+    assert runs_of((1, 1, 1, 1), 2) == {(1, 1)}
+
+
+def test_near_duplicates_are_found_in_any_key_and_at_any_speed():
+    tunes = melodies()
+    matcher = MelodyMatcher(tunes)
+    for key, pitches in tunes.items():
+        assert matcher.near(pitches + 7) == {key: 1.0}
+        assert matcher.near(np.repeat(pitches - 5, 3)) == {key: 1.0}
+
+
+def test_a_variant_and_an_excerpt_are_found_and_another_tune_is_not():
+    tunes = melodies()
+    matcher = MelodyMatcher(tunes)
+    variant = tunes["m3"].copy()
+    variant[20] += 1  # one note sung differently changes two steps, and so RUN + 1 of 34 runs
+    found = matcher.near(variant)
+    assert set(found) == {"m3"}
+    assert found["m3"] == pytest.approx(1 - (RUN + 1) / 34)
+    assert matcher.near(tunes["m3"][5:20] + 2) == {"m3": 1.0}
+    assert matcher.near(melodies(seed=1)["m0"]) == {}
+
+
+def test_the_share_is_of_the_shorter_melody():
+    tunes = melodies(2, 60)
+    half = np.concatenate([tunes["m0"][:30], tunes["m0"][29] + np.cumsum(np.tile([5, -6], 15))])
+    matcher = MelodyMatcher(tunes)
+    share = matcher.near(half, 0.1)["m0"]
+    shared = runs_of(pitch_changes(half)) & runs_of(pitch_changes(tunes["m0"]))
+    assert share == pytest.approx(len(shared) / len(runs_of(pitch_changes(half))))
+    assert matcher.near(half, share + 0.01) == {}
+
+
+def test_melodies_too_short_to_tell_never_match():
+    tunes = melodies()
+    short = tunes["m0"][: RUN + 3]  # RUN + 2 changes: three runs
+    assert too_short_to_tell(pitch_changes(short))
+    assert not too_short_to_tell(pitch_changes(tunes["m0"][: RUN + 4]))
+    assert MelodyMatcher(tunes).near(short) == {}
+    assert MelodyMatcher({"short": short}).near(tunes["m0"]) == {}
+    assert too_short_to_tell(pitch_changes([60, 62] * 40))  # long, but the same run over and over
+
+
+def test_groups_join_near_duplicates_through_each_other():
+    tunes = melodies(12, 60)
+    a, other = tunes["m0"], tunes["m1"]
+    bridge = np.concatenate([a[30:], a[-1] + 1 + other[:30] - other[0]])
+    grouped = {"a": a, "bridge": bridge, "b": other, "m5": tunes["m5"], "copy": tunes["m5"] + 3}
+    lone = {"m7": tunes["m7"], "m8": tunes["m8"]}
+    matcher = MelodyMatcher({**lone, **grouped})
+    assert "b" not in matcher.near(a, 0.4)
+    groups = [sorted(group) for group in matcher.groups(0.4)]
+    assert groups == [["a", "b", "bridge"], ["copy", "m5"]]
+    assert MelodyMatcher(lone).groups() == []
+
+
+def test_same_melodies_are_the_same_but_for_key_and_tempo():
+    onsets = np.cumsum([0.0, 0.5, 0.25, 0.25, 1.0, 0.5])
+    pitches = np.array([60, 62, 64, 62, 67, 60.0])
+
+    def song(start_s: float, tempo: float, key_st: float) -> np.ndarray:
+        return np.stack([start_s + onsets / tempo, np.full(6, 0.1), pitches + key_st], axis=1)
+
+    other_rhythm, other_note = song(0, 1, 0), song(0, 1, 0)
+    other_rhythm[2:, 0] += 0.3
+    other_note[3, 2] += 1
+    notes = {
+        "a": song(0, 1, 0), "b": song(3, 1, 0), "c": song(0, 1.7, 5), "rhythm": other_rhythm,
+        "note": other_note, "tiny": song(0, 1, 0)[:1], "tiny too": song(0, 1, 0)[:1],
+        "pair": song(0, 1, 0)[:2], "pair too": song(0, 2, 1)[:2],
+    }  # fmt: skip
+    assert same_melodies(notes) == [["a", "b", "c"], ["pair", "pair too"]]
+
+
+def test_training_filter_names_the_protected_melody():
+    tunes = melodies()
+    protected = {"p1": tunes["m0"] + 5, "p2": tunes["m1"][:15], "p3": melodies(seed=5)["m0"]}
+    assert training_filter(tunes, protected, 0.5) == {"m0": "p1", "m1": "p2"}
+    assert training_filter(melodies(seed=9), protected, 0.5) == {}
+
+
+def test_song_folds_and_singer_folds_partition_the_corpus():
+    split = read_split("mir_qbsh")
+    songs = [song for fold in split["song_folds"] for song in fold]
+    assert sorted(songs) == [f"{number:05}" for number in range(1, 49)]
+    singers = [singer for fold in split["singer_folds"] for singer in fold]
+    assert len(singers) == len(set(singers))
+    assert all(singer.startswith("person") for singer in singers)
+    for folds in (split["song_folds"], split["singer_folds"]):
+        sizes = [len(fold) for fold in folds]
+        assert len(folds) == 3
+        assert max(sizes) - min(sizes) <= max(sizes) // 2
+    training = split["training_singers"]
+    assert len(training) == len(set(training)) == len(singers) // 2
+    assert set(training) < set(singers)
+
+
+@pytest.mark.parametrize("name", ["folk", "pop909"])
+def test_held_out_dropped_and_short_songs_never_count_as_training(name):
+    split = read_split(name)
+    held = split["held_out"]
+    assert len(held) == len(set(held))
+    assert len(held) == pytest.approx(0.2 * split["songs"], rel=0.01)
+    assert forbidden_ids(split) == set(held) | set(split["dropped"]) | set(split["too_short"])
+    assert split["training"] == split["songs"] - len(forbidden_ids(split))
+    assert split["training"] > split["songs"] / 2
+    assert not set(split["dropped"]) & set(split["too_short"])
+    corpora = {near.split("/")[0] for near in split["dropped"].values()}
+    assert corpora == {"mir-qbsh", "mirex-essen-2000", "ioacas"}
+
+
+@pytest.mark.parametrize("name", ["folk", "pop909"])
+def test_variants_of_a_tune_are_held_out_together(name):
+    split = read_split(name)
+    held = set(split["held_out"])
+    members = [key for group in split["variants"] for key in group]
+    assert len(members) == len(set(members))
+    for group in split["variants"]:
+        assert len(group) > 1
+        assert len(held & set(group)) in (0, len(group)), group
+
+
+@cache
+def aird() -> tuple[Song, ...]:
+    corpus = music21_collection("airdsAirs")
+    return tuple(songs_of(replace(corpus, files=corpus.files[:2])))
+
+
+class Few:
+    name = "airdsAirs"
+    files = (Path("x"),)
+
+    def read(self, path):
+        yield from aird()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(training_songs, "open_corpus", lambda _name, _data: Few())
+
+
+def test_training_songs_never_give_a_forbidden_id(few, tmp_path):
+    split = read_split("folk")
+    forbidden = forbidden_ids(split)
+    everything = {song.id for song in aird()}
+    training = read_training_songs(("airdsAirs",), tmp_path)
+    assert everything & forbidden
+    assert set(training.ids) == everything - forbidden
+    assert len(training.ids) == len(set(training.ids)) == len(training.contours)
+    by_id = {song.id: song for song in aird()}
+    for song_id, contour in zip(training.ids, training.contours, strict=True):
+        np.testing.assert_array_equal(contour.frames, by_id[song_id].contour().frames)
+
+
+def test_variants_share_a_group_and_others_do_not(few, tmp_path):
+    training = read_training_songs(("airdsAirs",), tmp_path)
+    group_of = dict(zip(training.ids, training.groups, strict=True))
+    variants = [
+        [key for key in group if key in group_of] for group in read_split("folk")["variants"]
+    ]
+    several = [group for group in variants if len(group) > 1]
+    assert several
+    for group in several:
+        assert len({group_of[key] for key in group}) == 1
+    surplus = sum(len(group) - 1 for group in several)
+    assert len(set(training.groups)) == len(training.ids) - surplus
+
+
+def test_what_is_watched_is_held_out_and_disjoint_from_training(few, tmp_path, monkeypatch):
+    split = read_split("folk")
+    held = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])
+    expected = [song for song in aird() if song.id in held]
+    found = read_training_songs(("airdsAirs",), tmp_path)
+    assert len(found.held_out) == len(expected) > 10
+    for contour, song in zip(found.held_out, expected, strict=True):
+        np.testing.assert_array_equal(contour.frames, song.contour().frames)
+    assert not {song.id for song in expected} & set(found.ids)
+    monkeypatch.setattr(training_songs, "_MOST_WATCHED", 3)
+    assert len(read_training_songs(("airdsAirs",), tmp_path).held_out) == 3
+
+
+def test_the_split_knows_the_songs_that_the_reader_gives():
+    split = read_split("folk")
+    named = {*forbidden_ids(split), *(key for group in split["variants"] for key in group)}
+    books = {song.id.rsplit("-", 1)[0] for song in aird()}
+    mine = {key for key in named if key.rsplit("-", 1)[0] in books}
+    assert len(mine) > 50
+    assert mine <= {song.id for song in aird()}
+    assert {key.split("-")[0] for key in named} == set(MUSIC21_COLLECTIONS)
+
+
+def test_the_reader_still_finds_what_the_split_calls_variants():
+    by_id = {song.id: song.notes[:, 2] for song in aird() if song.notes is not None}
+    groups = [
+        [key for key in group if key in by_id]
+        for group in read_split("folk")["variants"]
+        if len(group) == 2
+    ]
+    pairs = [group for group in groups if len(group) == 2]
+    assert pairs
+    for one, other in pairs:
+        assert other in MelodyMatcher({other: by_id[other]}).near(by_id[one], 0.7)
+
+
+def test_a_corpus_without_a_split_cannot_be_trained_on(tmp_path):
+    for name in ("mir-qbsh", "mirex-essen-2000", "ioacas"):
+        with pytest.raises(QbhError, match=f"{name} has no split"):
+            read_training_songs((name,), tmp_path)

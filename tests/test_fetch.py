@@ -1,0 +1,362 @@
+import contextlib
+import hashlib
+import io
+import stat
+import struct
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qbhkit import corpora
+from qbhkit.cli import main
+from qbhkit.corpora import fetch
+from qbhkit.corpora.fetch import download, unpack
+from qbhkit.errors import QbhError
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A loopback server whose behaviour each test sets; it remembers what it was asked."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.ranges = True
+        self.break_after: list[int] = []  # bytes sent before the connection breaks, one an answer
+        self.statuses: list[int] = []  # answered before anything else
+        self.asked: list[str | None] = []  # the Range header of each request
+        self.url = ""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    plan = Server(CONTENT)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            plan.asked.append(asked)
+            if plan.statuses:
+                self.send_error(plan.statuses.pop(0))
+                return
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and plan.ranges else 0
+            if start >= len(plan.content):
+                self.send_error(416)
+                return
+            body = plan.content[start:]
+            self.send_response(206 if asked and plan.ranges else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            sent = plan.break_after.pop(0) if plan.break_after else len(body)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body[:sent])
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        plan.url = f"http://127.0.0.1:{listening.server_port}/corpus.zip"
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield plan
+        listening.shutdown()
+        thread.join()
+
+
+def get(server: Server, target: Path, sha256: str = SHA256) -> None:
+    download(server.url, target, sha256, wait_s=0, progress=False)
+
+
+def test_a_file_is_fetched_whole(server, tmp_path):
+    get(server, tmp_path / "new" / "a.zip")
+    assert (tmp_path / "new" / "a.zip").read_bytes() == CONTENT
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.zip"]
+    assert server.asked == [None]
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, tmp_path):
+    server.break_after = [100_000, 50_000]
+    get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_without_ranges_it_begins_again(server, tmp_path):
+    server.ranges = False
+    server.break_after = [100_000]
+    get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_the_next_call_resumes_what_the_last_one_left(server, tmp_path):
+    server.break_after = [10_000] * 5
+    with pytest.raises(QbhError, match=r"cannot be fetched \(the connection broke at 50000 of 300"):
+        get(server, tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+    assert (tmp_path / "a.zip.part").read_bytes() == CONTENT[:50_000]
+    get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert server.asked[-1] == "bytes=50000-"
+    assert not (tmp_path / "a.zip.part").exists()
+
+
+def test_a_part_that_is_the_whole_file_is_taken(server, tmp_path):
+    (tmp_path / "a.zip.part").write_bytes(CONTENT)
+    get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert server.asked == ["bytes=300000-"]
+
+
+def test_a_wrong_hash_is_refused_and_the_file_removed(server, tmp_path):
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(QbhError, match=f"has the SHA-256 .*, not the expected {SHA256}"):
+        get(server, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_hash_leaves_an_older_file_alone(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"older")
+    server.content = b"tampered"
+    with pytest.raises(QbhError, match="not the expected"):
+        get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == b"older"
+
+
+def test_an_outdated_file_is_replaced(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"older")
+    get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_complete_file_is_not_fetched_again(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(CONTENT)
+    get(server, tmp_path / "a.zip")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_refusal_is_not_repeated(server, tmp_path, status):
+    server.statuses = [status] * 9
+    with pytest.raises(QbhError, match=f"answers {status}: fetch it by hand"):
+        get(server, tmp_path / "a.zip")
+    assert len(server.asked) == 1
+
+
+def test_a_server_error_is_tried_again(server, tmp_path):
+    server.statuses = [500, 503]
+    get(server, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert len(server.asked) == 3
+
+
+def test_a_lasting_server_error_is_given_up(server, tmp_path):
+    server.statuses = [500] * 9
+    with pytest.raises(QbhError, match=r"cannot be fetched .*try again later"):
+        get(server, tmp_path / "a.zip")
+    assert len(server.asked) == 5
+
+
+def test_a_server_that_is_not_there(server, tmp_path):
+    url = "http://127.0.0.1:1/corpus.zip"
+    with pytest.raises(QbhError, match="cannot be fetched"):
+        download(url, tmp_path / "a.zip", SHA256, wait_s=0, progress=False)
+
+
+def archive(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stored:
+        for name, content in members.items():
+            stored.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_single_top_folder_is_taken_away(tmp_path):
+    source = archive(tmp_path / "a.zip", {"TOP/a.txt": b"1", "TOP/deep/b.txt": b"2"})
+    unpack(source, tmp_path / "new" / "out")
+    assert tree(tmp_path / "new" / "out") == {"a.txt": b"1", "deep/b.txt": b"2"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_the_waste_of_a_mac_does_not_count_as_a_top_folder(tmp_path):
+    source = archive(tmp_path / "a.zip", {"TOP/a.txt": b"1", "__MACOSX/TOP/._a.txt": b"x"})
+    unpack(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a.txt": b"1"}
+
+
+def test_an_archive_without_a_top_folder_is_kept_as_it_is(tmp_path):
+    source = archive(tmp_path / "a.zip", {"a.txt": b"1", "deep/b.txt": b"2"})
+    unpack(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a.txt": b"1", "deep/b.txt": b"2"}
+    (tmp_path / "plain").mkdir()
+    usual = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == usual
+
+
+def test_an_older_folder_is_replaced_altogether(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.txt").write_bytes(b"old")
+    unpack(archive(tmp_path / "a.zip", {"TOP/a.txt": b"1"}), tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a.txt": b"1"}
+
+
+def with_link() -> bytes:
+    link = zipfile.ZipInfo("TOP/link")
+    link.create_system = 3
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as stored:
+        stored.writestr("TOP/a.txt", b"1")
+        stored.writestr(link, "/etc/passwd")
+    return buffer.getvalue()
+
+
+def with_claimed_sizes() -> bytes:
+    """Claim in the central directory that each of two small members holds nearly 4 GiB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as stored:
+        stored.writestr("TOP/a", b"1")
+        stored.writestr("TOP/b", b"2")
+    raw = bytearray(buffer.getvalue())
+    at = raw.find(b"PK\x01\x02")
+    while at >= 0:
+        raw[at + 24 : at + 28] = struct.pack("<I", 0xFFFFFFF0)
+        at = raw.find(b"PK\x01\x02", at + 4)
+    return bytes(raw)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as stored:
+        for name, content in members.items():
+            stored.writestr(name, content)
+    return buffer.getvalue()
+
+
+def damaged_inside(member: bytes = CONTENT[:20_000]) -> bytes:
+    raw = bytearray(zipped({"TOP/a": member, "TOP/text": b"do re mi " * 500}))
+    raw[5_000] ^= 0xFF
+    return bytes(raw)
+
+
+def damaged_stream() -> bytes:
+    raw = bytearray(zipped({"TOP/text": b"do re mi " * 500}))
+    raw[len("TOP/text") + 30 + 2] ^= 0xFF  # the third byte of the compressed text
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (zipped({"TOP/a": b"1", "../evil": b"2"}), "unsafe path '../evil'"),
+        (zipped({"TOP/../../evil": b"2"}), "unsafe path"),
+        (zipped({"TOP\\..\\..\\evil": b"2"}), "unsafe path"),
+        (zipped({"/evil": b"2"}), "unsafe path '/evil'"),
+        (zipped({"C:/evil": b"2"}), "unsafe path"),
+        (zipped({"TOP/a": b"1", "./": b""}), "unsafe path"),
+        (with_link(), "unsafe path 'TOP/link'"),
+        (with_claimed_sizes(), "more than 4 GiB"),
+        (b"this is no archive" * 100, "is damaged"),
+        (b"", "is damaged"),
+        (zipped({"TOP/a": CONTENT})[:100_000], "is damaged"),
+        (damaged_inside(), "is damaged"),
+        (damaged_stream(), "is damaged"),
+    ],
+)
+def test_dangerous_and_damaged_archives_leave_everything_as_it_was(tmp_path, content, says):
+    home = tmp_path / "data"
+    (home / "out").mkdir(parents=True)
+    (home / "out" / "old.txt").write_bytes(b"old")
+    (home / "a.zip").write_bytes(content)
+    before = tree(tmp_path)
+    with pytest.raises(QbhError, match=says):
+        unpack(home / "a.zip", home / "out")
+    assert tree(tmp_path) == before
+    assert {path.name for path in home.iterdir()} == {"a.zip", "out"}
+
+
+def test_archives_of_very_many_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "_MOST_MEMBERS", 3)
+    unpack(archive(tmp_path / "a.zip", {f"TOP/{k}": b"" for k in range(3)}), tmp_path / "out")
+    with pytest.raises(QbhError, match="more than 3 files"):
+        unpack(archive(tmp_path / "a.zip", {f"TOP/{k}": b"" for k in range(4)}), tmp_path / "out")
+
+
+@pytest.fixture
+def offered(server, tmp_path, write_midi, monkeypatch) -> Path:
+    """Let the server offer a small MIR-QBSH; return the folder for data."""
+    notes = np.array([[0, 0.5, 60], [0.5, 0.5, 64.0]])
+    members = {
+        f"MIR-QBSH/midiFile/{song_id}.mid": write_midi(tmp_path / "x.mid", notes).read_bytes()
+        for song_id in ("00001", "00002")
+    }
+    server.content = zipped({**members, "MIR-QBSH/readme.txt": b"hello"})
+    entry = replace(
+        corpora.CORPORA["mir-qbsh"],
+        url=server.url,
+        sha256=hashlib.sha256(server.content).hexdigest(),
+    )
+    monkeypatch.setitem(corpora.CORPORA, "mir-qbsh", entry)
+    return tmp_path / "data"
+
+
+def test_fetch_and_verify_by_command(server, offered, capsys):
+    arguments = ["mir-qbsh", "--data", str(offered)]
+    assert main(["data", "fetch", *arguments]) == 0
+    assert "3 files" in capsys.readouterr().out
+    assert set(tree(offered / "mir-qbsh")) == {
+        "midiFile/00001.mid",
+        "midiFile/00002.mid",
+        "readme.txt",
+    }
+    assert main(["data", "verify", *arguments]) == 0
+    assert capsys.readouterr().out.startswith("mir-qbsh: checksums fit, 2 songs in 2 files\n")
+
+    assert main(["data", "fetch", *arguments]) == 0  # the archive is there: nothing is asked
+    assert len(server.asked) == 1
+    assert main(["data", "list", "--data", str(offered)]) == 0
+    assert "here, 2 files" in capsys.readouterr().out
+
+
+def test_verify_finds_a_changed_and_a_missing_file(offered, capsys):
+    arguments = ["mir-qbsh", "--data", str(offered)]
+    assert main(["data", "fetch", *arguments]) == 0
+    changed = offered / "mir-qbsh" / "readme.txt"
+    changed.write_text("hallo")
+    assert main(["data", "verify", *arguments]) == 2
+    assert "readme.txt is missing or changed" in capsys.readouterr().err
+    changed.unlink()
+    assert main(["data", "verify", *arguments]) == 2
+    assert "readme.txt is missing or changed" in capsys.readouterr().err
+
+
+def test_fetch_by_command_refuses_a_tampered_archive(server, offered, capsys):
+    server.content += b"!"
+    assert main(["data", "fetch", "mir-qbsh", "--data", str(offered)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("not the expected") == 1
+    assert not (offered / "mir-qbsh").exists()
+    assert main(["data", "verify", "mir-qbsh", "--data", str(offered)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("pop909", "not offered"), ("best", "no corpus 'best'")]
+)
+def test_fetch_by_command_of_what_is_not_offered(tmp_path, capsys, name, says):
+    assert main(["data", "fetch", name, "--data", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err
