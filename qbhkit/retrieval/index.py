@@ -49,19 +49,22 @@ class ExactIndex:
         Returns:
             Similarities and rows (Q, songs).
         """
-        rows = np.arange(len(self.song)) if admitted is None else np.flatnonzero(admitted)
+        vectors, song = self.vectors, self.song
+        if admitted is not None:
+            vectors, song = vectors[admitted], song[admitted]
         similarity = np.full((len(queries), self.songs), -1.0, np.float32)
         best = np.zeros((len(queries), self.songs), np.int64)
-        if not len(rows):
+        if not len(song):
             return BestWindows(similarity, best)
-        dots = np.empty((len(queries), len(rows)), np.float32)
+        dots = np.empty((len(queries), len(song)), np.float32)
         queries = queries.astype(np.float32)
-        for begin in range(0, len(rows), _BLOCK_ROWS):
-            block = self.vectors[rows[begin : begin + _BLOCK_ROWS]].astype(np.float32, copy=False)
+        for begin in range(0, len(song), _BLOCK_ROWS):
+            block = vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
             dots[:, begin : begin + len(block)] = queries @ block.T
-        present, first = np.unique(self.song[rows], return_index=True)
+        present, first = np.unique(song, return_index=True)
         similarity[:, present] = np.maximum.reduceat(dots, first, axis=1)
-        best[:, present] = rows[_first_hit(dots, first, similarity[:, present])]
+        found = _first_hit(dots, first, similarity[:, present])
+        best[:, present] = found if admitted is None else np.flatnonzero(admitted)[found]
         return BestWindows(similarity, best)
 
 

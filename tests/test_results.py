@@ -1,0 +1,75 @@
+"""Every number of the README's tables and of the model card stands in data/results."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from qbhkit.retrieval.evaluate import intervals, metrics
+from qbhkit.storage import asset
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def result(name):
+    return json.loads((ROOT / "data" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+def test_the_readme_table_is_the_recorded_result(anchor):
+    methods = result(f"hums_{anchor}")["methods"]
+    rows = re.findall(rf"^\| {anchor} \| (\S+) \| (.*) \|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == list(methods)
+    for name, cells in rows:
+        block = methods[name]
+        wanted = [
+            f"{block[key]:.3f} ({block['intervals'][key][0]:.2f}-{block['intervals'][key][1]:.2f})"
+            for key in ("top1", "top5", "top10", "mrr")
+        ]
+        assert cells.split(" | ") == wanted
+
+
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+def test_recorded_metrics_follow_from_the_recorded_ranks(anchor):
+    recorded = result(f"hums_{anchor}")
+    assert recorded["n"] == len(recorded["song_ids"]) == 423
+    for block in recorded["methods"].values():
+        assert metrics(block["ranks"])._asdict() == {key: block[key] for key in metrics([])._fields}
+        assert intervals(block["ranks"]) == block["intervals"]
+
+
+def test_the_readme_says_what_the_benchmarks_measured():
+    query, augment = result("bench_query"), result("bench_augment")
+    assert augment["ratio"] >= 10
+    assert f"{augment['pairs_per_s']['vectorised']:,} a second" in README
+    assert f"{query['query_ms']['total']:.0f} ms (tracker" in README
+    assert f"{query['catalogue']['windows_per_s']:,} windows/s" in README
+
+
+def test_the_model_card_says_what_was_measured():
+    card = asset("weights/first.md").read_text("utf-8")
+    for anchor in ("start", "anywhere"):
+        block = result(f"hums_{anchor}")["methods"]["vector"]
+        assert (
+            f"top-1 {block['top1']:.3f}, top-10 {block['top10']:.3f}, MRR {block['mrr']:.3f}"
+            in card
+        )
+
+
+def test_the_shipped_weights_are_those_that_were_measured():
+    from qbhkit.embedding.encoders import ContourEmbedder
+
+    for anchor in ("start", "anywhere"):
+        assert result(f"hums_{anchor}")["model"] == ContourEmbedder().identity
+
+
+def test_the_recorded_training_is_that_of_the_shipped_configuration():
+    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.embedding.training import TrainConfig
+
+    recorded = build(TrainConfig, result("train_first")["config"], "train_first")
+    path = config_path("first")
+    assert recorded == build(TrainConfig, read_yaml(path), str(path))
+    assert len(result("train_first")["curve"]) == recorded.epochs
