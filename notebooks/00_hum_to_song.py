@@ -185,9 +185,13 @@ try:
     small = cache_dir() / "mir-qbsh-catalogue"
     real_songs, _ = read_sources([MirQbsh(data / "mir-qbsh")])
     build_catalogue(real_songs, small, embedder, tracker.name, get_tracker)
-    found = Searcher(open_catalogue(small), embedder)
-    heard = from_f0(tracker.track(load(real.path)))
-    print("sung:", real.song_id, "· found:", found.search(heard, k=3))
+    sung = load(real.path)
+    heard, known = from_f0(tracker.track(sung)), open_catalogue(small)
+    found = Searcher(known, embedder).search(heard, k=3)
+    display(Audio(sung.samples, rate=sung.rate_hz), pd.DataFrame(found).round(3))
+    song = known.contours[known.number[found[0].song_id]]
+    title = f"A real hum of song {real.song_id} over {found[0].title.split(' / ')[0]}"
+    display(match_figure(heard, song, found[0].start_s, found[0].end_s, title))
 except QbhError:
     print("No real recordings here: 'qbhkit data fetch mir-qbsh' brings 4,431 of them.")
 

@@ -19,7 +19,7 @@
 # 3. how a song is cut into windows with exact start and end times, and what a change of tempo does.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full looks at more distorted contours
+profile = "tiny"  # not needed here: this notebook is small
 seed = 0
 data_dir = ""  # not needed here: everything is made from notes
 
@@ -167,13 +167,12 @@ assert speeds["best cosine"].min() > 0.8
 # ## What hummers do to a contour
 #
 # Training needs many hummed versions of every tune. Rules make them: notes off pitch, drift, lost breath,
-# glides, octave slips. Each row below is the same window, distorted anew.
+# glides, octave slips. Each line below is the same window, distorted anew.
 
 # %%
-count = 3 if profile == "tiny" else 8
 number = int(np.flatnonzero(cut.at_start & (cut.end == 113))[0])  # 11.3 s from the first note
 window = cut.frames[number : number + 1]
-hummed = distort(np.repeat(window, count, axis=0), Distortions(), np.random.default_rng(seed))
+hummed = distort(np.repeat(window, 3, axis=0), Distortions(), np.random.default_rng(seed))
 versions = {"as written": normalise(window[0], "key")}
 versions |= {f"hummed {k + 1}": normalise(hummed[k], "key") for k in range(3)}
 length_s = (cut.end - cut.start)[number] / 10

@@ -59,7 +59,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 scores = np.array([0.2, 0.9, 0.7, 0.7, -0.1])
 print("rank of song 1:", rank_of(scores, 1))
 print("rank of song 2, which ties with song 3:", rank_of(scores, 2))
-print(metrics([1, 3, 12, None]))
+print({name: round(value, 3) for name, value in metrics([1, 3, 12, None])._asdict().items()})
 
 # %% [markdown]
 # Sixteen hums say little, four hundred say more. The 95% interval is found by drawing the hums again and

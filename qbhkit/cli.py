@@ -555,7 +555,8 @@ def _data_verify(options: argparse.Namespace) -> int:
     print(f"{len(near)} groups of near-duplicates, {sum(map(len, near))} songs in all")
     for group in near[:_MOST_LISTED]:
         print(f"    {', '.join(group[:6])}{' ...' if len(group) > 6 else ''}")
-    return _report_failures(failures, len(songs) + len(failures), [])
+    _report_failures(failures, len(songs) + len(failures), [])
+    return 2 if failures else 0
 
 
 if __name__ == "__main__":

@@ -61,9 +61,14 @@ def execute(source: Path, out: Path, parameters: dict[str, Any]) -> str | None:
     jupytext.write(jupytext.read(source), plain)
     try:
         papermill.execute_notebook(
-            plain, done, parameters, kernel_name="python3", progress_bar=sys.stderr.isatty(),
+            plain,
+            done,
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=sys.stderr.isatty(),
             cwd=source.parent,
-        )  # fmt: skip
+        )
     except papermill.PapermillExecutionError as error:
         return f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}"
     finally:
