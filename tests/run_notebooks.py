@@ -68,6 +68,7 @@ def execute(source: Path, out: Path, parameters: dict[str, Any]) -> str | None:
             language="python",
             progress_bar=sys.stderr.isatty(),
             cwd=source.parent,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of its own TCP each time
         )
     except papermill.PapermillExecutionError as error:
         return f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}"

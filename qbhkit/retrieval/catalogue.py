@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -299,6 +300,7 @@ def build_catalogue(
         "tracker": tracker,
         "grid": json.loads(json.dumps(asdict(grid))),
     }
+    listener = cache(lambda: get_tracker(tracker))
     known = _known_shards(path, head)
     entries: list[dict[str, Any]] = []
     reused = 0
@@ -309,7 +311,7 @@ def build_catalogue(
             if entry is not None:
                 reused += entry["songs"]
             else:
-                shard, failures = _make_shard(group, embedder, grid, tracker, get_tracker)
+                shard, failures = _make_shard(group, embedder, grid, listener)
                 entry = _store(path, key, shard, failures)
             entries.append(entry)
             write_json(path / "building.json", head | {"shards": entries})
@@ -373,13 +375,12 @@ def _make_shard(
     group: Sequence[Song],
     embedder: Embedder,
     grid: WindowGrid,
-    tracker: str,
-    get_tracker: Callable[[str], Tracker],
+    listener: Callable[[], Tracker],
 ) -> tuple[_Shard | None, list[Failure]]:
     songs, contours, cuts, failures = [], [], [], []
     for song in group:
         try:
-            contour = _contour_of(song, tracker, get_tracker)
+            contour = _contour_of(song, listener)
             cut = cut_song(contour, grid, embedder.steps)
             if not len(cut.frames):
                 raise QbhError(f"{song.source} holds no melody: nothing in it is voiced.")
@@ -405,13 +406,13 @@ def _make_shard(
     return shard, failures
 
 
-def _contour_of(song: Song, tracker: str, get_tracker: Callable[[str], Tracker]) -> Contour:
+def _contour_of(song: Song, listener: Callable[[], Tracker]) -> Contour:
     if song.audio is None:
         return song.contour()
-    listener = get_tracker(tracker)
-    audio = load(song.audio, listener.rate_hz)
+    tracker = listener()
+    audio = load(song.audio, tracker.rate_hz)
     refuse_silence(audio, song.audio)
-    return from_f0(listener.track(audio))
+    return from_f0(tracker.track(audio))
 
 
 def _store(path: Path, key: str, shard: _Shard | None, failures: list[Failure]) -> dict[str, Any]:
