@@ -37,7 +37,7 @@ evaluate: .venv/test.stamp
 	$(BIN)/qbhkit bench hums
 
 train: .venv/demo.stamp
-	$(BIN)/qbhkit train first --resume || $(BIN)/qbhkit train first
+	$(BIN)/qbhkit train first $(if $(wildcard $(QBHKIT_CACHE)/runs/first/checkpoint.pt),--resume)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

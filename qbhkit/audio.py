@@ -142,9 +142,7 @@ def _phone_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     elif shutil.which("ffmpeg"):
         yield from _ffmpeg_blocks(path, rate_hz)
     else:
-        raise QbhError(
-            f"{path} needs a decoder: pip install 'qbhkit[phone]' (PyAV), or install ffmpeg."
-        )
+        raise QbhError(f"{path} needs a decoder: pip install av, or install ffmpeg.")
 
 
 def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:

@@ -91,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
             help=f"pitch tracker for {what} (default: swift-f0, or pyin where that is missing)",
         )  # fmt: skip
 
+    def with_anchor(command: Any) -> None:
+        command.add_argument(
+            "--anchor", choices=("start", "anywhere"), default="anywhere",
+            help="start: the first 14 s of the hum against the beginnings of songs only",
+        )  # fmt: skip
+
     def with_weights(command: Any) -> None:
         command.add_argument(
             "--weights", default=None, metavar="NAME", help="shipped weights or a .safetensors file"
@@ -131,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("queries", nargs="+", metavar="QUERY", help="audio or .f0.csv")
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
     command.add_argument("-k", type=int, default=10, help="songs in each answer (default: 10)")
-    command.add_argument("--anchor", choices=("start", "anywhere"), default="anywhere")
+    with_anchor(command)
     command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
     with_tracker(command, "the hums")
     with_weights(command)
@@ -144,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--queries", type=Path, required=True, metavar="CSV", help="path,song_id[,singer]"
     )
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
-    command.add_argument("--anchor", choices=("start", "anywhere"), default="anywhere")
+    with_anchor(command)
     command.add_argument(
         "--method", action="append", choices=METHODS, help="may be repeated (default: vector)"
     )
@@ -227,7 +233,8 @@ def _audio_files(path: Path) -> list[Path]:
 
     if not path.is_dir():
         return [path]
-    found = [child for child in path.rglob("*") if child.name.lower().endswith(AUDIO_SUFFIXES)]
+    named = [child for child in path.rglob("*") if child.name.lower().endswith(AUDIO_SUFFIXES)]
+    found = [child for child in named if child.name[:2] != "._"]  # what macOS leaves in archives
     if not found:
         raise QbhError(f"{path} holds no audio files ({', '.join(AUDIO_SUFFIXES)}).")
     return sorted(found)
@@ -319,9 +326,8 @@ def _search(options: argparse.Namespace) -> int:
             print(f"{query}: {hum.voiced_s:.1f} s voiced")
             for rank, answer in enumerate(answers, 1):
                 span = f"{answer.start_s:.1f} to {answer.end_s:.1f} s"
-                print(
-                    f"{rank:4}  {answer.score:.3f}  {span:16}  {answer.title}  [{answer.song_id}]"
-                )
+                title = " ".join(answer.title.split())  # a line a song
+                print(f"{rank:4}  {answer.score:.3f}  {span:16}  {title}  [{answer.song_id}]")
     return 2 if failed else 0
 
 

@@ -45,7 +45,8 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> None:
     for suffix in (".svg", ".png"):
         with atomic_path(folder / f"{name}{suffix}") as part:
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
-            figure.savefig(part, dpi=150, metadata=metadata)
+            with _style():  # the salt of SVG names is read when the file is written
+                figure.savefig(part, dpi=150, metadata=metadata)
 
 
 def draw_contour(

@@ -142,7 +142,7 @@ def test_without_pyav_and_ffmpeg_one_sentence_says_what_to_install(tmp_path, mon
     (tmp_path / "memo.m4a").write_bytes(b"anything")
     monkeypatch.setattr(qbhkit.audio, "find_spec", lambda _name: None)
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(QbhError, match=r"pip install 'qbhkit\[phone\]' \(PyAV\), or install ffmpe"):
+    with pytest.raises(QbhError, match=r"pip install av, or install ffmpeg"):
         load(tmp_path / "memo.m4a")
 
 

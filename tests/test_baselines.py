@@ -175,11 +175,13 @@ def test_silence_around_hum_and_song_does_not_matter(baseline, anchor):
 
 @pytest.mark.parametrize("anchor", ANCHORS)
 @pytest.mark.parametrize("baseline", BOTH)
-def test_songs_shorter_than_the_hum_are_scored(baseline, anchor):
+def test_songs_far_shorter_than_the_hum_come_last(baseline, anchor):
     songs = [*random_songs(11, count=3), from_pitch(np.full(4, 60.0))]
     scores = baseline(songs).scores(random_song(np.random.default_rng(11), 30), anchor)
-    assert np.isfinite(scores).all()
+    assert np.isfinite(scores[:3]).all()
     assert scores[3] < 0
+    if baseline is SubsequenceDtw:  # no path at half to double speed: not found at all
+        assert scores[3] == -np.inf
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)

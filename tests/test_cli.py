@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from qbhkit import cli
-from qbhkit.audio import Audio, write_wav
+from qbhkit.audio import Audio, load, write_wav
 from qbhkit.cli import main
 from qbhkit.contour import F0Track, midi_to_hz, read_f0_csv, write_f0_csv
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval.catalogue import open_catalogue
 from qbhkit.retrieval.evaluate import intervals, metrics
+from qbhkit.storage import asset
 from qbhkit.weights import load_weights, save_weights
 
 TRUTH = "00004"  # begins at 0 s
@@ -848,3 +849,55 @@ class TestProcess:
         done = run("data", "list")
         assert done.code == 130
         assert "run the same command again" in done.err
+
+
+class TestRebuilding:
+    def test_what_failed_is_tried_again(self, run, hums, tmp_path, monkeypatch):
+        folder = tmp_path / "songs"
+        folder.mkdir()
+        shutil.copy(hums / "silent.wav", folder / "a.wav")
+        shutil.copy(asset("hums/demo_1.flac"), folder / "b.flac")
+        assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
+        monkeypatch.setattr("qbhkit.retrieval.catalogue.refuse_silence", no_refusal)
+        done = run("catalogue", "build", folder, "--out", tmp_path / "c")
+        assert "holds no melody" in done.err  # listened to anew, not remembered as silent
+        assert "1 songs were there already" in done.out
+
+    def test_a_stopped_build_does_not_hear_recordings_twice(self, run, tmp_path, monkeypatch):
+        folder = tmp_path / "songs"
+        folder.mkdir()
+        for name in ("b", "c", "d"):
+            shutil.copy(asset("hums/demo_1.flac"), folder / f"{name}.flac")
+        heard = []
+
+        def counted(path, rate_hz):
+            heard.append(path.stem)
+            if path.stem == "d" and heard.count("d") == 1:
+                raise KeyboardInterrupt
+            return load(path, rate_hz)
+
+        monkeypatch.setattr("qbhkit.retrieval.catalogue.load", counted)
+        assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 130
+        shutil.copy(asset("hums/demo_2.flac"), folder / "a.flac")
+        assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
+        assert heard == ["b", "c", "d", "a", "d"]
+
+    def test_a_source_named_twice_is_read_once(self, run, tmp_path, write_midi):
+        write_midi(tmp_path / "in" / "tune.mid", NOTES)
+        write_midi(tmp_path / "in" / "._tune.mid", NOTES)  # as macOS leaves them
+        source = tmp_path / "in"
+        done = run("catalogue", "build", source, source / "tune.mid", "--out", tmp_path / "c")
+        assert (done.code, done.err) == (0, "")
+        assert "1 songs" in done.out
+
+
+def no_refusal(audio, path):
+    """Let silence pass."""
+
+
+def test_a_title_with_a_line_break_stays_on_its_line(run, tmp_path):
+    book = tmp_path / "book.abc"
+    book.write_text("X:1\nT:One\x0bTwo\nK:C\nCDEF GABc CDEF GABc cBAG FEDC|\n")
+    assert run("catalogue", "build", book, "--out", tmp_path / "c").code == 0
+    done = run("search", asset("hums/demo_1.flac"), "--catalogue", tmp_path / "c")
+    assert "One Two  [book]" in done.out

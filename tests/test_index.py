@@ -114,3 +114,14 @@ def test_of_equal_windows_the_first_is_named():
 def test_malformed_input_is_refused(vectors, song):
     with pytest.raises(QbhError, match="rising song numbers"):
         ExactIndex(vectors, song, 3)
+
+
+def test_many_queries_are_searched_in_parts_with_the_same_result(monkeypatch):
+    rng = np.random.default_rng(3)
+    index = ExactIndex(rng.normal(size=(40, 8)).astype(np.float32), np.repeat(np.arange(8), 5), 8)
+    queries = rng.normal(size=(11, 8))
+    whole = index.best_windows(queries)
+    monkeypatch.setattr("qbhkit.retrieval.index._MOST_QUERIES", 3)
+    parts = index.best_windows(queries)
+    np.testing.assert_allclose(parts.similarity, whole.similarity, rtol=1e-6)
+    np.testing.assert_array_equal(parts.row, whole.row)

@@ -214,3 +214,15 @@ def test_the_hop_of_the_f0_does_not_matter(searcher, tunes):
         assert answer.song_id == tunes[8].id
         scores.append(answer.score)
     assert np.ptp(scores) < 0.1
+
+
+@pytest.mark.parametrize("extra", ["blip", "again"])
+def test_silent_pieces_do_not_vote(searcher, tunes, extra):
+    tune = tunes[WHOLE_TUNES[0]]
+    hum = from_notes(tune.notes[(tune.notes[:, 0] > 6) & (tune.notes[:, 0] < 16)] - [6, 0, 0])
+    hum = hum.trimmed()[0].pitch_st
+    tail = np.full(3, 60.0) if extra == "blip" else hum
+    long = from_pitch(np.concatenate([hum, np.zeros(600), tail]))
+    alone, together = searcher.search(from_pitch(hum), k=1)[0], searcher.search(long, k=1)[0]
+    assert together.song_id == alone.song_id == tune.id
+    assert searcher.query_frames(long, "anywhere")[0].any(axis=(1, 2)).all()

@@ -142,7 +142,7 @@ def open_source(source: str, data: Path) -> list[Corpus]:
         return [open_corpus(source, data)]
     path = Path(source)
     if path.is_dir():
-        found = [child for child in path.rglob("*") if child.is_file()]
+        found = [child for child in path.rglob("*") if child.is_file() and child.name[:2] != "._"]
         files = sorted(found, key=lambda child: natural_key(str(child)))
     elif path.is_file():
         files = [path]

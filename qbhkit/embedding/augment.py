@@ -1,8 +1,8 @@
 """Rule-based humming distortions, vectorised over a batch of contours.
 
 Every rule takes frames (B, L, 2) (MIDI semitones, voiced) and an explicit random generator, draws
-its own parameters for each of the B contours, and applies itself to a contour with probability
-``Rule.chance``. Time rules live in :func:`warp_positions`: they decide which source frame each of
+its own parameters for each of the B contours; those with a chance apply to that share of the
+contours. Time rules live in :func:`warp_positions`: they decide which source frame each of
 the L output frames reads, so that a contour is read from its song only once.
 """
 
@@ -38,7 +38,7 @@ class Distortions:
     # Pitch.
     key_st: float = 6.0
     range_chance: float = 0.5
-    range_scale: float = 0.15  # 1 +- x around the mean
+    range_scale: float = 0.15  # 1 +- x around the median
     offset_chance: float = 0.3
     offset_st: float = 0.8  # standard deviation of a slice's offset
     drift_chance: float = 0.3

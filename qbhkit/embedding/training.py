@@ -77,6 +77,10 @@ class TrainConfig:
     rules: Distortions = field(default_factory=Distortions)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
+    def __post_init__(self) -> None:
+        if self.kind != "embedding":
+            raise QbhError(f"kind must be 'embedding', not {self.kind!r}.")
+
 
 def train(
     config: TrainConfig,
@@ -173,7 +177,8 @@ def pair_evaluator(
 
     Args:
         config: of the run; its distortions make the hums.
-        contours: held-out songs; with fewer than two there is nothing to evaluate.
+        contours: held-out songs; with fewer than two there is nothing to evaluate. Variants of a
+            tune among them count as wrong answers.
         score: takes (N, D) hums and (N, D) songs, row by row the same tune.
 
     Returns:

@@ -17,6 +17,7 @@ from qbhkit.retrieval.search import SHORTEST_QUERY_S, Anchor
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
 SCALES = np.exp2(np.linspace(-1, 1, 17))
 _FAR = 1e9
+_FARTHEST_ST = 1000.0  # beyond any distance between pitches
 
 
 class FlatSongs(NamedTuple):
@@ -66,8 +67,10 @@ class LinearScaling:
         sung, _ = hum.trimmed()
         at = np.flatnonzero(sung.voiced).astype(np.float32) + np.float32(0.5)
         pitch = sung.pitch_st[sung.voiced]
-        return -_linear_scaling(
-            at, pitch, *self._songs, SCALES, np.float64(len(sung)), anchor == "start"
+        return _scores(
+            _linear_scaling(
+                at, pitch, *self._songs, SCALES, np.float64(len(sung)), anchor == "start"
+            )
         )
 
 
@@ -96,13 +99,20 @@ class SubsequenceDtw:
         pitch = pitch - voiced_median(pitch, pitch > 0)  # as the song's keys, a note's own pitch
         keys = [_keys(song, len(pitch), anchor) for song in self._pitches]
         offset = np.concatenate([[0], np.cumsum([len(key) for key in keys])]).astype(np.int64)
-        return -_subsequence_dtw(
-            pitch.astype(np.float32),
-            *self._songs,
-            np.concatenate(keys).astype(np.float32),
-            offset,
-            anchor == "start",
+        return _scores(
+            _subsequence_dtw(
+                pitch.astype(np.float32),
+                *self._songs,
+                np.concatenate(keys).astype(np.float32),
+                offset,
+                anchor == "start",
+            )
         )
+
+
+def _scores(distance_st: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn distances into scores; no path at all, as for a hum far longer than a song, is -inf."""
+    return np.where(distance_st < _FARTHEST_ST, -distance_st, -np.inf)
 
 
 def _refuse_unvoiced(hum: Contour) -> None:

@@ -1,9 +1,9 @@
 """A catalogue: the contours, windows and vectors of many songs, in checked files.
 
 A catalogue is a folder: ``manifest.json`` names the model, the tracker and the windows that made
-it, and lists shards of up to 256 songs with their checksums. A shard's name is a hash of everything
-it was made from, so an interrupted build goes on where it stopped, and one that changes nothing
-ends at once. The old manifest stays in force until the new one is whole.
+it, and lists shards of up to 256 songs (a recording has its own) with their checksums. A shard's
+name is a hash of everything it was made from, so an interrupted build goes on where it stopped, and
+one that changes nothing ends at once. The old manifest stays in force until the new one is whole.
 """
 
 import hashlib
@@ -241,8 +241,12 @@ def read_sources(corpora: Iterable[Corpus]) -> tuple[list[Song], list[Failure]]:
     """
     songs: dict[str, Song] = {}
     failures = []
+    read: set[Path] = set()
     for corpus in corpora:
         for path in corpus.files:
+            if path.resolve() in read:
+                continue  # named twice, or named beside its folder
+            read.add(path.resolve())
             try:
                 found = list(corpus.read(path))
             except QbhError as error:
@@ -334,8 +338,17 @@ def build_catalogue(
 
 
 def _groups(songs: Sequence[Song]) -> Iterator[Sequence[Song]]:
-    for begin in range(0, len(songs), _SONGS_A_SHARD):
-        yield songs[begin : begin + _SONGS_A_SHARD]
+    """Put up to 256 songs into a shard, and every recording into one of its own.
+
+    A recording takes seconds to listen to: stopping a build, or adding a song before others, must
+    not make it be heard again.
+    """
+    symbolic = [song for song in songs if song.audio is None]
+    for begin in range(0, len(symbolic), _SONGS_A_SHARD):
+        yield symbolic[begin : begin + _SONGS_A_SHARD]
+    for song in songs:
+        if song.audio is not None:
+            yield [song]
 
 
 def _fingerprint(head: dict[str, Any], songs: Sequence[Song]) -> str:
@@ -364,7 +377,9 @@ def _known_shards(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]
                 continue
             for entry in manifest["shards"]:
                 file = path / "shards" / Path(entry["file"]).name
-                if not entry["songs"] or sha256_file(file) == entry["sha256"]:
+                if entry["failures"]:
+                    continue  # what failed may be mended by now
+                if sha256_file(file) == entry["sha256"]:
                     known[entry["key"]] = entry
         except (QbhError, OSError, KeyError, TypeError, AttributeError):
             continue  # a damaged shard or manifest is simply made again

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from qbhkit.errors import QbhError
 
 _BLOCK_ROWS = 16384  # half-precision rows turned to single at a time: 32 MB at 512
+_MOST_QUERIES = 64  # at a time: all their dot products are held at once
 _MOST_SINGLE_BYTES = 1 << 30  # smaller indexes are turned to single once: faster
 
 
@@ -49,6 +50,12 @@ class ExactIndex:
         Returns:
             Similarities and rows (Q, songs).
         """
+        if len(queries) > _MOST_QUERIES:
+            parts = [
+                self.best_windows(queries[begin : begin + _MOST_QUERIES], admitted)
+                for begin in range(0, len(queries), _MOST_QUERIES)
+            ]
+            return BestWindows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         vectors, song = self.vectors, self.song
         if admitted is not None:
             vectors, song = vectors[admitted], song[admitted]

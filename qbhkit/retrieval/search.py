@@ -20,7 +20,8 @@ class QueryWindows:
     """How a hum is cut: parts of it vote, so that one wrong bar does not spoil the whole.
 
     Args:
-        piece_s: longer hums are cut into pieces of this length, seconds.
+        piece_s: longer hums are cut into pieces of this length, seconds; those with less than 1 s
+            of voice are left out, and ``anchor start`` uses the first of them only.
         piece_step_s: from one piece to the next.
         parts: (start, length) of the windows of a piece, as shares of it. Those with start 0 are
             used by ``anchor start``, all by ``anchor anywhere``.
@@ -132,7 +133,7 @@ class Searcher:
                 f"only {sung.voiced_s:.1f} s of the hum is voiced, {SHORTEST_QUERY_S:.0f} s is "
                 "needed: hum louder, longer, or closer to the microphone"
             )
-        starts, length = self._pieces(len(sung), sung.hop_s)
+        starts, length = self._pieces(sung)
         parts = np.array(self.cut.parts)
         if anchor == "start":
             starts, parts = starts[:1], parts[parts[:, 0] == 0]
@@ -145,10 +146,14 @@ class Searcher:
         frames[silent] = frames[whole[silent]]  # a part that is a pause votes as its whole piece
         return frames.astype(np.float32), len(starts)
 
-    def _pieces(self, count: int, hop_s: float) -> tuple[NDArray[np.int64], int]:
-        """Return the first frame of each piece, and their common length in frames."""
-        length = round(self.cut.piece_s / hop_s)
-        if count <= length:
-            return np.zeros(1, np.int64), count
-        step = round(self.cut.piece_step_s / hop_s)
-        return np.append(np.arange(0, count - length, step), count - length), length
+    def _pieces(self, sung: Contour) -> tuple[NDArray[np.int64], int]:
+        """Return the first frame of each piece with 1 s of voice, and their length in frames."""
+        length = round(self.cut.piece_s / sung.hop_s)
+        if len(sung) <= length:
+            return np.zeros(1, np.int64), len(sung)
+        step = round(self.cut.piece_step_s / sung.hop_s)
+        starts = np.append(np.arange(0, len(sung) - length, step), len(sung) - length)
+        voiced = np.concatenate([[0], np.cumsum(sung.voiced)])
+        voiced_s = (voiced[starts + length] - voiced[starts]) * sung.hop_s
+        enough = voiced_s >= min(SHORTEST_QUERY_S - 1e-9, voiced_s.max())
+        return starts[enough], length
