@@ -159,3 +159,10 @@ def test_a_corpus_without_a_split_is_refused(tmp_path, capsys):
     config.write_text("corpora: [mir-qbsh]\n")
     assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
     assert "no split" in capsys.readouterr().err
+
+
+def test_another_kind_of_run_is_refused(tmp_path, capsys):
+    config = tmp_path / "other.yaml"
+    config.write_text("kind: melody\n")
+    assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
+    assert "kind must be 'embedding'" in capsys.readouterr().err
