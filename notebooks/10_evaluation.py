@@ -197,8 +197,7 @@ pd.concat([per_singer.head(5), per_singer.tail(5)])
 # <details><summary>Solutions</summary>
 #
 # 1. Change the `Voice` above and run the notebook again; compare the two tables column by column.
-# 2. `short = [type(hum)(hum.frames[:30]) for hum in hums]`, then rank as above. Three seconds hold five to
-#    eight notes, which many tunes share.
+# 2. `short = [type(hum)(hum.frames[:30]) for hum in hums]`, then rank as above. Compare the two tables.
 # </details>
 
 # %% [markdown]

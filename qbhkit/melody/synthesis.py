@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, sosfilt
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track, hz_to_midi, midi_to_hz
+from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
 
 RATE_HZ = 16000
 _MOST_HARMONICS = 40
@@ -130,9 +130,3 @@ def _harmonics(frequency_hz: NDArray) -> NDArray[np.float64]:
         audible = partial_hz < 0.45 * RATE_HZ
         total += np.where(audible, gain / harmonic * np.sin(harmonic * phase), 0.0)
     return total
-
-
-def median_midi(track: F0Track) -> float:
-    """Return the median of the voiced frames in MIDI semitones, NaN if none is voiced."""
-    voiced = track.frequency_hz[track.voiced]
-    return float(np.median(hz_to_midi(voiced))) if voiced.size else float("nan")
