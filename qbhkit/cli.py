@@ -19,14 +19,13 @@ from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 if TYPE_CHECKING:
     from qbhkit.contour import Contour, F0Track
     from qbhkit.corpora import Song
+    from qbhkit.errors import Failure
     from qbhkit.melody.trackers import Tracker
-    from qbhkit.retrieval.catalogue import Failure
     from qbhkit.retrieval.evaluate import Query, Scorer
 
 METHODS = ("vector", "linear-scaling", "dtw")
 _SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
 _MOST_LISTED = 5
-_TRACKER_NAMES = ("swift-f0", "pyin", "praat")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +61,8 @@ def _say(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from qbhkit.melody.trackers import TRACKERS
+
     parser = argparse.ArgumentParser(
         prog="qbhkit", description="Query by humming: a hum in, ranked songs out."
     )
@@ -85,11 +86,14 @@ def _parser() -> argparse.ArgumentParser:
             help="folder with the corpora, one folder each (default: $QBHKIT_DATA, else the cache)",
         )  # fmt: skip
 
-    def with_tracker(command: Any, what: str) -> None:
+    def with_tracker(command: Any, what: str, usual: str) -> None:
         command.add_argument(
-            "--tracker", choices=_TRACKER_NAMES, default=None,
-            help=f"pitch tracker for {what} (default: swift-f0, or pyin where that is missing)",
+            "--tracker", choices=list(TRACKERS), default=None,
+            help=f"pitch tracker for {what} (default: {usual})",
         )  # fmt: skip
+
+    for_hums = "swift-f0, or pyin where that is missing"
+    for_songs = "crnn-lite, or crnn where its converted weights are in the data folder"
 
     def with_anchor(command: Any) -> None:
         command.add_argument(
@@ -110,7 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="writes STEM.f0.csv"
     )
-    with_tracker(command, "the recordings")
+    with_tracker(command, "the recordings; swift-f0 suits a voice alone", for_songs)
+    command.add_argument(
+        "--workers", type=int, default=None, metavar="N", help="processes (default: one a core)"
+    )
 
     catalogue = add(
         "catalogue", None, "Build a catalogue of songs.",
@@ -126,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         help="corpus name, file or folder (.mid .abc .f0.csv .wav .flac .ogg .mp3 ...)",
     )  # fmt: skip
     command.add_argument("--out", type=Path, required=True, metavar="CAT", help="the catalogue")
-    with_tracker(command, "recordings")
+    with_tracker(command, "recordings of songs", for_songs)
     with_weights(command)
     with_data(command)
 
@@ -139,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-k", type=int, default=10, help="songs in each answer (default: 10)")
     with_anchor(command)
     command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
-    with_tracker(command, "the hums")
+    with_tracker(command, "the hums", for_hums)
     with_weights(command)
 
     command = add(
@@ -155,11 +162,14 @@ def _parser() -> argparse.ArgumentParser:
         "--method", action="append", choices=METHODS, help="may be repeated (default: vector)"
     )
     command.add_argument("--out", type=Path, required=True, metavar="JSON")
-    with_tracker(command, "the hums")
+    with_tracker(command, "the hums", for_hums)
     with_weights(command)
 
     command = add(
-        "train", _train, "Train an embedding.", "qbhkit train first --out runs/first --resume"
+        "train",
+        _train,
+        "Train an embedding or a melody network.",
+        "qbhkit train first --out runs/first --resume",
     )
     command.add_argument("config", metavar="CONFIG", help="YAML file or a shipped name")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -170,6 +180,24 @@ def _parser() -> argparse.ArgumentParser:
         "--log", type=Path, metavar="JSON", help="the curve (default: data/results, else DIR)"
     )
     with_data(command)
+
+    weights = add(
+        "weights", None, "Bring trained weights into the kit.",
+        "qbhkit weights convert ResNet_NS.hdf5 mean.npy std.npy",
+    )  # fmt: skip
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    command = add(
+        "convert", _weights_convert, "Convert the published Keras weights of the melody network.",
+        "qbhkit weights convert ResNet_NS.hdf5 x_data_mean_total_31.npy x_data_std_total_31.npy",
+        actions,
+    )  # fmt: skip
+    command.add_argument("keras", type=Path, metavar="WEIGHTS.hdf5", help="Keras 2 weights")
+    command.add_argument("mean", type=Path, metavar="MEAN.npy", help="(31, 513) dB")
+    command.add_argument("std", type=Path, metavar="STD.npy", help="(31, 513) dB")
+    command.add_argument(
+        "--out", type=Path, default=None, metavar="DIR",
+        help="writes crnn.safetensors (default: where the kit looks for it)",
+    )  # fmt: skip
 
     command = add(
         "bench", _bench, "Run a benchmark of the checkout (tests/benchmarks).",
@@ -199,13 +227,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _melody(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from qbhkit.audio import load, refuse_silence
-    from qbhkit.contour import write_f0_csv
     from qbhkit.corpora import stem_of
-    from qbhkit.melody.trackers import get_tracker
-    from qbhkit.retrieval.catalogue import Failure
+    from qbhkit.melody.batch import extract_all
+    from qbhkit.melody.trackers import default_song_tracker
 
     paths = [path for name in options.inputs for path in _audio_files(Path(name))]
     stems: dict[str, Path] = {}
@@ -216,15 +240,15 @@ def _melody(options: argparse.Namespace) -> int:
                 f"{stems[stem]} and {path} would both be written to {stem}.f0.csv; rename one."
             )
         stems[stem] = path
-    tracker = get_tracker(options.tracker)
-    failures = []
-    for stem, path in tqdm(stems.items(), desc="melody", unit="file", disable=_quiet()):
-        try:
-            audio = load(path, tracker.rate_hz)
-            refuse_silence(audio, path)
-            write_f0_csv(tracker.track(audio), options.out / f"{stem}.f0.csv")
-        except QbhError as error:
-            failures.append(Failure(str(path), str(error)))
+    done = extract_all(
+        {path: options.out / f"{stem}.f0.csv" for stem, path in stems.items()},
+        options.tracker or default_song_tracker(),
+        options.workers,
+        progress=not _quiet(),
+    )
+    if done.reused:
+        _say(f"{done.reused} of {len(paths)} were there already")
+    failures = done.failures
     return _report_failures(failures, len(paths), options.inputs)
 
 
@@ -258,7 +282,7 @@ def _quiet() -> bool:
 def _catalogue_build(options: argparse.Namespace) -> int:
     from qbhkit.corpora import open_source
     from qbhkit.embedding.encoders import ContourEmbedder
-    from qbhkit.melody.trackers import default_tracker, get_tracker
+    from qbhkit.melody.trackers import default_song_tracker, get_tracker, identity_of
     from qbhkit.retrieval.catalogue import build_catalogue, read_sources
     from qbhkit.weights import DEFAULT_EMBEDDING
 
@@ -268,9 +292,14 @@ def _catalogue_build(options: argparse.Namespace) -> int:
     if unreadable and not songs:
         raise QbhError(f"Not one song could be read: {unreadable[0].reason}")
     embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
-    tracker = options.tracker or default_tracker()
+    name = options.tracker or default_song_tracker()
     found = build_catalogue(
-        songs, options.out, embedder, tracker, get_tracker, progress=not _quiet()
+        songs,
+        options.out,
+        embedder,
+        identity_of(name),
+        lambda _: get_tracker(name),
+        progress=not _quiet(),
     )
     print(
         f"{options.out}: {found.songs} songs, {found.windows} windows"
@@ -467,27 +496,70 @@ def _read_queries(path: Path) -> "list[Query]":
 
 
 def _train(options: argparse.Namespace) -> int:
-    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.config import config_path, read_yaml
+
+    path = config_path(options.config)
+    values = read_yaml(path)
+    out = options.out or cache_dir() / "runs" / path.stem
+    results = Path("data/results")
+    log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
+    data = options.data or data_dir()
+    train = _train_melody if values.get("kind") == "melody" else _train_embedding
+    weights = train(values, path, data, out, log, options.resume)
+    print(f"weights: {weights}\ncurve: {log}")
+    return 0
+
+
+def _train_embedding(
+    values: dict[str, Any], path: Path, data: Path, out: Path, log: Path, resume: bool
+) -> Path:
+    from qbhkit.config import build
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.encoders import export_encoder
     from qbhkit.embedding.sampling import ContourBank
     from qbhkit.embedding.training import TrainConfig, pair_evaluator, train
     from qbhkit.retrieval.evaluate import pair_mrr
 
-    path = config_path(options.config)
-    config = build(TrainConfig, read_yaml(path), str(path))
-    out = options.out or cache_dir() / "runs" / path.stem
-    results = Path("data/results")
-    log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
-    songs = training_songs(config.corpora, options.data or data_dir())
+    config = build(TrainConfig, values, str(path))
+    songs = training_songs(config.corpora, data)
     _say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to learn from")
     validate = pair_evaluator(config, songs.held_out, pair_mrr)
     bank = ContourBank(songs.contours, songs.groups)
-    encoder = train(config, bank, out, log, validate, options.resume, progress=not _quiet())
+    encoder = train(config, bank, out, log, validate, resume, progress=not _quiet())
     weights = out / f"{path.stem}.safetensors"
     export_encoder(encoder, weights, config.window.steps, config.normalisation)
-    print(f"weights: {weights}\ncurve: {log}")
-    return 0
+    return weights
+
+
+def _train_melody(
+    values: dict[str, Any], path: Path, data: Path, out: Path, log: Path, resume: bool
+) -> Path:
+    from qbhkit.config import build
+    from qbhkit.melody.lite import export_lite
+    from qbhkit.melody.training import (
+        MelodyTrainConfig,
+        best_threshold,
+        listen,
+        mixture_evaluator,
+        train,
+        watch,
+    )
+    from qbhkit.melody.voices import training_material
+
+    config = build(MelodyTrainConfig, values, str(path))
+    material = training_material(config, data, cache_dir() / "stems", progress=not _quiet())
+    _say(
+        f"{len(material.bank)} excerpts and {len(material.voices)} recordings to learn from, "
+        f"{len(material.watched_voices)} recordings to watch"
+    )
+    watched = watch(config, material.watched_bank, material.watched_voices)
+    evaluate = mixture_evaluator(config, watched)
+    network = train(
+        config, material.bank, material.voices, out, log, evaluate, resume, progress=not _quiet()
+    )
+    weights = out / f"{path.stem}.safetensors"
+    export_lite(network, weights, best_threshold(listen(network, watched, config.blur_st)))
+    return weights
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -502,6 +574,18 @@ def _bench(options: argparse.Namespace) -> int:
     sys.argv = [str(script), *options.rest]
     sys.path.insert(0, str(folder.resolve()))  # benchmarks share a module beside them
     runpy.run_path(str(script), run_name="__main__")
+    return 0
+
+
+def _weights_convert(options: argparse.Namespace) -> int:
+    from qbhkit.melody.keras_weights import convert_crnn
+    from qbhkit.weights import crnn_path
+
+    found = crnn_path()
+    written = convert_crnn(options.keras, options.mean, options.std, options.out or found.parent)
+    print(f"weights: {written}")
+    if written.resolve() != found.resolve():
+        _say(f"qbhkit looks for it at {found}: copy it there.")
     return 0
 
 

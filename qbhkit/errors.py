@@ -1,5 +1,7 @@
 """The errors of the kit: bad input and missing packages, each said in one sentence."""
 
+from typing import NamedTuple
+
 
 class QbhError(ValueError):
     """Raise for input a user can mend: one sentence naming the file and the cure.
@@ -10,3 +12,10 @@ class QbhError(ValueError):
 
 class MissingPackageError(QbhError, ImportError):
     """Raise when an optional package is not installed: says what to install."""
+
+
+class Failure(NamedTuple):
+    """A file or song that could not be used while the others could, and why."""
+
+    name: str
+    reason: str

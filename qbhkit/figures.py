@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qbhkit.contour import Contour
+from qbhkit.audio import Audio
+from qbhkit.contour import Contour, F0Track, Floats
 from qbhkit.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -117,6 +118,64 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
         draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
         axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+def melody_figure(
+    audio: Audio,
+    track: F0Track,
+    posteriors: Floats,
+    title: str,
+    truth: F0Track | None = None,
+    span_s: tuple[float, float] = (0.0, 10.0),
+) -> "Figure":
+    """Show a recording as a melody network hears it: spectrogram, posteriors, decision.
+
+    Args:
+        audio: mono.
+        track: what was found, N frames of 10 ms.
+        posteriors: (N, 442) probabilities: no voice, then MIDI 40 to 95 by 1/8 semitone.
+        title: of the figure.
+        truth: what was sung, where that is known.
+        span_s: the seconds to show.
+    """
+    import librosa
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import PowerNorm
+
+    first, end = (round(second / track.hop_s) for second in span_s)
+    extent_s = (span_s[0], min(span_s[1], track.duration_s))
+    samples = audio.samples[round(extent_s[0] * audio.rate_hz) : round(extent_s[1] * audio.rate_hz)]
+    hop = round(track.hop_s * audio.rate_hz)
+    window = round(0.064 * audio.rate_hz)
+    spectrum = np.abs(librosa.stft(samples, n_fft=window, hop_length=hop))
+    level_db = librosa.amplitude_to_db(spectrum, ref=np.max)
+    with _style():
+        figure, (above, middle, below) = plt.subplots(
+            3, 1, figsize=(10, 7), sharex=True, height_ratios=(3, 3, 1)
+        )
+        above.imshow(
+            level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-70,
+            extent=(*extent_s, 0, audio.rate_hz / 2),
+        )  # fmt: skip
+        above.set(title=title, ylabel="frequency (Hz)", ylim=(0, 2000))
+        middle.imshow(
+            posteriors[first:end, 1:].T, origin="lower", aspect="auto", cmap="gray_r",
+            norm=PowerNorm(0.4, 0, 1), extent=(*extent_s, 40, 95),
+        )  # fmt: skip
+        middle.set(ylabel="P(pitch)\nMIDI semitones", ylim=(40, 84))
+        for found, colour, label in ((truth, SONG, "sung"), (track, HUM, "found")):
+            if found is not None:
+                hz = np.where(found.voiced, found.frequency_hz, np.nan)[first:end]
+                time_s = extent_s[0] + (np.arange(len(hz)) + 0.5) * found.hop_s
+                above.plot(time_s, hz, color=colour, lw=3 if found is truth else 1.5, label=label)
+        above.legend(loc="upper right", frameon=True)
+        time_s = extent_s[0] + (np.arange(len(posteriors[first:end])) + 0.5) * track.hop_s
+        below.plot(time_s, 1 - posteriors[first:end, 0], color=HUM)
+        below.set(xlabel="time (s)", ylabel="P(voice)", ylim=(-0.05, 1.05), xlim=extent_s)
+        for axes in (above, middle):
+            axes.grid(False)
     plt.close(figure)
     return figure
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import asset, atomic_path, sha256_file
+from qbhkit.storage import asset, atomic_path, data_dir, sha256_file
 
 DEFAULT_EMBEDDING = "first"
 
@@ -47,6 +47,11 @@ def weights_path(name: str) -> Path:
             return path
     shipped = ", ".join(sorted(path.stem for path in asset("weights").glob("*.safetensors")))
     raise QbhError(f"There are no weights {name!r}: give a .safetensors file or one of {shipped}.")
+
+
+def crnn_path() -> Path:
+    """Return where the kit looks for the published melody network, once it is converted."""
+    return data_dir() / "weights" / "crnn.safetensors"
 
 
 def load_weights(name: str) -> Weights:

@@ -3,8 +3,9 @@ import pytest
 
 from qbhkit.contour import Contour, from_pitch
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.sampling import ContourBank, WindowRange, batch_generator, sample_pairs
+from qbhkit.embedding.sampling import ContourBank, WindowRange, sample_pairs
 from qbhkit.errors import QbhError
+from qbhkit.runs import generator
 
 
 def bank(songs=20, seed=0, groups=None):
@@ -14,7 +15,7 @@ def bank(songs=20, seed=0, groups=None):
 
 
 def pairs(songs, batch=16, seed=0, rules=None, window=None):
-    rng = batch_generator(0, 0, 0, seed)
+    rng = generator(0, 0, 0, seed)
     return sample_pairs(songs, batch, window or WindowRange(), rules or Distortions(), "key", rng)
 
 
@@ -26,14 +27,12 @@ def test_shapes_and_one_song_a_row():
 
 def test_every_epoch_worker_and_item_has_its_own_stream():
     draws = {
-        tuple(batch_generator(0, epoch, worker, item).random(2))
+        tuple(generator(0, epoch, worker, item).random(2))
         for epoch in range(4) for worker in range(4) for item in range(4)
     }  # fmt: skip
     assert len(draws) == 64
-    np.testing.assert_array_equal(
-        batch_generator(1, 2, 3, 4).random(5), batch_generator(1, 2, 3, 4).random(5)
-    )
-    assert batch_generator(1, 0, 0, 0).random() != batch_generator(2, 0, 0, 0).random()
+    np.testing.assert_array_equal(generator(1, 2, 3, 4).random(5), generator(1, 2, 3, 4).random(5))
+    assert generator(1, 0, 0, 0).random() != generator(2, 0, 0, 0).random()
 
 
 def test_the_same_item_gives_the_same_pairs():
@@ -61,7 +60,7 @@ def test_positives_are_nearer_to_their_anchor_than_to_others():
 def test_windows_have_the_lengths_asked_for():
     song = ContourBank([from_pitch(np.arange(400) / 10 + 40)])  # pitch tells the frame
     window = WindowRange(shortest_s=5, longest_s=20, at_start=0.0)
-    found = [sample_pairs(song, 1, window, Distortions(), "published", batch_generator(0, 0, 0, k))
+    found = [sample_pairs(song, 1, window, Distortions(), "published", generator(0, 0, 0, k))
              for k in range(60)]  # fmt: skip
     spans = [np.ptp(f.anchors[0, :, 0]) * 5.5201786930065415 * 10 * 80 / 79 for f in found]
     assert 48 < min(spans) < 90

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.random import Generator, Philox
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, normalise
@@ -72,11 +72,6 @@ class WindowRange:
     longest_s: float = 16.0
     steps: int = 80
     at_start: float = 0.25
-
-
-def batch_generator(seed: int, epoch: int, worker: int, item: int) -> Generator:
-    """Return the generator of one batch: no two (epoch, worker, item) ever share a stream."""
-    return Generator(Philox(np.random.SeedSequence([seed, epoch, worker, item])))
 
 
 def sample_pairs(

@@ -1,12 +1,10 @@
 """The training loop: mixed pairs in, a checkpoint and a curve out, resumable at every epoch."""
 
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +20,11 @@ from qbhkit.embedding.sampling import (
     ContourBank,
     PairBatch,
     WindowRange,
-    batch_generator,
     sample_pairs,
 )
 from qbhkit.errors import QbhError
-from qbhkit.storage import atomic_path, write_json
+from qbhkit.runs import Curve, generator, load_checkpoint, report, save_checkpoint
+from qbhkit.storage import write_json
 
 Evaluator = Callable[[nn.Module], dict[str, float]]
 
@@ -120,10 +118,10 @@ def train(
     optimiser = torch.optim.AdamW(
         encoder.parameters(), lr=config.rate, weight_decay=config.weight_decay
     )
-    curve: list[dict[str, float]] = []
+    curve: Curve = []
     checkpoint = folder / "checkpoint.pt"
     if resume:
-        curve = _load(checkpoint, config, encoder, optimiser)
+        curve = load_checkpoint(checkpoint, asdict(config), encoder, optimiser)
     bar = tqdm(
         total=config.epochs * config.steps,
         initial=len(curve) * config.steps,
@@ -138,7 +136,7 @@ def train(
         losses, spreads = [], []
         negatives = None if epoch < config.warm_epochs else config.negatives
         for step in range(config.steps):
-            rng = batch_generator(config.seed, epoch, 0, step)
+            rng = generator(config.seed, epoch, 0, step)
             pairs = sample_pairs(
                 bank, config.batch, config.window, config.rules, config.normalisation, rng
             )
@@ -161,8 +159,8 @@ def train(
             line |= evaluate(encoder)
         curve.append(line)
         bar.set_postfix({key: f"{value:.4g}" for key, value in line.items() if key != "epoch"})
-        _save(checkpoint, config, encoder, optimiser, curve)
-        write_json(log, _report(config, curve))
+        save_checkpoint(checkpoint, asdict(config), encoder, optimiser, curve)
+        write_json(log, report(asdict(config), curve))
     bar.close()
     encoder.eval()
     return encoder
@@ -192,7 +190,7 @@ def pair_evaluator(
         config.window,
         config.rules,
         config.normalisation,
-        batch_generator(config.seed, 0, 1, 0),  # worker 1: training is worker 0
+        generator(config.seed, 0, 1, 0),  # worker 1: training is worker 0
     )
 
     def evaluate(encoder: nn.Module) -> dict[str, float]:
@@ -236,52 +234,3 @@ def _step(
     nn.utils.clip_grad_norm_(encoder.parameters(), config.clip)
     optimiser.step()
     return loss.item(), spread_of(embeddings)
-
-
-def _save(
-    path: Path,
-    config: TrainConfig,
-    encoder: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    curve: list[dict[str, float]],
-) -> None:
-    with atomic_path(path) as part:
-        torch.save(
-            {
-                "config": asdict(config),
-                "encoder": encoder.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "curve": curve,
-            },
-            part,
-        )
-
-
-def _load(
-    path: Path, config: TrainConfig, encoder: nn.Module, optimiser: torch.optim.Optimizer
-) -> list[dict[str, float]]:
-    if not path.is_file():
-        raise QbhError(f"{path} does not exist: start without --resume.")
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise QbhError(
-            f"{path} is damaged ({type(error).__name__}): start without --resume."
-        ) from None
-    if state["config"] != asdict(config):
-        raise QbhError(f"{path} belongs to another configuration: start without --resume.")
-    encoder.load_state_dict(state["encoder"])
-    optimiser.load_state_dict(state["optimiser"])
-    return list(state["curve"])
-
-
-def _report(config: TrainConfig, curve: list[dict[str, float]]) -> dict[str, Any]:
-    return {
-        "config": asdict(config),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "curve": curve,
-    }

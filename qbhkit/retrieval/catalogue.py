@@ -23,7 +23,7 @@ from qbhkit.audio import load, refuse_silence
 from qbhkit.config import build as build_config
 from qbhkit.contour import Contour, from_f0, from_pitch, stretch, windows
 from qbhkit.corpora import Corpus, Song
-from qbhkit.errors import QbhError
+from qbhkit.errors import Failure, QbhError
 from qbhkit.melody.trackers import Tracker
 from qbhkit.storage import atomic_path, read_json, sha256_file, write_json
 
@@ -60,13 +60,6 @@ class Embedder(Protocol):
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
         """Embed (B, steps, 2) MIDI frames as (B, size) vectors of length 1."""
         ...
-
-
-class Failure(NamedTuple):
-    """A source or song that could not be indexed, and why."""
-
-    name: str
-    reason: str
 
 
 class SongWindows(NamedTuple):

@@ -18,7 +18,8 @@ from qbhkit.contour import Contour, normalise
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.sampling import ContourBank, WindowRange, batch_generator, sample_pairs
+from qbhkit.embedding.sampling import ContourBank, WindowRange, sample_pairs
+from qbhkit.runs import generator
 
 BATCH = 512
 RULES, WINDOW = Distortions(), WindowRange()
@@ -144,7 +145,7 @@ def main() -> None:
     bank = ContourBank(songs)
 
     def batch() -> tuple[NDArray, NDArray]:
-        rng = batch_generator(0, 0, 0, 0)
+        rng = generator(0, 0, 0, 0)
         pairs = sample_pairs(bank, BATCH, WINDOW, RULES, "key", rng)
         return pairs.anchors, pairs.positives
 

@@ -1,0 +1,114 @@
+"""The melodies of many recordings: all cores busy, each result whole, a stopped run goes on."""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm.auto import tqdm
+
+from qbhkit.audio import load, refuse_silence
+from qbhkit.contour import write_f0_csv
+from qbhkit.errors import Failure, QbhError
+from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
+from qbhkit.storage import read_json, write_json
+
+_NOTE = "melody.json"  # beside the results: which tracker made them
+
+
+class Extraction(NamedTuple):
+    """What became of the recordings."""
+
+    written: int
+    reused: int  # were there already, from the same tracker and not older than the recording
+    failures: list[Failure]
+
+
+def extract_all(
+    outputs: Mapping[Path, Path], tracker: str, workers: int | None = None, progress: bool = True
+) -> Extraction:
+    """Write the f0 track of every recording as a CSV file.
+
+    A result that is there already is kept if the same tracker (with the same weights) made it after
+    the recording was last changed.
+
+    Args:
+        outputs: recording to the CSV file of its melody; all files in one folder.
+        tracker: name of the tracker.
+        workers: processes; by default one for each core, and never more than recordings.
+        progress: show a bar on standard error.
+
+    Raises:
+        QbhError: if there is no such tracker.
+        MissingPackageError: if its package is not installed.
+    """
+    note = next(iter(outputs.values())).parent / _NOTE
+    identity = {"tracker": identity_of(tracker)}
+    same = note.is_file() and read_json(note, f"delete {note}") == identity
+    due = {
+        source: target
+        for source, target in outputs.items()
+        if not (same and _fresh(source, target))
+    }
+    failures: list[Failure] = []
+    workers = min(workers or os.cpu_count() or 1, len(due))
+    results = _together(due, tracker, workers) if workers > 1 else _in_turn(due, tracker)
+    if due:
+        if not same:  # results of another tracker must not pass for this one's
+            for target in outputs.values():
+                target.unlink(missing_ok=True)
+        write_json(note, identity)
+    for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
+        failures += [failure] if failure else []
+    return Extraction(len(due) - len(failures), len(outputs) - len(due), failures)
+
+
+def _fresh(source: Path, target: Path) -> bool:
+    try:
+        return target.stat().st_mtime >= source.stat().st_mtime
+    except OSError:
+        return False
+
+
+def _in_turn(due: Mapping[Path, Path], tracker: str) -> Iterator[Failure | None]:
+    if due:
+        listener = get_tracker(tracker)
+        yield from (_extract(*pair, listener) for pair in due.items())
+
+
+def _together(due: Mapping[Path, Path], tracker: str, workers: int) -> Iterator[Failure | None]:
+    # fork would copy torch's threads in a state in which they can hang
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (tracker,)) as pool:
+        tasks = [pool.submit(_extract_here, *pair) for pair in due.items()]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        finally:  # a stop must not wait for the rest of the list
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_listener: Tracker  # of a worker process
+
+
+def _prepare(tracker: str) -> None:
+    global _listener
+    import torch
+
+    torch.set_num_threads(1)  # the other cores have workers of their own
+    _listener = get_tracker(tracker)
+
+
+def _extract_here(source: Path, target: Path) -> Failure | None:
+    return _extract(source, target, _listener)
+
+
+def _extract(source: Path, target: Path, listener: Tracker) -> Failure | None:
+    try:
+        audio = load(source, listener.rate_hz)
+        refuse_silence(audio, source)
+        write_f0_csv(listener.track(audio), target)
+    except QbhError as error:
+        return Failure(str(source), str(error))
+    return None

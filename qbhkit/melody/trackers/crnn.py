@@ -1,0 +1,33 @@
+"""The published melody network, with its authors' weights once they are converted."""
+
+from qbhkit.audio import Audio
+from qbhkit.contour import F0Track
+from qbhkit.errors import QbhError
+from qbhkit.melody.crnn import RATE_HZ, crnn_path, find_crnn_weights, load_crnn
+
+
+class CrnnTracker:
+    """Track with the network of Kum et al. 2020; its weights are not part of the kit.
+
+    Range: MIDI 45 to 95 (110 to 1976 Hz). A frame is voiced where a pitch is the most likely class.
+
+    Raises:
+        QbhError: if the converted weights are not in the data folder; says how to make them.
+    """
+
+    name = "crnn"
+    rate_hz = RATE_HZ
+
+    def __init__(self) -> None:
+        path = find_crnn_weights()
+        if path is None:
+            raise QbhError(
+                f"{crnn_path()} does not exist: convert the published weights with 'qbhkit weights "
+                f"convert ResNet_NS.hdf5 MEAN.npy STD.npy --out {crnn_path().parent}', or use "
+                "crnn-lite."
+            )
+        self._extractor = load_crnn(path)
+
+    def track(self, audio: Audio) -> F0Track:
+        """Return f0 of mono audio at 8 kHz."""
+        return self._extractor.track(audio)

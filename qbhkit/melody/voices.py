@@ -1,0 +1,171 @@
+"""Voices to train on: recorded hums with labelled pitch, and a speech synthesiser's consonants."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.audio import Audio, load
+from qbhkit.contour import F0_HOP_S, midi_to_hz
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, Hum, MirQbsh, pop909
+from qbhkit.corpora.songs import songs_of
+from qbhkit.corpora.training_songs import forbidden_ids, read_split
+from qbhkit.errors import QbhError
+from qbhkit.melody.mixing import RATE_HZ, Recorded, StemBank, build_bank
+from qbhkit.melody.timbre import RATE_HZ as TIMBRE_RATE_HZ
+from qbhkit.melody.timbre import Timbre, analyse
+from qbhkit.melody.trackers import Tracker, get_tracker
+from qbhkit.melody.training import MelodyTrainConfig
+from qbhkit.runs import generator
+
+_HELD_BACK = 10  # every tenth song is watched, not trained on
+_FEWEST_SYLLABLES = 3
+_WORDS = 7  # an utterance
+
+
+class Material(NamedTuple):
+    """What ``crnn-lite`` learns from, and what it is watched on: other songs, other singers."""
+
+    bank: StemBank
+    voices: list[Recorded]
+    watched_bank: StemBank
+    watched_voices: list[Recorded]
+
+
+def training_material(
+    config: MelodyTrainConfig, data: Path, folder: Path, progress: bool = True
+) -> Material:
+    """Gather voices and render excerpts, or open those that were rendered before.
+
+    Args:
+        config: of the run.
+        data: the folder with ``mir-qbsh`` and ``pop909``.
+        folder: where stems are kept.
+        progress: show bars.
+
+    Raises:
+        QbhError: if a corpus is not there.
+    """
+    tracker = get_tracker()
+    singers = read_split("mir_qbsh")["training_singers"]
+    watched = set(singers[-config.watched_singers :])
+    hums = [hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.singer in singers]
+    voices = recorded_voices((hum for hum in hums if hum.singer not in watched), tracker)
+    watched_voices = recorded_voices((hum for hum in hums if hum.singer in watched), tracker)
+    timbres = [voice.timbre for voice in voices if voice.timbre is not None]
+    if config.speech:
+        titles = [song.title for song in songs_of(music21_collection("oneills1850"))]
+        timbres += spoken_timbres(config.speech, titles, config.utterances, tracker, config.seed)
+    forbidden = forbidden_ids(read_split("pop909"))
+    songs = [path for path in pop909(data / "pop909").files if path.stem not in forbidden]
+    heard = [path for number, path in enumerate(songs) if number % _HELD_BACK]
+    few = replace(config.mix, excerpts=config.watched)
+    return Material(
+        build_bank(folder / "training", heard, timbres, config.mix, config.seed, progress=progress),
+        voices,
+        build_bank(
+            folder / "watched",
+            songs[::_HELD_BACK],
+            [voice.timbre for voice in watched_voices if voice.timbre is not None],
+            few,
+            config.seed,
+            progress=progress,
+        ),
+        watched_voices,
+    )
+
+
+def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
+    """Put a MIR-QBSH label on the 10 ms grid: the nearest label's voicing, pitch drawn in lines.
+
+    Args:
+        labelled_st: (N,) MIDI semitones every 32 ms, 0 = unvoiced.
+        frames: length of the result.
+
+    Returns:
+        (frames,) Hz, 0 = unvoiced.
+    """
+    at_s = (np.arange(frames) + 0.5) * F0_HOP_S
+    nearest = np.minimum((at_s / MIR_QBSH_LABEL_HOP_S).astype(int), len(labelled_st) - 1)
+    voiced = labelled_st > 0
+    if not voiced.any():
+        return np.zeros(frames, np.float32)
+    label_s = (np.arange(len(labelled_st)) + 0.5) * MIR_QBSH_LABEL_HOP_S
+    drawn = np.interp(at_s, label_s[voiced], labelled_st[voiced])
+    steady = np.abs(drawn - labelled_st[nearest]) < 1  # no line across a rest or a leap
+    pitch = np.where(steady, drawn, labelled_st[nearest])
+    return np.where(voiced[nearest], midi_to_hz(pitch), 0.0).astype(np.float32)
+
+
+def recorded_voices(hums: Iterable[Hum], tracker: Tracker) -> list[Recorded]:
+    """Load labelled hums, and measure the timbre of those that hold enough syllables.
+
+    Args:
+        hums: recordings; those without a label are passed over.
+        tracker: gives WORLD the finer pitch that it needs, at its own 16 kHz.
+    """
+    voices = []
+    for hum in hums:
+        if hum.labelled_st is None:
+            continue
+        samples = load(hum.path, RATE_HZ).samples
+        f0 = labelled_f0(hum.labelled_st, round(len(samples) / RATE_HZ / F0_HOP_S))
+        timbre = _timbre(load(hum.path, TIMBRE_RATE_HZ), tracker)
+        voices.append(Recorded(samples, f0, timbre))
+    return voices
+
+
+def spoken_timbres(
+    speakers: Sequence[str], titles: Sequence[str], utterances: int, tracker: Tracker, seed: int
+) -> list[Timbre]:
+    """Let flite speak words of song titles, and measure the timbre of its voices.
+
+    Args:
+        speakers: flite's voices, for example ``slt``.
+        titles: where the words come from.
+        utterances: how many each speaks.
+        tracker: gives the pitch of the speech.
+        seed: chooses the words.
+
+    Raises:
+        QbhError: if flite is not installed, or has no such voice.
+
+    Source: Black and Lenzo, "Flite: a small fast run-time synthesis engine", 2001.
+    """
+    words = sorted({word.lower() for title in titles for word in title.split() if word.isalpha()})
+    timbres = []
+    for number, speaker in enumerate(speakers):
+        for item in range(utterances):
+            rng = generator(seed, 3, number, item)
+            timbre = _timbre(_speak(speaker, " ".join(rng.choice(words, _WORDS))), tracker)
+            if timbre is not None:
+                timbres.append(timbre)
+    return timbres
+
+
+def _timbre(audio: Audio, tracker: Tracker) -> Timbre | None:
+    timbre = analyse(audio, tracker.track(audio))
+    return timbre if len(timbre.syllables) >= _FEWEST_SYLLABLES else None
+
+
+def _speak(speaker: str, text: str) -> Audio:
+    program = shutil.which("flite")
+    if program is None:
+        raise QbhError(
+            "The speech synthesiser flite is not installed: apt-get install flite, or write "
+            "'speech: []' in the configuration."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        command = [program, "-voice", speaker, "-t", text, "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not path.is_file():
+            raise QbhError(f"flite cannot speak with the voice {speaker}: {done.stderr.strip()}.")
+        return load(path, TIMBRE_RATE_HZ)
