@@ -1,7 +1,8 @@
 """Render the demo hums that ship in the package: ``python data/make_demo_hums.py``.
 
-Each is hummed by the kit's own source-filter voice from a public-domain tune that no embedding was
-trained on, in another key, at another speed, with a singer's errors; two begin inside the tune.
+Each is hummed (the second: sung on vowels) by the kit's own source-filter voice from a public-domain
+tune that no embedding was trained on, in another key, at another speed, with a singer's errors; two
+begin inside the tune.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,16 @@ DEMOS = [
         "oneills1850-0201-0300-262",
         8.0,
         12.0,
-        Voice(key_st=-5.0, tempo=1.2, note_error_st=0.35, vibrato_st=0.4, breath=0.05),
+        Voice(
+            style="vowels",
+            key_st=-5.0,
+            tempo=1.2,
+            note_error_st=0.35,
+            scoop_st=0.5,
+            vibrato_st=0.4,
+            breath=0.05,
+            consonants=0.3,
+        ),
     ),
     Demo(
         "ryansMammoth",

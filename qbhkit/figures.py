@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qbhkit.audio import Audio
-from qbhkit.contour import Contour, F0Track, Floats
+from qbhkit.contour import Contour, F0Track, Floats, hz_to_midi
 from qbhkit.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "qbhkit",  # so that a rebuilt figure is the same file
 }
+
+
+# Where a label may stand beside its point, in typographic points, the best first.
+_PLACES = tuple(
+    (side * (6 + abs(rise) / 4), rise)
+    for rise in (0, 12, -12, 24, -24, 36, -36, 48, -48)
+    for side in (1, -1)
+)
 
 
 @contextmanager
@@ -198,3 +206,86 @@ def topk_figure(ranks: Mapping[str, list[int | None]], title: str, most: int = 3
         axes.legend(loc="lower right")
     plt.close(figure)
     return figure
+
+
+def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figure":
+    """Lay the pitch that trackers found over the pitch that was sung; pauses stay open.
+
+    Args:
+        true: what was sung.
+        found: what trackers heard, at most three of them, by name.
+        title: of the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 2.8))
+        colours = ("0.75", HUM, SONG, THIRD)
+        widths = (6, 2, 1.5, 1)  # so that what lies below still shows
+        rows = {"sung": true, **found}
+        for (label, track), colour, width in zip(rows.items(), colours, widths, strict=False):
+            hz = np.where(track.voiced, track.frequency_hz, np.nan)
+            time_s = (np.arange(len(hz)) + 0.5) * track.hop_s
+            axes.plot(time_s, hz_to_midi(hz), color=colour, label=label, lw=width)
+        axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
+    """Show accuracy under a band as loud as the voice against speed, a point for each tracker.
+
+    Args:
+        results: data/results/melody_bench.json. A tracker that heard fewer clips is an open point;
+            bars are 95% intervals.
+
+    Notebook: notebooks/02_trackers.py
+    """
+    import matplotlib.pyplot as plt
+
+    blocks = results["trackers"]
+    scores = {name: block["sets"]["songs 0 dB"] for name, block in blocks.items()}
+    most = max(score["clips"] for score in scores.values())
+    points: dict[str, tuple[float, float]] = {}
+    with _style():
+        figure, axes = plt.subplots(figsize=(7.2, 4.4))
+        for name, score in scores.items():
+            low, high = score["overall_accuracy_interval"]
+            colour = SONG if name.startswith("crnn") else HUM
+            x, y = blocks[name]["real_time_factor"], score["overall_accuracy"]
+            axes.plot([x, x], [low, high], color=colour, alpha=0.35, lw=2)
+            face = colour if score["clips"] == most else "white"
+            axes.plot(x, y, "o", color=colour, markerfacecolor=face)
+            points[name] = (x, y)
+        axes.set(
+            xscale="log", ylim=(0, 1), title="A sung melody under a band of the same level",
+            xlabel="seconds of work for a second of sound, two cores",
+            ylabel="overall accuracy",
+        )  # fmt: skip
+        axes.margins(x=0.18)
+        _label_points(figure, axes, points)
+    plt.close(figure)
+    return figure
+
+
+def _label_points(
+    figure: "Figure", axes: "Axes", points: Mapping[str, tuple[float, float]]
+) -> None:
+    """Write each point's name beside it, where it covers no line and no other name."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # nothing moves from here on
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    taken = [line.get_window_extent(renderer) for line in axes.get_lines()]
+    for name, point in points.items():
+        text = axes.annotate(
+            name, point, (0, 0), textcoords="offset points", va="center", fontsize=9
+        )
+        for dx, dy in _PLACES:
+            text.set_position((dx, dy))
+            text.set_horizontalalignment("left" if dx > 0 else "right")
+            box = text.get_window_extent(renderer)
+            inside = axes.bbox.x0 < box.x0 and box.x1 < figure.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)

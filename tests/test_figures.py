@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 
-from qbhkit.contour import from_pitch
+from qbhkit.contour import F0Track, from_pitch
 from qbhkit.figures import (
     contour_figure,
+    f0_figure,
     match_figure,
     normalised_figure,
     save_figure,
     topk_figure,
+    tracker_accuracy,
 )
 
 SONG = from_pitch(np.repeat([60, 64, 67, 0, 72, 71], 10))
@@ -49,3 +51,47 @@ def test_a_saved_figure_is_the_same_file_every_time(tmp_path):
         save_figure(topk_figure({"vector": [1, 2, 3], "dtw": [2, 9, 1]}, "t"), tmp_path, name)
     for suffix in (".svg", ".png"):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+
+
+def test_found_pitch_is_laid_over_what_was_sung_with_open_pauses():
+    sung = F0Track(np.repeat([440.0, 0, 880], 10), np.repeat([1.0, 0, 1], 10))
+    heard = F0Track(np.full(30, 440.0), np.repeat([1.0, 1, 0.2], 10))
+    below, above = lines(f0_figure(sung, {"a tracker": heard}, "title"))
+    np.testing.assert_allclose(below.get_ydata()[[0, 29]], [69, 81])
+    assert np.isnan(below.get_ydata()[10:20]).all()
+    assert np.isnan(above.get_ydata()[20:]).all()
+
+
+def bench_result(places):
+    """What the figure reads of melody_bench.json, for (real-time factor, accuracy) pairs."""
+    blocks = {}
+    for name, (factor, accuracy) in places.items():
+        score = {"overall_accuracy": accuracy, "clips": 41 if name != "few" else 14}
+        score["overall_accuracy_interval"] = [accuracy - 0.03, accuracy + 0.03]
+        blocks[name] = {"real_time_factor": factor, "sets": {"songs 0 dB": score}}
+    return {"trackers": blocks}
+
+
+def test_trackers_are_points_and_their_names_lie_apart():
+    crowd = {f"tracker-{number}": (0.02 + 0.002 * number, 0.5) for number in range(7)}
+    places = crowd | {"crnn-lite": (0.03, 0.8), "few": (3.0, 0.5)}
+    figure = tracker_accuracy(bench_result(places))
+    axes = figure.axes[0]
+    points = [line for line in lines(figure) if line.get_marker() == "o"]
+    assert [tuple(point.get_xydata()[0]) for point in points] == list(places.values())
+    assert [point.get_markerfacecolor() for point in points].count("white") == 1
+    assert axes.get_xscale() == "log"
+    names = [text for text in axes.texts if text.get_text() in places]
+    boxes = [text.get_window_extent() for text in names]
+    assert len(boxes) == len(places)
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number])
+        assert box.x0 > axes.bbox.x0
+        assert box.x1 < figure.bbox.x1
+
+
+def test_the_tracker_figure_is_the_same_file_every_time(tmp_path):
+    for name in ("one", "two"):
+        figure = tracker_accuracy(bench_result({"a": (0.01, 0.5), "b": (0.011, 0.52)}))
+        save_figure(figure, tmp_path, name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()

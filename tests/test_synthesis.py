@@ -1,9 +1,19 @@
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+from scipy.ndimage import gaussian_filter1d
 
 from qbhkit.contour import hz_to_midi
-from qbhkit.melody.synthesis import RATE_HZ, Voice, render_hum
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.errors import QbhError
+from qbhkit.melody.metrics import melody_score
+from qbhkit.melody.synthesis import LEAD_IN_S, RATE_HZ, Voice, render_hum, sung_line
 from qbhkit.melody.trackers import get_tracker
+from qbhkit.storage import asset
 
 # onset s, duration s, MIDI pitch
 NOTES = np.array([[0.0, 0.5, 60], [0.5, 0.5, 64], [1.0, 1.0, 67], [2.0, 0.5, 62], [2.5, 1.0, 59]])
@@ -111,3 +121,110 @@ def test_a_rest_between_notes_is_silent():
     assert not sung.f0.voiced[75:165].any()
     pause = sung.audio.samples[16000 * 8 // 10 : 16000 * 16 // 10]
     assert np.abs(pause).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "voice",
+    [
+        Voice("mm"),
+        Voice("vowels"),
+        Voice("vowels", consonants=1.0, breath=0.1, scoop_st=1.0),
+        Voice("mm", key_st=-14, tract=1.15),
+        Voice("vowels", key_st=9, tract=0.8),
+    ],
+    ids=["mm", "vowels", "consonants", "bass", "child"],
+)
+def test_every_style_is_heard_at_its_true_pitch(voice):
+    sung = hum(voice, 2)
+    heard = get_tracker("swift-f0").track(sung.audio)
+    truth = np.where(sung.f0.voiced, sung.f0.frequency_hz, 0.0)
+    score = melody_score(truth, heard.frequency_hz, heard.voicing)
+    assert score.raw_pitch_accuracy >= 0.9
+    assert score.voicing_recall >= 0.9
+
+
+def test_a_whistle_lies_two_octaves_up():
+    plain, whistled = hum(EXACT), hum(replace(EXACT, style="whistle"))
+    np.testing.assert_array_equal(plain.f0.voiced, whistled.f0.voiced)
+    at = plain.f0.voiced
+    steps = hz_to_midi(whistled.f0.frequency_hz[at]) - hz_to_midi(plain.f0.frequency_hz[at])
+    np.testing.assert_allclose(steps, 24, atol=1e-3)
+    heard = get_tracker("whistle").track(whistled.audio)
+    truth = np.where(at, whistled.f0.frequency_hz, 0.0)
+    assert melody_score(truth, heard.frequency_hz, heard.voicing).raw_pitch_accuracy >= 0.9
+
+
+def high_level(samples, begin_s, end_s):
+    """RMS of what changes from sample to sample: of high frequencies."""
+    part = np.diff(samples[round(begin_s * RATE_HZ) : round(end_s * RATE_HZ)])
+    return float(np.sqrt(np.mean(part**2)))
+
+
+def test_consonants_are_heard_before_notes_and_never_voiced():
+    voice = replace(EXACT, style="vowels", gap=0.3)
+    plain, spoken = hum(voice), hum(replace(voice, consonants=1.0))
+    np.testing.assert_array_equal(plain.f0.frequency_hz, spoken.f0.frequency_hz)
+    for onset_s in LEAD_IN_S + NOTES[:, 0]:
+        span = (onset_s - 0.05, onset_s - 0.03)
+        assert not spoken.f0.voiced[round(span[0] / 0.01) : round(span[1] / 0.01)].any()
+        assert high_level(spoken.audio.samples, *span) > 10 * high_level(plain.audio.samples, *span)
+
+
+def envelope_on_log_axis(audio, bins):
+    """Level (dB) of the smoothed spectrum from 150 to 3500 Hz, on a logarithmic axis."""
+    power = np.abs(np.fft.rfft(audio.samples)) ** 2
+    hz = np.fft.rfftfreq(len(audio.samples), 1 / RATE_HZ)
+    level = 10 * np.log10(gaussian_filter1d(power, 60 / hz[1]))
+    return np.interp(np.geomspace(150, 3500, bins), hz, level)
+
+
+@pytest.mark.parametrize("style", ["mm", "vowels"])
+def test_the_tract_moves_the_formants_and_leaves_the_pitch(style):
+    low = np.array([[0.0, 2.0, 40]])  # harmonics close enough to show the resonances
+    voice = replace(EXACT, style=style, gap=0.0)
+    usual, longer = hum(voice, 1, low), hum(replace(voice, tract=1.2), 1, low)
+    np.testing.assert_array_equal(usual.f0.frequency_hz, longer.f0.frequency_hz)
+    bins = 600
+    one, two = (envelope_on_log_axis(sung.audio, bins) for sung in (usual, longer))
+    fits = [np.corrcoef(one[lag:], two[: bins - lag])[0, 1] for lag in range(150)]
+    factor = (3500 / 150) ** (np.argmax(fits) / (bins - 1))
+    assert factor == pytest.approx(1.2, abs=0.06)
+
+
+def test_a_line_is_what_is_sung_whoever_renders_it():
+    line = sung_line(NOTES, EXACT, np.random.default_rng(0))
+    np.testing.assert_allclose(line.onsets_s, LEAD_IN_S + NOTES[:, 0])
+    assert len(line.level) == len(line.pitch_st) == len(hum().f0.frequency_hz)
+    assert line.level.min() >= 0
+    assert line.level.max() <= 1 + 1e-9
+    assert np.isfinite(line.pitch_st).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"style": "yodel"}, "'yodel'"),
+        ({"tempo": 0}, "tempo > 0"),
+        ({"tract": 0}, "tract > 0"),
+        ({"gap": 1.0}, "gap"),
+    ],
+)
+def test_an_impossible_voice_is_refused(wrong, said):
+    with pytest.raises(QbhError, match=said):
+        Voice(**wrong)
+
+
+def test_the_first_demo_hum_is_rendered_as_it_ships():
+    script = Path(__file__).parents[1] / "data" / "make_demo_hums.py"
+    if not script.is_file():
+        pytest.skip("data/make_demo_hums.py lies in the checkout only")
+    demo = runpy.run_path(str(script))["DEMOS"][0]
+    corpus = music21_collection(demo.collection)
+    book = next(path for path in corpus.files if demo.song_id.split("-", 1)[1][:9] in path.name)
+    song = next(song for song in corpus.read(book) if song.id == demo.song_id)
+    onset_s = song.notes[:, 0]
+    notes = song.notes[(onset_s >= demo.start_s) & (onset_s < demo.start_s + demo.length_s)]
+    made = render_hum(notes, demo.voice, np.random.default_rng(0)).audio.samples
+    shipped, rate_hz = soundfile.read(asset("hums/demo_1.flac"), dtype="float32")
+    assert rate_hz == RATE_HZ
+    np.testing.assert_allclose(made, shipped, atol=1.01 / 32768)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from qbhkit.audio import load, refuse_silence
+from qbhkit.audio import load
 from qbhkit.contour import write_f0_csv
 from qbhkit.errors import Failure, QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
@@ -106,9 +106,7 @@ def _extract_here(source: Path, target: Path) -> Failure | None:
 
 def _extract(source: Path, target: Path, listener: Tracker) -> Failure | None:
     try:
-        audio = load(source, listener.rate_hz)
-        refuse_silence(audio, source)
-        write_f0_csv(listener.track(audio), target)
+        write_f0_csv(listener.track(load(source, listener.rate_hz)), target)
     except QbhError as error:
         return Failure(str(source), str(error))
     return None

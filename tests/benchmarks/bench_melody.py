@@ -33,18 +33,15 @@ from tqdm.auto import tqdm
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import F0_HOP_S
 from qbhkit.errors import QbhError
-from qbhkit.melody.lite import DEFAULT_WEIGHTS
 from qbhkit.melody.metrics import melody_score
-from qbhkit.melody.trackers import TRACKERS, Tracker, default_tracker, get_tracker
+from qbhkit.melody.trackers import TRACKERS, Tracker, default_tracker, get_tracker, identity_of
 from qbhkit.storage import (
     atomic_path,
     cache_dir,
     data_dir,
     read_json,
-    sha256_file,
     write_json,
 )
-from qbhkit.weights import weights_path
 
 OURS, MAIN = "crnn-lite", "songs 0 dB"
 SLOW = {"torchcrepe-full": ("hums", MAIN)}  # one clip a singer of these sets only
@@ -73,6 +70,7 @@ def main() -> None:
         name, path = options.cost or options.peak
         print(json.dumps((_cost if options.cost else _peak)(name, Path(path))))
         return
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
     per_singer = 1 if options.quick else options.per_singer
     folder = cache_dir() / "melody-bench"
     if options.fresh:
@@ -107,19 +105,21 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
             missing[name] = str(error).replace(str(data_dir()), "QBHKIT_DATA")
             print(f"{name} is left out: {missing[name]}")
             continue
-        block: dict[str, Any] = {"sets": {}}
-        for kind, clips in _heard_by(name, sets).items():
-            path = folder / "tracks" / f"{name}-{_key(identity, hashes[kind], len(clips))}.npy"
-            tracks = _tracks(name, clips, path, kind)
-            block["sets"][kind] = _scores(clips, tracks) | {"clips": len(clips)}
-            if kind == MAIN:
-                correct[name] = _correct(clips, tracks)
-                low, high = _interval(*np.array(list(correct[name].values())).T)
-                block["sets"][kind]["overall_accuracy_interval"] = [low, high]
+        block: dict[str, Any] = {"identity": identity_of(name), "sets": {}}
+        heard = _heard_by(name, sets)
+        paths = {
+            kind: folder / "tracks" / f"{name}-{_key(identity, hashes[kind], len(clips))}.npy"
+            for kind, clips in heard.items()
+        }
+        tracks = _tracks(name, heard, paths)
+        for kind, clips in heard.items():
+            block["sets"][kind] = _scores(clips, tracks[kind]) | {"clips": len(clips)}
+        correct[name] = _correct(heard[MAIN], tracks[MAIN])
+        block["sets"][MAIN]["overall_accuracy_interval"] = list(
+            _interval(*np.array(list(correct[name].values())).T)
+        )
         key = _key(identity, hashes[MAIN])
         block |= _costs(name, minute, folder / "costs" / f"{name}-{key}.json")
-        if name == OURS:
-            block["weights_sha256"] = sha256_file(weights_path(DEFAULT_WEIGHTS))
         found[name] = block
     result: dict[str, Any] = {
         "recipe": RECIPE,
@@ -143,17 +143,14 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
 
 
 def _identity(name: str) -> str:
-    """Return what the answers of a tracker depend on, as a hash; raise QbhError if it is not here.
+    """Return a hash of a tracker's source and weights; raise QbhError if it cannot be had.
 
-    A tracker's own source and its weights are counted; packages are not (``--fresh`` if they
-    change).
+    Its packages are not counted: ``--fresh`` when they change.
     """
     classes = type(get_tracker(name)).__mro__[:-1]
-    digest = hashlib.sha256(name.encode())
+    digest = hashlib.sha256(identity_of(name).encode())
     for path in dict.fromkeys(inspect.getfile(cls) for cls in classes):
         digest.update(Path(path).read_bytes())
-    if name == OURS:
-        digest.update(weights_path(DEFAULT_WEIGHTS).read_bytes())
     return digest.hexdigest()
 
 
@@ -167,24 +164,27 @@ def _heard_by(name: str, sets: dict[str, list[Clip]]) -> dict[str, list[Clip]]:
     return {kind: first_of_each_singer(sets[kind], 1) for kind in SLOW[name]}
 
 
-def _tracks(name: str, clips: list[Clip], path: Path, kind: str) -> list[NDArray[np.float32]]:
-    """Return (2, N) Hz and voicing of every clip, as long as its true pitch."""
-    lengths = [len(clip.f0_hz) for clip in clips]
-    if not path.is_file():
-        os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
-        files = [clip.path for clip in clips]
+def _tracks(
+    name: str, sets: dict[str, list[Clip]], paths: dict[str, Path]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Return (2, N) Hz and voicing for every clip of every set, as long as its true pitch."""
+    missing = [kind for kind, path in paths.items() if not path.is_file()]
+    if missing:
         with ProcessPoolExecutor(WORKERS, get_context("spawn"), _start, (name,)) as pool:
-            tracked = pool.map(_track, files, lengths)
-            bar = tqdm(tracked, f"{name}, {kind}", len(clips), unit="clip", file=sys.stderr)
-            rows = np.concatenate(list(bar), axis=1)
-        with atomic_path(path) as part:
-            np.save(part, rows)
-    return np.split(np.load(path, allow_pickle=False), np.cumsum(lengths)[:-1], axis=1)
+            for kind in tqdm(missing, name, unit="set", file=sys.stderr):
+                lengths = [len(clip.f0_hz) for clip in sets[kind]]
+                rows = list(pool.map(_track, [clip.path for clip in sets[kind]], lengths))
+                with atomic_path(paths[kind]) as part:
+                    np.save(part, np.concatenate(rows, axis=1))
+    found = {}
+    for kind, path in paths.items():
+        ends = np.cumsum([len(clip.f0_hz) for clip in sets[kind]])
+        found[kind] = np.split(np.load(path, allow_pickle=False), ends[:-1], axis=1)
+    return found
 
 
 def _start(name: str) -> None:
     global _worker
-    _limit_threads(1)
     _worker = get_tracker(name)
 
 
@@ -192,12 +192,6 @@ def _track(path: Path, count: int) -> NDArray[np.float32]:
     track = _worker.track(load(path, _worker.rate_hz))
     rows = np.stack([track.frequency_hz, track.voicing])
     return np.pad(rows, ((0, 0), (0, max(0, count - rows.shape[1]))))[:, :count]
-
-
-def _limit_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
 
 
 def _scores(clips: list[Clip], tracks: list[NDArray]) -> dict[str, float]:
@@ -269,7 +263,6 @@ def _apart(what: str, name: str, path: Path) -> dict[str, float]:
 
 def _cost(name: str, path: Path) -> dict[str, float]:
     """Time a tracker on 30 s, and see how much 60 s add to its memory once it is loaded."""
-    _limit_threads(THREADS)
     tracker = get_tracker(name)
     audio = load(path, tracker.rate_hz)
     short = Audio(audio.samples[: round(SHORT_S * tracker.rate_hz)], tracker.rate_hz)
@@ -291,7 +284,6 @@ def _cost(name: str, path: Path) -> dict[str, float]:
 
 def _peak(name: str, path: Path) -> dict[str, float]:
     """Track a long file as a user would, and return the most memory that the process ever had."""
-    _limit_threads(THREADS)
     tracker = get_tracker(name)
     began = time.perf_counter()
     tracker.track(load(path, tracker.rate_hz))

@@ -9,13 +9,12 @@ names every installed tracker is measured; with names the results of the others 
 """
 
 import argparse
-import time
 from collections.abc import Iterable
 from typing import Any
 
 import mir_eval.melody
 import numpy as np
-from common import RESULTS, hums, machine, save
+from common import RESULTS, hums, save
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from swift_f0 import SwiftF0
@@ -32,7 +31,11 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
 SWEEP = (0.01, 0.02, 0.03, *(round(0.05 * step, 2) for step in range(1, 20)))
 NOISES = {"white": 0, "pink": 1, "brown": 2}  # power falls with this power of frequency
 MOST_NOISE = 0.03
-EVERY = {"torchcrepe-full": 56}  # of the 224 labelled recordings; 4 for the others, 10 s of noise
+EVERY = {
+    "torchcrepe-full": 56,
+    "torchcrepe-tiny": 8,
+    "pyin": 8,
+}  # of the 224 labelled recordings; 4 for the others, 10 s of noise
 NOISE_S = {"torchcrepe-full": 3.0}
 
 
@@ -79,11 +82,7 @@ def measure(tracker: Tracker, recordings: list[Hum]) -> dict[str, Any]:
     """Track recordings and noises once; sweep the threshold, if the tracker has one."""
     own = getattr(tracker, "threshold", None)
     rows = []
-    audios = [load(hum.path, tracker.rate_hz) for hum in recordings]
-    tracker.track(Audio(audios[0].samples[: tracker.rate_hz], tracker.rate_hz))  # warm up
-    began = time.process_time()
-    tracks = [tracker.track(audio) for audio in audios]
-    factor = (time.process_time() - began) / sum(audio.duration_s for audio in audios)
+    tracks = [tracker.track(load(hum.path, tracker.rate_hz)) for hum in recordings]
     for hum, track in zip(recordings, tracks, strict=True):
         assert hum.labelled_st is not None
         middle_s = (np.arange(len(hum.labelled_st)) + 0.5) * MIR_QBSH_LABEL_HOP_S
@@ -111,7 +110,6 @@ def measure(tracker: Tracker, recordings: list[Hum]) -> dict[str, Any]:
     best = max(quiet or table, key=lambda threshold: table[threshold]["overall_accuracy"])
     return {
         "recordings": len(recordings),
-        "cpu_s_per_audio_s": round(factor, 4),
         "chosen_threshold": float(best) if own else None,
         "thresholds": table,
     }
@@ -156,11 +154,8 @@ def main() -> None:
     names = parser.parse_args().names
     training = set(read_split("mir_qbsh")["training_singers"])
     labelled = [hum for hum in hums() if hum.labelled_st is not None]
-    if names:
-        result = read_json(RESULTS / "tracker_tuning.json", "run it without names first")
-    else:
-        result = tune_default(labelled, training)
-    result.setdefault("trackers", {})
+    if not names:
+        save("tracker_tuning", {**tune_default(labelled, training), "trackers": {}})
     singers = [hum for hum in labelled if hum.singer in training]
     for name in names or TRACKERS:
         try:
@@ -169,9 +164,10 @@ def main() -> None:
             print(error)
             continue
         found = measure(tracker, singers[:: EVERY.get(name, 4)])
-        result["trackers"][name] = {**found, "machine": machine()}
+        result = read_json(RESULTS / "tracker_tuning.json", "run it without names first")
+        result.setdefault("trackers", {})[name] = found
         values = found["thresholds"][str(found["chosen_threshold"] or 0.5)]
-        print(name, found["chosen_threshold"], found["cpu_s_per_audio_s"])
+        print(name, found["chosen_threshold"])
         print("    ", {key: round(value, 3) for key, value in values.items()})
         save("tracker_tuning", result)
 

