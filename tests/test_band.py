@@ -1,5 +1,7 @@
 import os
+import re
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +126,7 @@ class TestArrange:
                 elif part.program in BASSES:
                     kinds.add("bass")
                     assert (part.notes[:, 2] % 12 == 0).all()  # the roots: C
-                    assert (28 <= part.notes[:, 2]).all()
+                    assert (part.notes[:, 2] >= 28).all()
                     assert (part.notes[:, 2] < 52).all()
                     assert len(part.notes) == 4
                 else:
@@ -171,7 +173,8 @@ class TestRender:
         assert np.abs(samples[-800:]).max() < 0.5 * np.abs(samples).max()  # and it ends
 
     def test_notes_after_the_end_are_not_heard(self):
-        early, late = Part(0, TRIADS[:3], 90), Part(0, TRIADS[:3] + [5, 0, 0], 90)
+        early = Part(0, TRIADS[:3], 90)
+        late = early._replace(notes=early.notes + np.array([5, 0, 0]))
         with_late, without = (render(p, 0.5, RATE_HZ).samples for p in ([early, late], [early]))
         np.testing.assert_allclose(with_late, without, atol=1e-4)  # the resampler looks ahead
 
@@ -209,3 +212,14 @@ def test_missing_packages_say_what_to_install(monkeypatch):
     band.soundfont.cache_clear()
     with pytest.raises(MissingPackageError, match="No SoundFont is installed: pip install"):
         band.soundfont()
+
+
+@pytest.mark.xfail(strict=True, reason="the extra is called training, not synthesis")
+def test_the_extra_that_brings_the_soundfont_exists(monkeypatch):
+    monkeypatch.setattr(band, "find_spec", lambda name: None)
+    band.soundfont.cache_clear()
+    with pytest.raises(MissingPackageError) as refused:
+        band.soundfont()
+    extra = re.search(r"qbhkit\[(\w+)\]", str(refused.value))
+    assert extra is not None
+    assert extra[1] in metadata("qbhkit").get_all("Provides-Extra")

@@ -253,6 +253,7 @@ def test_a_killed_build_goes_on(song_folder, embedder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_SONGS_A_SHARD", 8)
     path = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(song_folder), "--out", str(path)]
+    command += ["--tracker", "swift-f0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         try:
             assert child.stdout.readline() == b"two shards\n"

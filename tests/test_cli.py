@@ -100,6 +100,11 @@ def hums(song_notes, tmp_path_factory) -> Path:
     return folder
 
 
+def csvs_in(folder: Path) -> list[str]:
+    """Names of the melodies in a folder; beside them lies a note of the tracker."""
+    return sorted(path.name for path in folder.glob("*.csv"))
+
+
 UNUSABLE = {
     "missing.wav": "does not exist",
     "missing.f0.csv": "does not exist",
@@ -123,7 +128,7 @@ class TestHelp:
         "command",
         [
             "melody", "catalogue", "catalogue build", "search", "evaluate", "train", "bench",
-            "data", "data list", "data fetch", "data verify",
+            "weights", "weights convert", "data", "data list", "data fetch", "data verify",
         ],
     )  # fmt: skip
     def test_every_command_shows_an_example(self, run, command):
@@ -136,7 +141,9 @@ class TestHelp:
     def test_the_program_lists_its_commands(self, run):
         done = run("--help")
         assert done.code == 0
-        for command in ("melody", "catalogue", "search", "evaluate", "train", "bench", "data"):
+        for command in (
+            "melody", "catalogue", "search", "evaluate", "train", "weights", "bench", "data",
+        ):  # fmt: skip
             assert f"\n    {command}" in done.out
 
     def test_version(self, run):
@@ -156,7 +163,7 @@ class TestMelody:
     def test_files_become_csvs_of_their_stem(self, run, hums, tmp_path):
         done = run("melody", hums / "good.wav", "--out", tmp_path / "f0")
         assert done.code == 0
-        assert [path.name for path in (tmp_path / "f0").iterdir()] == ["good.f0.csv"]
+        assert csvs_in(tmp_path / "f0") == ["good.f0.csv"]
         lines = (tmp_path / "f0" / "good.f0.csv").read_text().splitlines()
         assert lines[0] == "time_s,frequency_hz,voicing"
         assert [line.split(",")[0] for line in lines[1:4]] == ["0", "0.01", "0.02"]
@@ -166,7 +173,7 @@ class TestMelody:
         assert track.frequency_hz[track.voiced].min() > 60
 
     def test_a_csv_is_as_good_a_query_as_its_recording(self, run, hums, catalogue, tmp_path):
-        run("melody", hums / "good.wav", "--out", tmp_path)
+        run("melody", hums / "good.wav", "--out", tmp_path, "--tracker", "swift-f0")
         done = run(
             "search", hums / "good.wav", tmp_path / "good.f0.csv",
             "--catalogue", catalogue, "--json",
@@ -182,9 +189,23 @@ class TestMelody:
         shutil.copy(hums / "good.wav", source / "deep" / "er" / "00001.wav")
         shutil.copy(hums / "good.wav", source / "A.B.WAV")
         (source / "notes.txt").write_text("not audio")
-        assert run("melody", source, "--out", tmp_path / "out").code == 0
-        names = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert names == ["00001.f0.csv", "A.B.f0.csv"]
+        done = run("melody", source, "--out", tmp_path / "out", "--workers", 1)
+        assert (done.code, done.err) == (0, "")
+        assert csvs_in(tmp_path / "out") == ["00001.f0.csv", "A.B.f0.csv"]
+
+    def test_what_is_there_is_kept_and_said(self, run, hums, tmp_path):
+        shutil.copy(hums / "good.wav", tmp_path / "again.wav")
+        first = ["melody", hums / "good.wav", "--out", tmp_path / "f0", "--tracker", "swift-f0"]
+        assert run(*first).err == ""
+        written = (tmp_path / "f0" / "good.f0.csv").stat().st_mtime_ns
+        done = run(*first, tmp_path / "again.wav", "--workers", 1)
+        assert (done.code, done.err) == (0, "1 of 2 were there already\n")
+        assert (tmp_path / "f0" / "good.f0.csv").stat().st_mtime_ns == written
+        assert csvs_in(tmp_path / "f0") == ["again.f0.csv", "good.f0.csv"]
+
+    def test_silence_is_an_unvoiced_melody(self, run, hums, tmp_path):
+        assert run("melody", hums / "silent.wav", "--out", tmp_path).code == 0
+        assert not read_f0_csv(tmp_path / "silent.f0.csv").voiced.any()
 
     def test_another_tracker_is_used(self, run, hums, tmp_path):
         assert run("melody", hums / "good.wav", "--out", tmp_path, "--tracker", "praat").code == 0
@@ -199,7 +220,9 @@ class TestMelody:
         assert_refused(done, first, second)
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("name", [name for name in UNUSABLE if name.endswith(".wav")])
+    @pytest.mark.parametrize(
+        "name", [name for name in UNUSABLE if name.endswith(".wav") and name != "silent.wav"]
+    )
     def test_bad_audio(self, run, hums, tmp_path, name):
         done = run("melody", hums / name, "--out", tmp_path / "out")
         assert_refused(done, hums / name, UNUSABLE[name])
@@ -210,19 +233,22 @@ class TestMelody:
     def test_a_failing_file_in_a_folder_is_reported_at_the_end(self, run, hums, tmp_path):
         folder = tmp_path / "in"
         folder.mkdir()
-        for name in ("silent.wav", "good.wav", "truncated.wav"):
+        for name in ("empty.wav", "good.wav", "truncated.wav"):
             shutil.copy(hums / name, folder)
-        done = run("melody", folder, "--out", tmp_path / "out")
+        one = ("--workers", 1)
+        done = run("melody", folder, "--out", tmp_path / "out", *one)
         assert done.code == 0
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.f0.csv"]
+        assert csvs_in(tmp_path / "out") == ["good.f0.csv"]
         assert len(done.err.splitlines()) == 3
-        assert str(folder / "silent.wav") in done.err
+        assert str(folder / "empty.wav") in done.err
         assert str(folder / "truncated.wav") in done.err
         assert "2 of 3 failed, the others are done" in done.err.splitlines()[-1]
-        named = run("melody", folder / "silent.wav", folder / "good.wav", "--out", tmp_path / "2")
+        named = run(
+            "melody", folder / "empty.wav", folder / "good.wav", "--out", tmp_path / "2", *one
+        )
         assert named.code == 2
         assert (tmp_path / "2" / "good.f0.csv").is_file()
-        both = run("melody", folder, hums / "nan.wav", "--out", tmp_path / "3")
+        both = run("melody", folder, hums / "nan.wav", "--out", tmp_path / "3", *one)
         assert both.code == 2
 
     def test_a_folder_that_cannot_be_written(self, run, hums, tmp_path):

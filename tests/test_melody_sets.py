@@ -91,7 +91,7 @@ def heard(clips, tracker="swift-f0"):
     found = get_tracker(tracker)
     tracks = [found.track(load(clip.path, found.rate_hz)) for clip in clips]
     for clip, track in zip(clips, tracks, strict=True):
-        assert len(clip.f0_hz) == len(track.f0 if hasattr(track, "f0") else track.voicing)
+        assert len(clip.f0_hz) == len(track.voicing)
     return melody_score(
         np.concatenate([clip.f0_hz for clip in clips]),
         np.concatenate([track.frequency_hz for track in tracks]),
@@ -148,7 +148,8 @@ def test_a_band_that_cannot_be_had_is_refused(songs):
 def test_spoilt_hums_keep_their_labels(hums, tmp_path):
     sets = melody_sets.spoilt(hums[:2], tmp_path)
     assert list(sets) == [
-        "noise 10 dB", "noise 0 dB", "half level", "clipped", "8 bit", "reverberation", "transposed",
+        "noise 10 dB", "noise 0 dB", "half level", "clipped", "8 bit", "reverberation",
+        "transposed",
     ]  # fmt: skip
     for kind, clips in sets.items():
         assert heard(clips).raw_pitch_accuracy > 0.9, kind

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soxr
 import symusic
 
 from qbhkit.audio import Audio
@@ -112,10 +113,9 @@ class TestBank:
             assert excerpt.f0[excerpt.f0 > 0].min() > 50
 
     def test_the_f0_lies_where_the_voice_is(self, bank):
-        import soxr
-
         excerpt = bank[0]
-        heard = get_tracker("swift-f0").track(Audio(soxr.resample(excerpt.voice, 8000, 16000), 16000))
+        voice = Audio(soxr.resample(excerpt.voice, RATE_HZ, 16000), 16000)
+        heard = get_tracker("swift-f0").track(voice)
         score = melody_score(excerpt.f0, heard.frequency_hz, heard.voicing)
         assert score.raw_pitch_accuracy > 0.85
 
@@ -138,6 +138,16 @@ class TestBank:
         again = build(0)
         assert len(again) == 2
         np.testing.assert_array_equal(again[0].voice, first)  # whatever was built in between
+
+    @pytest.mark.xfail(strict=True, reason="only the number of timbres is compared")
+    def test_other_timbres_build_again(self, songs, timbre, tmp_path):
+        def build(voice):
+            config = replace(FEW, excerpts=1, source_filter=0)
+            return build_bank(tmp_path, songs, [voice], config, 0, workers=1, progress=False)
+
+        first = build(timbre)[0].voice
+        darker = replace(timbre, envelope=np.roll(timbre.envelope, -8, axis=1))
+        assert not np.array_equal(build(darker)[0].voice, first)
 
     def test_the_number_of_workers_does_not_matter(self, bank, songs, timbre, tmp_path):
         two = build_bank(tmp_path, songs, [timbre], FEW, 0, workers=2, progress=False)
@@ -204,7 +214,7 @@ class TestDrawMixture:
 
     def test_200_draws_are_finite_audible_and_as_long_as_said(self):
         bank, voices = made_excerpts(), [recorded()]
-        config = replace(MixConfig(), spoilt=0.5)
+        config = replace(MixConfig(), spoilt=0.2)
         silent = 0
         for item in range(200):
             mixture = draw_mixture(bank, voices, config, generator(0, 1, 0, item))

@@ -73,3 +73,28 @@ def test_the_recorded_training_is_that_of_the_shipped_configuration():
     path = config_path("first")
     assert recorded == build(TrainConfig, read_yaml(path), str(path))
     assert len(result("train_first")["curve"]) == recorded.epochs
+
+
+@pytest.mark.skipif("## Pitch trackers" not in README, reason="the README has no such section yet")
+def test_the_readme_table_of_trackers_is_the_recorded_result():
+    section = README.split("## Pitch trackers")[1].split("\n## ")[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.*) \|$", section, re.MULTILINE)]
+    rows = [cells for cells in rows if cells[0] not in ("tracker", "---")]
+    blocks = result("melody_bench")["trackers"]
+    most = max(block["sets"]["songs 0 dB"]["clips"] for block in blocks.values())
+    assert sorted(cells[0].split()[0] for cells in rows) == sorted(blocks)
+    for cells in rows:
+        block = blocks[cells[0].split()[0]]
+        main = block["sets"]["songs 0 dB"]
+        low, high = main["overall_accuracy_interval"]
+        assert ("clips)" in cells[0]) == (main["clips"] < most)
+        wanted = [("hums", "raw_pitch_accuracy"), ("hums", "overall_accuracy")]
+        wanted += [(f"songs {snr} dB", "overall_accuracy") for snr in ("+5", "0", "-5")]
+        wanted += [("agreement", "raw_pitch_accuracy")]
+        measured = [
+            f"{block['sets'][kind][measure]:.3f}" if kind in block["sets"] else "-"
+            for kind, measure in wanted
+        ]
+        measured[3] += f" ({low:.2f}-{high:.2f})"
+        speed = f"{1 / block['real_time_factor']:.3g}"
+        assert cells[1:] == [*measured, speed, f"{block['memory_mb']:.0f}"]

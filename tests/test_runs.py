@@ -88,6 +88,15 @@ def test_what_cannot_be_resumed_says_so(checkpoint, tmp_path):
         load_checkpoint(checkpoint, CONFIG, *make(0))
 
 
+@pytest.mark.xfail(strict=True, reason="KeyError: before 'network' it was 'encoder'")
+def test_a_checkpoint_of_an_older_version_says_so(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)
+    state["encoder"] = state.pop("network")
+    torch.save(state, checkpoint)
+    with pytest.raises(QbhError, match="start without --resume"):
+        load_checkpoint(checkpoint, CONFIG, *make(0))
+
+
 def test_a_refused_checkpoint_leaves_the_network_alone(checkpoint):
     network, optimiser = make(1)
     before = network.weight.clone()

@@ -228,3 +228,10 @@ def test_the_first_demo_hum_is_rendered_as_it_ships():
     shipped, rate_hz = soundfile.read(asset("hums/demo_1.flac"), dtype="float32")
     assert rate_hz == RATE_HZ
     np.testing.assert_allclose(made, shipped, atol=1.01 / 32768)
+
+
+@pytest.mark.xfail(strict=True, reason="gaussian_filter1d divides by a sigma of 0")
+def test_a_voice_may_jump_from_note_to_note():
+    track = hum(replace(EXACT, glide_s=0.0)).f0
+    middle = round((LEAD_IN_S + 0.25) / 0.01)
+    assert hz_to_midi(track.frequency_hz[middle]) == pytest.approx(60, abs=0.01)

@@ -81,7 +81,7 @@ def test_a_syllable_survives_a_lost_frame_and_a_short_one_is_none():
 
 
 def test_what_is_sung_is_what_was_asked(timbre):
-    line = sung_line(NOTES + [0, 0, 3], replace(SINGER, vibrato_st=0.5), rng(1))
+    line = sung_line(NOTES + np.array([0, 0, 3]), replace(SINGER, vibrato_st=0.5), rng(1))
     hum = sing(line, timbre, 1.0, rng(2))
     assert hum.audio.rate_hz == RATE_HZ
     assert len(hum.audio.samples) == 160 * len(line.level)

@@ -105,7 +105,7 @@ def test_resuming_needs_a_whole_checkpoint_of_this_configuration(tmp_path):
 def test_the_checkpoint_holds_nothing_that_could_run(tmp_path):
     run(tmp_path, replace(CONFIG, epochs=1))
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert set(state) == {"config", "encoder", "optimiser", "curve"}
+    assert set(state) == {"config", "network", "optimiser", "curve"}
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
@@ -163,6 +163,6 @@ def test_a_corpus_without_a_split_is_refused(tmp_path, capsys):
 
 def test_another_kind_of_run_is_refused(tmp_path, capsys):
     config = tmp_path / "other.yaml"
-    config.write_text("kind: melody\n")
+    config.write_text("kind: harmony\n")
     assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
     assert "kind must be 'embedding'" in capsys.readouterr().err

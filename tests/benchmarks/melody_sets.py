@@ -29,7 +29,6 @@ from qbhkit.melody.band import arrange, cut, read_score, render
 from qbhkit.melody.mixing import RATE_HZ, mix
 from qbhkit.melody.synthesis import LEAD_IN_S, Voice, render_hum
 from qbhkit.melody.trackers import on_f0_grid
-from qbhkit.melody.voices import labelled_f0
 from qbhkit.runs import generator
 
 SEED = 20261122
@@ -126,6 +125,8 @@ def first_of_each_singer(clips: list[Clip], count: int) -> list[Clip]:
 
 def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
     """Return recordings of MIR-QBSH by singers that nothing was trained on, with their labels."""
+    from qbhkit.melody.voices import labelled_f0  # imports torch: not in every worker
+
     training = set(read_split("mir_qbsh")["training_singers"])
     clips = []
     for hum in MirQbsh(data / "mir-qbsh").hums():
@@ -201,7 +202,8 @@ def published(data: Path, folder: Path) -> list[Clip]:
     for name, label in _PUBLISHED.items():
         audio = load(data / "singing" / "kum2020" / name, _PUBLISHED_HZ)
         samples = np.pad(audio.samples, (round(F0_HOP_S / 2 * _PUBLISHED_HZ), 0))
-        hz = np.loadtxt(data / "singing" / "kum2020" / label)[: _frames(audio), 1]
+        frames = _frames(Audio(samples, _PUBLISHED_HZ))
+        hz = np.loadtxt(data / "singing" / "kum2020" / label)[:frames, 1]
         clip_name = f"{Path(name).stem}/1"
         clips.append(_made(folder / "agreement", clip_name, samples, _PUBLISHED_HZ, lower * hz))
     return clips

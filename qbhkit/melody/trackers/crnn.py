@@ -1,4 +1,8 @@
-"""The published melody network, with its authors' weights once they are converted."""
+"""crnn: the published melody network, with its authors' weights once they are converted.
+
+Licence: MIT (network and weights); the weights are not part of the kit. Range: 110 to 1,976 Hz.
+Threshold: none, a frame is voiced where a pitch is the most likely class.
+"""
 
 from qbhkit.audio import Audio
 from qbhkit.contour import F0Track
@@ -7,12 +11,13 @@ from qbhkit.melody.crnn import RATE_HZ, crnn_path, find_crnn_weights, load_crnn
 
 
 class CrnnTracker:
-    """Track with the network of Kum et al. 2020; its weights are not part of the kit.
-
-    Range: MIDI 45 to 95 (110 to 1976 Hz). A frame is voiced where a pitch is the most likely class.
+    """Track with the network of Kum et al.
 
     Raises:
         QbhError: if the converted weights are not in the data folder; says how to make them.
+
+    Source: Kum et al., "Semi-supervised learning using teacher-student models for vocal melody
+    extraction", ISMIR 2020.
     """
 
     name = "crnn"

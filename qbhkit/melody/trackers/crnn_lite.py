@@ -1,11 +1,11 @@
-"""The kit's own melody network: finds the voice in a full mix, fast on a CPU."""
+"""crnn-lite: the kit's own melody network, which finds the voice in a full mix, fast on a CPU.
+
+Licence: MIT; the weights are in the package. Range: 82 to 1,976 Hz. Threshold: it travels with the
+weights, chosen on mixtures of two singers that the network was not trained on.
+"""
 
 from qbhkit.melody.lite import LiteExtractor
 
 
 class CrnnLiteTracker(LiteExtractor):
-    """Track with ``crnn-lite`` (MIT, weights in the package): the default for songs.
-
-    Range: MIDI 40 to 95 (82 to 1976 Hz). The threshold travels with the weights; it was chosen on
-    mixtures of two training singers that the network was not trained on.
-    """
+    """Track with :class:`~qbhkit.melody.lite.LiteExtractor` and its shipped weights."""

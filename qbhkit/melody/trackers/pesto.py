@@ -1,7 +1,7 @@
 """PESTO: a tiny network on a constant-Q transform, trained without labels.
 
-Licence: LGPL-3 (pesto-pitch), weights in the wheel. Range kept: 50 to 2,000 Hz. Extra:
-``trackers``.
+Licence: LGPL-3 (pesto-pitch), weights in the wheel. Range kept: 50 to 2,000 Hz. Threshold: 0.8.
+Extra: ``trackers``.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ class PestoTracker:
     name = "pesto"
     rate_hz = 16000
     lowest_hz, highest_hz = 50.0, 2000.0
-    threshold = 0.7
+    threshold = 0.8
 
     def __init__(self) -> None:
         try:
