@@ -100,7 +100,7 @@ for (style, condition), samples in sounds.items():
 # and says what to install where it is missing.
 
 # %%
-slow = {"torchcrepe-full", "pyin"} if profile == "tiny" else set()
+slow = {"torchcrepe-full", "torchcrepe-tiny", "pyin"} if profile == "tiny" else set()
 trackers = {}
 for name in TRACKERS:
     try:

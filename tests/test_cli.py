@@ -195,10 +195,10 @@ class TestMelody:
 
     def test_what_is_there_is_kept_and_said(self, run, hums, tmp_path):
         shutil.copy(hums / "good.wav", tmp_path / "again.wav")
-        first = ["melody", hums / "good.wav", "--out", tmp_path / "f0", "--tracker", "swift-f0"]
-        assert run(*first).err == ""
+        options = ["--out", tmp_path / "f0", "--tracker", "swift-f0", "--workers", 1]
+        assert run("melody", hums / "good.wav", *options).err == ""
         written = (tmp_path / "f0" / "good.f0.csv").stat().st_mtime_ns
-        done = run(*first, tmp_path / "again.wav", "--workers", 1)
+        done = run("melody", hums / "good.wav", tmp_path / "again.wav", *options)
         assert (done.code, done.err) == (0, "1 of 2 were there already\n")
         assert (tmp_path / "f0" / "good.f0.csv").stat().st_mtime_ns == written
         assert csvs_in(tmp_path / "f0") == ["again.f0.csv", "good.f0.csv"]

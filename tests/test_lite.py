@@ -43,7 +43,12 @@ def network():
                 module.running_mean.uniform_(-0.3, 0.3)
                 module.running_var.uniform_(0.1, 0.5)
         network.classes.weight.normal_(0, 4)
-    return network.eval()
+        network.eval()
+        heard = torch.from_numpy(sound(24000).samples)[None]
+        logits = network(features(HarmonicStack(TINY.harmonics), heard, torch.zeros(1)))
+        likely = logits[..., 1:].logsumexp(-1) - logits[..., 0]
+        network.classes.bias[0] += likely.median()  # half of the frames are voiced
+    return network
 
 
 @pytest.fixture(scope="module")
