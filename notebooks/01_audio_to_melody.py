@@ -150,7 +150,7 @@ print("weights:", f"{sum(p.numel() for p in published.parameters()):,}")
 #
 # "Let's Go Fishin'" by Karissa Hobbs (CC BY 3.0), the example recording of librosa
 # (`librosa.ex("fishin")` fetches it). The recording is not part of this repository; this picture of
-# fifteen seconds of it was drawn by `qbhkit bench song`. There is no truth to compare with: look
+# ten seconds of it was drawn by `qbhkit bench song`. There is no truth to compare with: look
 # whether the line follows the harmonics of the voice.
 
 # %%
@@ -164,9 +164,9 @@ Image("../figures/song_melody.png")
 folder = Path(data_dir) if data_dir else usual_data_dir()
 path = folder / "singing" / "songs" / "Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg"
 if path.is_file() and profile == "full":
-    recording = Recording(load(path, RATE_HZ).samples[60 * RATE_HZ : 75 * RATE_HZ], RATE_HZ)
+    recording = Recording(load(path, RATE_HZ).samples[62 * RATE_HZ : 72 * RATE_HZ], RATE_HZ)
     real = network.melody(recording)
-    display(melody_figure(recording, real.f0, real.posteriors, "Let's Go Fishin'", span_s=(0, 15)))
+    display(melody_figure(recording, real.f0, real.posteriors, "Let's Go Fishin'", span_s=(0, 10)))
     times_s = (np.arange(len(real.f0.voicing)) + 0.5) * real.f0.hop_s
     tone_hz = np.where(real.f0.voiced, real.f0.frequency_hz, 0)
     tone = pitch_contour(times_s, tone_hz, RATE_HZ, length=len(recording.samples))

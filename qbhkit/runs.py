@@ -64,7 +64,7 @@ def load_checkpoint(
         raise QbhError(
             f"{path} is damaged ({type(error).__name__}): start without --resume."
         ) from None
-    if state["config"] != config:
+    if state.get("config") != config or "network" not in state:
         raise QbhError(f"{path} belongs to another configuration: start without --resume.")
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])

@@ -214,7 +214,6 @@ def test_missing_packages_say_what_to_install(monkeypatch):
         band.soundfont()
 
 
-@pytest.mark.xfail(strict=True, reason="the extra is called training, not synthesis")
 def test_the_extra_that_brings_the_soundfont_exists(monkeypatch):
     monkeypatch.setattr(band, "find_spec", lambda name: None)
     band.soundfont.cache_clear()

@@ -164,7 +164,6 @@ def test_an_unknown_tracker_is_refused(recordings):
         extract(recordings, "ear")
 
 
-@pytest.mark.xfail(strict=True, reason="the note speaks of the last tracker, not of each file")
 def test_what_another_tracker_left_does_not_pass_for_this_ones(recordings, heard):
     """All by one tracker, one of them again by another, then all by that other one."""
     extract(recordings)
@@ -172,7 +171,6 @@ def test_what_another_tracker_left_does_not_pass_for_this_ones(recordings, heard
     assert extract(recordings, "swift-f0") == (2, 1, [])
 
 
-@pytest.mark.xfail(strict=True, reason="what was found in the recording's last version stays")
 def test_a_recording_that_fails_keeps_no_old_result(recordings):
     extract(recordings)
     source = next(iter(recordings))
@@ -182,7 +180,6 @@ def test_a_recording_that_fails_keeps_no_old_result(recordings):
     assert not recordings[source].exists()
 
 
-@pytest.mark.xfail(strict=True, reason="results are deleted before the tracker is made")
 def test_a_refused_tracker_leaves_the_results_alone(recordings):
     extract(recordings)
     before = contents(recordings)
@@ -191,12 +188,10 @@ def test_a_refused_tracker_leaves_the_results_alone(recordings):
     assert contents(recordings) == before
 
 
-@pytest.mark.xfail(strict=True, reason="a worker that cannot begin ends in BrokenProcessPool")
 def test_a_refused_tracker_is_said_in_a_sentence_by_workers_too(recordings):
     with pytest.raises(QbhError, match="There is no tracker 'ear'"):
         extract(recordings, "ear", workers=2)
 
 
-@pytest.mark.xfail(strict=True, reason="StopIteration")
 def test_no_recordings_are_no_work():
     assert extract({}) == (0, 0, [])

@@ -119,6 +119,18 @@ class TestBank:
         score = melody_score(excerpt.f0, heard.frequency_hz, heard.voicing)
         assert score.raw_pitch_accuracy > 0.85
 
+    def test_the_voice_sings_together_with_the_instrument(self, bank):
+        """Of all shifts in time, the pitch classes of both agree best without one."""
+        excerpt = bank[0]
+        lead = Audio(soxr.resample(excerpt.lead, RATE_HZ, 16000), 16000)
+        played = get_tracker("swift-f0").track(lead)
+        both = {}
+        for shift in range(-40, 41, 4):
+            f0 = np.roll(excerpt.f0, shift)
+            score = melody_score(f0, played.frequency_hz, played.voicing)
+            both[shift] = score.raw_chroma_accuracy
+        assert abs(max(both, key=both.__getitem__)) <= 8
+
     def test_excerpts_differ(self, bank):
         assert not np.array_equal(bank[0].band, bank[1].band)
 
@@ -139,7 +151,6 @@ class TestBank:
         assert len(again) == 2
         np.testing.assert_array_equal(again[0].voice, first)  # whatever was built in between
 
-    @pytest.mark.xfail(strict=True, reason="only the number of timbres is compared")
     def test_other_timbres_build_again(self, songs, timbre, tmp_path):
         def build(voice):
             config = replace(FEW, excerpts=1, source_filter=0)
@@ -262,4 +273,5 @@ class TestDrawMixture:
             mixture = draw_mixture(made_excerpts(1), voices, config, generator(0, 1, 0, item))
             assert (mixture.f0 > 0).any()
             level = np.sqrt((mixture.samples.reshape(FRAMES, HOP) ** 2.0).mean(axis=1))
-            assert np.median(level[mixture.f0 > 0]) > 10 * np.median(level[mixture.f0 == 0])
+            loud = level > 0.1 * level.max()
+            assert np.mean(loud == (mixture.f0 > 0)) > 0.95

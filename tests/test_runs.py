@@ -88,7 +88,6 @@ def test_what_cannot_be_resumed_says_so(checkpoint, tmp_path):
         load_checkpoint(checkpoint, CONFIG, *make(0))
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError: before 'network' it was 'encoder'")
 def test_a_checkpoint_of_an_older_version_says_so(checkpoint):
     state = torch.load(checkpoint, weights_only=True)
     state["encoder"] = state.pop("network")

@@ -230,7 +230,6 @@ def test_the_first_demo_hum_is_rendered_as_it_ships():
     np.testing.assert_allclose(made, shipped, atol=1.01 / 32768)
 
 
-@pytest.mark.xfail(strict=True, reason="gaussian_filter1d divides by a sigma of 0")
 def test_a_voice_may_jump_from_note_to_note():
     track = hum(replace(EXACT, glide_s=0.0)).f0
     middle = round((LEAD_IN_S + 0.25) / 0.01)

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from qbhkit.audio import Audio
 from qbhkit.contour import F0Track
@@ -128,6 +129,14 @@ def test_a_recording_is_sung_again_in_another_key(recording, timbre, shift_st):
     ratio = hum.f0.frequency_hz[at] / recording.f0.frequency_hz[at]
     np.testing.assert_allclose(12 * np.log2(ratio), shift_st, atol=1e-3)
     assert heard_as_said(hum) >= 0.9
+
+
+def test_what_is_sung_again_comes_at_its_time(recording, timbre):
+    """To half a frame: WORLD counts its frames from 0, the kit from their middles."""
+    again = sing_again(timbre, 0.0, 1.0).audio.samples
+    level = [gaussian_filter1d(np.abs(x), 40) for x in (recording.audio.samples, again)]
+    fits = {lag: np.corrcoef(level[0], np.roll(level[1], lag))[0, 1] for lag in range(-200, 201, 4)}
+    assert abs(max(fits, key=fits.__getitem__)) <= 32  # samples: 2 ms
 
 
 def test_a_longer_throat_sounds_darker_at_the_same_pitch(timbre):

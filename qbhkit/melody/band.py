@@ -152,7 +152,7 @@ def soundfont() -> Path:
         for path in sorted(Path(folder).glob("*.sf2")):
             return path
     raise MissingPackageError(
-        "No SoundFont is installed: pip install 'qbhkit[synthesis]' brings pretty_midi's."
+        "No SoundFont is installed: pip install 'qbhkit[training]' brings pretty_midi's."
     )
 
 

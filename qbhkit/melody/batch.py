@@ -15,7 +15,7 @@ from qbhkit.errors import Failure, QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
 from qbhkit.storage import read_json, write_json
 
-_NOTE = "melody.json"  # beside the results: which tracker made them
+_NOTE = "melody.json"  # beside the results: which tracker made each
 
 
 class Extraction(NamedTuple):
@@ -44,24 +44,26 @@ def extract_all(
         QbhError: if there is no such tracker.
         MissingPackageError: if its package is not installed.
     """
+    if not outputs:
+        return Extraction(0, 0, [])
     note = next(iter(outputs.values())).parent / _NOTE
-    identity = {"tracker": identity_of(tracker)}
-    same = note.is_file() and read_json(note, f"delete {note}") == identity
+    made_by: dict[str, str] = read_json(note, f"delete {note}") if note.is_file() else {}
+    identity = identity_of(tracker)
     due = {
         source: target
         for source, target in outputs.items()
-        if not (same and _fresh(source, target))
+        if made_by.get(target.name) != identity or not _fresh(source, target)
     }
     failures: list[Failure] = []
-    workers = min(workers or os.cpu_count() or 1, len(due))
-    results = _together(due, tracker, workers) if workers > 1 else _in_turn(due, tracker)
     if due:
-        if not same:  # results of another tracker must not pass for this one's
-            for target in outputs.values():
-                target.unlink(missing_ok=True)
-        write_json(note, identity)
-    for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
-        failures += [failure] if failure else []
+        listener = get_tracker(tracker)  # before anything is deleted: it may be missing
+        for target in due.values():  # what is there from now on is of this tracker
+            target.unlink(missing_ok=True)
+        write_json(note, made_by | {target.name: identity for target in due.values()})
+        workers = min(workers or os.cpu_count() or 1, len(due))
+        results = _together(due, tracker, workers) if workers > 1 else _in_turn(due, listener)
+        for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
+            failures += [failure] if failure else []
     return Extraction(len(due) - len(failures), len(outputs) - len(due), failures)
 
 
@@ -72,10 +74,8 @@ def _fresh(source: Path, target: Path) -> bool:
         return False
 
 
-def _in_turn(due: Mapping[Path, Path], tracker: str) -> Iterator[Failure | None]:
-    if due:
-        listener = get_tracker(tracker)
-        yield from (_extract(*pair, listener) for pair in due.items())
+def _in_turn(due: Mapping[Path, Path], listener: Tracker) -> Iterator[Failure | None]:
+    return (_extract(source, target, listener) for source, target in due.items())
 
 
 def _together(due: Mapping[Path, Path], tracker: str, workers: int) -> Iterator[Failure | None]:

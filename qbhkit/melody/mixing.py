@@ -5,6 +5,7 @@ needed. Signal-to-noise ratio always means: RMS of the voice where it is voiced,
 accompaniment.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -137,7 +138,7 @@ def build_bank(
     described = {
         "seed": seed,
         "songs": [path.name for path in songs],
-        "timbres": len(timbres),
+        "timbres": _digest(timbres),
         "config": asdict(config),
     }
     known = folder / "bank.json"
@@ -166,6 +167,13 @@ def build_bank(
         store.flush()
     write_json(known, described)
     return StemBank(folder)
+
+
+def _digest(timbres: list[Timbre]) -> str:
+    digest = hashlib.sha256()
+    for timbre in timbres:
+        digest.update(timbre.f0_hz.tobytes() + timbre.envelope.tobytes())
+    return digest.hexdigest()
 
 
 class _Drawing(NamedTuple):

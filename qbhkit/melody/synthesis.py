@@ -164,7 +164,8 @@ def _curves(
     owner = np.clip(np.searchsorted(sung[:, 0], grid_s, side="right") - 1, 0, None)
     into_s = grid_s - sung[owner, 0]
     sounding = (into_s >= 0) & (into_s < sung[owner, 1])
-    pitch = gaussian_filter1d(sung[owner, 2], voice.glide_s / F0_HOP_S / 2, mode="nearest")
+    width = max(voice.glide_s / F0_HOP_S / 2, 1e-3)  # frames; at 0 the filter would divide by it
+    pitch = gaussian_filter1d(sung[owner, 2], width, mode="nearest")
     pitch -= voice.scoop_st * np.exp(-np.maximum(into_s, 0) / 0.06)
     settled = np.clip((into_s - 0.25) / 0.3, 0, 1)
     pitch += settled * voice.vibrato_st * np.sin(2 * np.pi * voice.vibrato_hz * grid_s)

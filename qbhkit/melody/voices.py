@@ -55,7 +55,7 @@ def training_material(
     """
     tracker = get_tracker()
     singers = read_split("mir_qbsh")["training_singers"]
-    watched = set(singers[-config.watched_singers :])
+    watched = set(singers[len(singers) - config.watched_singers :])
     hums = [hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.singer in singers]
     voices = recorded_voices((hum for hum in hums if hum.singer not in watched), tracker)
     watched_voices = recorded_voices((hum for hum in hums if hum.singer in watched), tracker)
@@ -83,7 +83,9 @@ def training_material(
 
 
 def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
-    """Put a MIR-QBSH label on the 10 ms grid: the nearest label's voicing, pitch drawn in lines.
+    """Put a MIR-QBSH label on the 10 ms grid: the nearest label, joined to its neighbour by a line.
+
+    There is no line across a rest, or between labels that lie more than a semitone apart.
 
     Args:
         labelled_st: (N,) MIDI semitones every 32 ms, 0 = unvoiced.
@@ -92,16 +94,16 @@ def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
     Returns:
         (frames,) Hz, 0 = unvoiced.
     """
-    at_s = (np.arange(frames) + 0.5) * F0_HOP_S
-    nearest = np.minimum((at_s / MIR_QBSH_LABEL_HOP_S).astype(int), len(labelled_st) - 1)
-    voiced = labelled_st > 0
-    if not voiced.any():
+    if not labelled_st.any():
         return np.zeros(frames, np.float32)
-    label_s = (np.arange(len(labelled_st)) + 0.5) * MIR_QBSH_LABEL_HOP_S
-    drawn = np.interp(at_s, label_s[voiced], labelled_st[voiced])
-    steady = np.abs(drawn - labelled_st[nearest]) < 1  # no line across a rest or a leap
-    pitch = np.where(steady, drawn, labelled_st[nearest])
-    return np.where(voiced[nearest], midi_to_hz(pitch), 0.0).astype(np.float32)
+    at = (np.arange(frames) + 0.5) * F0_HOP_S / MIR_QBSH_LABEL_HOP_S - 0.5  # in labels
+    last = len(labelled_st) - 1
+    nearest = labelled_st[np.clip(np.round(at).astype(int), 0, last)]
+    before = labelled_st[np.clip(np.floor(at).astype(int), 0, last)]
+    after = labelled_st[np.clip(np.floor(at).astype(int) + 1, 0, last)]
+    joined = (before > 0) & (after > 0) & (np.abs(after - before) <= 1)
+    pitch = np.where(joined, before + (at - np.floor(at)) * (after - before), nearest)
+    return np.where(nearest > 0, midi_to_hz(pitch), 0.0).astype(np.float32)
 
 
 def recorded_voices(hums: Iterable[Hum], tracker: Tracker) -> list[Recorded]:
@@ -141,7 +143,10 @@ def spoken_timbres(
     """
     words = sorted({word.lower() for title in titles for word in title.split() if word.isalpha()})
     timbres = []
+    known = _flite("-lv").split() if speakers else []  # for an unknown voice it takes its usual one
     for number, speaker in enumerate(speakers):
+        if speaker not in known:
+            raise QbhError(f"flite cannot speak with the voice {speaker}: see 'flite -lv'.")
         for item in range(utterances):
             rng = generator(seed, 3, number, item)
             timbre = _timbre(_speak(speaker, " ".join(rng.choice(words, _WORDS))), tracker)
@@ -155,17 +160,22 @@ def _timbre(audio: Audio, tracker: Tracker) -> Timbre | None:
     return timbre if len(timbre.syllables) >= _FEWEST_SYLLABLES else None
 
 
-def _speak(speaker: str, text: str) -> Audio:
+def _flite(*arguments: str) -> str:
+    """Run flite and return what it prints."""
     program = shutil.which("flite")
     if program is None:
         raise QbhError(
             "The speech synthesiser flite is not installed: apt-get install flite, or write "
             "'speech: []' in the configuration."
         )
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise QbhError(f"flite failed ({done.stderr.strip()}): write 'speech: []'.")
+    return done.stdout
+
+
+def _speak(speaker: str, text: str) -> Audio:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
-        command = [program, "-voice", speaker, "-t", text, "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not path.is_file():
-            raise QbhError(f"flite cannot speak with the voice {speaker}: {done.stderr.strip()}.")
+        _flite("-voice", speaker, "-t", text, "-o", str(path))
         return load(path, TIMBRE_RATE_HZ)

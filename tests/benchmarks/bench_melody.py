@@ -44,7 +44,12 @@ from qbhkit.storage import (
 )
 
 OURS, MAIN = "crnn-lite", "songs 0 dB"
-SLOW = {"torchcrepe-full": ("hums", MAIN)}  # one clip a singer of these sets only
+# Slow trackers hear one clip a singer: of these sets only, or (None) of all of them.
+SLOW: dict[str, tuple[str, ...] | None] = {
+    "torchcrepe-full": ("hums", MAIN),
+    "torchcrepe-tiny": None,
+    "pyin": None,
+}
 MONOPHONIC = (
     "swift-f0", "pyin", "praat", "torchcrepe-tiny", "torchcrepe-full", "fcpe", "pesto",
 )  # fmt: skip
@@ -161,7 +166,7 @@ def _key(*parts: object) -> str:
 def _heard_by(name: str, sets: dict[str, list[Clip]]) -> dict[str, list[Clip]]:
     if name not in SLOW:
         return sets
-    return {kind: first_of_each_singer(sets[kind], 1) for kind in SLOW[name]}
+    return {kind: first_of_each_singer(sets[kind], 1) for kind in SLOW[name] or sets}
 
 
 def _tracks(

@@ -28,7 +28,7 @@ from qbhkit.weights import DEFAULT_EMBEDDING
 FIGURES = RESULTS.parents[1] / "figures"
 SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq"
 TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
-SHOWN_S = (60.0, 75.0)
+SHOWN_S = (62.0, 72.0)
 HUM_S = 12.0
 VOICED = 0.5  # share of a hum that is sung, at the least
 SEED = 20261122

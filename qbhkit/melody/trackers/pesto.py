@@ -21,7 +21,7 @@ class PestoTracker:
 
     That head goes by the level, so recordings are brought to -20 dB first.
 
-    pesto-pitch itself reads its checkpoint, which is a pickle, from its own folder.
+    pesto-pitch itself unpickles its checkpoint, a file of its own wheel.
 
     Raises:
         MissingPackageError: if pesto-pitch is not installed.
