@@ -155,22 +155,21 @@ def melody_figure(
     first, end = (round(second / track.hop_s) for second in span_s)
     extent_s = (span_s[0], min(span_s[1], track.duration_s))
     samples = audio.samples[round(extent_s[0] * audio.rate_hz) : round(extent_s[1] * audio.rate_hz)]
-    hop = round(track.hop_s * audio.rate_hz)
-    window = round(0.064 * audio.rate_hz)
+    hop, window = round(0.03 * audio.rate_hz), round(0.064 * audio.rate_hz)
     spectrum = np.abs(librosa.stft(samples, n_fft=window, hop_length=hop))
     level_db = librosa.amplitude_to_db(spectrum, ref=np.max)
     with _style():
         figure, (above, middle, below) = plt.subplots(
-            3, 1, figsize=(10, 7), sharex=True, height_ratios=(3, 3, 1)
+            3, 1, figsize=(9, 5.5), sharex=True, height_ratios=(3, 3, 1)
         )
         above.imshow(
-            level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-45,
+            level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-36, interpolation="bilinear",
             extent=(*extent_s, 0, audio.rate_hz / 2),
         )  # fmt: skip
         above.set(title=title, ylabel="frequency (Hz)", ylim=(0, 2000))
         middle.imshow(
             posteriors[first:end, 1:].T, origin="lower", aspect="auto", cmap="gray_r",
-            norm=PowerNorm(0.4, 0, 1), extent=(*extent_s, 40, 95),
+            norm=PowerNorm(0.5, 0.01, 1), extent=(*extent_s, 40, 95),
         )  # fmt: skip
         middle.set(ylabel="P(pitch)\nMIDI semitones", ylim=(40, 84))
         for found, colour, label in ((truth, SONG, "sung"), (track, HUM, "found")):

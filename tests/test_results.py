@@ -2,12 +2,16 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from qbhkit.config import build, config_path, read_yaml
+from qbhkit.melody.trackers import identity_of
 from qbhkit.retrieval.evaluate import intervals, metrics
 from qbhkit.storage import asset
+from qbhkit.weights import load_weights
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -65,14 +69,47 @@ def test_the_shipped_weights_are_those_that_were_measured():
         assert result(f"hums_{anchor}")["model"] == ContourEmbedder().identity
 
 
-def test_the_recorded_training_is_that_of_the_shipped_configuration():
-    from qbhkit.config import build, config_path, read_yaml
-    from qbhkit.embedding.training import TrainConfig
+@pytest.mark.parametrize(
+    ("name", "module", "kind"),
+    [
+        ("first", "qbhkit.embedding.training", "TrainConfig"),
+        ("crnn-lite", "qbhkit.melody.training", "MelodyTrainConfig"),
+    ],
+)
+def test_the_recorded_training_is_that_of_the_shipped_configuration(name, module, kind):
+    config = getattr(import_module(module), kind)
+    recorded = build(config, result(f"train_{name}")["config"], name)
+    path = config_path(name)
+    assert recorded == build(config, read_yaml(path), str(path))
+    assert len(result(f"train_{name}")["curve"]) == recorded.epochs
 
-    recorded = build(TrainConfig, result("train_first")["config"], "train_first")
-    path = config_path("first")
-    assert recorded == build(TrainConfig, read_yaml(path), str(path))
-    assert len(result("train_first")["curve"]) == recorded.epochs
+
+def test_the_card_of_the_melody_network_says_what_was_measured():
+    card = " ".join(asset("weights/crnn-lite.md").read_text("utf-8").split())
+    last = result("train_crnn-lite")["curve"][-1]
+    assert (
+        f"raw pitch accuracy {last['raw_pitch_accuracy']:.3f}, overall accuracy "
+        f"{last['overall_accuracy']:.3f}." in card
+    )
+    sets = result("melody_bench")["trackers"]["crnn-lite"]["sets"]
+    for kind in ("songs +5 dB", "songs 0 dB", "songs -5 dB"):
+        assert f"{kind[6:]} {sets[kind]['overall_accuracy']:.3f}" in card
+    agreement = sets["agreement"]
+    assert f"raw pitch {agreement['raw_pitch_accuracy']:.3f}" in card
+    assert f"false alarm {agreement['voicing_false_alarm']:.3f}" in card
+    assert f"threshold of voicing ({load_weights('crnn-lite').config['threshold']}" in card
+
+
+def test_the_melody_results_are_of_the_shipped_weights():
+    assert result("melody_bench")["trackers"]["crnn-lite"]["identity"] == identity_of("crnn-lite")
+    assert result("song_end_to_end")["tracker"] == identity_of("crnn-lite")
+
+
+def test_the_readme_says_what_became_of_the_recorded_song():
+    found = result("song_end_to_end")
+    assert metrics(found["ranks"])._asdict() == {key: found[key] for key in metrics([])._fields}
+    assert f"find it first in {found['top1']:.2f}" in README
+    assert f"among ten in {found['top10']:.2f}" in README
 
 
 @pytest.mark.skipif("## Pitch trackers" not in README, reason="the README has no such section yet")

@@ -132,11 +132,11 @@ def test_a_recording_is_sung_again_in_another_key(recording, timbre, shift_st):
 
 
 def test_what_is_sung_again_comes_at_its_time(recording, timbre):
-    """To half a frame: WORLD counts its frames from 0, the kit from their middles."""
+    """Never early, for WORLD's filter rings after each pulse; late by less than half a frame."""
     again = sing_again(timbre, 0.0, 1.0).audio.samples
     level = [gaussian_filter1d(np.abs(x), 40) for x in (recording.audio.samples, again)]
     fits = {lag: np.corrcoef(level[0], np.roll(level[1], lag))[0, 1] for lag in range(-200, 201, 4)}
-    assert abs(max(fits, key=fits.__getitem__)) <= 32  # samples: 2 ms
+    assert -80 < max(fits, key=fits.__getitem__) <= 0
 
 
 def test_a_longer_throat_sounds_darker_at_the_same_pitch(timbre):
