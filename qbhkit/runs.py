@@ -21,7 +21,8 @@ def generator(seed: int, *counters: int) -> Generator:
 
     Args:
         seed: of the run.
-        counters: what tells this draw from all others: purpose, epoch, item.
+        counters: what tells this draw from all others: purpose, epoch, item. As many for every draw
+            of a run: zeros at the end make no difference.
     """
     return Generator(Philox(SeedSequence([seed, *counters])))
 

@@ -14,6 +14,7 @@ from qbhkit.corpora.midi import MELODY_TRACK
 from qbhkit.errors import MissingPackageError, QbhError
 
 _RENDER_HZ = 32000  # the samples of a SoundFont alias when they are read at 8 kHz
+_MOST_PARTS = 15
 _DRUMS = 9  # the channel of General MIDI's drum kit
 _KICK, _SNARE, _HAT = 36, 38, 42
 _TAIL_S = 0.5
@@ -105,6 +106,7 @@ def render(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
         Mono audio of exactly ``length_s``, as loud as the SoundFont makes it.
 
     Raises:
+        QbhError: if there are more than 15 instruments beside the drums.
         MissingPackageError: if tinysoundfont or the SoundFont is not installed.
     """
     import soxr
@@ -117,10 +119,14 @@ def render(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
         ) from None
     synth = tinysoundfont.Synth(samplerate=_RENDER_HZ, gain=-12)
     font = synth.sfload(str(soundfont()))
-    channels = [channel for channel in range(16) if channel != _DRUMS]
+    channels = iter(channel for channel in range(16) if channel != _DRUMS)
+    if sum(not part.drums for part in parts) > _MOST_PARTS:
+        raise QbhError(
+            f"General MIDI has channels for {_MOST_PARTS} instruments, not {len(parts)}."
+        )
     events: list[tuple[float, int, int, int, int]] = []
-    for part, free in zip(parts, channels, strict=False):
-        channel = _DRUMS if part.drums else free
+    for part in parts:
+        channel = _DRUMS if part.drums else next(channels)
         synth.program_select(channel, font, 128 if part.drums else 0, part.program, part.drums)
         for onset_s, duration_s, pitch in part.notes:
             events.append((onset_s, 1, channel, int(pitch), part.velocity))

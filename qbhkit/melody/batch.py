@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +48,9 @@ def extract_all(
     if not outputs:
         return Extraction(0, 0, [])
     note = next(iter(outputs.values())).parent / _NOTE
-    made_by: dict[str, str] = read_json(note, f"delete {note}") if note.is_file() else {}
+    made_by = read_json(note, f"delete {note}") if note.is_file() else {}
+    if not isinstance(made_by, dict):
+        raise QbhError(f"{note} is damaged: delete it.")
     identity = identity_of(tracker)
     due = {
         source: target
@@ -64,6 +67,8 @@ def extract_all(
         results = _together(due, tracker, workers) if workers > 1 else _in_turn(due, listener)
         for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
             failures += [failure] if failure else []
+    order = {str(source): number for number, source in enumerate(outputs)}
+    failures.sort(key=lambda failure: order[failure.name])
     return Extraction(len(due) - len(failures), len(outputs) - len(due), failures)
 
 
@@ -85,6 +90,10 @@ def _together(due: Mapping[Path, Path], tracker: str, workers: int) -> Iterator[
         try:
             for task in as_completed(tasks):
                 yield task.result()
+        except BrokenProcessPool:
+            raise QbhError(
+                "A worker process died, perhaps for lack of memory: run it again with --workers 1."
+            ) from None
         finally:  # a stop must not wait for the rest of the list
             pool.shutdown(wait=True, cancel_futures=True)
 

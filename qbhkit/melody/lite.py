@@ -37,7 +37,7 @@ _WINDOWS = (1024, 2048)
 _FFT = 2048
 MARGIN = (_FFT - HOP) // 2  # samples that the outermost frames need beyond their own
 _STRETCH = 500  # frames that are heard together: 10 s
-_CONTEXT = 50  # frames beyond each end of a stretch, so that seams do not show
+_CONTEXT = 50  # frames beyond each end of a stretch; what is left of the seams is tiny
 _FAINTEST = 1e-6  # a magnitude; a quieter recording is silent
 
 

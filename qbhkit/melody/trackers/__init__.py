@@ -63,6 +63,8 @@ def identity_of(name: str) -> str:
     Raises:
         QbhError: if there is no such tracker, or its weights are not there.
     """
+    if name not in TRACKERS:
+        raise _unknown(name)
     if name not in ("crnn", "crnn-lite"):
         return name
     path = _weights_of(name)
@@ -84,10 +86,14 @@ def get_tracker(name: str | None = None) -> Tracker:
     """
     name = name or default_tracker()
     if name not in TRACKERS:
-        raise QbhError(f"There is no tracker {name!r}: use one of {', '.join(TRACKERS)}.")
+        raise _unknown(name)
     module, cls = TRACKERS[name].split(":")
     tracker: Tracker = getattr(import_module(module), cls)()
     return tracker
+
+
+def _unknown(name: str) -> QbhError:
+    return QbhError(f"There is no tracker {name!r}: use one of {', '.join(TRACKERS)}.")
 
 
 def not_installed(tracker: str, install: str) -> MissingPackageError:
