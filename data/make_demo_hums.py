@@ -1,8 +1,8 @@
 """Render the demo hums that ship in the package: ``python data/make_demo_hums.py``.
 
-Each is hummed (the second: sung on vowels) by the kit's own source-filter voice from a public-domain
-tune that no embedding was trained on, in another key, at another speed, with a singer's errors; two
-begin inside the tune.
+Each is hummed (the second: sung on vowels) by the kit's own source-filter voice from a
+public-domain tune that no embedding was trained on, in another key, at another speed, with a
+singer's errors; two begin inside the tune.
 """
 
 from typing import NamedTuple

@@ -163,8 +163,8 @@ def melody_figure(
             3, 1, figsize=(9, 5.5), sharex=True, height_ratios=(3, 3, 1)
         )
         above.imshow(
-            level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-36, interpolation="bilinear",
-            extent=(*extent_s, 0, audio.rate_hz / 2),
+            level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-36,
+            interpolation="bilinear", extent=(*extent_s, 0, audio.rate_hz / 2),
         )  # fmt: skip
         above.set(title=title, ylabel="frequency (Hz)", ylim=(0, 2000))
         middle.imshow(
