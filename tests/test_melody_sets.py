@@ -87,16 +87,28 @@ def mixed(hums, songs, tmp_path_factory):
 
 
 def heard(clips, tracker="swift-f0"):
-    """Score a tracker on clips, frames pooled."""
+    """Score a tracker on the labelled frames of clips, pooled."""
     found = get_tracker(tracker)
     tracks = [found.track(load(clip.path, found.rate_hz)) for clip in clips]
     for clip, track in zip(clips, tracks, strict=True):
         assert len(clip.f0_hz) == len(track.voicing)
     return melody_score(
-        np.concatenate([clip.f0_hz for clip in clips]),
-        np.concatenate([track.frequency_hz for track in tracks]),
-        np.concatenate([track.voicing for track in tracks]),
+        np.concatenate([clip.f0_hz[clip.scored] for clip in clips]),
+        *(
+            np.concatenate(
+                [getattr(track, row)[c.scored] for c, track in zip(clips, tracks, strict=True)]
+            )
+            for row in ("frequency_hz", "voicing")
+        ),
     )
+
+
+def test_recorded_voices_are_scored_at_their_labels(hums):
+    for clip in hums:
+        middle_s = (clip.scored + 0.5) * 0.01
+        label_s = (np.arange(len(clip.scored)) + 0.5) * 0.032
+        assert np.abs(middle_s - label_s).max() < 0.0051
+        assert clip.scored[-1] < len(clip.f0_hz)
 
 
 def test_hums_are_those_of_singers_nothing_was_trained_on(data, hums):

@@ -200,8 +200,9 @@ def _track(path: Path, count: int) -> NDArray[np.float32]:
 
 
 def _scores(clips: list[Clip], tracks: list[NDArray]) -> dict[str, float]:
-    true = np.concatenate([clip.f0_hz for clip in clips])
-    hz, voicing = np.concatenate(tracks, axis=1)
+    true = np.concatenate([clip.f0_hz[clip.scored] for clip in clips])
+    pairs = zip(clips, tracks, strict=True)
+    hz, voicing = np.concatenate([track[:, clip.scored] for clip, track in pairs], axis=1)
     if not true.any():
         return {"voicing_false_alarm": float(((hz > 0) & (voicing >= 0.5)).mean())}
     return melody_score(true, hz, voicing)._asdict()
@@ -210,7 +211,10 @@ def _scores(clips: list[Clip], tracks: list[NDArray]) -> dict[str, float]:
 def _correct(clips: list[Clip], tracks: list[NDArray]) -> dict[str, tuple[float, int]]:
     """Return right frames and all frames of every clip, by its name."""
     return {
-        clip.name: (_scores([clip], [track])["overall_accuracy"] * len(clip.f0_hz), len(clip.f0_hz))
+        clip.name: (
+            _scores([clip], [track])["overall_accuracy"] * len(clip.scored),
+            len(clip.scored),
+        )
         for clip, track in zip(clips, tracks, strict=True)
     }
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import F0_HOP_S
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.folders import MirQbsh, pop909
+from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, MirQbsh, pop909
 from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import QbhError
@@ -52,6 +52,7 @@ PUBLISHED_TOO_HIGH_ST = 5.0  # swift-f0, Melodia and FCPE agree on it: medians o
 RECIPE = {
     "seed": SEED,
     "hums": "MIR-QBSH, singers that are not training_singers of data/splits/mir_qbsh.json",
+    "scored": "recorded voices every 32 ms, at the labels of MIR-QBSH; all others every 10 ms",
     "songs": "each hum and vocadito clip under one accompaniment of its own: a held-out song of "
     "POP909 (data/splits/pop909.json), from a drawn second on, by qbhkit.melody.band.arrange; "
     "qbhkit.melody.mixing.mix at 8 kHz",
@@ -72,6 +73,14 @@ class Clip(NamedTuple):
     name: str  # singer/recording
     path: Path
     f0_hz: NDArray[np.float32]  # (N,) Hz every 10 ms, 0 = unvoiced
+    label_hop_s: float = F0_HOP_S  # how often the pitch was labelled, if more rarely than that
+
+    @property
+    def scored(self) -> NDArray[np.int64]:
+        """The frames nearest to the labels: between labels the truth is a guess."""
+        count = int(len(self.f0_hz) * F0_HOP_S / self.label_hop_s + 1e-6)
+        middle_s = (np.arange(count) + 0.5) * self.label_hop_s
+        return np.round(middle_s / F0_HOP_S - 0.5).astype(int)
 
     @property
     def singer(self) -> str:
@@ -133,21 +142,25 @@ def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
         if hum.singer not in training and hum.labelled_st is not None:
             frames = _frames(load(hum.path, RATE_HZ))
             f0 = labelled_f0(hum.labelled_st, frames)
-            clips.append(Clip(f"{hum.singer}/{hum.song_id}", hum.path, f0))
+            name = f"{hum.singer}/{hum.song_id}"
+            clips.append(Clip(name, hum.path, f0, MIR_QBSH_LABEL_HOP_S))
     shuffled = [clips[index] for index in generator(SEED, _CHOICE).permutation(len(clips))]
     chosen = first_of_each_singer(shuffled, per_singer or len(clips))
     return sorted(chosen, key=lambda clip: clip.singer)
 
 
 def vocadito(data: Path) -> list[Clip]:
-    """Return both vocadito clips; a label every 5.8 ms, of which the nearest is taken."""
+    """Return both vocadito clips; a label every 5.8 ms, of which the nearest is taken.
+
+    They are scored as often as MIR-QBSH, so that a second of singing counts alike in a pooled set.
+    """
     clips = []
     for path in sorted((data / "singing" / "vocadito").glob("*.wav")):
         label = path.with_name(f"{path.stem}_f0.csv")
         with open(label, newline="", encoding="ascii") as stream:
             at_s, hz = np.array([row for row in csv.reader(stream)], float).T
         track = on_f0_grid(at_s, hz, (hz > 0).astype(float), load(path).duration_s)
-        clips.append(Clip(f"{path.stem}/1", path, track.frequency_hz))
+        clips.append(Clip(f"{path.stem}/1", path, track.frequency_hz, MIR_QBSH_LABEL_HOP_S))
     return clips
 
 
@@ -159,7 +172,7 @@ def under_bands(clips: list[Clip], songs: list[Path], folder: Path) -> dict[str,
         band = accompaniment(songs, voice.duration_s, RATE_HZ, _rng(_BAND, clip))
         for name, snr in zip(sets, SNRS_DB, strict=True):
             mixed = mix(voice.samples[: len(band)], clip.f0_hz, band, snr)
-            sets[name].append(_made(folder / name, clip.name, mixed, RATE_HZ, clip.f0_hz))
+            sets[name].append(_again(folder / name, clip, mixed))
     return sets
 
 
@@ -224,11 +237,11 @@ def spoilt(clips: list[Clip], folder: Path) -> dict[str, list[Clip]]:
             "reverberation": degrade.reverberate(heard, DECAY_S, WET, RATE_HZ, rng),
         }
         for kind, samples in kinds.items():
-            made = _made(folder / kind, clip.name, samples, RATE_HZ, clip.f0_hz)
-            sets.setdefault(kind, []).append(made)
+            sets.setdefault(kind, []).append(_again(folder / kind, clip, samples))
         higher, f0 = faster(heard, clip.f0_hz, SHIFT_ST)
+        hop_s = clip.label_hop_s / 2 ** (SHIFT_ST / 12)
         made = _made(folder / "transposed", clip.name, higher, RATE_HZ, f0)
-        sets.setdefault("transposed", []).append(made)
+        sets.setdefault("transposed", []).append(made._replace(label_hop_s=hop_s))
     return sets
 
 
@@ -308,6 +321,12 @@ def _made(folder: Path, name: str, samples: NDArray, rate_hz: int, f0_hz: NDArra
     path = folder / f"{name}.wav"
     write_wav(Audio((softer * samples).astype(np.float32), rate_hz), path)
     return Clip(name, path, f0_hz.astype(np.float32))
+
+
+def _again(folder: Path, clip: Clip, samples: NDArray) -> Clip:
+    """Write another version of a clip, at 8 kHz."""
+    made = _made(folder, clip.name, samples, RATE_HZ, clip.f0_hz)
+    return made._replace(label_hop_s=clip.label_hop_s)
 
 
 def _rng(purpose: int, clip: Clip) -> Generator:
