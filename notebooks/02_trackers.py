@@ -152,7 +152,7 @@ scores["real_time_factor"].groupby("tracker").median().sort_values().round(3).to
 shown = {
     name: tracks[name, "vowels", "noise 0 dB"]
     for name in ("swift-f0", "praat", "fcpe")
-    if name in tracks
+    if name in trackers
 }
 f0_figure(hums["vowels"].f0, shown, "Vowels in noise of the same level")
 
@@ -160,7 +160,7 @@ f0_figure(hums["vowels"].f0, shown, "Vowels in noise of the same level")
 whistled = {
     name: tracks[name, "whistle", "clean"]
     for name in ("whistle", "swift-f0", "fcpe")
-    if name in tracks
+    if name in trackers
 }
 f0_figure(hums["whistle"].f0, whistled, "A whistle, clean")
 
