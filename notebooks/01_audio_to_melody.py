@@ -44,10 +44,10 @@ from qbhkit.corpora.songs import songs_of
 from qbhkit.figures import contour_figure, melody_figure
 from qbhkit.melody import crnn
 from qbhkit.melody.band import arrange, render
-from qbhkit.melody.lite import LiteExtractor
 from qbhkit.melody.metrics import melody_score
 from qbhkit.melody.mixing import HOP, RATE_HZ, mix
 from qbhkit.melody.synthesis import Voice, render_hum
+from qbhkit.melody.trackers import default_song_tracker, get_tracker
 from qbhkit.storage import data_dir as usual_data_dir
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
@@ -81,13 +81,14 @@ Audio(song.samples, rate=RATE_HZ)
 # %% [markdown]
 # ## What the network answers
 #
-# `crnn-lite` is the network that ships with the kit. For every 10 ms it gives 442 probabilities:
+# `crnn-lite` is the network that ships with the kit (where the published network's converted weights lie
+# in the data folder, that one answers instead). For every 10 ms it gives 442 probabilities:
 # class 0 says that nobody sings, the others are pitches from MIDI 40 to 95 in steps of an eighth of a
 # semitone. Above: the spectrogram with what was sung and what was found. Middle: the probabilities of
 # the pitches. Below: one minus the probability of class 0.
 
 # %%
-network = LiteExtractor()
+network = get_tracker(default_song_tracker())
 melody = network.melody(song)
 print(melody.posteriors.shape, "posteriors for", f"{song.duration_s:.1f} s")
 melody_figure(song, melody.f0, melody.posteriors, "a rendered song", truth=sung.f0)
@@ -99,7 +100,7 @@ melody_figure(song, melody.f0, melody.posteriors, "a rendered song", truth=sung.
 # %%
 count = min(len(truth), len(melody.f0.voicing))
 score = melody_score(truth[:count], melody.f0.frequency_hz[:count], melody.f0.voicing[:count])
-pd.Series(score._asdict()).round(3).to_frame("crnn-lite at +3 dB")
+pd.Series(score._asdict()).round(3).to_frame(f"{network.name} at +3 dB")
 
 # %%
 # NBVAL_CHECK_OUTPUT

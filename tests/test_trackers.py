@@ -14,8 +14,10 @@ from qbhkit.melody import trackers
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import (
     TRACKERS,
+    default_song_tracker,
     default_tracker,
     get_tracker,
+    identity_of,
     in_chunks,
     on_f0_grid,
     rescale_confidence,
@@ -363,3 +365,26 @@ def test_a_tracker_s_own_threshold_becomes_one_half(tracker):
 def test_frequencies_out_of_range_are_none():
     found = within(np.array([10.0, 50.0, 200.0, 2000.0, 2000.1]), 50.0, 2000.0)
     assert found.tolist() == [0, 50, 200, 2000, 0]
+
+
+def test_songs_are_heard_by_the_published_network_once_its_weights_are_there(tmp_path, monkeypatch):
+    from qbhkit.melody.crnn import PATCH, MelodyCrnn, export_crnn
+
+    monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
+    assert default_song_tracker() == "crnn-lite"
+    with pytest.raises(QbhError, match="convert the published weights with 'qbhkit weights conv"):
+        get_tracker("crnn")
+    mean, std = np.full(PATCH, -30.0), np.full(PATCH, 15.0)
+    export_crnn(MelodyCrnn(), mean, std, tmp_path / "weights" / "crnn.safetensors")
+    assert default_song_tracker() == "crnn"
+    assert identity_of("crnn").startswith("crnn@")
+    tracker = get_tracker("crnn")
+    audio = Audio(np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32), 8000)
+    assert len(tracker.track(audio).voicing) == 100
+    assert tracker.melody(audio).posteriors.shape == (100, 442)
+
+
+def test_what_no_tracker_is_called_has_no_identity():
+    assert identity_of("swift-f0") == "swift-f0"
+    with pytest.raises(QbhError, match="There is no tracker 'ear'"):
+        identity_of("ear")

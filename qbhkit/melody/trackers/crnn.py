@@ -7,7 +7,7 @@ Threshold: none, a frame is voiced where a pitch is the most likely class.
 from qbhkit.audio import Audio
 from qbhkit.contour import F0Track
 from qbhkit.errors import QbhError
-from qbhkit.melody.crnn import RATE_HZ, crnn_path, find_crnn_weights, load_crnn
+from qbhkit.melody.crnn import RATE_HZ, Melody, crnn_path, find_crnn_weights, load_crnn
 
 
 class CrnnTracker:
@@ -36,3 +36,7 @@ class CrnnTracker:
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 8 kHz."""
         return self._extractor.track(audio)
+
+    def melody(self, audio: Audio) -> Melody:
+        """Return f0 and class probabilities of mono audio at 8 kHz."""
+        return self._extractor.melody(audio)
