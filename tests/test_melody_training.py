@@ -14,13 +14,13 @@ from qbhkit.melody.mixing import HOP, RATE_HZ, Excerpt, MixConfig
 from qbhkit.melody.training import (
     MelodyTrainConfig,
     features,
-    learning_rate,
     mixture_evaluator,
     pitch_loss,
     targets,
     train,
     watch,
 )
+from qbhkit.runs import learning_rate
 
 TINY = MelodyTrainConfig(
     epochs=3, steps=3, batch=2, rate=1e-2, watched=2, threads=1, workers=0, bfloat16=False,

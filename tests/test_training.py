@@ -16,13 +16,13 @@ from qbhkit.embedding.encoders import EncoderConfig
 from qbhkit.embedding.sampling import ContourBank
 from qbhkit.embedding.training import (
     TrainConfig,
-    learning_rate,
     pair_evaluator,
     spread_of,
     train,
 )
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.evaluate import pair_mrr
+from qbhkit.runs import learning_rate
 
 CONFIG = TrainConfig(
     epochs=4, steps=6, batch=32, negatives=4, threads=1,

@@ -5,6 +5,7 @@ melody extraction", ISMIR 2020, and fixed facts, "Melody network". The trained w
 authors' own; :mod:`qbhkit.melody.keras_weights` converts them.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,26 +230,19 @@ def patches_of(level_db: Floats) -> Floats:
     return np.pad(level_db, ((0, missing), (0, 0))).reshape(-1, *PATCH)
 
 
-class CrnnExtractor:
-    """Extract the melody of recordings; :func:`load_crnn` makes one.
+class Extractor(ABC):
+    """Hear recordings piece by piece; what the published network and ``crnn-lite`` share."""
 
-    Frame i of the published system is centred at i * 10 ms, frame i of the kit's grid at
-    (i + 0.5) * 10 ms. Both neighbours are equally near, so frame i stays frame i: times are up to
-    5 ms late, and the one frame more that the STFT has is dropped.
-
-    Args:
-        network: trained; its batch norms are folded, so it is good for nothing else afterwards.
-        mean: (31, 513) dB.
-        std: (31, 513) dB.
-    """
-
-    name = "crnn"
+    name: str
     rate_hz = RATE_HZ
 
-    def __init__(self, network: MelodyCrnn, mean: NDArray, std: NDArray) -> None:
-        self._network = _folded(network)
-        self._mean = np.asarray(mean, np.float32)
-        self._scale = np.asarray(std, np.float32) + np.float32(_STD_FLOOR)
+    @abstractmethod
+    def decode(self, posteriors: Floats) -> F0Track:
+        """Read the track of N frames off (N, 442) probabilities."""
+
+    @abstractmethod
+    def _hear(self, samples: Floats) -> Iterator[Floats]:
+        """Yield (n, 442) probabilities every 10 ms, some seconds at a time."""
 
     def melody(self, audio: Audio) -> Melody:
         """Return f0 and class probabilities: 0.6 GB of them for an hour.
@@ -263,30 +257,58 @@ class CrnnExtractor:
             QbhError: if the audio is not at 8 kHz.
         """
         posteriors = np.concatenate(list(self._posteriors(audio)))
-        return Melody(decode(posteriors), posteriors)
+        return Melody(self.decode(posteriors), posteriors)
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 and voicing of mono audio at 8 kHz as :meth:`melody` does, in little memory."""
-        parts = [decode(posteriors) for posteriors in self._posteriors(audio)]
+        parts = [self.decode(posteriors) for posteriors in self._posteriors(audio)]
         return F0Track(
             np.concatenate([part.frequency_hz for part in parts]),
             np.concatenate([part.voicing for part in parts]),
         )
 
     def _posteriors(self, audio: Audio) -> Iterator[Floats]:
-        """Yield (n, 442) probabilities of a few patches at a time."""
         if audio.rate_hz != RATE_HZ:
             raise QbhError(f"The melody network takes audio at 8000 Hz, not {audio.rate_hz}.")
-        count = max(1, round(audio.duration_s / F0_HOP_S))
+        missing = max(1, round(audio.duration_s / F0_HOP_S))
         if audio.silent:
-            yield np.eye(1, CLASSES, dtype=np.float32).repeat(count, axis=0)
+            yield np.eye(1, CLASSES, dtype=np.float32).repeat(missing, axis=0)
             return
-        total, step = frame_count(len(audio.samples)), _BATCH * PATCH_FRAMES
+        for posteriors in self._hear(audio.samples):
+            yield posteriors[:missing]
+            missing -= len(posteriors[:missing])
+
+
+class CrnnExtractor(Extractor):
+    """Extract the melody of recordings; :func:`load_crnn` makes one.
+
+    Frame i of the published system is centred at i * 10 ms, frame i of the kit's grid at
+    (i + 0.5) * 10 ms. Both neighbours are equally near, so frame i stays frame i: times are up to
+    5 ms late, and the one frame more that the STFT has is dropped.
+
+    Args:
+        network: trained; its batch norms are folded, so it is good for nothing else afterwards.
+        mean: (31, 513) dB.
+        std: (31, 513) dB.
+    """
+
+    name = "crnn"
+
+    def __init__(self, network: MelodyCrnn, mean: NDArray, std: NDArray) -> None:
+        self._network = _folded(network)
+        self._mean = np.asarray(mean, np.float32)
+        self._scale = np.asarray(std, np.float32) + np.float32(_STD_FLOOR)
+
+    def decode(self, posteriors: Floats) -> F0Track:
+        """Read the track off (N, 442) probabilities by the published rule: :func:`decode`."""
+        return decode(posteriors)
+
+    def _hear(self, samples: Floats) -> Iterator[Floats]:
+        total, step = frame_count(len(samples)), _BATCH * PATCH_FRAMES
         stretches = [(first, min(first + step, total)) for first in range(0, total, step)]
-        loudest = max(magnitudes(audio.samples, *stretch).max() for stretch in stretches)
-        for first, end in stretches:
-            level_db = decibels(magnitudes(audio.samples, first, end), loudest)
-            yield self._classify(level_db)[: max(0, count - first)]
+        loudest = max(magnitudes(samples, *stretch).max() for stretch in stretches)
+        for stretch in stretches:
+            yield self._classify(decibels(magnitudes(samples, *stretch), loudest))
 
     def _classify(self, level_db: Floats) -> Floats:
         """Turn (N, 513) dB into (N, 442) probabilities."""

@@ -17,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbhkit.audio import Audio
 from qbhkit.config import build
-from qbhkit.contour import F0_HOP_S, F0Track, Floats, midi_to_hz
+from qbhkit.contour import F0Track, Floats, midi_to_hz
 from qbhkit.errors import QbhError
-from qbhkit.melody.crnn import CLASSES, RATE_HZ, Melody, class_midi
+from qbhkit.melody.crnn import CLASSES, RATE_HZ, Extractor, class_midi
 from qbhkit.melody.trackers import rescale_confidence
 from qbhkit.weights import load_weights, save_weights
 
@@ -189,7 +188,7 @@ def decode_lite(posteriors: NDArray, threshold: float) -> F0Track:
     return F0Track(midi_to_hz(class_midi()[best]), voicing)
 
 
-class LiteExtractor:
+class LiteExtractor(Extractor):
     """Extract the melody of recordings with a trained ``crnn-lite``.
 
     Args:
@@ -200,7 +199,6 @@ class LiteExtractor:
     """
 
     name = "crnn-lite"
-    rate_hz = RATE_HZ
 
     def __init__(self, weights: str = DEFAULT_WEIGHTS) -> None:
         stored = load_weights(weights)
@@ -217,38 +215,12 @@ class LiteExtractor:
         self._stack = HarmonicStack(network.config.harmonics)
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def melody(self, audio: Audio) -> Melody:
-        """Return f0 and class probabilities: 0.6 GB of them for an hour.
+    def decode(self, posteriors: Floats) -> F0Track:
+        """Read the track off (N, 442) probabilities: :func:`decode_lite`."""
+        return decode_lite(posteriors, self.threshold)
 
-        Args:
-            audio: mono at 8 kHz. Silence is unvoiced.
-
-        Returns:
-            round(duration / 10 ms) frames.
-
-        Raises:
-            QbhError: if the audio is not at 8 kHz.
-        """
-        posteriors = np.concatenate(list(self._posteriors(audio)))
-        return Melody(decode_lite(posteriors, self.threshold), posteriors)
-
-    def track(self, audio: Audio) -> F0Track:
-        """Return f0 and voicing of mono audio at 8 kHz as :meth:`melody` does, in little memory."""
-        parts = [decode_lite(part, self.threshold) for part in self._posteriors(audio)]
-        return F0Track(
-            np.concatenate([part.frequency_hz for part in parts]),
-            np.concatenate([part.voicing for part in parts]),
-        )
-
-    def _posteriors(self, audio: Audio) -> Iterator[Floats]:
-        """Yield (n, 442) probabilities every 10 ms, 10 s at a time."""
-        if audio.rate_hz != RATE_HZ:
-            raise QbhError(f"The melody network takes audio at 8000 Hz, not {audio.rate_hz}.")
-        count = max(1, round(audio.duration_s / F0_HOP_S))
-        if audio.silent:
-            yield np.eye(1, CLASSES, dtype=np.float32).repeat(count, axis=0)
-            return
-        samples = audio.samples - np.float32(audio.samples.mean(dtype=np.float64))
+    def _hear(self, samples: Floats) -> Iterator[Floats]:
+        samples = samples - np.float32(samples.mean(dtype=np.float64))
         frames = -(-len(samples) // HOP)
         stretches = [(first, min(first + _STRETCH, frames)) for first in range(0, frames, _STRETCH)]
         with torch.inference_mode():
@@ -258,8 +230,7 @@ class LiteExtractor:
                 begin, stop = max(0, first - _CONTEXT), min(end + _CONTEXT, frames)
                 heard = self._stack(self._magnitudes(samples, begin, stop), peak)
                 posteriors = self._network(heard)[0].softmax(-1).numpy()
-                drawn = every_10_ms(posteriors)[2 * (first - begin) : 2 * (end - begin)]
-                yield drawn[: max(0, count - 2 * first)]
+                yield every_10_ms(posteriors)[2 * (first - begin) : 2 * (end - begin)]
 
     def _magnitudes(self, samples: Floats, first: int, end: int) -> Tensor:
         """Return (1, end - first, W, 1025), with silence beyond both ends of the recording."""

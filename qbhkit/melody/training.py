@@ -1,28 +1,31 @@
 """Train ``crnn-lite``: mixtures with known pitch in, a checkpoint and a curve out."""
 
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from qbhkit.contour import hz_to_midi, midi_to_hz
 from qbhkit.errors import QbhError
 from qbhkit.melody.crnn import HIGHEST_MIDI, LOWEST_MIDI, class_midi
 from qbhkit.melody.lite import MARGIN, HarmonicStack, LiteConfig, LiteNetwork
 from qbhkit.melody.metrics import melody_score
-from qbhkit.melody.mixing import MixConfig, Mixture, Recorded, StemBank, draw_mixture
-from qbhkit.runs import Curve, generator, load_checkpoint, report, save_checkpoint
-from qbhkit.storage import write_json
+from qbhkit.melody.mixing import (
+    EXCERPT_S,
+    MixConfig,
+    Mixture,
+    Recorded,
+    StemBank,
+    draw_mixture,
+)
+from qbhkit.runs import Loss, RunConfig, Speed, fit, generator
 
 Evaluator = Callable[[LiteNetwork], dict[str, float]]
 _TRAINING, _VALIDATION = 1, 2  # which draws a generator is for; the bank's are 0
@@ -32,43 +35,29 @@ _QUIETEST_DB = 15.0  # an excerpt may be this much softer than the loudest momen
 
 
 @dataclass(frozen=True)
-class MelodyTrainConfig:
-    """One training run.
+class MelodyTrainConfig(RunConfig):
+    """One training run; a batch is of mixtures of 8 s.
 
     Args:
         kind: ``melody``.
-        seed: of weights, stems and mixtures.
-        epochs: checkpoints and lines of the curve.
-        steps: batches an epoch.
-        batch: mixtures of 8 s a batch.
-        rate: highest learning rate; warmed up over the first epoch, then a cosine down to 0.
-        weight_decay: of Adam (decoupled).
-        clip: largest norm of the gradient.
         blur_st: standard deviation of the target around the true pitch, semitones.
         watched: mixtures that are drawn once for validation.
         watched_singers: how many of the training singers are kept for validation.
         speech: voices of the speech synthesiser flite that lend their timbre and consonants;
             empty for none.
         utterances: how many titles of songs each of them speaks.
-        threads: of torch.
         workers: processes that draw mixtures.
         bfloat16: multiply in half precision where the processor can.
     """
 
     kind: str = "melody"
-    seed: int = 0
-    epochs: int = 30
-    steps: int = 100
-    batch: int = 12
     rate: float = 2e-3
     weight_decay: float = 1e-4
-    clip: float = 1.0
     blur_st: float = 0.2
     watched: int = 48
     watched_singers: int = 2
     speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")
     utterances: int = 40
-    threads: int = 2
     workers: int = 1
     bfloat16: bool = True
     mix: MixConfig = field(default_factory=MixConfig)
@@ -109,10 +98,9 @@ def train(
 ) -> LiteNetwork:
     """Train ``crnn-lite``.
 
-    Writes ``checkpoint.pt`` (weights, optimiser, curve) and the log (config, versions, a line an
-    epoch) after every epoch, each atomically. Mixtures are drawn from generators seeded by (seed,
-    epoch, item), so that a resumed run goes on with the very mixtures it would have seen. Runs on
-    a GPU if torch finds one.
+    Checkpoint and log are those of :func:`qbhkit.runs.fit`. Mixtures are drawn from generators
+    seeded by (seed, epoch, item), so that a resumed run goes on with the very mixtures it would
+    have seen. Runs on a GPU if torch finds one.
 
     Args:
         config: the run.
@@ -137,62 +125,22 @@ def train(
     stack = HarmonicStack(config.network.harmonics).to(device)
     network = LiteNetwork(config.network).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.rate, weight_decay=config.weight_decay
-    )
-    curve: Curve = []
-    checkpoint = folder / "checkpoint.pt"
-    if resume:
-        curve = load_checkpoint(checkpoint, asdict(config), network, optimiser)
-    total = config.epochs * config.steps
-    bar = tqdm(total=total, initial=len(curve) * config.steps, unit="step", disable=not progress)
-    for epoch in range(len(curve), config.epochs):
-        torch.manual_seed(config.seed + epoch)  # dropout goes on alike after a resume
-        network.train()
-        began = time.perf_counter()
-        losses = []
+
+    def batches(epoch: int) -> DataLoader:
         mixtures = _Mixtures(bank, voices, config, epoch)
-        batches = DataLoader(mixtures, config.batch, num_workers=config.workers)
-        for step, (samples, f0) in enumerate(batches):
-            rate = learning_rate(config, epoch * config.steps + step)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            below_db = torch.rand(len(samples)) * _QUIETEST_DB
-            with torch.no_grad():
-                heard = features(stack, samples.to(device), below_db.to(device))
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                logits = network(heard)
-            loss = pitch_loss(logits.float(), targets(f0, config.blur_st).to(device))
-            if not torch.isfinite(loss):
-                raise QbhError("The loss is no longer finite: lower 'rate' in the configuration.")
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-            optimiser.step()
-            losses.append(loss.item())
-            bar.update()
-        line = {
-            "epoch": epoch,
-            "loss": float(np.mean(losses)),
-            "rate": rate,
-            "audio_s_per_s": 8.0 * len(mixtures) / (time.perf_counter() - began),
-        }
-        network.eval()
-        if evaluate is not None:
-            line |= evaluate(network)
-        curve.append(line)
-        bar.set_postfix({key: f"{value:.4g}" for key, value in line.items() if key != "epoch"})
-        save_checkpoint(checkpoint, asdict(config), network, optimiser, curve)
-        write_json(log, report(asdict(config), curve))
-    bar.close()
-    return network.eval()
+        return DataLoader(mixtures, config.batch, num_workers=config.workers)
 
+    def loss_of(batch: list[Tensor], epoch: int) -> Loss:
+        samples, f0 = batch
+        below_db = torch.rand(len(samples)) * _QUIETEST_DB
+        with torch.no_grad():
+            heard = features(stack, samples.to(device), below_db.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            logits = network(heard)
+        return Loss(pitch_loss(logits.float(), targets(f0, config.blur_st).to(device)), {})
 
-def learning_rate(config: MelodyTrainConfig, step: int) -> float:
-    """Return the rate of a step: linear warm-up over the first epoch, then a cosine to 0."""
-    warm = min(1.0, (step + 1) / config.steps)
-    turn = math.pi * step / (config.epochs * config.steps)
-    return config.rate * warm * 0.5 * (1 + math.cos(turn))
+    speed = Speed("audio_s_per_s", EXCERPT_S * config.batch)
+    return fit(config, network, batches, loss_of, folder, log, speed, evaluate, resume, progress)
 
 
 def features(stack: HarmonicStack, samples: Tensor, below_db: Tensor) -> Tensor:
