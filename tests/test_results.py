@@ -112,7 +112,13 @@ def test_the_readme_says_what_became_of_the_recorded_song():
     assert f"among ten in {found['top10']:.2f}" in README
 
 
-@pytest.mark.skipif("## Pitch trackers" not in README, reason="the README has no such section yet")
+def test_the_readme_says_how_fast_the_published_network_is():
+    found, text = result("bench_crnn"), " ".join(README.split())
+    assert f"it is {found['times_real_time']['network']:.1f} times faster than real time" in text
+    assert f"convolutions alone {found['times_real_time']['convolutions_alone']:.1f})" in text
+    assert f"takes {found['memory']['peak_mb']} MB for an hour" in text
+
+
 def test_the_readme_table_of_trackers_is_the_recorded_result():
     section = README.split("## Pitch trackers")[1].split("\n## ")[0]
     rows = [row.split(" | ") for row in re.findall(r"^\| (.*) \|$", section, re.MULTILINE)]
