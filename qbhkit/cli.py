@@ -10,7 +10,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import qbhkit
 from qbhkit.errors import QbhError
@@ -19,9 +19,12 @@ from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 if TYPE_CHECKING:
     from qbhkit.contour import Contour, F0Track
     from qbhkit.corpora import Song
+    from qbhkit.embedding.sampling import Hummed
+    from qbhkit.embedding.training import TrainConfig
     from qbhkit.errors import Failure
     from qbhkit.melody.trackers import Tracker
     from qbhkit.retrieval.evaluate import Query, Scorer
+    from qbhkit.runs import RunConfig
 
 METHODS = ("vector", "linear-scaling", "dtw")
 _SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
@@ -174,6 +177,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("config", metavar="CONFIG", help="YAML file or a shipped name")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     command.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="auto: a GPU if there is one (default)",
+    )  # fmt: skip
+    command.add_argument(
+        "--devices", type=int, default=1, metavar="N",
+        help="GPUs, or processes on the CPU, that share every batch (default: 1)",
+    )  # fmt: skip
+    command.add_argument(
         "--out", type=Path, metavar="DIR", help="checkpoint and weights (default: in the cache)"
     )
     command.add_argument(
@@ -217,6 +228,13 @@ def _parser() -> argparse.ArgumentParser:
         "qbhkit data fetch mir-qbsh", actions,
     )  # fmt: skip
     command.add_argument("name", metavar="NAME")
+    with_data(command)
+    command = add(
+        "pairs", _data_pairs, "Lay the hums of MIR-QBSH along their songs, to train on.",
+        "qbhkit data pairs --out pairs.csv", actions,
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, required=True, metavar="CSV")
+    with_tracker(command, "the hums", for_hums)
     with_data(command)
     command = add(
         "verify", _data_verify, "Check a corpus on disk.", "qbhkit data verify mir-qbsh", actions
@@ -504,36 +522,84 @@ def _train(options: argparse.Namespace) -> int:
     results = Path("data/results")
     log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
     data = options.data or data_dir()
-    train = _train_melody if values.get("kind") == "melody" else _train_embedding
-    weights = train(values, path, data, out, log, options.resume)
-    print(f"weights: {weights}\ncurve: {log}")
+    run = _Run(values, path, out, log, options)
+    (_train_melody if values.get("kind") == "melody" else _train_embedding)(run, data)
+    print(f"weights: {run.weights}\ncurve: {log}")
     return 0
 
 
-def _train_embedding(
-    values: dict[str, Any], path: Path, data: Path, out: Path, log: Path, resume: bool
-) -> Path:
+class _Run(NamedTuple):
+    """What a training run was asked for."""
+
+    values: dict[str, Any]
+    path: Path
+    out: Path
+    log: Path
+    options: argparse.Namespace
+
+    @property
+    def weights(self) -> Path:
+        return self.out / f"{self.path.stem}.safetensors"
+
+    def carried(self, config: "RunConfig") -> dict[str, Any]:
+        """Return the arguments that every kind of training takes."""
+        from qbhkit.runs import make_fabric
+
+        fabric = make_fabric(config, self.options.device, self.options.devices)
+        return {"resume": self.options.resume, "progress": not _quiet(), "fabric": fabric}
+
+
+def _train_embedding(run: _Run, data: Path) -> None:
     from qbhkit.config import build
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.encoders import export_encoder
-    from qbhkit.embedding.sampling import ContourBank
+    from qbhkit.embedding.sampling import ContourBank, HumPairs, SongPairs
     from qbhkit.embedding.training import TrainConfig, pair_evaluator, train
     from qbhkit.retrieval.evaluate import pair_mrr
 
-    config = build(TrainConfig, values, str(path))
-    songs = training_songs(config.corpora, data)
+    config = build(TrainConfig, run.values, str(run.path))
+    carried = run.carried(config)
+    songs = training_songs(config.corpora, data, config.hop_s)
     _say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to learn from")
-    validate = pair_evaluator(config, songs.held_out, pair_mrr)
     bank = ContourBank(songs.contours, songs.groups)
-    encoder = train(config, bank, out, log, validate, resume, progress=not _quiet())
-    weights = out / f"{path.stem}.safetensors"
-    export_encoder(encoder, weights, config.window.steps, config.normalisation)
-    return weights
+    drawn = SongPairs(bank, config.window, config.rules, config.normalisation)
+    hums = None
+    if config.hums is not None:
+        listened, contours = _hear_pairs(config, run.path.parent, data)
+        steps = config.window.steps
+        hums = HumPairs(listened, contours, config.hums, steps, config.normalisation)
+    validate = pair_evaluator(config, songs.held_out, pair_mrr)
+    encoder = train(config, drawn, run.out, run.log, hums, validate, **carried)
+    export_encoder(encoder, run.weights, config.window.steps, config.normalisation)
 
 
-def _train_melody(
-    values: dict[str, Any], path: Path, data: Path, out: Path, log: Path, resume: bool
-) -> Path:
+def _hear_pairs(
+    config: "TrainConfig", folder: Path, data: Path
+) -> "tuple[list[Hummed], list[Contour]]":
+    """Hear the hums of a configuration, whose file lies in a folder, and lay them along songs."""
+    from tqdm import tqdm
+
+    from qbhkit.corpora import open_source, songs_of
+    from qbhkit.corpora.pairs import read_pairs
+    from qbhkit.melody.trackers import get_tracker
+    from qbhkit.retrieval.crossfold import hear
+
+    named = Path(config.pairs)
+    pairs = read_pairs(named if named.is_file() else folder / named)
+    corpora = [corpus for source in config.songs for corpus in open_source(source, data)]
+    songs = [song for corpus in corpora for song in songs_of(corpus)]
+    number = {song.id: k for k, song in enumerate(songs)}
+    contours = [song.contour(config.hop_s) for song in songs]
+    tracker, hums = get_tracker(), []
+    for pair in tqdm(pairs, desc="melody", unit="hum", disable=_quiet()):
+        if pair.song_id not in number:
+            raise QbhError(f"{named} names the song {pair.song_id}, which is not in 'songs'.")
+        song = number[pair.song_id]
+        hums.append(hear(pair.hum, song, contours[song], tracker, pair.start_s, pair.end_s))
+    return hums, contours
+
+
+def _train_melody(run: _Run, data: Path) -> None:
     from qbhkit.config import build
     from qbhkit.melody.lite import export_lite
     from qbhkit.melody.training import (
@@ -546,7 +612,8 @@ def _train_melody(
     )
     from qbhkit.melody.voices import training_material
 
-    config = build(MelodyTrainConfig, values, str(path))
+    config = build(MelodyTrainConfig, run.values, str(run.path))
+    carried = run.carried(config)
     material = training_material(config, data, cache_dir() / "stems", progress=not _quiet())
     _say(
         f"{len(material.bank)} excerpts and {len(material.voices)} recordings to learn from, "
@@ -554,12 +621,8 @@ def _train_melody(
     )
     watched = watch(config, material.watched_bank, material.watched_voices)
     evaluate = mixture_evaluator(config, watched)
-    network = train(
-        config, material.bank, material.voices, out, log, evaluate, resume, progress=not _quiet()
-    )
-    weights = out / f"{path.stem}.safetensors"
-    export_lite(network, weights, best_threshold(listen(network, watched, config.blur_st)))
-    return weights
+    network = train(config, material.bank, material.voices, run.out, run.log, evaluate, **carried)
+    export_lite(network, run.weights, best_threshold(listen(network, watched, config.blur_st)))
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -620,6 +683,30 @@ def _data_fetch(options: argparse.Namespace) -> int:
     sums = {str(path.relative_to(data / info.name)): sha256_file(path) for path in files}
     write_json(data / f"{info.name}.sums.json", sums)
     print(f"{data / info.name}: {len(files)} files")
+    return 0
+
+
+def _data_pairs(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from qbhkit.corpora import songs_of
+    from qbhkit.corpora.folders import MirQbsh
+    from qbhkit.corpora.pairs import Pair, write_pairs
+    from qbhkit.melody.trackers import get_tracker
+    from qbhkit.retrieval.crossfold import hear
+
+    corpus = MirQbsh((options.data or data_dir()) / "mir-qbsh")
+    contours = {song.id: song.contour() for song in songs_of(corpus)}
+    tracker, pairs = get_tracker(options.tracker), []
+    for hum in tqdm(corpus.hums(), desc="melody", unit="hum", disable=_quiet()):
+        try:
+            at = hear(hum.path, 0, contours[hum.song_id], tracker).at
+        except QbhError as error:
+            _say(f"qbhkit: {error}")
+            continue
+        pairs.append(Pair(hum.path.resolve(), hum.song_id, at.song_s[0], at.song_s[-1]))
+    write_pairs(pairs, options.out)
+    print(f"{options.out}: {len(pairs)} hums")
     return 0
 
 

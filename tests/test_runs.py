@@ -1,4 +1,5 @@
 import json
+import re
 from itertools import product
 
 import numpy as np
@@ -109,4 +110,5 @@ def test_the_report_is_json_and_names_versions():
     assert found["curve"] == CURVE
     assert found["config"] == {"seed": 0, "widths": [8, 16]}
     assert found["versions"]["torch"] == torch.__version__
-    assert set(found["versions"]) == {"python", "torch", "numpy"}
+    assert set(found["versions"]) == {"python", "torch", "numpy", "revision"}
+    assert re.fullmatch("[0-9a-f]{40}|[0-9.]+", found["versions"]["revision"])

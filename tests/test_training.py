@@ -5,16 +5,19 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from qbhkit.cli import main as qbhkit
-from qbhkit.contour import from_pitch
-from qbhkit.embedding.encoders import EncoderConfig
-from qbhkit.embedding.sampling import ContourBank
+from qbhkit.contour import Contour, from_pitch, normalise
+from qbhkit.corpora.pairs import align
+from qbhkit.embedding.encoders import EncoderConfig, export_encoder
+from qbhkit.embedding.sampling import ContourBank, HumConfig, Hummed, HumPairs, SongPairs
 from qbhkit.embedding.training import (
+    FineTune,
     TrainConfig,
     pair_evaluator,
     spread_of,
@@ -22,7 +25,7 @@ from qbhkit.embedding.training import (
 )
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.evaluate import pair_mrr
-from qbhkit.runs import learning_rate
+from qbhkit.runs import learning_rate, make_fabric
 
 CONFIG = TrainConfig(
     epochs=4, steps=6, batch=32, negatives=4, threads=1,
@@ -42,8 +45,23 @@ def curve(path):
     ]
 
 
+def song_pairs(contours, config=CONFIG):
+    return SongPairs(ContourBank(contours), config.window, config.rules, config.normalisation)
+
+
+def hum_pairs(contours, config, seed=1):
+    """Return hums of these songs, from their beginning, in other keys."""
+    rng = np.random.default_rng(seed)
+    hums = []
+    for number, song in enumerate(contours):
+        sung = Contour(song.frames[:70]).transposed(float(rng.integers(-6, 7)))
+        hums.append(Hummed(sung, number, align(sung, song)))
+    return HumPairs(hums, contours, config.hums, config.window.steps, config.normalisation)
+
+
 def run(folder, config=CONFIG, **kwargs):
-    train(config, ContourBank(tunes()), folder, folder / "log.json", progress=False, **kwargs)
+    pairs = song_pairs(tunes(), config)
+    train(config, pairs, folder, folder / "log.json", progress=False, **kwargs)
     return curve(folder / "log.json")
 
 
@@ -81,13 +99,177 @@ def test_training_learns_to_find_hummed_tunes(tmp_path):
         encoder=EncoderConfig((16, 32), 1, heads=2),
     )
     validate = pair_evaluator(config, tunes(40, seed=9), pair_mrr)
-    train(
-        config, ContourBank(tunes(200)), tmp_path, tmp_path / "log.json", validate, progress=False
-    )
+    log = tmp_path / "log.json"
+    train(config, song_pairs(tunes(200)), tmp_path, log, evaluate=validate, progress=False)
     lines = curve(tmp_path / "log.json")
     assert lines[-1]["validation_mrr"] > 0.3  # by chance: 0.11
     assert lines[-1]["validation_mrr"] > lines[0]["validation_mrr"]
     assert lines[-1]["spread"] > 0.3
+
+
+def test_stage_two_starts_from_weights_and_learns_from_hums(tmp_path):
+    first = train(CONFIG, song_pairs(tunes()), tmp_path, tmp_path / "log.json", progress=False)
+    export_encoder(first, tmp_path / "first.safetensors", 80, "key")
+    config = replace(
+        CONFIG,
+        epochs=1,
+        steps=1,
+        rate=1e-9,
+        hums=HumConfig(),
+        start=str(tmp_path / "first.safetensors"),
+    )
+    hums = hum_pairs(tunes(8, seed=2), config)
+    log = tmp_path / "two.json"
+    second = train(config, song_pairs(tunes()), tmp_path / "two", log, hums, progress=False)
+    for name, value in first.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(second.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+def test_hums_in_the_mixture_are_learnt(tmp_path):
+    """Hums that go wrong in the same way become findable when the training hears such hums."""
+
+    def upside_down(contours):  # nothing of stage 1 teaches this
+        hums = []
+        for number, song in enumerate(contours):
+            frames = song.frames[:80].copy()
+            frames[:, 0] = 120 - frames[:, 0]
+            at = align(Contour(song.frames[:80]), song)
+            hums.append(Hummed(Contour(frames), number, at))
+        return hums
+
+    config = replace(
+        CONFIG, epochs=4, steps=40, batch=64, loss="infonce", hums=HumConfig(share=0.5),
+        encoder=EncoderConfig((16, 32), 1, heads=2),
+    )  # fmt: skip
+    contours, others = tunes(60, seed=3), tunes(40, seed=4)
+    hums = HumPairs(upside_down(contours), contours, config.hums, 80, "key")
+    watched = [
+        torch.from_numpy(normalise(np.stack(frames), "key"))
+        for frames in (
+            [hum.hum.frames for hum in upside_down(others)],
+            [song.frames[:80] for song in others],
+        )
+    ]
+
+    def evaluate(encoder):
+        with torch.inference_mode():
+            return {"validation_mrr": pair_mrr(*(encoder(x).numpy() for x in watched))}
+
+    found = {}
+    for name, given in (("songs", replace(config, hums=None)), ("hums", config)):
+        folder = tmp_path / name
+        log = folder / "log.json"
+        train(given, song_pairs(tunes(100)), folder, log, hums, evaluate, progress=False)
+        found[name] = curve(log)[-1]["validation_mrr"]
+    assert found["hums"] > 1.5 * found["songs"]
+
+
+def test_combined_training_fine_tunes_copies_and_goes_on_undisturbed(tmp_path):
+    config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=2, steps=3))
+    hums = hum_pairs(tunes(8, seed=2), config)
+    scores = iter([0.1, 0.2, 0.9, 0.9, 0.3, 0.4, 0.5, 0.5])  # two copies are heard twice each
+
+    def evaluate(encoder):
+        return {"validation_mrr": next(scores)}
+
+    pairs, log = song_pairs(tunes()), tmp_path / "log.json"
+    best = train(config, pairs, tmp_path, log, hums, evaluate, progress=False)
+    lines = curve(log)
+    assert [line.get("fine_tuned_validation_mrr") for line in lines] == [None, 0.9, None, 0.5]
+    alone = run(tmp_path / "alone")
+    assert [line["loss"] for line in lines] == [line["loss"] for line in alone]
+    copy = torch.load(tmp_path / "copy-0002" / "checkpoint.pt", weights_only=True)
+    for name, value in best.state_dict().items():
+        torch.testing.assert_close(copy["network"][f"encoder.{name}"], value)
+
+
+def test_combined_training_resumes(tmp_path):
+    config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=1, steps=2))
+    hums = hum_pairs(tunes(8, seed=2), config)
+
+    def go(folder, evaluate=None, resume=False):
+        train(
+            config, song_pairs(tunes()), folder, folder / "log.json", hums, evaluate,
+            progress=False, resume=resume,
+        )  # fmt: skip
+        return curve(folder / "log.json"), curve(folder / "copy-0004" / "log.json")
+
+    def stop(encoder):
+        stop.calls += 1
+        if stop.calls == 8:
+            raise KeyboardInterrupt
+        return {}
+
+    stop.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "part", stop)
+    assert go(tmp_path / "part", resume=True) == go(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hums": HumConfig()}, "there are none to learn from"),
+        ({"start": "first"}, "another encoder"),
+        ({"start": "nowhere.safetensors"}, "nowhere"),
+    ],
+)
+def test_a_stage_without_what_it_needs_is_refused(tmp_path, change, message):
+    with pytest.raises(QbhError, match=message):
+        run(tmp_path, replace(CONFIG, **change))
+
+
+def test_fine_tuning_without_hums_is_refused():
+    with pytest.raises(QbhError, match="needs hums"):
+        TrainConfig(fine_tune=FineTune())
+
+
+@pytest.mark.parametrize("loss", ["hinge", "hinge-of-means", "euclidean", "infonce"])
+def test_every_loss_trains(tmp_path, loss):
+    lines = run(tmp_path, replace(CONFIG, loss=loss, negatives=None, epochs=3, steps=10))
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_the_learnt_temperature_is_kept(tmp_path):
+    config = replace(CONFIG, loss="infonce", epochs=1, rate=0.05)
+    run(tmp_path, config)
+    network = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
+    moved = [value for name, value in network.items() if not name.startswith("encoder.")]
+    assert len(moved) == 1
+    assert float(moved[0]) != pytest.approx(float(np.log(config.temperature)), abs=1e-4)
+
+
+def test_two_processes_share_each_batch_and_learn_alike(tmp_path):
+    """Only the batch norms differ: each process sees the statistics of its own rows."""
+    config = tmp_path / "mini.yaml"
+    config.write_text(
+        "corpora: [airdsAirs]\nepochs: 4\nsteps: 10\nbatch: 128\nloss: infonce\nthreads: 1\n"
+        "encoder: {widths: [16, 32], convolutions: 1}\n"
+    )
+    curves = []
+    for devices in ("1", "2"):
+        log = tmp_path / f"{devices}.json"
+        command = [sys.executable, "-m", "qbhkit.cli", "train", str(config), "--log", str(log)]
+        command += ["--out", str(tmp_path / devices), "--device", "cpu", "--devices", devices]
+        subprocess.run(command, check=True, capture_output=True)
+        curves.append([line["loss"] for line in curve(log)])
+    one, two = curves
+    assert one != two
+    np.testing.assert_allclose(two, one, rtol=0.05)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    fabric = SimpleNamespace(world_size=3)
+    with pytest.raises(QbhError, match="3 devices cannot share a batch of 32"):
+        run(tmp_path, fabric=fabric)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(QbhError, match="cannot train on 1 x cuda"):
+        make_fabric(CONFIG, "cuda")
 
 
 def test_resuming_needs_a_whole_checkpoint_of_this_configuration(tmp_path):

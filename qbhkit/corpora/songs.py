@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.contour import Contour, F0Track, from_f0, from_notes
+from qbhkit.contour import CONTOUR_HOP_S, Contour, F0Track, from_f0, from_notes
 from qbhkit.errors import QbhError
 
 # A song id is the file name without one of these; the longest that fits is taken.
@@ -66,16 +66,19 @@ class Song:
             if len(notes) and (np.diff(notes[:, 0]).min(initial=0) < 0 or notes[:, 1].min() <= 0):
                 raise QbhError(f"Song {self.id}: notes must be sorted and last longer than 0 s.")
 
-    def contour(self) -> Contour:
-        """Return the 100 ms contour of a song with notes or f0.
+    def contour(self, hop_s: float = CONTOUR_HOP_S) -> Contour:
+        """Return the contour of a song with notes or f0.
+
+        Args:
+            hop_s: seconds between frames.
 
         Raises:
             QbhError: if the song is a recording; a tracker must listen to it first.
         """
         if self.notes is not None:
-            return from_notes(self.notes)
+            return from_notes(self.notes, hop_s)
         if self.f0 is not None:
-            return from_f0(self.f0)
+            return from_f0(self.f0, hop_s)
         raise QbhError(f"{self.audio} is a recording: extract its melody with a tracker first.")
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qbhkit.contour import Contour
+from qbhkit.contour import CONTOUR_HOP_S, Contour
 from qbhkit.corpora import open_corpus, songs_of
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.errors import QbhError
@@ -39,12 +39,15 @@ def forbidden_ids(split: dict[str, Any]) -> set[str]:
     return {*split["held_out"], *split["dropped"], *split["too_short"]}
 
 
-def training_songs(corpora: tuple[str, ...], data: Path) -> TrainingSongs:
+def training_songs(
+    corpora: tuple[str, ...], data: Path, hop_s: float = CONTOUR_HOP_S
+) -> TrainingSongs:
     """Read the songs of corpora that pass the training filter.
 
     Args:
         corpora: names; each must have a split.
         data: the folder that holds corpora.
+        hop_s: seconds between frames of the contours.
 
     Raises:
         QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.
@@ -67,10 +70,10 @@ def training_songs(corpora: tuple[str, ...], data: Path) -> TrainingSongs:
         for song in songs_of(open_corpus(name, data)):
             if song.id in forbidden:
                 if song.id in watched and len(held_out) < _MOST_WATCHED:
-                    held_out.append(song.contour())
+                    held_out.append(song.contour(hop_s))
                 continue
             tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"
             ids.append(song.id)
-            contours.append(song.contour())
+            contours.append(song.contour(hop_s))
             groups.append(leader.setdefault(tune, len(leader)))
     return TrainingSongs(ids, contours, groups, held_out)

@@ -1,7 +1,14 @@
-"""Contour (B, L, 2) to vector (B, 512): convolution and max-pool, then context attention."""
+"""Contour (B, L, 2) to vector (B, size): stages that narrow in time, a summary, a linear output.
 
+Every variant of the published network is an :class:`EncoderConfig`; :class:`ContourEncoder` builds
+it and is read from its ``forward``.
+"""
+
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,20 +20,41 @@ from qbhkit.contour import Normalisation, normalise
 from qbhkit.errors import QbhError
 from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
 
+Kind = Literal["conv", "lstm"]
+Block = Literal["plain", "residual"]
+Summary = Literal["context", "attention", "gru", "max"]
+
+_CHANNELS = 2  # of a contour: normalised pitch, voiced
 _BATCH = 1024
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of the encoder.
+    """Say what an encoder is made of.
 
     Args:
-        widths: channels of each stage; every stage ends in a max-pool that halves time.
+        widths: channels of each stage, alike or growing. An ``lstm`` has a layer for each of them,
+            all as wide as the last one, half of it in either direction.
         convolutions: convolutions in each stage.
-        kernel: frames a convolution sees (published: 3).
-        heads: context vectors of the attention; must divide the last width.
+        kernel: frames a convolution sees, odd (published: 3).
+        heads: context vectors of the summary ``context``; must divide the last width.
         size: length of the embedding (published: 512).
         dropout: share of the summary's values dropped in training.
+        kind: ``conv``: stages of convolutions, each of which ends in a max-pool over time.
+            ``lstm``: a bidirectional LSTM, which keeps every frame.
+        block: ``plain``: the convolutions of a stage one after another. ``residual``: with a
+            shortcut around them.
+        compression: frames of input to one frame before the summary (published: about 160), a
+            product of one whole number over 1 for each stage. None: each stage halves time.
+        linear: channels that a linear layer makes of each frame before the first stage; 0: none.
+        summary: of all frames in one vector. ``context``: attention to learned context vectors.
+            ``attention``: one learned score for each frame. ``gru``: the last state of a GRU.
+            ``max``: the largest value of each channel.
+
+    Raises:
+        QbhError: if a value is impossible, or has no meaning for the ``kind``.
+
+    Source: fixed facts, "Embedding network".
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -35,21 +63,157 @@ class EncoderConfig:
     heads: int = 8
     size: int = 512
     dropout: float = 0.0
+    kind: Kind = "conv"
+    block: Block = "plain"
+    compression: int | None = None
+    linear: int = 0
+    summary: Summary = "context"
 
     def __post_init__(self) -> None:
-        if not self.widths or self.convolutions < 1 or self.kernel % 2 == 0 or self.heads < 1:
-            raise QbhError("An encoder needs widths, convolutions, heads, and an odd kernel.")
-        if self.widths[-1] % self.heads:
+        for name, choices in (("kind", Kind), ("block", Block), ("summary", Summary)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise QbhError(f"{name} must be {' or '.join(get_args(choices))}, not {value!r}.")
+        for name in ("convolutions", "kernel", "heads", "size", "compression"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise QbhError(f"{name} must be at least 1, not {value}.")
+        if not self.widths or min(self.widths) < 1:
+            raise QbhError(f"widths must be one or more numbers from 1, not {self.widths}.")
+        if self.kernel % 2 == 0:
+            raise QbhError(f"kernel must be odd, not {self.kernel}.")
+        if self.linear < 0:
+            raise QbhError(f"linear must be at least 0, not {self.linear}.")
+        if not 0 <= self.dropout < 1:
+            raise QbhError(f"dropout must be at least 0 and less than 1, not {self.dropout}.")
+        if self.summary == "context" and self.widths[-1] % self.heads:
             raise QbhError(f"heads ({self.heads}) must divide the last width ({self.widths[-1]}).")
+        if self.kind == "conv" and not self.pools:
+            raise QbhError(
+                f"compression ({self.compression}) cannot be spread over {len(self.widths)} "
+                "stages: it must be a product of so many whole numbers over 1."
+            )
+        if self.kind == "lstm" and (self.block != "plain" or self.compression is not None):
+            raise QbhError("An lstm has no stages: leave block and compression out.")
+        if self.kind == "lstm" and self.widths[-1] % 2:
+            raise QbhError(f"The last width of an lstm ({self.widths[-1]}) must be even.")
 
     @property
-    def compression(self) -> int:
-        """Frames of input to one frame before the attention."""
-        return 2 ** len(self.widths)
+    def pools(self) -> tuple[int, ...]:
+        """Return the frames of each stage's max-pool, the widest first; none for an ``lstm``."""
+        if self.kind == "lstm":
+            return ()
+        stages = len(self.widths)
+        total = 2**stages if self.compression is None else self.compression
+        # Among equal products the smallest sum has the most even factors.
+        return min(_factorings(total, stages), key=sum, default=())[::-1]
+
+    @property
+    def total(self) -> int:
+        """Return the frames of input to one frame before the summary."""
+        return math.prod(self.pools)
+
+
+def _factorings(number: int, count: int, least: int = 2) -> Iterator[tuple[int, ...]]:
+    """Yield every product of ``count`` rising factors, ``least`` or more, that is ``number``."""
+    if count == 1 and number >= least:
+        yield (number,)
+    elif count > 1:
+        for first in range(least, math.isqrt(number) + 1):
+            if number % first == 0:
+                yield from (
+                    (first, *rest) for rest in _factorings(number // first, count - 1, first)
+                )
+
+
+class TimeConvolution(nn.Conv1d):
+    """Convolve over time: pictures one frame high, their channels last, are twice as fast to learn.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: frames it sees.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, 1, T) to (B, outputs, 1, T)."""
+        return nn.functional.conv2d(x, self.weight[:, :, None], padding=(0, *self.padding))
+
+
+def _convolutions(inputs: int, outputs: int, config: EncoderConfig) -> list[nn.Module]:
+    """Return the layers of a stage before its max-pool: (B, inputs, 1, T) to (B, outputs, 1, T)."""
+    layers: list[nn.Module] = []
+    for width in (inputs, *[outputs] * (config.convolutions - 1)):
+        layers.append(TimeConvolution(width, outputs, config.kernel))
+        layers.append(nn.BatchNorm2d(outputs))
+        layers.append(nn.ReLU())
+    return layers
+
+
+class Residual(nn.Module):
+    """Add a shortcut around the convolutions of a stage.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out; a 1-wide convolution brings the shortcut to as many.
+        config: convolutions and kernel.
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: EncoderConfig) -> None:
+        super().__init__()
+        *layers, self.activation = _convolutions(inputs, outputs, config)  # comes after the sum
+        self.body = nn.Sequential(*layers)
+        self.shortcut = nn.Sequential()  # the identity
+        if inputs != outputs:
+            self.shortcut.append(TimeConvolution(inputs, outputs, 1))
+            self.shortcut.append(nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, 1, T) to (B, outputs, 1, T)."""
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+class BiLstm(nn.Module):
+    """Read frames forwards and backwards, channels first as the convolutions have them.
+
+    Args:
+        inputs: channels in.
+        width: channels out, half of them from either direction.
+        layers: one on top of another.
+    """
+
+    def __init__(self, inputs: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, width // 2, layers, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, 1, T) to (B, width, 1, T)."""
+        states, _ = self.lstm(x[:, :, 0].transpose(1, 2))  # (B, T, width)
+        return states.transpose(1, 2)[:, :, None]
+
+
+def _stages(inputs: int, config: EncoderConfig) -> nn.Module:
+    """Return what maps (B, inputs, 1, L) to (B, widths[-1], 1, L // total)."""
+    if config.kind == "lstm":
+        return BiLstm(inputs, config.widths[-1], len(config.widths))
+    layers: list[nn.Module] = []
+    for outputs, pool in zip(config.widths, config.pools, strict=True):
+        if config.block == "residual":
+            layers.append(Residual(inputs, outputs, config))
+        else:
+            layers += _convolutions(inputs, outputs, config)
+        layers.append(nn.MaxPool2d((1, pool)))
+        inputs = outputs
+    return nn.Sequential(*layers)
 
 
 class ContextAttention(nn.Module):
     """Sum frames weighted by their likeness to learned context vectors, one a head.
+
+    Args:
+        width: channels.
+        heads: must divide ``width``.
 
     Source: fixed facts, "Embedding network"; Yang et al., "Hierarchical attention networks", 2016.
     """
@@ -69,11 +233,68 @@ class ContextAttention(nn.Module):
         return (weights.unsqueeze(-1) * values).sum(1).reshape(batch, width)
 
 
-class ConvEncoder(nn.Module):
-    """Embed contours with convolution and max-pool stages and context attention.
+class SimpleAttention(nn.Module):
+    """Sum frames weighted by one learned linear score each.
+
+    Source: fixed facts, "Embedding network".
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1, bias=False)  # the softmax would undo a bias
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Summarise (B, T, C) as (B, C)."""
+        weights = torch.softmax(self.score(frames), dim=1)  # (B, T, 1)
+        return (weights * frames).sum(1)
+
+
+class LastState(nn.Module):
+    """Read frames with a GRU and keep its last state.
+
+    Source: fixed facts, "Embedding network".
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(width, width, batch_first=True)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Summarise (B, T, C) as (B, C)."""
+        _, last = self.gru(frames)  # (1, B, C)
+        return last[0]
+
+
+class MaxOverTime(nn.Module):
+    """Keep the largest value of each channel.
+
+    Source: fixed facts, "Embedding network".
+    """
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Summarise (B, T, C) as (B, C)."""
+        return frames.amax(1)
+
+
+def _summary(config: EncoderConfig) -> nn.Module:
+    """Return what maps (B, T, widths[-1]) to (B, widths[-1])."""
+    width = config.widths[-1]
+    match config.summary:
+        case "context":
+            return ContextAttention(width, config.heads)
+        case "attention":
+            return SimpleAttention(width)
+        case "gru":
+            return LastState(width)
+        case "max":
+            return MaxOverTime()
+
+
+class ContourEncoder(nn.Module):
+    """Embed contours: per-frame layer, stages, summary, linear output.
 
     Args:
-        config: widths, heads and embedding size.
+        config: which of them, and how wide.
 
     Source: fixed facts, "Embedding network". Notebook: notebooks/03_contours.py
     """
@@ -81,27 +302,18 @@ class ConvEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        layers: list[nn.Module] = []
-        width = 2
-        for out in config.widths:
-            for _ in range(config.convolutions):
-                layers += [
-                    nn.Conv1d(width, out, config.kernel, padding=config.kernel // 2, bias=False),
-                    nn.BatchNorm1d(out),
-                    nn.ReLU(),
-                ]
-                width = out
-            layers.append(nn.MaxPool1d(2))
-        self.stages = nn.Sequential(*layers)
-        self.summary = ContextAttention(width, config.heads)
+        # Names and order are fixed: stored weights have the names, and a seed the order.
+        self.linear = nn.Linear(_CHANNELS, config.linear) if config.linear else nn.Identity()
+        self.stages = _stages(config.linear or _CHANNELS, config)
+        self.summary = _summary(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(width, config.size)
+        self.output = nn.Linear(config.widths[-1], config.size)
 
     def forward(self, contours: Tensor) -> Tensor:
         """Embed normalised contours.
 
         Args:
-            contours: (B, L, 2). Shorter than ``compression`` frames: padded with zeros, centred.
+            contours: (B, L, 2). Shorter than ``config.total`` frames: padded with zeros, centred.
 
         Returns:
             (B, size), each of length 1.
@@ -109,14 +321,18 @@ class ConvEncoder(nn.Module):
         Raises:
             QbhError: if the shape is not (B, L, 2) with L > 0.
         """
-        if contours.ndim != 3 or contours.shape[2] != 2 or contours.shape[1] == 0:
+        if contours.ndim != 3 or contours.shape[2] != _CHANNELS or contours.shape[1] == 0:
             raise QbhError(f"The encoder takes (batch, length, 2), not {tuple(contours.shape)}.")
-        missing = max(0, self.config.compression - contours.shape[1])
-        x = contours.transpose(1, 2)  # (B, 2, L)
-        x = nn.functional.pad(x, (missing // 2, missing - missing // 2))
-        x = self.stages(x).transpose(1, 2)  # (B, L / compression, C)
-        x = self.output(self.dropout(self.summary(x)))  # (B, size)
-        return nn.functional.normalize(x, dim=1)
+        missing = max(0, self.config.total - contours.shape[1])
+        x = nn.functional.pad(contours, (0, 0, missing // 2, missing - missing // 2))  # (B, L, 2)
+        x = self.linear(x).transpose(1, 2)[:, :, None]  # (B, linear or 2, 1, L)
+        x = self.stages(x.contiguous(memory_format=torch.channels_last))
+        x = self.summary(x[:, :, 0].transpose(1, 2))  # (B, widths[-1])
+        x = self.output(self.dropout(x))  # (B, size)
+        return nn.functional.normalize(x.float(), dim=1)
+
+
+ConvEncoder = ContourEncoder  # until qbhkit.embedding.training says ContourEncoder
 
 
 class ContourEmbedder:
@@ -135,7 +351,7 @@ class ContourEmbedder:
             config = build(EncoderConfig, dict(stored.config["encoder"]), stored.name)
             self.steps = int(stored.config["steps"])
             self.normalisation: Normalisation = stored.config["normalisation"]
-            self.encoder = ConvEncoder(config).eval()
+            self.encoder = ContourEncoder(config).eval()
             self.encoder.load_state_dict(
                 {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
             )
@@ -163,8 +379,32 @@ class ContourEmbedder:
         return np.concatenate(parts)
 
 
-def export_encoder(encoder: ConvEncoder, path: Path, steps: int, how: Normalisation) -> None:
-    """Write an encoder's weights with what is needed to use them."""
+def export_encoder(
+    encoder: ContourEncoder, path: Path, steps: int, how: Normalisation, half: bool = False
+) -> None:
+    """Write an encoder's weights with what is needed to use them.
+
+    Args:
+        encoder: of any kind.
+        path: the ``.safetensors`` file to write.
+        steps: frames of the windows it was trained on.
+        how: normalisation it was trained with.
+        half: write float16, half the size and about 3 digits; reading makes it float32 again.
+
+    Raises:
+        QbhError: if a weight is too large for float16.
+    """
     arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
+    if half:
+        arrays = {key: _halved(key, value) for key, value in arrays.items()}
     config = {"encoder": asdict(encoder.config), "steps": steps, "normalisation": how}
     save_weights(path, arrays, config)
+
+
+def _halved(key: str, array: NDArray) -> NDArray:
+    """Return float32 as float16; counters stay whole numbers."""
+    if array.dtype != np.float32:
+        return array
+    if np.abs(array).max() > np.finfo(np.float16).max:
+        raise QbhError(f"{key} holds values too large for half precision: export without half.")
+    return array.astype(np.float16)

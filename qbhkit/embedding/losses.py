@@ -1,9 +1,100 @@
-"""Max-hinge triplet loss on cosine similarity, with negatives taken from the batch."""
+"""Losses on a batch of pairs: three hinges and InfoNCE, and which negatives they look at.
+
+Each loss reads one matrix: how near every anchor lies to every positive. A row's own positive
+stands on the diagonal, its negatives among the positives of other tunes. Anchors and positives then
+change places, so that a hum learns to find its song among other songs as well as a song its hum.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from qbhkit.errors import QbhError
+from qbhkit.errors import MissingPackageError, QbhError
+
+# pytorch-metric-learning mines the hardest and the semi-hard negatives, with the one of its miners
+# that stays within (B, B): TripletMarginMiner unrolls (B, B, B), 1.3 s a call at B = 512 instead of
+# 0.05 s. Its losses serve the tests, as a second opinion. Its TripletMarginLoss would replace one
+# line of ours, which must run without the extra; its NTXentLoss unrolls (B, B, B) floats, and its
+# temperature is a constant; it has no hinge of means.
+
+Kind = Literal["hinge", "hinge-of-means", "euclidean", "infonce"]
+Mining = Literal["all", "nearest", "random", "semi-hard", "hardest"]
+
+_TEMPERATURES = (0.01, 1.0)
+
+
+class Chosen(NamedTuple):
+    """The negatives of a batch: in row ``rows[t]`` the one in column ``columns[t]``."""
+
+    rows: Tensor  # (T,)
+    columns: Tensor  # (T,)
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """How a row chooses its negatives among the rows of other tunes.
+
+    Args:
+        mining: ``all``; the ``nearest``; some at ``random``; ``semi-hard``, the nearest one that is
+            farther than the row's own positive, if there is one; the ``hardest``, the nearest one.
+        count: how many a row, if ``nearest`` or ``random``; fewer where the batch has fewer.
+        generator: of ``random``, on the CPU; by default torch's own, which
+            :func:`qbhkit.runs.fit` seeds every epoch.
+
+    Raises:
+        QbhError: if there is no such mining, or ``count`` is not positive.
+        MissingPackageError: if it needs pytorch-metric-learning, and that is not installed.
+
+    Source: fixed facts, "Loss" (4 at random); Schroff et al., "FaceNet", 2015 (semi-hard).
+    """
+
+    mining: Mining
+    count: int = 16
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        _check("mining", self.mining, get_args(Mining))
+        if self.count < 1:
+            raise QbhError(f"negatives must be at least 1, not {self.count}.")
+        if self.mining in ("semi-hard", "hardest"):
+            _miner(self.mining)  # a missing package shows before the warm-up, not after it
+
+    def choose(self, near: Tensor, groups: Tensor) -> Chosen:
+        """Choose the negatives of every row.
+
+        Args:
+            near: (B, B), the nearer the larger; a row's own positive on the diagonal.
+            groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+
+        Returns:
+            The places of the negatives in ``near``.
+
+        Raises:
+            QbhError: if all rows belong to one tune.
+        """
+        near = near.detach()
+        other = groups[:, None] != groups[None, :]  # (B, B)
+        if not bool(other.any(dim=1).all()):
+            raise QbhError("A triplet needs a negative: the batch holds a single tune.")
+        own = torch.arange(len(near), device=near.device)  # (B,)
+        if self.mining == "all":
+            return Chosen(*other.nonzero(as_tuple=True))
+        if self.mining in ("semi-hard", "hardest"):
+            known = other.diagonal_scatter(torch.ones_like(own, dtype=torch.bool))  # (B, B)
+            hidden = near.masked_fill(~known, -math.inf)
+            # A copy of the labels: given the same object, the miner drops the diagonal.
+            rows, _, _, columns = _miner(self.mining)(hidden, own, hidden, own.clone())
+            return Chosen(rows, columns)
+        if self.mining == "random":
+            near = torch.rand(near.shape, generator=self.generator).to(near)
+        most = min(self.count, int(other.sum(dim=1).min()))
+        columns = near.masked_fill(~other, -math.inf).topk(most, dim=1).indices  # (B, most)
+        return Chosen(own.repeat_interleave(most), columns.flatten())
 
 
 def triplet_hinge(
@@ -15,10 +106,7 @@ def triplet_hinge(
 ) -> Tensor:
     """Mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
 
-    Negatives of a row are the positives of all rows of other tunes, or the ``negatives`` of them
-    that lie nearest to the anchor; anchors and positives also change places, so that a hum learns
-    to find its song among other songs as well as a song its hum. Over all negatives the mean is
-    taken of the triplets that are not yet met, since most are met soon.
+    This is :func:`hinge` with the nearest negatives, or all of them.
 
     Args:
         anchors: (B, D) of length 1.
@@ -35,20 +123,260 @@ def triplet_hinge(
 
     Source: fixed facts, "Loss"; Schroff et al., "FaceNet", 2015, for negatives from the batch.
     """
-    other = groups[:, None] != groups[None, :]  # (B, B)
-    if not bool(other.any(dim=1).all()):
-        raise QbhError("A triplet needs a negative: the batch holds a single tune.")
-    similarity = anchors @ positives.T  # (B, B)
-    return 0.5 * (
-        _one_way(similarity, other, margin, negatives)
-        + _one_way(similarity.T, other, margin, negatives)
+    chosen = Negatives("all") if negatives is None else Negatives("nearest", negatives)
+    return hinge(anchors, positives, groups, chosen, margin)
+
+
+def hinge(
+    anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
+) -> Tensor:
+    """Mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
+
+    Over all negatives the mean is taken of the triplets that are not yet met, since most are met
+    soon.
+
+    Args:
+        anchors: (B, D) of length 1.
+        positives: (B, D) of length 1, row by row the same tune.
+        groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+        negatives: which ones make triplets; 0 is returned if there are none (semi-hard).
+        margin: how much nearer a positive must be than a negative, in cosine.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        QbhError: if all rows belong to one tune.
+
+    Source: fixed facts, "Loss"; Schroff et al., "FaceNet", 2015, for negatives from the batch.
+    """
+    return _hinge(anchors @ positives.T, groups, negatives, margin)
+
+
+def euclidean_hinge(
+    anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
+) -> Tensor:
+    """Mean over triplets of max(0, margin + d(anchor, positive) - d(anchor, negative)).
+
+    Over all negatives the mean is taken as in :func:`hinge`.
+
+    Args:
+        anchors: (B, D) of length 1.
+        positives: (B, D) of length 1, row by row the same tune.
+        groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+        negatives: which ones make triplets; 0 is returned if there are none (semi-hard).
+        margin: how much nearer a positive must be than a negative, in distance (0 to 2).
+
+    Returns:
+        Scalar.
+
+    Raises:
+        QbhError: if all rows belong to one tune.
+
+    Source: Schroff et al., "FaceNet", 2015, with the distance in place of its square.
+    """
+    # Exact: by matrix product, vectors that are equal come out up to 0.001 apart. Where the
+    # distance is 0 its gradient is 0 too.
+    distance = torch.cdist(anchors, positives, compute_mode="donot_use_mm_for_euclid_dist")
+    return _hinge(-distance, groups, negatives, margin)
+
+
+def hinge_of_means(
+    anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
+) -> Tensor:
+    """Mean over anchors of max(0, margin - s(anchor, positive) + mean of s(anchor, negatives)).
+
+    A few negatives that lie near are made up for by others that lie far, which the mean over
+    triplets does not allow.
+
+    Args:
+        anchors: (B, D) of length 1.
+        positives: (B, D) of length 1, row by row the same tune.
+        groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+        negatives: which ones; an anchor without any (semi-hard) is left out.
+        margin: how much nearer a positive must be than the negatives' mean, in cosine.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        QbhError: if all rows belong to one tune.
+
+    Source: fixed facts, "Loss", the mean-of-similarities form.
+    """
+
+    def one_way(near: Tensor) -> Tensor:
+        rows, columns = negatives.choose(near, groups)
+        counts = rows.bincount(minlength=len(near))  # (B,)
+        sums = near.new_zeros(len(near)).index_add(0, rows, near[rows, columns])  # (B,)
+        cost = torch.relu(margin - near.diagonal() + sums / counts.clamp(min=1))  # (B,)
+        return cost[counts > 0].sum() / (counts > 0).sum().clamp(min=1)
+
+    return _both_ways(one_way, anchors @ positives.T)
+
+
+class InfoNCE(nn.Module):
+    """Cross-entropy of finding the positive among the negatives, at a learned temperature.
+
+    The temperature is kept between 0.01 and 1 by moving the parameter itself, so that its gradient
+    leads back from the ends. It learns only if the optimiser is given this module's parameters.
+
+    Args:
+        temperature: at the start; what similarities are divided by.
+
+    Raises:
+        QbhError: if the temperature is not between 0.01 and 1.
+
+    Source: van den Oord et al., "Representation learning with contrastive predictive coding", 2018;
+        Radford et al., "Learning transferable visual models", 2021, for the temperature.
+    """
+
+    def __init__(self, temperature: float = 0.07) -> None:
+        super().__init__()
+        least, most = _TEMPERATURES
+        if not least <= temperature <= most:
+            raise QbhError(f"temperature must be from {least} to {most}, not {temperature}.")
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def forward(
+        self, anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives
+    ) -> Tensor:
+        """Mean over anchors of -log softmax(s / temperature) at the positive.
+
+        Args:
+            anchors: (B, D) of length 1.
+            positives: (B, D) of length 1, row by row the same tune.
+            groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+            negatives: which ones the positive is to be found among; all of them is the usual form.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            QbhError: if all rows belong to one tune.
+        """
+        with torch.no_grad():
+            self.log_temperature.clamp_(*map(math.log, _TEMPERATURES))
+
+        def one_way(near: Tensor) -> Tensor:
+            own = torch.arange(len(near), device=near.device)
+            rows, columns = negatives.choose(near, groups)
+            seen = torch.eye(len(near), dtype=torch.bool, device=near.device)
+            seen[rows, columns] = True
+            logits = near / self.log_temperature.exp()  # first: -inf has no gradient to divide
+            return nn.functional.cross_entropy(logits.masked_fill(~seen, -math.inf), own)
+
+        return _both_ways(one_way, anchors @ positives.T)
+
+
+class PairLoss(nn.Module):
+    """A loss together with its choice of negatives, as a training loop calls it.
+
+    Args:
+        loss: takes anchors (B, D), positives (B, D), groups (B,) and negatives.
+        negatives: which ones, once the warm-up is over.
+    """
+
+    def __init__(
+        self, loss: Callable[[Tensor, Tensor, Tensor, Negatives], Tensor], negatives: Negatives
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.negatives = negatives
+
+    def forward(
+        self, anchors: Tensor, positives: Tensor, groups: Tensor, warm: bool = False
+    ) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            anchors: (B, D) of length 1.
+            positives: (B, D) of length 1, row by row the same tune.
+            groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+            warm: take all negatives: mined ones alone make an untrained encoder collapse into one
+                vector (measured, DECISIONS.md).
+
+        Returns:
+            Scalar.
+
+        Raises:
+            QbhError: if all rows belong to one tune.
+        """
+        return self.loss(anchors, positives, groups, Negatives("all") if warm else self.negatives)
+
+
+def make_loss(
+    kind: Kind,
+    mining: Mining = "nearest",
+    margin: float = 0.5,
+    negatives: int = 16,
+    temperature: float = 0.07,
+    generator: torch.Generator | None = None,
+) -> PairLoss:
+    """Return a loss by name.
+
+    Args:
+        kind: ``hinge`` on cosine, the mean over triplets; ``hinge-of-means``, over the mean of a
+            row's negatives; ``euclidean``, the hinge on distance; ``infonce``, whose temperature
+            is a parameter for the optimiser.
+        mining: which negatives, as in :class:`Negatives`.
+        margin: of the three hinges, in cosine or in distance.
+        negatives: how many a row, if ``nearest`` or ``random``.
+        temperature: of InfoNCE at the start.
+        generator: of ``random``.
+
+    Returns:
+        A module that takes anchors (B, D), positives (B, D), groups (B,), and whether the encoder
+        is still warming up; it returns a scalar.
+
+    Raises:
+        QbhError: if there is no such kind or mining, or a number is out of its range.
+        MissingPackageError: if the mining needs pytorch-metric-learning, and that is not installed.
+    """
+    _check("kind", kind, get_args(Kind))
+    chosen = Negatives(mining, negatives, generator)
+    if kind == "infonce":
+        return PairLoss(InfoNCE(temperature), chosen)
+    form = {"hinge": hinge, "hinge-of-means": hinge_of_means, "euclidean": euclidean_hinge}[kind]
+    return PairLoss(partial(form, margin=margin), chosen)
+
+
+def _hinge(near: Tensor, groups: Tensor, negatives: Negatives, margin: float) -> Tensor:
+    def one_way(near: Tensor) -> Tensor:
+        cost = torch.relu(margin - near.diagonal()[:, None] + near)  # (B, B), nearest first
+        triplets = cost[negatives.choose(cost, groups)]  # (T,)
+        unmet = int((triplets > 0).sum())
+        return triplets.sum() / max(1, unmet if negatives.mining == "all" else len(triplets))
+
+    return _both_ways(one_way, near)
+
+
+def _both_ways(one_way: Callable[[Tensor], Tensor], near: Tensor) -> Tensor:
+    return 0.5 * (one_way(near) + one_way(near.T))
+
+
+def _miner(mining: Mining) -> Any:
+    """Return the miner of a name; it is handed nearness in place of embeddings."""
+    try:
+        from pytorch_metric_learning.distances import BaseDistance
+        from pytorch_metric_learning.miners import BatchEasyHardMiner
+    except ImportError:
+        raise MissingPackageError(
+            f"{mining} negatives need pytorch-metric-learning: pip install 'qbhkit[training]'."
+        ) from None
+
+    class AsGiven(BaseDistance):
+        def compute_mat(self, near: Tensor, _: Tensor) -> Tensor:
+            return near
+
+    return BatchEasyHardMiner(
+        pos_strategy="easy",  # there is one: the diagonal
+        neg_strategy={"semi-hard": "semihard", "hardest": "hard"}[mining],
+        allowed_neg_range=(-1e4, 1e4),  # not the -inf of rows of the same tune
+        distance=AsGiven(normalize_embeddings=False, is_inverted=True),  # the larger, the nearer
     )
 
 
-def _one_way(similarity: Tensor, other: Tensor, margin: float, negatives: int | None) -> Tensor:
-    hinge = torch.relu(margin - similarity.diagonal()[:, None] + similarity)
-    if negatives is None:
-        active = hinge[other]
-        return active.sum() / (active > 0).sum().clamp(min=1)
-    most = min(negatives, int(other.sum(dim=1).min()))
-    return hinge.masked_fill(~other, -1.0).topk(most, dim=1).values.mean()
+def _check(what: str, name: str, choices: tuple[str, ...]) -> None:
+    if name not in choices:
+        raise QbhError(f"{what} must be one of {', '.join(choices)}, not {name!r}.")

@@ -1,14 +1,15 @@
-"""Pairs for training: windows of songs, and hummed readings of them."""
+"""Pairs for training: windows of songs, and hummed readings of them, imagined or real."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, normalise
+from qbhkit.corpora.pairs import Alignment
 from qbhkit.embedding.augment import Distortions, Frames, distort, warp_positions
 from qbhkit.errors import QbhError
 
@@ -17,21 +18,29 @@ class ContourBank:
     """Keep many contours in one array, so that a batch of windows is one gather.
 
     Args:
-        contours: the songs' contours, all on the 100 ms grid.
+        contours: the songs' contours, all on one grid.
         groups: (songs,) songs with the same number are variants of one tune and never serve as
             each other's negatives; by default every song is its own group.
 
     Raises:
-        QbhError: if there is no contour with a voiced frame.
+        QbhError: if there is no contour with a voiced frame, or their hops differ.
     """
 
     def __init__(self, contours: Sequence[Contour], groups: Sequence[int] | None = None) -> None:
         if not any(contour.voiced.any() for contour in contours):
             raise QbhError("There is no melody to train on: every contour is empty or unvoiced.")
+        self.hop_s, *others = {contour.hop_s for contour in contours}
+        if others:
+            raise QbhError("The contours of a bank must all have the same hop.")
         self.frames = np.concatenate([contour.frames for contour in contours])  # (total, 2)
         self.lengths = np.array([len(contour) for contour in contours])
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.groups = np.arange(len(contours)) if groups is None else np.asarray(groups)
+
+    @property
+    def tunes(self) -> int:
+        """How many tunes there are: one more than the highest group."""
+        return int(self.groups.max()) + 1
 
     def read(self, song: NDArray[np.int64], positions: NDArray) -> Frames:
         """Read songs at fractional frame positions, nearest frame, unvoiced outside.
@@ -100,7 +109,7 @@ def sample_pairs(
     songs = len(bank.lengths)
     song = rng.choice(songs, batch, replace=songs < batch)
     length_s = np.exp2(rng.uniform(np.log2(window.shortest_s), np.log2(window.longest_s), batch))
-    length = np.minimum(length_s / CONTOUR_HOP_S, bank.lengths[song])
+    length = np.minimum(length_s / bank.hop_s, bank.lengths[song])
     start = np.floor(rng.uniform(0, 1, batch) * (bank.lengths[song] - length + 1))
     start[rng.random(batch) < window.at_start] = 0
     grid = (np.arange(window.steps) + 0.5) / window.steps
@@ -108,3 +117,178 @@ def sample_pairs(
     positives = bank.read(song, warp_positions(start, length, window.steps, rules, rng))
     positives = distort(positives, rules, rng)
     return PairBatch(normalise(anchors, how), normalise(positives, how), bank.groups[song])
+
+
+class PairSource(Protocol):
+    """What gives training pairs."""
+
+    tunes: int  # groups are numbered below it
+
+    def draw(self, count: int, rng: Generator) -> PairBatch:
+        """Draw ``count`` pairs."""
+        ...
+
+
+class SongPairs:
+    """Draw pairs by self-supervision: :func:`sample_pairs` of these songs.
+
+    Args:
+        bank: the songs.
+        window: lengths and steps of the windows.
+        rules: the humming distortions of the positives.
+        how: normalisation.
+    """
+
+    def __init__(
+        self, bank: ContourBank, window: WindowRange, rules: Distortions, how: Normalisation
+    ) -> None:
+        self.tunes = bank.tunes
+        self._drawn_from = (bank, window, rules, how)
+
+    def draw(self, count: int, rng: Generator) -> PairBatch:
+        """Draw ``count`` pairs."""
+        bank, window, rules, how = self._drawn_from
+        return sample_pairs(bank, count, window, rules, how, rng)
+
+
+class Hummed(NamedTuple):
+    """A real hum, and how it runs through its song."""
+
+    hum: Contour
+    song: int  # number of the song
+    at: Alignment
+
+
+# A real hum has the errors that the rules imitate; what is added to them stays small.
+_MORE_OF_A_HUM = Distortions(
+    start_shift=0.04, tempo_octaves=0.1, slice_tempo=0.1, key_st=3.0, offset_chance=0.1,
+    drift_chance=0.2, note_st=0.2, wrong_note=0.005, jitter_st=0.1, absurd_chance=0.05,
+    crop_chance=0.02,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HumConfig:
+    """How real hums are drawn.
+
+    Args:
+        share: of each batch; the rest is drawn by self-supervision.
+        farthest_st: hums further than this from their song, on average, teach nothing.
+        shortest_s: shortest part of a hum; lengths are drawn log-uniformly up to all of it.
+        at_start: share of the parts that begin with the hum.
+        song_shift: largest shift of the song's window, as a share of it: a catalogue's windows
+            do not begin where a hum does.
+        song_octaves: its length times 2 ** uniform(-x, x).
+        plain: share of the hums that are left as they were sung.
+        rules: distortions of the others.
+    """
+
+    share: float = 0.4
+    farthest_st: float = 1.2
+    shortest_s: float = 3.0
+    at_start: float = 0.4
+    song_shift: float = 0.05
+    song_octaves: float = 0.12
+    plain: float = 0.2
+    rules: Distortions = field(default_factory=lambda: _MORE_OF_A_HUM)
+
+
+class HumPairs:
+    """Draw parts of real hums, and the windows of songs they run through (stage 2).
+
+    Args:
+        hums: recordings laid along their songs.
+        songs: the songs, by number.
+        config: how to draw.
+        steps: L, the frames every window is read on.
+        how: normalisation.
+
+    Raises:
+        QbhError: if no hum is near enough to its song.
+
+    Source: fixed facts, "Loss" (stage 2).
+    """
+
+    def __init__(
+        self,
+        hums: Sequence[Hummed],
+        songs: Sequence[Contour],
+        config: HumConfig,
+        steps: int,
+        how: Normalisation,
+    ) -> None:
+        self._hums = [hum for hum in hums if hum.at.distance_st <= config.farthest_st]
+        if not self._hums:
+            raise QbhError(
+                f"Not one of {len(hums)} hums lies within {config.farthest_st:g} semitones of its "
+                "song: check song_id and start_s of the pairs."
+            )
+        self._sung = ContourBank([hum.hum for hum in self._hums])
+        self._songs = ContourBank(songs)
+        self._song = np.array([hum.song for hum in self._hums])
+        self._config, self._steps, self._how = config, steps, how
+        self.tunes = self._songs.tunes
+
+    def draw(self, count: int, rng: Generator) -> PairBatch:
+        """Draw ``count`` parts of hums; a hum may come more than once."""
+        config = self._config
+        which = rng.integers(len(self._hums), size=count)
+        part_s, window_s = self._parts(which, rng)  # (B, 2) beginning and length
+        begin, length = part_s.T / self._sung.hop_s
+        warped = warp_positions(begin, length, self._steps, config.rules, rng)
+        grid = (np.arange(self._steps) + 0.5) / self._steps
+        straight = begin[:, None] + grid * length[:, None]
+        plain = rng.random((count, 1)) < config.plain
+        sung = self._sung.read(which, np.where(plain, straight, warped))
+        sung = np.where(plain[..., None], sung, distort(sung, config.rules, rng))
+        shift = rng.uniform(-config.song_shift, config.song_shift, (count, 1))
+        octaves = rng.uniform(-config.song_octaves, config.song_octaves, (count, 1))
+        begin, length = window_s.T[..., None] / self._songs.hop_s
+        song = self._song[which]
+        read = self._songs.read(song, begin + (shift + grid * 2**octaves) * length)
+        return PairBatch(
+            normalise(read, self._how), normalise(sung, self._how), self._songs.groups[song]
+        )
+
+    def _parts(self, which: NDArray, rng: Generator) -> tuple[NDArray, NDArray]:
+        """Draw a part of each hum: (B, 2) begin and length in seconds, in hum and in song."""
+        parts, windows = np.empty((2, len(which), 2))
+        for row, number in enumerate(which):
+            at = self._hums[number].at
+            first_s, whole_s = at.hum_s[0], at.hum_s[-1] - at.hum_s[0]
+            shortest = min(1.0, self._config.shortest_s / max(whole_s, 1e-6))
+            length_s = whole_s * np.exp2(rng.uniform(np.log2(shortest), 0))
+            late = rng.random() >= self._config.at_start
+            begin_s = first_s + late * rng.random() * (whole_s - length_s)
+            song_s = np.interp([begin_s, begin_s + length_s], at.hum_s, at.song_s)
+            parts[row] = begin_s, length_s
+            windows[row] = song_s[0], max(song_s[1] - song_s[0], CONTOUR_HOP_S)
+        return parts, windows
+
+
+class MixedPairs:
+    """Draw from several sources at once; tunes of different sources are different tunes.
+
+    Args:
+        sources: with the share of a batch that each gives; the shares sum to 1.
+    """
+
+    def __init__(self, sources: Sequence[tuple[PairSource, float]]) -> None:
+        self._sources = [source for source, _ in sources]
+        self._upto = np.cumsum([share for _, share in sources])
+        self._offsets = np.cumsum([0, *(source.tunes for source in self._sources)])
+        self.tunes = int(self._offsets[-1])
+
+    def draw(self, count: int, rng: Generator) -> PairBatch:
+        """Draw ``count`` pairs, source by source."""
+        counts = np.diff(np.round(self._upto * count).astype(int), prepend=0)
+        parts = [
+            source.draw(number, rng) for source, number in zip(self._sources, counts, strict=True)
+        ]
+        return PairBatch(
+            np.concatenate([part.anchors for part in parts]),
+            np.concatenate([part.positives for part in parts]),
+            np.concatenate(
+                [part.groups + at for part, at in zip(parts, self._offsets, strict=False)]
+            ),
+        )

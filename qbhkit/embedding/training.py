@@ -1,8 +1,15 @@
-"""Train an encoder of contours: mixed pairs in, a checkpoint and a curve out."""
+"""Train an encoder of contours: pairs in, a checkpoint and a curve out.
+
+A stage is a mixture of sources plus weights to start from. Stage 1 draws from songs alone, stage 2
+from real hums too. Combined training goes on with stage 1, and every few epochs fine-tunes a deep
+copy of the network on hums.
+"""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -11,18 +18,40 @@ from torch import Tensor, nn
 
 from qbhkit.contour import Contour, Normalisation
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.encoders import ConvEncoder, EncoderConfig
-from qbhkit.embedding.losses import triplet_hinge
+from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig
+from qbhkit.embedding.losses import Kind, Mining, make_loss
 from qbhkit.embedding.sampling import (
     ContourBank,
+    HumConfig,
+    HumPairs,
+    MixedPairs,
     PairBatch,
+    PairSource,
     WindowRange,
     sample_pairs,
 )
 from qbhkit.errors import QbhError
-from qbhkit.runs import Loss, RunConfig, Speed, fit, generator
+from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Evaluator = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """How deep copies of the network are fine-tuned on hums along the way.
+
+    Args:
+        every: epochs of self-supervision between two copies.
+        steps: batches that a copy sees.
+        rate: highest learning rate of a copy.
+    """
+
+    every: int = 10
+    steps: int = 150
+    rate: float = 4e-4
 
 
 @dataclass(frozen=True)
@@ -32,11 +61,22 @@ class TrainConfig(RunConfig):
     Args:
         kind: ``embedding``.
         corpora: names of the corpora to learn from.
-        margin: of the hinge, in cosine.
-        negatives: nearest negatives a row; null for all of the batch.
+        start: weights to start from; empty for random ones.
+        loss: see :func:`qbhkit.embedding.losses.make_loss`, as for the next three.
+        mining: which negatives.
+        margin: of the hinges.
+        negatives: how many a row, where mining asks; null for all of the batch.
+        temperature: of InfoNCE at the start.
         warm_epochs: epochs at the beginning that use all negatives: the nearest ones alone make
             an untrained encoder collapse into one vector (measured, DECISIONS.md).
         normalisation: ``key`` or ``published``.
+        hop_s: seconds between frames of the songs' contours.
+        window: which stretches of songs are shown.
+        rules: distortions of stage 1.
+        hums: how real hums are drawn; null for self-supervision alone.
+        pairs: CSV file that pairs the hums with their songs.
+        songs: where those songs are: corpora, files or folders.
+        fine_tune: fine-tune copies on hums along the way, instead of the network itself.
     """
 
     kind: str = "embedding"
@@ -49,72 +89,193 @@ class TrainConfig(RunConfig):
     )
     epochs: int = 60
     batch: int = 512
+    start: str = ""
+    loss: Kind = "hinge"
+    mining: Mining = "nearest"
     margin: float = 0.5
     negatives: int | None = 16
+    temperature: float = 0.07
     warm_epochs: int = 1
     normalisation: Normalisation = "key"
+    hop_s: float = 0.1
     window: WindowRange = field(default_factory=WindowRange)
     rules: Distortions = field(default_factory=Distortions)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    hums: HumConfig | None = None
+    pairs: str = ""
+    songs: tuple[str, ...] = ()
+    fine_tune: FineTune | None = None
 
     def __post_init__(self) -> None:
         if self.kind != "embedding":
             raise QbhError(f"kind must be 'embedding', not {self.kind!r}.")
+        if self.fine_tune is not None and self.hums is None:
+            raise QbhError("fine_tune needs hums: say how they are drawn.")
+
+
+class Trainee(nn.Module):
+    """An encoder together with its loss, which may have something to learn too."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self.encoder = ContourEncoder(config.encoder)
+        mining: Mining = "all" if config.negatives is None else config.mining
+        self.loss = make_loss(
+            config.loss, mining, config.margin, config.negatives or 1, config.temperature
+        )
+
+    def forward(self, contours: Tensor) -> Tensor:
+        """Embed (B, L, 2) as (B, D)."""
+        embeddings: Tensor = self.encoder(contours)
+        return embeddings
 
 
 def train(
     config: TrainConfig,
-    bank: ContourBank,
+    songs: PairSource,
     folder: Path,
     log: Path,
+    hums: HumPairs | None = None,
     evaluate: Evaluator | None = None,
     resume: bool = False,
     progress: bool = True,
-) -> ConvEncoder:
-    """Train an encoder by self-supervision (stage 1).
+    fabric: "Fabric | None" = None,
+) -> ContourEncoder:
+    """Train an encoder: self-supervised, supervised, or both combined.
 
     Checkpoint and log are those of :func:`qbhkit.runs.fit`; the log shows the embedding spread.
     Batches are drawn from generators seeded by (seed, epoch, worker, item), so that a resumed run
-    goes on with the very batches it would have seen.
+    goes on with the very batches it would have seen. Several devices share each batch, and every
+    one of them sees all its negatives.
 
     Args:
         config: the run.
-        bank: the songs to learn from.
+        songs: gives pairs by self-supervision.
         folder: where the checkpoint is kept.
         log: JSON file of the curve.
+        hums: gives pairs of real hums; needed where the configuration speaks of hums.
         evaluate: called with the encoder in evaluation mode after every epoch.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
+        fabric: what carries the run; by default one device, a GPU if torch finds one.
 
     Returns:
-        The trained encoder in evaluation mode.
+        The trained encoder in evaluation mode; of combined training the copy with the best
+        ``validation_mrr``, or the last one where nothing is evaluated.
 
     Raises:
         QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
-            is no longer finite.
+            is no longer finite; if hums are missing; if the weights to start from do not fit.
     """
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    encoder = ConvEncoder(config.encoder)
+    fabric = fabric or make_fabric(config)
+    if config.batch % fabric.world_size:
+        raise QbhError(f"{fabric.world_size} devices cannot share a batch of {config.batch}.")
+    trainee = Trainee(config)
+    if config.start:
+        _start_from(config.start, trainee.encoder)
+    if config.hums is None or hums is None:
+        if config.hums is not None:
+            raise QbhError("The configuration speaks of hums, but there are none to learn from.")
+        return _run(config, fabric, trainee, songs, folder, log, evaluate, resume, progress).encoder
+    mixed = MixedPairs([(songs, 1 - config.hums.share), (hums, config.hums.share)])
+    if config.fine_tune is None:
+        return _run(config, fabric, trainee, mixed, folder, log, evaluate, resume, progress).encoder
+    copies = _Copies(config, fabric, mixed, folder, evaluate)
+    _run(config, fabric, trainee, songs, folder, log, copies, resume, progress)
+    return copies.best()
+
+
+def _run(
+    config: TrainConfig,
+    fabric: "Fabric",
+    trainee: Trainee,
+    source: PairSource,
+    folder: Path,
+    log: Path,
+    evaluate: "Evaluator | _Copies | None",
+    resume: bool,
+    progress: bool,
+) -> Trainee:
+    mine = slice(fabric.global_rank, None, fabric.world_size)  # every so manieth row
 
     def batches(epoch: int) -> Iterator[PairBatch]:
         for step in range(config.steps):
-            rng = generator(config.seed, epoch, 0, step)
-            yield sample_pairs(
-                bank, config.batch, config.window, config.rules, config.normalisation, rng
-            )
+            yield source.draw(config.batch, generator(config.seed, epoch, 0, step))
 
-    def loss_of(pairs: PairBatch, epoch: int) -> Loss:
-        both = torch.from_numpy(np.concatenate([pairs.anchors, pairs.positives]))  # (2B, L, 2)
-        embeddings = encoder(both)  # (2B, D)
-        negatives = None if epoch < config.warm_epochs else config.negatives
-        groups = torch.from_numpy(pairs.groups)
+    def loss_of(network: nn.Module, pairs: PairBatch, epoch: int) -> Loss:
+        contours = np.concatenate([pairs.anchors[mine], pairs.positives[mine]])  # (2B, L, 2)
+        embeddings = network(torch.from_numpy(contours).to(fabric.device))  # (2B, D)
+        if fabric.world_size > 1:
+            gathered = cast(Tensor, fabric.all_gather(embeddings, sync_grads=True))
+            shares = gathered.unflatten(1, (2, -1))  # (devices, 2, B / devices, D)
+            embeddings = shares.permute(1, 2, 0, 3).flatten(0, 2)
         anchors, positives = embeddings.chunk(2)
-        loss = triplet_hinge(anchors, positives, groups, config.margin, negatives)
-        return Loss(loss, {"spread": spread_of(embeddings)})
+        groups = torch.from_numpy(pairs.groups).to(fabric.device)
+        warm = epoch < config.warm_epochs
+        value = trainee.loss(anchors, positives, groups, warm)
+        return Loss(value, {"spread": spread_of(embeddings)})
+
+    def after(trained: Trainee, epoch: int) -> dict[str, float]:
+        if isinstance(evaluate, _Copies):
+            return evaluate(trained, epoch)
+        return evaluate(trained.encoder) if evaluate else {}
 
     speed = Speed("pairs_per_s", config.batch)
-    return fit(config, encoder, batches, loss_of, folder, log, speed, evaluate, resume, progress)
+    return fit(
+        config, fabric, trainee, batches, loss_of, folder, log, speed, after, resume, progress
+    )
+
+
+class _Copies:
+    """Fine-tune a deep copy of the network every few epochs, each in a folder of its own."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        fabric: "Fabric",
+        source: PairSource,
+        folder: Path,
+        evaluate: Evaluator | None,
+    ) -> None:
+        assert config.fine_tune is not None
+        self._every = config.fine_tune.every
+        self._config = replace(
+            config, epochs=1, steps=config.fine_tune.steps, rate=config.fine_tune.rate,
+            warm_epochs=0, fine_tune=None,
+        )  # fmt: skip
+        self._fabric, self._source, self._folder, self._evaluate = fabric, source, folder, evaluate
+
+    def __call__(self, trained: Trainee, epoch: int) -> dict[str, float]:
+        """Return what the evaluator says of the network and, every few epochs, of its copy."""
+        line = self._evaluate(trained.encoder) if self._evaluate else {}
+        if (epoch + 1) % self._every:
+            return line
+        folder = self._folder / f"copy-{epoch + 1:04d}"
+        copy = _run(
+            replace(self._config, seed=self._config.seed + epoch), self._fabric, deepcopy(trained),
+            self._source, folder, folder / "log.json", self._evaluate, False, False,
+        )  # fmt: skip
+        tuned = self._evaluate(copy.encoder) if self._evaluate else {}
+        return line | {f"fine_tuned_{key}": value for key, value in tuned.items()}
+
+    def best(self) -> ContourEncoder:
+        """Return the best copy of all."""
+        found = sorted(self._folder.glob("copy-*/checkpoint.pt"))
+        if not found:
+            raise QbhError("No copy was fine-tuned: fine_tune.every is more than epochs.")
+        states = [torch.load(path, weights_only=True, map_location="cpu") for path in found]
+        # the last of equals: it has learnt for longer
+        best = max(reversed(states), key=lambda state: state["curve"][-1].get("validation_mrr", 0))
+        trainee = Trainee(self._config)
+        trainee.load_state_dict(best["network"])
+        return trainee.eval().encoder
+
+
+def _start_from(weights: str, encoder: ContourEncoder) -> None:
+    found = ContourEmbedder(weights).encoder
+    if found.config != encoder.config:
+        raise QbhError(f"{weights} is another encoder: give 'encoder' the values it was made with.")
+    encoder.load_state_dict(found.state_dict())
 
 
 def pair_evaluator(
@@ -145,9 +306,10 @@ def pair_evaluator(
     )
 
     def evaluate(encoder: nn.Module) -> dict[str, float]:
+        device = next(encoder.parameters()).device
         with torch.inference_mode():
-            hums = encoder(torch.from_numpy(pairs.positives)).numpy()
-            songs = encoder(torch.from_numpy(pairs.anchors)).numpy()
+            hums = encoder(torch.from_numpy(pairs.positives).to(device)).cpu().numpy()
+            songs = encoder(torch.from_numpy(pairs.anchors).to(device)).cpu().numpy()
         return {"validation_mrr": score(hums, songs)}
 
     return evaluate

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,7 +25,10 @@ from qbhkit.melody.mixing import (
     StemBank,
     draw_mixture,
 )
-from qbhkit.runs import Loss, RunConfig, Speed, fit, generator
+from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Evaluator = Callable[[LiteNetwork], dict[str, float]]
 _TRAINING, _VALIDATION = 1, 2  # which draws a generator is for; the bank's are 0
@@ -95,6 +98,7 @@ def train(
     evaluate: Evaluator | None = None,
     resume: bool = False,
     progress: bool = True,
+    fabric: "Fabric | None" = None,
 ) -> LiteNetwork:
     """Train ``crnn-lite``.
 
@@ -111,6 +115,7 @@ def train(
         evaluate: called with the network in evaluation mode after every epoch.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
+        fabric: what carries the run; by default one device, a GPU if torch finds one.
 
     Returns:
         The trained network in evaluation mode.
@@ -119,28 +124,30 @@ def train(
         QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
             is no longer finite.
     """
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stack = HarmonicStack(config.network.harmonics).to(device)
-    network = LiteNetwork(config.network).to(device)
+    fabric = fabric or make_fabric(config)
+    stack = HarmonicStack(config.network.harmonics).to(fabric.device)
+    network = LiteNetwork(config.network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def batches(epoch: int) -> DataLoader:
         mixtures = _Mixtures(bank, voices, config, epoch)
         return DataLoader(mixtures, config.batch, num_workers=config.workers)
 
-    def loss_of(batch: list[Tensor], epoch: int) -> Loss:
+    def loss_of(wrapped: nn.Module, batch: list[Tensor], epoch: int) -> Loss:
         samples, f0 = batch
         below_db = torch.rand(len(samples)) * _QUIETEST_DB
         with torch.no_grad():
-            heard = features(stack, samples.to(device), below_db.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            logits = network(heard)
-        return Loss(pitch_loss(logits.float(), targets(f0, config.blur_st).to(device)), {})
+            heard = features(stack, samples.to(fabric.device), below_db.to(fabric.device))
+        wanted = targets(f0, config.blur_st).to(fabric.device)
+        return Loss(pitch_loss(wrapped(heard), wanted), {})
+
+    def after(trained: LiteNetwork, epoch: int) -> dict[str, float]:
+        return evaluate(trained) if evaluate else {}
 
     speed = Speed("audio_s_per_s", EXCERPT_S * config.batch)
-    return fit(config, network, batches, loss_of, folder, log, speed, evaluate, resume, progress)
+    return fit(
+        config, fabric, network, batches, loss_of, folder, log, speed, after, resume, progress
+    )
 
 
 def features(stack: HarmonicStack, samples: Tensor, below_db: Tensor) -> Tensor:

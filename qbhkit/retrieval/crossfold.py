@@ -1,0 +1,234 @@
+"""Score a training recipe by crossed folds: every hum by a model that knew neither song nor singer.
+
+The songs and the singers of the development hums are dealt into folds. For each pair of a song fold
+and a singer fold a model is fine-tuned on the hums of other songs by other singers, and scores the
+hums of these; the ranks of all hums are pooled.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from qbhkit.audio import load
+from qbhkit.contour import Contour, from_f0, stretch
+from qbhkit.corpora.pairs import align
+from qbhkit.corpora.songs import Song
+from qbhkit.embedding.encoders import ContourEmbedder, export_encoder
+from qbhkit.embedding.sampling import Hummed, HumPairs, PairSource
+from qbhkit.embedding.training import TrainConfig, train
+from qbhkit.errors import QbhError
+from qbhkit.melody.trackers import Tracker
+from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song
+from qbhkit.retrieval.evaluate import Query, rank_of, report
+from qbhkit.retrieval.search import Anchor, Searcher
+
+ANCHORS: tuple[Anchor, ...] = ("start", "anywhere")
+# What is done to the hums to see whether the answer stays: transposed by semitones, stretched.
+TRANSPOSED_ST = (7.0, -5.0)
+STRETCHED = (0.7, 1.4)
+
+
+class SungHum(NamedTuple):
+    """A development hum: whose it is, and how it runs through its song."""
+
+    query: Query
+    hummed: Hummed
+
+
+class Folds(NamedTuple):
+    """Which songs and which singers belong together."""
+
+    songs: list[list[str]]
+    singers: list[list[str]]
+
+
+class SongBook:
+    """The songs that are searched, cut into windows once, and embedded by one model after another.
+
+    Args:
+        songs: all of them.
+        grid: windows of the catalogue.
+        steps: frames on which every window is read.
+        hop_s: seconds between frames of the contours.
+    """
+
+    def __init__(self, songs: Sequence[Song], grid: WindowGrid, steps: int, hop_s: float) -> None:
+        self._songs, self._grid, self.hop_s = songs, grid, hop_s
+        self.number = {song.id: k for k, song in enumerate(songs)}
+        self.contours = [song.contour(hop_s) for song in songs]
+        cuts = [cut_song(contour, grid, steps) for contour in self.contours]
+        self._frames = np.concatenate([cut.frames for cut in cuts])  # (W, steps, 2)
+        self._song = np.repeat(np.arange(len(songs)), [len(cut.frames) for cut in cuts])
+        self._start = np.concatenate([cut.start for cut in cuts])
+        self._end = np.concatenate([cut.end for cut in cuts])
+        self._at_start = np.concatenate([cut.at_start for cut in cuts])
+
+    def searcher(self, embedder: ContourEmbedder) -> Searcher:
+        """Return what searches these songs with a model."""
+        entries = [{"id": song.id, "title": song.title} for song in self._songs]
+        catalogue = Catalogue(
+            Path(), embedder.identity, "", self._grid, entries, self.contours,
+            embedder.embed(self._frames).astype(np.float16), self._song,
+            self._start * self.hop_s, self._end * self.hop_s, self._at_start,
+        )  # fmt: skip
+        return Searcher(catalogue, embedder)
+
+
+def sung_hums(
+    queries: Sequence[Query], book: SongBook, tracker: Tracker, progress: bool = True
+) -> list[SungHum]:
+    """Hear hums, and lay each along its song from the song's first note.
+
+    Args:
+        queries: recordings, each with the id of its song, which it begins with.
+        book: where the songs are.
+        tracker: hears the hums.
+        progress: show a bar on standard error.
+
+    Raises:
+        QbhError: if a hum names a song that is not there, or nothing in it is voiced.
+    """
+    found = []
+    for query in tqdm(queries, "melody", unit="hum", disable=not progress):
+        if query.song_id not in book.number:
+            raise QbhError(f"{query.path} hums {query.song_id}, which is not among the songs.")
+        song = book.number[query.song_id]
+        found.append(SungHum(query, hear(Path(query.path), song, book.contours[song], tracker)))
+    return found
+
+
+def hear(
+    recording: Path,
+    number: int,
+    song: Contour,
+    tracker: Tracker,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> Hummed:
+    """Hear a hum and lay it along its song.
+
+    Args:
+        recording: of the hum.
+        number: of the song.
+        song: its contour, whose hop the hum's contour gets.
+        tracker: hears the hum.
+        start_s: where the hum begins in the song; None for the song's first note.
+        end_s: where it ends at the latest; None for the song's end.
+
+    Raises:
+        QbhError: if the recording cannot be read, or nothing can be aligned.
+    """
+    hum = from_f0(tracker.track(load(recording, tracker.rate_hz)), song.hop_s)
+    if end_s is not None:
+        song = Contour(song.frames[: round(end_s / song.hop_s)], song.hop_s)
+    try:
+        return Hummed(hum, number, align(hum, song, start_s))
+    except QbhError as error:
+        raise QbhError(f"{recording}: {error}.") from None
+
+
+def cross_fold(
+    config: TrainConfig,
+    hums: Sequence[SungHum],
+    folds: Folds,
+    book: SongBook,
+    source: PairSource,
+    folder: Path,
+    stress: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune a model for every pair of folds, and pool the ranks of all hums.
+
+    A model that is in the folder already is used again, so that a stopped run goes on.
+
+    Args:
+        config: of the fine-tuning; ``start`` names the weights it starts from. Without ``hums``
+            nothing is trained, and all hums are scored by those weights.
+        hums: the development hums; every singer and song must be in a fold.
+        folds: of songs and singers.
+        book: the songs that are searched, and that the hums were laid along.
+        source: gives pairs of stage 1, mixed with the hums.
+        folder: where the models are kept.
+        stress: also search the same hums transposed and stretched.
+        progress: show bars on standard error.
+
+    Returns:
+        For each anchor, and each stress of it, metrics, intervals and ranks as JSON.
+    """
+    ranks: dict[str, list[int | None]] = {}
+    for number, (test, learn) in enumerate(_parted(hums, folds, config)):
+        learnt = [hums[k].hummed for k in learn]
+        weights = _weights(config, learnt, book, source, folder / f"fold-{number}", progress)
+        searcher = book.searcher(ContourEmbedder(str(weights)))
+        for name, anchor, contours in _searched([hums[k].hummed.hum for k in test], stress):
+            column = ranks.setdefault(name, [None] * len(hums))
+            for k, contour in zip(test, contours, strict=True):
+                column[k] = _rank(searcher, contour, hums[k].query.song_id, anchor)
+    queries = [hum.query for hum in hums]
+    return {name: report(column, queries) for name, column in ranks.items()}
+
+
+def _parted(
+    hums: Sequence[SungHum], folds: Folds, config: TrainConfig
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the hums that a model scores, and those it may learn from."""
+    everything = list(range(len(hums)))
+    if config.hums is None:
+        yield everything, []
+        return
+    for names in folds.songs:
+        for singers in folds.singers:
+            sung = [hum.query.song_id in names for hum in hums]
+            heard = [hum.query.singer in singers for hum in hums]
+            yield (
+                [k for k in everything if sung[k] and heard[k]],
+                [k for k in everything if not sung[k] and not heard[k]],
+            )
+
+
+def _weights(
+    config: TrainConfig,
+    hums: Sequence[Hummed],
+    book: SongBook,
+    source: PairSource,
+    folder: Path,
+    progress: bool,
+) -> Path:
+    if config.hums is None:
+        return Path(config.start)
+    weights = folder / "encoder.safetensors"
+    if not weights.is_file():
+        steps, how = config.window.steps, config.normalisation
+        pairs = HumPairs(hums, book.contours, config.hums, steps, how)
+        encoder = train(config, source, folder, folder / "log.json", pairs, progress=progress)
+        export_encoder(encoder, weights, steps, how)
+    return weights
+
+
+def _searched(contours: list[Contour], stress: bool) -> Iterator[tuple[str, Anchor, list[Contour]]]:
+    for anchor in ANCHORS:
+        yield anchor, anchor, contours
+        if stress:
+            for semitones in TRANSPOSED_ST:
+                moved = [contour.transposed(semitones) for contour in contours]
+                yield f"{anchor}, {semitones:+g} semitones", anchor, moved
+            for factor in STRETCHED:
+                slowed = [_stretched(contour, factor) for contour in contours]
+                yield f"{anchor}, stretched by {factor:g}", anchor, slowed
+
+
+def _stretched(contour: Contour, factor: float) -> Contour:
+    positions = (np.arange(round(len(contour) * factor)) + 0.5) / factor
+    return Contour(stretch(contour.frames, positions), contour.hop_s)
+
+
+def _rank(searcher: Searcher, contour: Contour, song_id: str, anchor: Anchor) -> int | None:
+    try:
+        scores: NDArray = searcher.scores(contour, anchor).score
+    except QbhError:  # too little is voiced: a miss
+        return None
+    return rank_of(scores, searcher.catalogue.number[song_id])
