@@ -211,6 +211,18 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     command = add(
+        "convert-original", _weights_convert_original,
+        "Convert a checkpoint of the original PyTorch code.",
+        "qbhkit weights convert-original contour_model/ --out weights/", actions,
+    )  # fmt: skip
+    command.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="holds hparams.dat and checkpoint_best.pt"
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="writes original.safetensors"
+    )
+
+    command = add(
         "bench", _bench, "Run a benchmark of the checkout (tests/benchmarks).",
         "qbhkit bench augment",
     )  # fmt: skip
@@ -649,6 +661,13 @@ def _weights_convert(options: argparse.Namespace) -> int:
     print(f"weights: {written}")
     if written.resolve() != found.resolve():
         _say(f"qbhkit looks for it at {found}: copy it there.")
+    return 0
+
+
+def _weights_convert_original(options: argparse.Namespace) -> int:
+    from qbhkit.embedding.original import convert_original
+
+    print(f"weights: {convert_original(options.folder, options.out)}")
     return 0
 
 

@@ -76,7 +76,7 @@ def test_every_variant_has_the_shapes_it_says(config):
             vectors = encoder(torch.randn(3, length, 2))
         padded, width = max(length, config.total), config.widths[-1]
         left = padded // config.total
-        assert shapes["stages"] == ((3, config.linear or 2, padded), (3, width, left))
+        assert shapes["stages"] == ((3, config.linear or 2, 1, padded), (3, width, 1, left))
         assert shapes["summary"] == ((3, left, width), (3, width))
         assert vectors.shape == (3, 12)
         np.testing.assert_allclose(vectors.norm(dim=1), 1, atol=1e-5)
@@ -199,7 +199,16 @@ def test_compression_is_spread_evenly_with_the_largest_first(stages, compression
     assert config.pools == pools
     assert config.total == np.prod(pools)
     found = [part.kernel_size for part in encoder_of(config).stages if "Max" in str(part)]
-    assert tuple(found) == pools
+    assert found == [(1, pool) for pool in pools]
+
+
+def test_pools_may_be_given_one_by_one():
+    config = EncoderConfig((8, 8, 8), 1, compression=(6, 1, 5), heads=2, size=4)
+    assert (config.pools, config.total) == ((6, 1, 5), 30)
+    with pytest.raises(QbhError, match="cannot be spread over 3 stages"):
+        EncoderConfig((8, 8, 8), compression=(6, 5))
+    with pytest.raises(QbhError, match="compression must be at least 1"):
+        EncoderConfig((8, 8), compression=(6, 0))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +283,7 @@ def test_a_stage_has_the_convolutions_it_is_told(convolutions, kernel, block):
     wanted = [(2, 4, kernel), (4, 8, kernel), (8, 8, kernel)]
     wanted += (convolutions - 1) * [(4, 4, kernel), (8, 8, kernel), (8, 8, kernel)]
     if block == "residual":
-        wanted += [(2, 4, 1), (4, 8, 1)]  # shortcuts, where the width changes
+        wanted += [(2, 4, kernel), (4, 8, kernel)]  # shortcuts, where the width changes
     assert found == sorted(wanted)
     assert encoder(torch.randn(1, 9, 2)).shape == (1, 512)
 
@@ -310,7 +319,7 @@ def test_a_residual_block_is_its_convolutions_and_what_went_in():
     """With its last norm at zero, a block passes on what went in, rectified."""
     encoder = encoder_of(EncoderConfig((6, 6), block="residual", heads=2))
     block = encoder.stages[2]
-    x = torch.randn(2, 6, 10)
+    x = torch.randn(2, 6, 1, 10)
     with torch.inference_mode():
         assert not torch.allclose(block(x), x.relu())
         block.body[-1].weight.zero_()
@@ -343,8 +352,8 @@ def by_hand(part, summary, frames):
                 state = cell(frame[None], state)
             rows.append(state[0])
         elif summary == "attention":
-            scores = torch.stack([frame @ part.score.weight[0] for frame in row]).exp()
-            rows.append(sum(s * frame for s, frame in zip(scores, row, strict=True)) / scores.sum())
+            scores = torch.stack([part.score.weight @ frame for frame in row]).exp()  # (T, C)
+            rows.append((scores * row).sum(0) / scores.sum(0))
         else:
             heads = []
             for head in range(2):

@@ -32,11 +32,12 @@ def unit(rng, batch, size=16):
 
 
 def pairs(seed, batch=12, noise=0.8):
-    """Anchors, and positives that lie near some of them and far from others."""
+    """Anchors, and positives from near to far; the last one lies opposite, farther than any other."""
     rng = np.random.default_rng(seed)
     anchors = unit(rng, batch, 6)
     scale = noise * torch.arange(1, batch + 1)[:, None] / 4
-    return anchors, normalize(anchors + scale * unit(rng, batch, 6), dim=1)
+    positives = normalize(anchors + scale * unit(rng, batch, 6), dim=1)
+    return anchors, torch.cat([positives[:-1], -anchors[-1:]])
 
 
 def naive(anchors, positives, groups, margin, negatives):

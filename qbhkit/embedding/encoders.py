@@ -45,11 +45,12 @@ class EncoderConfig:
         block: ``plain``: the convolutions of a stage one after another. ``residual``: with a
             shortcut around them.
         compression: frames of input to one frame before the summary (published: about 160), a
-            product of one whole number over 1 for each stage. None: each stage halves time.
+            product of one whole number over 1 for each stage. None: each stage halves time. Or
+            the frames of each stage's max-pool, 1 for a stage without one.
         linear: channels that a linear layer makes of each frame before the first stage; 0: none.
         summary: of all frames in one vector. ``context``: attention to learned context vectors.
-            ``attention``: one learned score for each frame. ``gru``: the last state of a GRU.
-            ``max``: the largest value of each channel.
+            ``attention``: a learned score for each channel of each frame. ``gru``: the last state
+            of a GRU. ``max``: the largest value of each channel.
 
     Raises:
         QbhError: if a value is impossible, or has no meaning for the ``kind``.
@@ -65,7 +66,7 @@ class EncoderConfig:
     dropout: float = 0.0
     kind: Kind = "conv"
     block: Block = "plain"
-    compression: int | None = None
+    compression: int | tuple[int, ...] | None = None
     linear: int = 0
     summary: Summary = "context"
 
@@ -74,7 +75,9 @@ class EncoderConfig:
             if (value := getattr(self, name)) not in get_args(choices):
                 raise QbhError(f"{name} must be {' or '.join(get_args(choices))}, not {value!r}.")
         for name in ("convolutions", "kernel", "heads", "size", "compression"):
-            if (value := getattr(self, name)) is not None and value < 1:
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(number is not None and number < 1 for number in numbers):
                 raise QbhError(f"{name} must be at least 1, not {value}.")
         if not self.widths or min(self.widths) < 1:
             raise QbhError(f"widths must be one or more numbers from 1, not {self.widths}.")
@@ -86,7 +89,7 @@ class EncoderConfig:
             raise QbhError(f"dropout must be at least 0 and less than 1, not {self.dropout}.")
         if self.summary == "context" and self.widths[-1] % self.heads:
             raise QbhError(f"heads ({self.heads}) must divide the last width ({self.widths[-1]}).")
-        if self.kind == "conv" and not self.pools:
+        if self.kind == "conv" and len(self.pools) != len(self.widths):
             raise QbhError(
                 f"compression ({self.compression}) cannot be spread over {len(self.widths)} "
                 "stages: it must be a product of so many whole numbers over 1."
@@ -101,6 +104,8 @@ class EncoderConfig:
         """Return the frames of each stage's max-pool, the widest first; none for an ``lstm``."""
         if self.kind == "lstm":
             return ()
+        if isinstance(self.compression, tuple):
+            return self.compression
         stages = len(self.widths)
         total = 2**stages if self.compression is None else self.compression
         # Among equal products the smallest sum has the most even factors.
@@ -156,7 +161,7 @@ class Residual(nn.Module):
 
     Args:
         inputs: channels in.
-        outputs: channels out; a 1-wide convolution brings the shortcut to as many.
+        outputs: channels out; a convolution brings the shortcut to as many.
         config: convolutions and kernel.
     """
 
@@ -166,7 +171,7 @@ class Residual(nn.Module):
         self.body = nn.Sequential(*layers)
         self.shortcut = nn.Sequential()  # the identity
         if inputs != outputs:
-            self.shortcut.append(TimeConvolution(inputs, outputs, 1))
+            self.shortcut.append(TimeConvolution(inputs, outputs, config.kernel))
             self.shortcut.append(nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -234,18 +239,18 @@ class ContextAttention(nn.Module):
 
 
 class SimpleAttention(nn.Module):
-    """Sum frames weighted by one learned linear score each.
+    """Sum frames weighted by a learned linear score of each of their channels.
 
     Source: fixed facts, "Embedding network".
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.score = nn.Linear(width, 1, bias=False)  # the softmax would undo a bias
+        self.score = nn.Linear(width, width, bias=False)  # the softmax would undo a bias
 
     def forward(self, frames: Tensor) -> Tensor:
         """Summarise (B, T, C) as (B, C)."""
-        weights = torch.softmax(self.score(frames), dim=1)  # (B, T, 1)
+        weights = torch.softmax(self.score(frames), dim=1)  # (B, T, C)
         return (weights * frames).sum(1)
 
 
@@ -330,9 +335,6 @@ class ContourEncoder(nn.Module):
         x = self.summary(x[:, :, 0].transpose(1, 2))  # (B, widths[-1])
         x = self.output(self.dropout(x))  # (B, size)
         return nn.functional.normalize(x.float(), dim=1)
-
-
-ConvEncoder = ContourEncoder  # until qbhkit.embedding.training says ContourEncoder
 
 
 class ContourEmbedder:

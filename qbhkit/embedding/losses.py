@@ -64,6 +64,7 @@ class Negatives:
         if self.mining in ("semi-hard", "hardest"):
             _miner(self.mining)  # a missing package shows before the warm-up, not after it
 
+    @torch.no_grad()
     def choose(self, near: Tensor, groups: Tensor) -> Chosen:
         """Choose the negatives of every row.
 
@@ -77,7 +78,6 @@ class Negatives:
         Raises:
             QbhError: if all rows belong to one tune.
         """
-        near = near.detach()
         other = groups[:, None] != groups[None, :]  # (B, B)
         if not bool(other.any(dim=1).all()):
             raise QbhError("A triplet needs a negative: the batch holds a single tune.")
