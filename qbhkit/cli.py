@@ -192,6 +192,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     with_data(command)
 
+    command = add(
+        "crossfold", _crossfold, "Score a recipe: each hum by a model without its song and singer.",
+        "qbhkit crossfold best --out crossfold.json --stress",
+    )  # fmt: skip
+    command.add_argument("config", metavar="CONFIG", help="fine-tuning: YAML file or shipped name")
+    command.add_argument("--out", type=Path, required=True, metavar="JSON")
+    command.add_argument(
+        "--start", metavar="NAME", help="weights to start from, instead of the configuration's"
+    )
+    command.add_argument(
+        "--only-start", action="store_true", help="score these weights as they are: stage 1 alone"
+    )
+    command.add_argument(
+        "--stress", action="store_true", help="search the hums transposed and stretched too"
+    )
+    command.add_argument(
+        "--models", type=Path, metavar="DIR", help="keeps the models (default: in the cache)"
+    )
+    with_tracker(command, "the hums", for_hums)
+    with_data(command)
+
     weights = add(
         "weights", None, "Bring trained weights into the kit.",
         "qbhkit weights convert ResNet_NS.hdf5 mean.npy std.npy",
@@ -243,9 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     with_data(command)
     command = add(
         "pairs", _data_pairs, "Lay the hums of MIR-QBSH along their songs, to train on.",
-        "qbhkit data pairs --out pairs.csv", actions,
+        "qbhkit data pairs", actions,
     )  # fmt: skip
-    command.add_argument("--out", type=Path, required=True, metavar="CSV")
+    command.add_argument("--out", type=Path, metavar="CSV", help="default: pairs.csv in the cache")
     with_tracker(command, "the hums", for_hums)
     with_data(command)
     command = add(
@@ -585,10 +606,35 @@ def _train_embedding(run: _Run, data: Path) -> None:
     export_encoder(encoder, run.weights, config.window.steps, config.normalisation)
 
 
+def _crossfold(options: argparse.Namespace) -> int:
+    from dataclasses import asdict, replace
+
+    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.embedding.training import TrainConfig
+    from qbhkit.retrieval import crossfold
+    from qbhkit.weights import weights_path
+
+    path = config_path(options.config)
+    config = build(TrainConfig, read_yaml(path), str(path))
+    config = replace(config, start=str(weights_path(options.start or config.start)))
+    if options.only_start:
+        config = replace(config, hums=None)
+    data, progress = options.data or data_dir(), not _quiet()
+    ground = crossfold.mir_qbsh(config, data, options.tracker, progress)
+    folder = options.models or cache_dir() / "crossfold" / path.stem
+    found = crossfold.cross_fold(config, ground, folder, options.stress, progress)
+    result = {"config": asdict(config), "songs": len(ground.book.contours), **found}
+    write_json(options.out, result)
+    for name, block in found.items():
+        cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
+        print(f"{name:28}{cells}")
+    return 0
+
+
 def _hear_pairs(
     config: "TrainConfig", folder: Path, data: Path
 ) -> "tuple[list[Hummed], list[Contour]]":
-    """Hear the hums of a configuration, whose file lies in a folder, and lay them along songs."""
+    """Hear the hums of a configuration, which lies in a folder, and lay them along their songs."""
     from tqdm import tqdm
 
     from qbhkit.corpora import open_source, songs_of
@@ -596,8 +642,9 @@ def _hear_pairs(
     from qbhkit.melody.trackers import get_tracker
     from qbhkit.retrieval.crossfold import hear
 
-    named = Path(config.pairs)
-    pairs = read_pairs(named if named.is_file() else folder / named)
+    places = [place / config.pairs for place in (Path(), folder, cache_dir())]
+    named = next((path for path in places if path.is_file()), places[0])
+    pairs = read_pairs(named)
     corpora = [corpus for source in config.songs for corpus in open_source(source, data)]
     songs = [song for corpus in corpora for song in songs_of(corpus)]
     number = {song.id: k for k, song in enumerate(songs)}
@@ -708,6 +755,7 @@ def _data_fetch(options: argparse.Namespace) -> int:
 def _data_pairs(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from qbhkit.contour import CONTOUR_HOP_S
     from qbhkit.corpora import songs_of
     from qbhkit.corpora.folders import MirQbsh
     from qbhkit.corpora.pairs import Pair, write_pairs
@@ -723,9 +771,12 @@ def _data_pairs(options: argparse.Namespace) -> int:
         except QbhError as error:
             _say(f"qbhkit: {error}")
             continue
-        pairs.append(Pair(hum.path.resolve(), hum.song_id, at.song_s[0], at.song_s[-1]))
-    write_pairs(pairs, options.out)
-    print(f"{options.out}: {len(pairs)} hums")
+        half_s = CONTOUR_HOP_S / 2  # an alignment's times are the middles of frames
+        ends_s = (at.song_s[0] - half_s, at.song_s[-1] + half_s)
+        pairs.append(Pair(hum.path.resolve(), hum.song_id, *map(float, ends_s)))
+    out = options.out or cache_dir() / "pairs.csv"
+    write_pairs(pairs, out)
+    print(f"{out}: {len(pairs)} hums")
     return 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import asset, atomic_path, data_dir, sha256_file
+from qbhkit.storage import asset, atomic_path, cache_dir, data_dir, sha256_file
 
 DEFAULT_EMBEDDING = "first"
 
@@ -37,12 +37,13 @@ def save_weights(path: Path, arrays: dict[str, NDArray], config: dict[str, Any])
 
 
 def weights_path(name: str) -> Path:
-    """Return the file of weights: a path, or the name of a set that ships with the kit.
+    """Return the file of weights: a path, a set that ships with the kit, or what a run has trained.
 
     Raises:
-        QbhError: if there is neither; names the shipped sets.
+        QbhError: if there is none of them; names the shipped sets.
     """
-    for path in (Path(name), asset(f"weights/{name}.safetensors")):
+    trained = cache_dir() / "runs" / name / f"{name}.safetensors"
+    for path in (Path(name), asset(f"weights/{name}.safetensors"), trained):
         if path.is_file():
             return path
     shipped = ", ".join(sorted(path.stem for path in asset("weights").glob("*.safetensors")))

@@ -32,7 +32,7 @@ def unit(rng, batch, size=16):
 
 
 def pairs(seed, batch=12, noise=0.8):
-    """Anchors, and positives from near to far; the last one lies opposite, farther than any other."""
+    """Anchors, and positives ever farther from them; the last lies opposite, beyond all others."""
     rng = np.random.default_rng(seed)
     anchors = unit(rng, batch, 6)
     scale = noise * torch.arange(1, batch + 1)[:, None] / 4

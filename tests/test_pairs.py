@@ -75,7 +75,7 @@ class TestAlignment:
         hum = Contour(np.concatenate([np.zeros((5, 2)), song.frames[:60]]))
         found = align(hum, late)
         assert (found.hum_s[0], found.song_s[0]) == pytest.approx((0.55, 1.25))
-        assert found.distance_st == 0
+        assert found.distance_st == pytest.approx(0)
 
     def test_the_path_rises_and_keeps_to_half_and_double(self):
         song = tune(seed=3)

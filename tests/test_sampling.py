@@ -1,9 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from qbhkit.contour import Contour, from_pitch
+from qbhkit.corpora.pairs import align
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.sampling import ContourBank, WindowRange, sample_pairs
+from qbhkit.embedding.sampling import (
+    ContourBank,
+    HumConfig,
+    Hummed,
+    HumPairs,
+    MixedPairs,
+    SongPairs,
+    WindowRange,
+    sample_pairs,
+)
 from qbhkit.errors import QbhError
 from qbhkit.runs import generator
 
@@ -70,3 +82,89 @@ def test_windows_have_the_lengths_asked_for():
 def test_an_empty_bank_is_refused():
     with pytest.raises(QbhError, match="no melody"):
         ContourBank([Contour(np.zeros((10, 2), np.float32))])
+
+
+class TestHums:
+    def make(self, config=None, songs=12, key_st=4.0, off_st=0.0):
+        rng = np.random.default_rng(5)
+        contours = [from_pitch(np.repeat(rng.integers(50, 80, 40), 5)) for _ in range(songs)]
+        hums = []
+        for number, song in enumerate(contours):
+            sung = Contour(song.frames[:90]).transposed(key_st)
+            frames = sung.frames.copy()
+            frames[:, 0] += rng.normal(0, off_st, 90)
+            hums.append(Hummed(Contour(frames), number, align(sung, song)))
+        return HumPairs(hums, contours, config or HumConfig(), 80, "key"), contours
+
+    def test_a_hum_and_its_song_are_paired(self):
+        exact = HumConfig(plain=1.0, song_shift=0, song_octaves=0)
+        source, contours = self.make(exact)
+        found = source.draw(64, generator(0, 0))
+        assert found.anchors.shape == found.positives.shape == (64, 80, 2)
+        assert source.tunes == len(contours)
+        assert set(found.groups) <= set(range(12))
+        same = np.abs(found.anchors[..., 0] - found.positives[..., 0]) < 0.01
+        assert same.mean() > 0.97  # the key is taken out, and there is nothing else
+
+    def test_parts_are_as_long_and_as_early_as_asked(self):
+        config = HumConfig(plain=1.0, song_shift=0, song_octaves=0, shortest_s=3.0, at_start=1.0)
+        source, _ = self.make(config)
+        parts, windows = source._parts(np.arange(12).repeat(20), generator(0, 0))
+        assert 2.9 < parts[:, 1].min() < 3.5
+        assert parts[:, 1].max() > 8
+        np.testing.assert_allclose(parts[:, 0], 0.05)
+        np.testing.assert_allclose(windows, parts, atol=0.11)
+        source, _ = self.make(replace(config, at_start=0.0))
+        parts, _ = source._parts(np.arange(12).repeat(20), generator(0, 0))
+        assert parts[:, 0].max() > 3
+        assert (parts.sum(axis=1) <= 9.0).all()
+
+    def test_hums_are_distorted_but_for_the_plain_ones(self):
+        plain, _ = self.make(HumConfig(plain=1.0, song_shift=0, song_octaves=0))
+        spoilt, _ = self.make(HumConfig(plain=0.0, song_shift=0, song_octaves=0))
+        gap = [
+            np.abs(found.anchors[..., 0] - found.positives[..., 0]).mean()
+            for found in (source.draw(64, generator(0, 0)) for source in (plain, spoilt))
+        ]
+        assert gap[1] > gap[0] + 0.05
+
+    def test_hums_that_are_too_far_from_their_song_teach_nothing(self):
+        source, _ = self.make(HumConfig(farthest_st=9.0), off_st=0.0)
+        assert len(source._hums) == 12
+        far = [hum._replace(at=hum.at._replace(distance_st=5.0)) for hum in source._hums[:11]]
+        songs = [from_pitch(np.full(100, 60)) for _ in range(12)]
+        left = HumPairs([*far, source._hums[11]], songs, HumConfig(), 80, "key")
+        assert set(left.draw(30, generator(0, 0)).groups) == {11}
+        with pytest.raises(QbhError, match="Not one of 11 hums"):
+            HumPairs(far, songs, HumConfig(), 80, "key")
+
+    def test_the_same_item_gives_the_same_pairs(self):
+        source, _ = self.make()
+        one, two, other = (source.draw(16, generator(0, 0, item)) for item in (1, 1, 2))
+        np.testing.assert_array_equal(one.positives, two.positives)
+        assert (one.positives != other.positives).any()
+
+    def test_sources_are_mixed_in_their_shares_and_their_tunes_kept_apart(self):
+        hums, _ = self.make()
+        songs = SongPairs(bank(20), WindowRange(), Distortions(), "key")
+        mixed = MixedPairs([(songs, 0.6), (hums, 0.4)])
+        found = mixed.draw(50, generator(0, 0))
+        assert mixed.tunes == 32
+        assert len(found.groups) == len(found.anchors) == 50
+        assert (found.groups < 20).sum() == 30
+        assert (found.groups >= 20).sum() == 20
+        assert found.groups.max() < 32
+
+
+def test_the_contours_of_a_bank_have_one_hop():
+    with pytest.raises(QbhError, match="same hop"):
+        ContourBank([from_pitch(np.full(9, 60)), from_pitch(np.full(9, 60), hop_s=0.05)])
+
+
+def test_windows_are_as_long_in_seconds_whatever_the_hop():
+    fine = [from_pitch(np.repeat(np.arange(50, 90), 20), hop_s=0.05) for _ in range(3)]
+    coarse = [from_pitch(np.repeat(np.arange(50, 90), 10)) for _ in range(3)]
+    window = WindowRange(5.0, 5.0, 50, at_start=1.0)
+    for contours in (fine, coarse):
+        found = pairs(ContourBank(contours), window=window).anchors
+        np.testing.assert_allclose(np.unique(found[0, :, 0]).size, 5)

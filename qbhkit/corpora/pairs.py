@@ -18,6 +18,7 @@ PAIRS_HEADER = ["hum_path", "song_id", "start_s", "end_s"]
 # Steps of a path (frames of the hum, frames of the song): a hum is half to twice as fast.
 _STEPS = np.array([[1, 1], [1, 2], [2, 1]])
 _STEP_WEIGHTS = np.array([1.0, 1.0, 2.0])  # frames of the hum, so that every path weighs the same
+_STEP_COSTS = np.array([0.0, 0.01, 0.01])  # within a held note the straight path is the likely one
 _TEMPI = (0.5, 0.7, 1.0, 1.4, 2.0)
 _KEY_STEPS_ST = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _FARTHEST_ST = 4.0  # a frame further off counts no more
@@ -130,7 +131,7 @@ def align(hum: Contour, song: Contour, start_s: float | None = None) -> Alignmen
     for key_st in _keys(pitch, tune):
         cost = np.minimum(np.abs(pitch[:, None] - key_st - tune), _FARTHEST_ST)  # (hum, song)
         total, steps = librosa.sequence.dtw(
-            C=cost, step_sizes_sigma=_STEPS, weights_mul=_STEP_WEIGHTS, weights_add=np.zeros(3),
+            C=cost, step_sizes_sigma=_STEPS, weights_mul=_STEP_WEIGHTS, weights_add=_STEP_COSTS,
             backtrack=False, return_steps=True,
         )  # fmt: skip
         last = int(np.argmin(total[-1]))

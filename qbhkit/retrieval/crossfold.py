@@ -15,13 +15,16 @@ from tqdm.auto import tqdm
 
 from qbhkit.audio import load
 from qbhkit.contour import Contour, from_f0, stretch
+from qbhkit.corpora import open_corpus
+from qbhkit.corpora.folders import MirQbsh
 from qbhkit.corpora.pairs import align
-from qbhkit.corpora.songs import Song
+from qbhkit.corpora.songs import Song, songs_of
+from qbhkit.corpora.training_songs import read_split, training_songs
 from qbhkit.embedding.encoders import ContourEmbedder, export_encoder
-from qbhkit.embedding.sampling import Hummed, HumPairs, PairSource
+from qbhkit.embedding.sampling import ContourBank, Hummed, HumPairs, PairSource, SongPairs
 from qbhkit.embedding.training import TrainConfig, train
 from qbhkit.errors import QbhError
-from qbhkit.melody.trackers import Tracker
+from qbhkit.melody.trackers import Tracker, get_tracker
 from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song
 from qbhkit.retrieval.evaluate import Query, rank_of, report
 from qbhkit.retrieval.search import Anchor, Searcher
@@ -131,12 +134,44 @@ def hear(
         raise QbhError(f"{recording}: {error}.") from None
 
 
+class Ground(NamedTuple):
+    """What a recipe is scored on, and the songs of stage 1 that are mixed with the hums."""
+
+    hums: list[SungHum]  # every singer and song of theirs is in a fold
+    folds: Folds
+    book: SongBook  # the songs that are searched, and that the hums were laid along
+    source: PairSource
+
+
+def mir_qbsh(
+    config: TrainConfig, data: Path, tracker: str | None = None, progress: bool = True
+) -> Ground:
+    """Return the crossed folds of MIR-QBSH, whose 48 songs are searched among MIREX's 2,000.
+
+    Args:
+        config: says the corpora of stage 1, windows, and hop.
+        data: the folder that holds corpora.
+        tracker: hears the hums; the default one for None.
+        progress: show a bar on standard error.
+
+    Raises:
+        QbhError: if a corpus is not there.
+    """
+    corpus = MirQbsh(data / "mir-qbsh")
+    songs = [*songs_of(corpus), *songs_of(open_corpus("mirex-essen-2000", data))]
+    book = SongBook(songs, WindowGrid(), config.window.steps, config.hop_s)
+    queries = [Query(str(hum.path), hum.song_id, hum.singer) for hum in corpus.hums()]
+    hums = sung_hums(queries, book, get_tracker(tracker), progress)
+    split = read_split("mir_qbsh")
+    learnt = training_songs(config.corpora, data, config.hop_s)
+    bank = ContourBank(learnt.contours, learnt.groups)
+    source = SongPairs(bank, config.window, config.rules, config.normalisation)
+    return Ground(hums, Folds(split["song_folds"], split["singer_folds"]), book, source)
+
+
 def cross_fold(
     config: TrainConfig,
-    hums: Sequence[SungHum],
-    folds: Folds,
-    book: SongBook,
-    source: PairSource,
+    ground: Ground,
     folder: Path,
     stress: bool = False,
     progress: bool = True,
@@ -148,10 +183,7 @@ def cross_fold(
     Args:
         config: of the fine-tuning; ``start`` names the weights it starts from. Without ``hums``
             nothing is trained, and all hums are scored by those weights.
-        hums: the development hums; every singer and song must be in a fold.
-        folds: of songs and singers.
-        book: the songs that are searched, and that the hums were laid along.
-        source: gives pairs of stage 1, mixed with the hums.
+        ground: hums, songs and folds.
         folder: where the models are kept.
         stress: also search the same hums transposed and stretched.
         progress: show bars on standard error.
@@ -159,11 +191,12 @@ def cross_fold(
     Returns:
         For each anchor, and each stress of it, metrics, intervals and ranks as JSON.
     """
+    hums = ground.hums
     ranks: dict[str, list[int | None]] = {}
-    for number, (test, learn) in enumerate(_parted(hums, folds, config)):
+    for number, (test, learn) in enumerate(_parted(hums, ground.folds, config)):
         learnt = [hums[k].hummed for k in learn]
-        weights = _weights(config, learnt, book, source, folder / f"fold-{number}", progress)
-        searcher = book.searcher(ContourEmbedder(str(weights)))
+        weights = _weights(config, learnt, ground, folder / f"fold-{number}", progress)
+        searcher = ground.book.searcher(ContourEmbedder(str(weights)))
         for name, anchor, contours in _searched([hums[k].hummed.hum for k in test], stress):
             column = ranks.setdefault(name, [None] * len(hums))
             for k, contour in zip(test, contours, strict=True):
@@ -193,8 +226,7 @@ def _parted(
 def _weights(
     config: TrainConfig,
     hums: Sequence[Hummed],
-    book: SongBook,
-    source: PairSource,
+    ground: Ground,
     folder: Path,
     progress: bool,
 ) -> Path:
@@ -203,8 +235,10 @@ def _weights(
     weights = folder / "encoder.safetensors"
     if not weights.is_file():
         steps, how = config.window.steps, config.normalisation
-        pairs = HumPairs(hums, book.contours, config.hums, steps, how)
-        encoder = train(config, source, folder, folder / "log.json", pairs, progress=progress)
+        pairs = HumPairs(hums, ground.book.contours, config.hums, steps, how)
+        encoder = train(
+            config, ground.source, folder, folder / "log.json", pairs, progress=progress
+        )
         export_encoder(encoder, weights, steps, how)
     return weights
 
