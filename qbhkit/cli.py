@@ -213,6 +213,19 @@ def _parser() -> argparse.ArgumentParser:
     with_tracker(command, "the hums", for_hums)
     with_data(command)
 
+    command = add(
+        "ablate", _ablate, "Compare recipes that differ in one part, on one budget.",
+        "qbhkit ablate ablation --budget tiny --out table.json",
+    )  # fmt: skip
+    command.add_argument("grid", metavar="GRID", help="YAML file or shipped name")
+    command.add_argument("--budget", required=True, metavar="NAME", help="one of the grid's")
+    command.add_argument("--out", type=Path, required=True, metavar="JSON", help="goes on from it")
+    command.add_argument(
+        "--models", type=Path, metavar="DIR", help="keeps the models (default: in the cache)"
+    )
+    with_tracker(command, "the hums", for_hums)
+    with_data(command)
+
     weights = add(
         "weights", None, "Bring trained weights into the kit.",
         "qbhkit weights convert ResNet_NS.hdf5 mean.npy std.npy",
@@ -628,6 +641,30 @@ def _crossfold(options: argparse.Namespace) -> int:
     for name, block in found.items():
         cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
         print(f"{name:28}{cells}")
+    return 0
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.embedding.training import TrainConfig
+    from qbhkit.retrieval import ablation, crossfold
+
+    path = config_path(options.grid)
+    grid = build(ablation.Grid, read_yaml(path), str(path))
+    data, progress = options.data or data_dir(), not _quiet()
+
+    def ground_of(config: TrainConfig) -> crossfold.Ground:
+        return crossfold.mir_qbsh(config, data, options.tracker, progress)
+
+    folder = options.models or cache_dir() / "ablation" / path.stem
+    found = ablation.ablate(grid, options.budget, ground_of, folder, options.out, progress)
+    print(f"{'':40}{'start: top-1':>14}{'top-10':>9}{'anywhere: top-1':>17}{'top-10':>9}")
+    for line in ablation.table(found):
+        start, anywhere = (
+            [f"{line[f'{anchor} {key}']:.3f}" for key in ("top1", "top10")]
+            for anchor in crossfold.ANCHORS
+        )
+        print(f"{line['row']:40}{start[0]:>14}{start[1]:>9}{anywhere[0]:>17}{anywhere[1]:>9}")
     return 0
 
 

@@ -34,6 +34,11 @@ def song(number, rng):
 
 @pytest.fixture(scope="module")
 def ground():
+    return small_ground()
+
+
+def small_ground():
+    """Return 8 hums by two singers of 4 of 12 songs."""
     rng = np.random.default_rng(0)
     book = SongBook([song(number, rng) for number in range(12)], WindowGrid(), 80, 0.1)
     hums = []

@@ -1,0 +1,199 @@
+"""What each part of the method buys: recipes that differ in one part, scored on the same hums.
+
+A grid is a YAML file: a base configuration of stage 1, what stage 2 changes of it, and rows that
+change one part each. Every row is trained on the same budget and scored by crossed folds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from qbhkit.config import build
+from qbhkit.embedding.encoders import export_encoder
+from qbhkit.embedding.training import TrainConfig, train
+from qbhkit.errors import QbhError
+from qbhkit.retrieval.crossfold import ANCHORS, Ground, cross_fold
+from qbhkit.retrieval.evaluate import paired_difference
+from qbhkit.storage import read_json, write_json
+
+Values = dict[str, Any]
+Stages = Literal["songs", "hums", "both", "combined"]
+MEASURES = ("top1", "top10", "mrr")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe.
+
+    Args:
+        name: of the row.
+        change: of the base configuration, for both stages.
+        stages: ``songs`` is stage 1 alone, ``hums`` stage 2 from random weights, ``both`` one after
+            the other; ``combined`` takes the best of several fine-tuned copies.
+        seeds: how many runs, with seeds 0, 1, ...
+    """
+
+    name: str
+    change: Values = field(default_factory=dict)
+    stages: Stages = "both"
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows to compare.
+
+    Args:
+        base: configuration of stage 1.
+        tune: what stage 2 changes of it; must hold ``hums``.
+        rows: the first is what the others are compared to.
+        budgets: by name, ``{songs: change, tune: change}`` of the two stages.
+    """
+
+    base: Values
+    tune: Values
+    rows: tuple[Row, ...]
+    budgets: dict[str, dict[str, Values]]
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        if not names or len(set(names)) < len(names):
+            raise QbhError("A grid needs rows, each with a name of its own.")
+        if "hums" not in self.tune:
+            raise QbhError("A grid's 'tune' must say how hums are drawn: 'hums: {share: 0.4}'.")
+
+
+def recipe(grid: Grid, row: Row, budget: str, seed: int) -> tuple[TrainConfig, TrainConfig]:
+    """Return the configurations of stage 1 and of stage 2.
+
+    Raises:
+        QbhError: if there is no such budget, or a value is wrong.
+    """
+    if budget not in grid.budgets:
+        raise QbhError(f"There is no budget {budget!r}: use one of {', '.join(grid.budgets)}.")
+    means = grid.budgets[budget]
+    songs = merged(merged(grid.base, means.get("songs", {})), {**row.change, "seed": seed})
+    hums = merged(merged(songs, grid.tune), merged(means.get("tune", {}), row.change))
+    songs.pop("fine_tune", None)  # of combined training: stage 1 has no hums
+    return (
+        build(TrainConfig, songs, f"row {row.name!r}"),
+        build(TrainConfig, hums, f"row {row.name!r}"),
+    )
+
+
+def merged(values: Values, change: Values) -> Values:
+    """Return values with a change laid over them, level by level."""
+    result = dict(values)
+    for key, value in change.items():
+        old = result.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        result[key] = merged(old or {}, value) if both else value
+    return result
+
+
+def ablate(
+    grid: Grid,
+    budget: str,
+    ground_of: Callable[[TrainConfig], Ground],
+    folder: Path,
+    out: Path,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train and score every row; those that are in ``out`` already are kept.
+
+    Args:
+        grid: the rows.
+        budget: one of the grid's budgets.
+        ground_of: gives what a configuration is scored on.
+        folder: where models and checkpoints are kept.
+        out: JSON file, written after every run of a row.
+        progress: show bars on standard error.
+
+    Returns:
+        What ``out`` holds: for each row and seed the ranks and metrics of each anchor.
+
+    Raises:
+        QbhError: if ``out`` is of another budget or damaged.
+    """
+    found: dict[str, Any] = {"budget": budget, "rows": {}}
+    if out.is_file():
+        found = read_json(out, f"delete {out}")
+        if not isinstance(found, dict) or found.get("budget") != budget:
+            raise QbhError(f"{out} is not a table of the budget {budget!r}: delete it.")
+    for row in grid.rows:
+        for seed in range(row.seeds):
+            songs, hums = recipe(grid, row, budget, seed)
+            described = {"stages": row.stages, "change": row.change, "seed": seed}
+            key = f"{row.name} / {seed}"
+            if found["rows"].get(key, {}).get("row") == described:
+                continue
+            ground = ground_of(songs)
+            run = folder / budget / _plain(row.name) / str(seed)
+            scored = _score(row.stages, songs, hums, ground, run, progress)
+            found["rows"][key] = {"row": described, **scored}
+            write_json(out, found)
+    return found
+
+
+def _score(
+    stages: Stages,
+    songs: TrainConfig,
+    hums: TrainConfig,
+    ground: Ground,
+    folder: Path,
+    progress: bool,
+) -> dict[str, Any]:
+    weights = folder / "songs.safetensors"
+    if stages in ("songs", "both") and not weights.is_file():
+        resume = (folder / "checkpoint.pt").is_file()
+        encoder = train(
+            songs, ground.source, folder, folder / "log.json", resume=resume, progress=progress
+        )
+        export_encoder(encoder, weights, songs.window.steps, songs.normalisation)
+    match stages:
+        case "songs":
+            config = replace(songs, start=str(weights), hums=None)
+        case "both":
+            config = replace(hums, start=str(weights))
+        case "hums":
+            config = hums
+        case "combined":
+            config = replace(songs, hums=hums.hums, fine_tune=hums.fine_tune)
+    return cross_fold(config, ground, folder, progress=progress)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def table(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each row: means over seeds, their spread, and what the first row gains.
+
+    Args:
+        found: what :func:`ablate` returns.
+
+    Returns:
+        Lines with ``row``, ``seeds`` and, for each anchor and measure, mean and largest distance
+        from it; for top-1 also the paired difference to the first row, both with seed 0, and its
+        95% interval over hums.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for key, run in found["rows"].items():
+        runs.setdefault(key.rpartition(" / ")[0], []).append(run)
+    first = next(iter(runs.values()))[0]
+    lines = []
+    for name, seeds in runs.items():
+        line: dict[str, Any] = {"row": name, "seeds": len(seeds)}
+        for anchor in ANCHORS:
+            for measure in MEASURES:
+                values = np.array([run[anchor][measure] for run in seeds])
+                line[f"{anchor} {measure}"] = float(values.mean())
+                line[f"{anchor} {measure} spread"] = float(np.abs(values - values.mean()).max())
+            line[f"{anchor} top1 against first"] = paired_difference(
+                seeds[0][anchor]["ranks"], first[anchor]["ranks"]
+            )
+        lines.append(line)
+    return lines
