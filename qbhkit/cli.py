@@ -561,6 +561,8 @@ def _read_queries(path: Path) -> "list[Query]":
 
 def _train(options: argparse.Namespace) -> int:
     from qbhkit.config import config_path, read_yaml
+    from qbhkit.figures import save_figure, training_figure
+    from qbhkit.storage import read_json
 
     path = config_path(options.config)
     values = read_yaml(path)
@@ -570,6 +572,8 @@ def _train(options: argparse.Namespace) -> int:
     data = options.data or data_dir()
     run = _Run(values, path, out, log, options)
     (_train_melody if values.get("kind") == "melody" else _train_embedding)(run, data)
+    curve = read_json(log, "train again")["curve"]
+    save_figure(training_figure(curve, path.stem), out, "curve")
     print(f"weights: {run.weights}\ncurve: {log}")
     return 0
 

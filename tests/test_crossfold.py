@@ -1,19 +1,24 @@
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from qbhkit.audio import Audio
+from qbhkit.cli import main as qbhkit
 from qbhkit.contour import Contour, F0Track, from_pitch, midi_to_hz
-from qbhkit.corpora.pairs import align
+from qbhkit.corpora.pairs import align, read_pairs
 from qbhkit.corpora.songs import Song
+from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.encoders import EncoderConfig, export_encoder
 from qbhkit.embedding.sampling import ContourBank, HumConfig, Hummed, HumPairs, SongPairs
 from qbhkit.embedding.training import TrainConfig, train
 from qbhkit.errors import QbhError
+from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval import crossfold
 from qbhkit.retrieval.catalogue import WindowGrid
 from qbhkit.retrieval.crossfold import Folds, Ground, SongBook, SungHum, cross_fold, hear, sung_hums
@@ -170,3 +175,105 @@ def test_an_unvoiced_hum_or_an_unknown_song_is_named(ground, recording):
         hear(recording, 0, ground.book.contours[0], silent)
     with pytest.raises(QbhError, match=r"hum\.wav hums 77, which is not among the songs"):
         sung_hums([Query("hum.wav", "77", None)], ground.book, silent, progress=False)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory, tunes, write_midi):
+    """Three songs of MIR-QBSH and three others, hummed by two singers of different folds."""
+    data = tmp_path_factory.mktemp("data")
+    split = read_split("mir_qbsh")
+    ids = [fold[0] for fold in split["song_folds"]]
+    singers = [fold[0] for fold in split["singer_folds"][:2]]
+    rng = np.random.default_rng(0)
+    for number, (song_id, tune) in enumerate(zip(ids, tunes[:3], strict=True)):
+        write_midi(data / "mir-qbsh" / "midiFile" / f"{song_id}.mid", tune.notes)
+        write_midi(data / "mirex-essen-2000" / f"{number + 49:05}.mid", tunes[number + 3].notes)
+        for singer in singers:
+            begun = tune.notes[tune.notes[:, 0] < 7]
+            hum = render_hum(begun, Voice(key_st=float(rng.integers(-4, 5))), rng)
+            path = data / "mir-qbsh" / "waveFile" / "year2009" / singer / f"{song_id}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, hum.audio.samples, hum.audio.rate_hz)
+    return data
+
+
+SMALL = """corpora: [airdsAirs]
+epochs: 1
+steps: 2
+batch: 16
+threads: 1
+loss: infonce
+mining: all
+pairs: pairs.csv
+songs: [mir-qbsh]
+hums: {share: 0.5}
+encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}
+"""
+
+
+def test_the_commands_from_pairs_to_crossed_folds(corpora, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small.yaml").write_text(SMALL)
+    data = ["--data", str(corpora)]
+    assert qbhkit(["data", "pairs", *data]) == 0
+    pairs = read_pairs(tmp_path / "cache" / "pairs.csv")
+    assert len(pairs) == 6
+    assert all(pair.start_s < 0.3 and 4 < pair.end_s < 12 for pair in pairs)
+    one = ["--out", str(tmp_path / "run"), "--log", str(tmp_path / "log.json")]
+    assert qbhkit(["train", str(tmp_path / "small.yaml"), *one, *data]) == 0
+    weights = str(tmp_path / "run" / "small.safetensors")
+    config = tmp_path / "tuned.yaml"
+    config.write_text(f"{SMALL}start: {weights}\n")
+    out = tmp_path / "folds.json"
+    fold = ["crossfold", str(config), "--out", str(out), *data]
+    assert qbhkit([*fold, "--models", str(tmp_path / "folds"), "--stress"]) == 0
+    found = json.loads(out.read_text())
+    assert found["songs"] == 6
+    assert found["anywhere"]["n"] == 6
+    assert found["anywhere, +7 semitones"]["ranks"] == found["anywhere"]["ranks"]
+    assert sorted(path.name for path in (tmp_path / "folds").iterdir()) == [
+        f"fold-{number}" for number in range(9)
+    ]
+    assert qbhkit([*fold, "--only-start"]) == 0
+    assert json.loads(out.read_text())["config"]["hums"] is None
+    assert "top1" in capsys.readouterr().out
+
+
+def test_the_command_of_the_ablation(corpora, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "grid.yaml").write_text(
+        "base: {corpora: [airdsAirs], threads: 1, loss: infonce, mining: all, batch: 16,\n"
+        "  encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}}\n"
+        "tune: {hums: {share: 0.5}}\n"
+        "budgets: {tiny: {songs: {epochs: 1, steps: 2}, tune: {epochs: 1, steps: 2}}}\n"
+        "rows: [{name: whole}, {name: songs alone, stages: songs}]\n"
+    )
+    command = ["ablate", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "t.json")]
+    assert qbhkit([*command, "--budget", "tiny", "--data", str(corpora)]) == 0
+    assert "songs alone" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "t.json").read_text())["rows"]) == 2
+    assert qbhkit([*command, "--budget", "huge", "--data", str(corpora)]) == 2
+    assert "no budget 'huge'" in capsys.readouterr().err
+
+
+def test_pairs_of_songs_that_are_not_there_are_named(corpora, tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    wav = next(corpora.glob("mir-qbsh/waveFile/*/*/*.wav"))
+    (tmp_path / "pairs.csv").write_text(f"hum_path,song_id,start_s,end_s\n{wav},unheard,0,5\n")
+    assert qbhkit(["train", str(tmp_path / "small.yaml"), "--data", str(corpora),
+                   "--out", str(tmp_path), "--log", str(tmp_path / "log.json")]) == 2  # fmt: skip
+    assert "names the song unheard" in capsys.readouterr().err
+
+
+def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path, capsys):
+    folder = tmp_path / "mir-qbsh"
+    shutil.copytree(corpora / "mir-qbsh" / "midiFile", folder / "midiFile")
+    shutil.copytree(corpora / "mirex-essen-2000", tmp_path / "mirex-essen-2000")
+    wav = next(corpora.glob("mir-qbsh/waveFile/*/*/*.wav"))
+    other = folder / "waveFile" / "year2010" / "somebody" / wav.name
+    other.parent.mkdir(parents=True)
+    shutil.copy(wav, other)
+    (tmp_path / "small.yaml").write_text(SMALL + "start: first\n")
+    command = ["crossfold", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
+    assert qbhkit([*command, "--out", str(tmp_path / "o.json")]) == 2
+    assert "no hum of the singers" in capsys.readouterr().err

@@ -327,6 +327,15 @@ def test_a_residual_block_is_its_convolutions_and_what_went_in():
         torch.testing.assert_close(block(x), x.relu())
 
 
+def test_dropout_drops_in_training_only():
+    contours = torch.randn(4, 20, 2)
+    encoder = encoder_of(EncoderConfig((8,), 1, heads=2, dropout=0.5))
+    with torch.inference_mode():
+        assert torch.equal(encoder(contours), encoder(contours))
+        encoder.train()
+        assert not torch.allclose(encoder(contours), encoder(contours))
+
+
 def test_summaries_are_what_they_are_called():
     """Each of them by hand, frame after frame."""
     frames = torch.randn(2, 7, 8)

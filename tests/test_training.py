@@ -327,6 +327,7 @@ def test_the_command_is_killed_and_goes_on(tmp_path):
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
     assert curve(tmp_path / "p.json") == curve(tmp_path / "w.json")
     assert (tmp_path / "part" / "mini.safetensors").is_file()
+    assert (tmp_path / "part" / "curve.svg").is_file()
 
 
 def test_an_unknown_key_is_refused(tmp_path, capsys):

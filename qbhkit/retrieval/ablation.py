@@ -118,6 +118,7 @@ def ablate(
     Raises:
         QbhError: if ``out`` is of another budget or damaged.
     """
+    recipe(grid, grid.rows[0], budget, 0)  # a wrong budget is said before anything else
     found: dict[str, Any] = {"budget": budget, "rows": {}}
     if out.is_file():
         found = read_json(out, f"delete {out}")

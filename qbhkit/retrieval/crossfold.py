@@ -160,9 +160,16 @@ def mir_qbsh(
     corpus = MirQbsh(data / "mir-qbsh")
     songs = [*songs_of(corpus), *songs_of(open_corpus("mirex-essen-2000", data))]
     book = SongBook(songs, WindowGrid(), config.window.steps, config.hop_s)
-    queries = [Query(str(hum.path), hum.song_id, hum.singer) for hum in corpus.hums()]
-    hums = sung_hums(queries, book, get_tracker(tracker), progress)
     split = read_split("mir_qbsh")
+    dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
+    queries = [
+        Query(str(hum.path), hum.song_id, hum.singer)
+        for hum in corpus.hums()
+        if {hum.song_id, hum.singer} <= dealt  # the official archive has more singers
+    ]
+    if not queries:
+        raise QbhError(f"{corpus.root} holds no hum of the singers that are dealt into folds.")
+    hums = sung_hums(queries, book, get_tracker(tracker), progress)
     learnt = training_songs(config.corpora, data, config.hop_s)
     bank = ContourBank(learnt.contours, learnt.groups)
     source = SongPairs(bank, config.window, config.rules, config.normalisation)
