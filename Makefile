@@ -36,8 +36,8 @@ pair: .venv/test.stamp
 evaluate: .venv/test.stamp
 	$(BIN)/qbhkit bench hums
 
-train: .venv/demo.stamp
-	$(BIN)/qbhkit train first $(if $(wildcard $(QBHKIT_CACHE)/runs/first/checkpoint.pt),--resume)
+train: .venv/test.stamp
+	$(BIN)/qbhkit train stage1 $(if $(wildcard $(QBHKIT_CACHE)/runs/stage1/checkpoint.pt),--resume)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

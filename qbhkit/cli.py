@@ -640,7 +640,8 @@ def _crossfold(options: argparse.Namespace) -> int:
     ground = crossfold.mir_qbsh(config, data, options.tracker, progress)
     folder = options.models or cache_dir() / "crossfold" / path.stem
     found = crossfold.cross_fold(config, ground, folder, options.stress, progress)
-    result = {"config": asdict(config), "songs": len(ground.book.contours), **found}
+    named = replace(config, start=Path(config.start).stem)
+    result = {"config": asdict(named), "songs": len(ground.book.contours), **found}
     write_json(options.out, result)
     for name, block in found.items():
         cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))

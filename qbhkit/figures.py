@@ -1,11 +1,13 @@
 """One function for each figure; all share one style that colour-blind readers can use."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
 from qbhkit.contour import Contour, F0Track, Floats, hz_to_midi
@@ -194,10 +196,12 @@ def topk_figure(ranks: Mapping[str, list[int | None]], title: str, most: int = 3
     k = np.arange(1, most + 1)
     with _style():
         figure, axes = plt.subplots(figsize=(6.4, 3.8))
+        others = cycle((HUM, SONG, THIRD, FOURTH))
         for method, found in ranks.items():
             place = np.array([rank or np.inf for rank in found])
             share = (place[:, None] <= k).mean(axis=0)
-            axes.plot(k, share, color=METHOD_COLOURS.get(method, FOURTH), label=method, lw=2)
+            colour = METHOD_COLOURS.get(method) or next(others)
+            axes.plot(k, share, color=colour, label=method, lw=2)
         axes.set(
             title=title, xlabel="k", ylabel="queries with their song in the first k",
             ylim=(0, 1), xlim=(1, most),
@@ -228,6 +232,119 @@ def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figur
             axes.plot(time_s, hz_to_midi(hz), color=colour, label=label, lw=width)
         axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+_NOT_DRAWN = ("epoch", "rate", "pairs_per_s", "audio_s_per_s")
+
+
+def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure":
+    """Show a training run: the loss, and beside it every measure that lies between 0 and 1.
+
+    Args:
+        curve: a line for each epoch, as :func:`qbhkit.runs.fit` logs it.
+        title: of the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    keys = list(dict.fromkeys(key for line in curve for key in line if key not in _NOT_DRAWN))
+    sides: tuple[list[str], list[str]] = ([], [])
+    for key in keys:
+        sides["loss" not in key].append(key)
+    with _style():
+        figure, panels = plt.subplots(1, 2, figsize=(9, 2.8))
+        for axes, names in zip(panels, sides, strict=True):
+            for key, colour in zip(names, cycle((HUM, SONG, THIRD, FOURTH))):
+                points = [(line["epoch"] + 1, line[key]) for line in curve if key in line]
+                axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=key)
+            axes.set_xlabel("epoch")
+            if names:
+                axes.legend(loc="best")
+        panels[0].set(title=title, ylabel="loss", ylim=(0, None))
+        panels[1].set(ylabel="share", ylim=(0, 1.02))
+    plt.close(figure)
+    return figure
+
+
+def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
+    """Show what an encoder makes of one contour: a box for each tensor, its values in colour.
+
+    Sides grow with the square roots of frames and channels; colours are relative to the largest
+    value of each tensor.
+
+    Args:
+        tensors: by name, in order: (C, T) channels by frames, or (C,) where time is gone.
+        title: of the figure.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])
+    boxes = {name: values.reshape(len(values), -1) for name, values in tensors.items()}  # (C, T)
+    high, wide = np.sqrt([box.shape for box in boxes.values()]).T
+    room = np.maximum(wide, 5.5)  # for the words below
+    middle = np.cumsum(room + 1.5) - room / 2
+    floor = -high.max() / 2
+    with _style():
+        figure, axes = plt.subplots(figsize=(9, 3.4))
+        for n, (name, box) in enumerate(boxes.items()):
+            left, right = middle[n] - wide[n] / 2, middle[n] + wide[n] / 2
+            axes.imshow(
+                box / max(float(np.abs(box).max()), 1e-9), cmap=colours, vmin=-1, vmax=1,
+                extent=(left, right, -high[n] / 2, high[n] / 2), interpolation="nearest",
+            )  # fmt: skip
+            axes.add_patch(
+                plt.Rectangle((left, -high[n] / 2), wide[n], high[n], fill=False, lw=0.6)
+            )
+            if n:
+                before = middle[n - 1] + wide[n - 1] / 2
+                axes.annotate(
+                    "", (left - 0.2, 0), (before + 0.2, 0), arrowprops={"arrowstyle": "->"}
+                )
+            shape = " × ".join(map(str, tensors[name].shape))
+            axes.text(middle[n], floor - 1, f"{name}\n{shape}", ha="center", va="top")
+        axes.set(title=title, aspect="auto", ylim=(floor - 6, 1 - floor))
+        axes.set_xlim(0, middle[-1] + room[-1] / 2)
+        axes.axis("off")
+    plt.close(figure)
+    return figure
+
+
+def similarity_figure(
+    near: NDArray, chosen: Mapping[str, tuple[Any, Any]], names: Sequence[str], title: str
+) -> "Figure":
+    """Show how near anchors lie to positives, and the negatives that each mining chooses.
+
+    Args:
+        near: (B, B) cosine, anchors in rows; a row's own positive on the diagonal.
+        chosen: rows and columns of negatives, by the name of a panel.
+        names: (B,) of the tunes.
+        title: of the figure.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
+    import matplotlib.pyplot as plt
+
+    own = np.arange(len(near))
+    with _style():
+        figure, panels = plt.subplots(
+            1, len(chosen), figsize=(1 + 1.9 * len(chosen), 2.9), sharey=True, squeeze=False
+        )
+        for axes, (name, (rows, columns)) in zip(panels[0], chosen.items(), strict=True):
+            picture = axes.imshow(near, cmap="gray_r", vmin=-1, vmax=1)
+            axes.scatter(own, own, marker="s", s=60, facecolor="none", edgecolor=HUM, lw=2)
+            axes.scatter(columns, rows, s=28, color=SONG, edgecolor="white", lw=0.7)
+            axes.set_title(name)
+            axes.set_xticks(own, names)
+            axes.set_yticks(own, names)
+            axes.grid(False)
+        panels[0, 0].set_ylabel("anchors")
+        figure.supxlabel("positives (squares: a row's own; dots: its negatives)", fontsize=10)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.colorbar(picture, ax=panels, label="cosine", shrink=0.8)
     plt.close(figure)
     return figure
 
@@ -288,3 +405,82 @@ def _label_points(
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         taken.append(box)
+
+
+def distortions_figure(
+    plain: Contour, versions: Mapping[str, Contour], title: str, columns: int = 3
+) -> "Figure":
+    """Draw versions of one melody, each on axes of its own, over the melody in grey.
+
+    Args:
+        plain: the melody.
+        versions: what became of it, by name; a row of axes shares its range of pitch.
+        title: of the figure.
+        columns: axes in a row.
+
+    Notebook: notebooks/04_augmentation.py
+    """
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(versions) // columns)
+    with _style():
+        figure, grid = plt.subplots(
+            rows,
+            columns,
+            figsize=(9.6, 0.9 + 1.65 * rows),
+            sharex=True,
+            sharey="row",
+            squeeze=False,
+        )
+        for axes, (name, version) in zip(grid.flat, versions.items(), strict=False):
+            for contour, colour, width, label in (
+                (plain, "0.75", 4, "melody"), (version, HUM, 1.4, "what became of it"),
+            ):  # fmt: skip
+                pitch = np.where(contour.voiced, contour.pitch_st, np.nan)
+                edges_s = np.arange(len(contour) + 1) * contour.hop_s
+                axes.stairs(pitch, edges_s, baseline=None, color=colour, lw=width, label=label)
+            axes.set_title(name, fontsize=10)
+        for axes in grid.flat[len(versions) :]:
+            axes.set_axis_off()
+        for column in range(columns):
+            lowest = (len(versions) - 1 - column) // columns
+            grid[max(0, lowest), column].tick_params(labelbottom=True)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2)
+        figure.supxlabel("time (s)", fontsize=10)
+        figure.supylabel("pitch (MIDI semitones)", fontsize=10)
+    plt.close(figure)
+    return figure
+
+
+def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
+    """Lay the distributions of distorted contours over those of real hums.
+
+    Args:
+        results: data/results/hum_statistics.json; the outermost bins hold all that lies beyond.
+
+    Notebook: notebooks/04_augmentation.py
+    """
+    import matplotlib.pyplot as plt
+
+    statistics = results["statistics"]
+    rows = -(-len(statistics) // 4)
+    with _style():
+        figure, grid = plt.subplots(rows, 4, figsize=(9.6, 0.4 + 2.1 * rows), squeeze=False)
+        for axes, (name, block) in zip(grid.flat, statistics.items(), strict=False):
+            shown = block["histogram"]
+            for side, colour in (("real", HUM), ("distorted", SONG)):
+                axes.stairs(
+                    shown[side], shown["edges"], color=colour, lw=1.5, label=f"{side} hums",
+                    fill=side == "real", alpha=0.4 if side == "real" else 1,
+                )  # fmt: skip
+                axes.axvline(block[side]["quantiles"]["50"], color=colour, lw=1, ls=":")
+            axes.set_title(f"{name.replace('_', ' ')} (KS {block['ks']:.2f})", fontsize=10)
+            axes.set(xlabel=block["unit"], yticks=[])
+        for axes in grid.flat[len(statistics) :]:
+            axes.set_axis_off()
+        named = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside upper right", ncols=2)
+        figure.supylabel("share", fontsize=10)
+    plt.close(figure)
+    return figure

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qbhkit.errors import QbhError
 from qbhkit.storage import asset, atomic_path, cache_dir, data_dir, sha256_file
 
-DEFAULT_EMBEDDING = "first"
+DEFAULT_EMBEDDING = "best"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,23 @@
+from dataclasses import asdict, fields, replace
+
 import numpy as np
 import pytest
 
 from qbhkit.contour import normalise
-from qbhkit.embedding.augment import Distortions, distort, warp_positions
+from qbhkit.embedding.augment import (
+    GROUPS,
+    Distortions,
+    distort,
+    warp_positions,
+    with_only,
+    without,
+)
+from qbhkit.errors import QbhError
 
-OFF = Distortions(
-    start_shift=0, tempo_octaves=0, slice_tempo=0, key_st=0, range_chance=0, offset_chance=0,
-    drift_chance=0, note_chance=0, wrong_note=0, octave_chance=0, jitter_st=0, absurd_chance=0,
-    smooth_chance=0, crop_chance=0, dropout_chance=0, fill_chance=0, staccato_chance=0,
-)  # fmt: skip
+OFF = with_only(Distortions())
+EVERYTHING = replace(
+    Distortions(), **{field.name: 1.0 for field in fields(Distortions) if "chance" in field.name}
+)
 
 
 def melody(batch=64, notes=10, frames=8, seed=0):
@@ -20,8 +29,6 @@ def melody(batch=64, notes=10, frames=8, seed=0):
 
 
 def only(**rules):
-    from dataclasses import replace
-
     return replace(OFF, **rules)
 
 
@@ -37,6 +44,39 @@ def test_everything_off_changes_nothing():
     np.testing.assert_array_equal(distort(frames, OFF, np.random.default_rng(0)), frames)
 
 
+def test_each_field_belongs_to_exactly_one_group():
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted([*grouped, "most_slices"]) == sorted(field.name for field in fields(Distortions))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_is_switched_off_and_the_others_stay(group):
+    rules = Distortions()
+    off, alone = asdict(without(rules, group)), asdict(with_only(rules, group))
+    for name, value in asdict(rules).items():
+        assert off[name] == (0 if name in GROUPS[group] else value)
+        assert alone[name] == (value if name in (*GROUPS[group], "most_slices") else 0)
+    assert with_only(rules, *GROUPS) == rules
+    assert without(rules, *GROUPS) == OFF
+
+
+@pytest.mark.parametrize(("group", "moves_time"), [(g, g == "time") for g in GROUPS])
+def test_a_group_alone_distorts(group, moves_time):
+    rules, frames = with_only(Distortions(), group), melody()
+    start, length = np.zeros(64), np.full(64, 80.0)
+    plain = warp_positions(start, length, 80, OFF, np.random.default_rng(0))
+    warped = warp_positions(start, length, 80, rules, np.random.default_rng(0))
+    assert np.allclose(warped, plain) != moves_time
+    out = distort(frames, rules, np.random.default_rng(0))
+    assert (out == frames).all() == moves_time
+
+
+@pytest.mark.parametrize("switch", [without, with_only])
+def test_an_unknown_group_is_named(switch):
+    with pytest.raises(QbhError, match="'rhythm': use time, pitch, voicing, tracker"):
+        switch(Distortions(), "pitch", "rhythm")
+
+
 def test_same_generator_state_gives_the_same_batch_and_another_does_not():
     frames = melody()
     one, two, three = (
@@ -46,10 +86,14 @@ def test_same_generator_state_gives_the_same_batch_and_another_does_not():
     assert (one != three).any()
 
 
-def test_the_input_is_left_alone_and_the_output_is_a_contour():
+@pytest.mark.parametrize(
+    "rules", [Distortions(), EVERYTHING, replace(EVERYTHING, lost_frame_share=1.0)]
+)
+def test_the_input_is_left_alone_and_the_output_is_a_contour(rules):
     frames = melody()
     before = frames.copy()
-    out = distort(frames, Distortions(), np.random.default_rng(0))
+    out = distort(frames, rules, np.random.default_rng(0))
+    assert out.shape == frames.shape
     np.testing.assert_array_equal(frames, before)
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
@@ -185,8 +229,160 @@ def test_warped_positions_rise_and_keep_within_the_rules():
     assert (pace.max(axis=1) / pace.min(axis=1)).mean() > 1.15
 
 
-@pytest.mark.parametrize("steps", [1, 7, 200])
-def test_any_length_works(steps):
+@pytest.mark.parametrize("steps", [1, 2, 7, 200])
+@pytest.mark.parametrize("rules", [Distortions(), EVERYTHING])
+def test_any_length_works(steps, rules):
     frames = melody(notes=25)[:, :steps]
-    out = distort(np.ascontiguousarray(frames), Distortions(), np.random.default_rng(0))
+    out = distort(np.ascontiguousarray(frames), rules, np.random.default_rng(0))
     assert out.shape == frames.shape
+    assert (out[..., 1].sum(axis=1) > 0).all()
+
+
+def test_a_silent_contour_among_others_stays_silent():
+    frames = melody()
+    frames[3] = 0
+    out = distort(frames, EVERYTHING, np.random.default_rng(0))
+    assert not out[3].any()
+    assert (out[:3, :, 1].sum(axis=1) > 0).all()
+
+
+def test_a_chance_is_the_share_of_contours_that_change():
+    for rule in (
+        {"left_out_chance": 0.3, "left_out_share": 0.9},
+        {"added_chance": 0.3, "added_share": 0.9},
+        {"glide_chance": 0.3, "glide_frames": 2},
+        {"modulation_chance": 0.3, "modulation_st": 2.0},
+        {"legato_chance": 0.3, "legato_frames": 1},
+        {"octave_note_chance": 0.3, "octave_note_share": 0.9},
+        {"lost_frame_chance": 0.3, "lost_frame_share": 0.9},
+    ):
+        frames = joined(batch=600) if "glide_chance" in rule else melody(batch=600)
+        out = distort(frames, only(**rule), np.random.default_rng(5))
+        changed = (out != frames).any(axis=(1, 2)).mean()
+        assert 0.24 < changed < 0.36, rule
+
+
+def joined(batch=64):
+    """(B, L, 2): as ``melody``, but its pauses are sung."""
+    return distort(melody(batch), only(fill_chance=1.0), np.random.default_rng(0))
+
+
+def test_a_note_left_out_is_a_rest_or_goes_to_the_note_before():
+    frames = melody()
+    rules = only(left_out_chance=1.0, left_out_share=0.2)
+    out = distort(frames, rules, np.random.default_rng(1))
+    before, after = (x.reshape(64, 10, 8, 2)[:, :, :7] for x in (frames, out))
+    assert (after == after[:, :, :1]).all()  # whole notes
+    rests = after[:, :, 0, 1] == 0
+    moved = ~rests & (after[:, :, 0, 0] != before[:, :, 0, 0])
+    assert 0.07 < rests.mean() < 0.13
+    assert 0.06 < moved.mean() < 0.13  # some notes are as high as the note before
+    after_kept = moved[:, 1:] & ~moved[:, :-1] & ~rests[:, :-1]
+    assert after_kept.any()
+    np.testing.assert_array_equal(after[:, 1:, 0, 0][after_kept], before[:, :-1, 0, 0][after_kept])
+
+
+def test_an_added_note_passes_to_the_next_in_the_second_half():
+    frames, out, moved = changed_pitch(only(added_chance=1.0, added_share=0.3))
+    np.testing.assert_array_equal(out[..., 1], frames[..., 1])
+    notes = moved.reshape(64, 10, 8)[:, :, :7]
+    assert not notes[:, :, :4].any()
+    late = notes[:, :, 4:]
+    assert (late == late[:, :, :1]).all()
+    assert 0.2 < late[:, :, 0].astype(bool).mean() < 0.4
+    pitch = frames[:, ::8, 0]
+    step = np.diff(pitch, axis=1)
+    sung = late[:, :-1, 0]
+    wide = (np.abs(step) > 2.5) & (sung != 0)
+    np.testing.assert_array_equal(sung[wide], np.round(step[wide] / 2))
+    beside = sung[(np.abs(step) == 2) & (sung != 0)]
+    assert set(beside) == {-2, -1, 1, 2}
+
+
+def test_legato_sings_through_short_rests_only():
+    frames = melody()
+    frames[:, 21:23] = 0  # with the pause after it, three frames
+    frames[:, 45:47] = 0
+    frames[:, 47] = frames[:, 44]  # two frames
+    frames[:, 59:62] = 0
+    out = distort(frames, only(legato_chance=1.0, legato_frames=2), np.random.default_rng(0))
+    silent = np.flatnonzero(out[0, :, 1] == 0)
+    np.testing.assert_array_equal(silent, [21, 22, 23, 59, 60, 61, 79])
+    assert (out[..., 1] == out[:1, :, 1]).all()
+    for rest in (7, 45, 46, 71):
+        np.testing.assert_array_equal(out[:, rest, 0], out[:, rest - 1, 0])
+    sung = frames[..., 1] > 0
+    np.testing.assert_array_equal(out[sung], frames[sung])
+
+
+def test_a_glide_leads_from_note_to_note_and_leaves_the_rest_alone():
+    frames = joined()
+    out = distort(frames, only(glide_chance=1.0, glide_frames=3), np.random.default_rng(0))
+    np.testing.assert_array_equal(out[..., 1], frames[..., 1])
+    before, after = frames[..., 0], out[..., 0]
+    lengths = set()
+    for row in range(64):
+        steps = np.diff(before[row])
+        for onset in np.flatnonzero(steps) + 1:
+            if onset >= 79:
+                continue
+            part = (after[row, onset : onset + 8] - before[row, onset]) / -steps[onset - 1]
+            size = int((np.abs(part[:7]) > 1e-4).sum())
+            lengths.add(size)
+            np.testing.assert_allclose(
+                part[:size], 1 - np.arange(1, size + 1) / (size + 1), atol=1e-4
+            )
+        held = np.flatnonzero(steps == 0) + 1
+        far = [k for k in held if not steps[max(0, k - 4) : k].any()]
+        np.testing.assert_array_equal(after[row, far], before[row, far])
+    assert lengths == {1, 2, 3}
+
+
+def test_no_glide_crosses_a_rest():
+    frames = melody()
+    out = distort(frames, only(glide_chance=1.0, glide_frames=3), np.random.default_rng(0))
+    np.testing.assert_array_equal(out, frames)
+
+
+def test_a_modulation_changes_the_key_once_at_the_beginning_of_a_note():
+    _, _, moved = changed_pitch(only(modulation_chance=1.0, modulation_st=2.0))
+    notes = moved.reshape(64, 10, 8)[:, :, 0]
+    np.testing.assert_allclose(
+        np.nan_to_num(moved).reshape(64, 10, 8)[:, :, :7], notes[:, :, None].repeat(7, 2), atol=1e-4
+    )
+    assert (notes[:, 0] == 0).all()
+    step = notes[:, -1]
+    assert ((np.abs(step) >= 0.999) & (np.abs(step) <= 2.001)).all()
+    assert (step > 0).any()
+    assert (step < 0).any()
+    once = (np.abs(np.diff(notes, axis=1)) > 1e-3).sum(axis=1)
+    assert (once == 1).all()
+    assert len(np.unique(notes.astype(bool).argmax(axis=1))) > 3
+
+
+def test_misheard_octaves_are_those_of_whole_notes():
+    _, _, moved = changed_pitch(only(octave_note_chance=1.0, octave_note_share=0.2))
+    notes = moved.reshape(64, 10, 8)[:, :, :7]
+    assert (notes == notes[:, :, :1]).all()
+    values, counts = np.unique(notes[:, :, 0], return_counts=True)
+    np.testing.assert_array_equal(values, [-12, 0, 12])
+    share = counts / counts.sum()
+    assert ((share[[0, 2]] > 0.06) & (share[[0, 2]] < 0.14)).all()
+
+
+def test_lost_frames_are_single_frames_here_and_there():
+    frames, out, moved = changed_pitch(only(lost_frame_chance=1.0, lost_frame_share=0.1))
+    assert not np.nan_to_num(moved).any()
+    lost = (frames[..., 1] > 0) & (out[..., 1] == 0)
+    assert 0.08 < lost[frames[..., 1] > 0].mean() < 0.12
+    assert (lost[:, 1:] & lost[:, :-1]).sum() < 0.25 * lost.sum()
+
+
+def test_distorted_contours_are_the_same_in_every_key():
+    """Rules look at intervals only, so that what follows may normalise the key away."""
+    frames = melody()
+    higher = frames + np.where(frames[..., 1:] > 0, [7, 0], 0).astype(np.float32)
+    low, high = (
+        normalise(distort(x, EVERYTHING, np.random.default_rng(2)), "key") for x in (frames, higher)
+    )
+    np.testing.assert_allclose(low, high, atol=1e-4)

@@ -547,13 +547,13 @@ class TestSearch:
         assert len(done.err.splitlines()) == 2
 
     def test_weights_of_another_model(self, run, hums, catalogue, tmp_path):
-        stored = load_weights("first")
+        stored = load_weights("best")
         arrays = {name: value * np.float32(1.01) if value.ndim == 3 else value
                   for name, value in stored.arrays.items()}  # fmt: skip
         save_weights(tmp_path / "other.safetensors", arrays, stored.config)
         query, other = hums / "late.f0.csv", tmp_path / "other.safetensors"
         done = run("search", query, "--catalogue", catalogue, "--weights", other)
-        assert_refused(done, catalogue, "was made by the model first-", "not other-")
+        assert_refused(done, catalogue, "was made by the model best-", "not other-")
         assert_refused(
             run("search", query, "--catalogue", catalogue, "--weights", "none"), "'none'"
         )
@@ -831,7 +831,7 @@ class TestData:
 
 class TestTrainAndBench:
     def test_an_unknown_configuration(self, run, tmp_path):
-        assert_refused(run("train", "nothing", "--out", tmp_path), "nothing is neither", "first")
+        assert_refused(run("train", "nothing", "--out", tmp_path), "nothing is neither", "stage1")
 
     def test_a_configuration_with_an_unknown_key(self, run, tmp_path):
         (tmp_path / "c.yaml").write_text("sede: 1\n")

@@ -73,7 +73,7 @@ def test_the_words_of_a_dataclass_reach_the_user():
         build(Example, {"corpora": ["a"], "seed": -1}, "x.yaml")
 
 
-@pytest.mark.parametrize("name", ["first", "tiny"])
+@pytest.mark.parametrize("name", ["stage1", "best", "tiny"])
 def test_shipped_configurations_are_found_by_name(name):
     assert config_path(name) == config_path(f"{name}.yaml")
     assert read_yaml(config_path(name))["kind"] == "embedding"
@@ -83,7 +83,7 @@ def test_a_file_wins_and_an_unknown_name_lists_the_shipped(tmp_path, monkeypatch
     (tmp_path / "mine.yaml").write_text("a: 1\n")
     monkeypatch.chdir(tmp_path)
     assert config_path("mine.yaml").resolve() == tmp_path / "mine.yaml"
-    with pytest.raises(QbhError, match=r"mine is neither a file nor .*first.*tiny"):
+    with pytest.raises(QbhError, match=r"mine is neither a file nor .*best.*stage1.*tiny"):
         config_path("mine")
 
 

@@ -312,7 +312,7 @@ class TestFiles:
 
     def test_other_weights_are_refused(self, weights, tmp_path):
         with pytest.raises(QbhError, match=r"first does not hold a melody network.*convert"):
-            load_crnn("first")
+            load_crnn("best")
         stored = load_weights(str(weights))
         path = tmp_path / "w.safetensors"
 

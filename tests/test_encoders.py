@@ -403,8 +403,8 @@ class Plain(nn.Module):
 
 
 def test_shipped_weights_embed_as_the_plain_network_does():
-    stored = load_weights("first")
-    plain = Plain((64, 128, 256, 256), 1, 5).eval()
+    stored = load_weights("best")
+    plain = Plain((96, 192, 384, 512), 1, 5).eval()
     plain.load_state_dict({key: torch.from_numpy(value) for key, value in stored.arrays.items()})
     rng = np.random.default_rng(0)
     frames = np.ones((4, 80, 2), np.float32)
@@ -412,7 +412,7 @@ def test_shipped_weights_embed_as_the_plain_network_does():
     frames[:, 50:56] = 0
     with torch.inference_mode():
         expected = plain(torch.from_numpy(normalise(frames, "key")))
-    np.testing.assert_allclose(ContourEmbedder("first").embed(frames), expected, atol=1e-6)
+    np.testing.assert_allclose(ContourEmbedder("best").embed(frames), expected, atol=1e-6)
 
 
 def test_a_seed_starts_the_default_encoder_from_the_weights_it_always_did():
@@ -435,9 +435,11 @@ def test_shipped_weights_ignore_the_key_of_a_melody():
     assert likeness[np.triu_indices(4, 1)].max() < 0.8
 
 
-def test_shipped_weights_are_small_and_have_a_card():
-    weights = asset("weights/first.safetensors")
+@pytest.mark.parametrize("name", ["stage1", "best"])
+def test_shipped_weights_are_small_and_have_a_card(name):
+    weights = asset(f"weights/{name}.safetensors")
     assert weights.stat().st_size < 12_000_000
-    card = asset("weights/first.md").read_text("utf-8")
+    assert sum(value.size for value in load_weights(name).arrays.values()) < 6_000_000
+    card = asset(f"weights/{name}.md").read_text("utf-8")
     for word in ("essenFolksong", "seed", "limits", "licence"):
         assert word.lower() in card.lower()

@@ -4,12 +4,15 @@ import pytest
 from qbhkit.contour import F0Track, from_pitch
 from qbhkit.figures import (
     contour_figure,
+    distortions_figure,
     f0_figure,
+    hum_statistics_figure,
     match_figure,
     normalised_figure,
     save_figure,
     topk_figure,
     tracker_accuracy,
+    training_figure,
 )
 
 SONG = from_pitch(np.repeat([60, 64, 67, 0, 72, 71], 10))
@@ -95,3 +98,47 @@ def test_the_tracker_figure_is_the_same_file_every_time(tmp_path):
         figure = tracker_accuracy(bench_result({"a": (0.01, 0.5), "b": (0.011, 0.52)}))
         save_figure(figure, tmp_path, name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_training_run_is_drawn_with_all_it_logged():
+    curve = [
+        {"epoch": 0, "loss": 1.5, "spread": 0.6, "rate": 0.1, "validation_mrr": 0.5},
+        {"epoch": 1, "loss": 0.5, "spread": 0.5, "rate": 0.1, "validation_mrr": 0.7,
+         "fine_tuned_validation_mrr": 0.8},
+    ]  # fmt: skip
+    losses, shares = training_figure(curve, "a run").axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines + shares.lines}
+    assert drawn["loss"] == [[1, 1.5], [2, 0.5]]
+    assert drawn["fine_tuned_validation_mrr"] == [[2, 0.8]]
+    assert set(drawn) == {"loss", "spread", "validation_mrr", "fine_tuned_validation_mrr"}
+
+
+def test_each_version_has_its_axes_over_the_melody():
+    versions = {f"{step} up": SONG.transposed(step) for step in (1, 2, 3, 4, 5)}
+    figure = distortions_figure(SONG, versions, "title", columns=3)
+    drawn = [axes for axes in figure.axes if axes.patches]
+    assert [axes.get_title(loc="left") for axes in drawn] == list(versions)
+    for step, axes in enumerate(drawn, 1):
+        below, above = (steps.get_data().values for steps in axes.patches)
+        np.testing.assert_allclose(below[:30], SONG.pitch_st[:30])
+        np.testing.assert_allclose(above[:30], SONG.pitch_st[:30] + step)
+        assert np.isnan(above[30:40]).all()
+    assert len({axes.get_ylim() for axes in drawn[:3]}) == 1
+    assert not figure.axes[5].axison
+
+
+def test_real_and_distorted_hums_are_drawn_on_one_scale():
+    side = {"n": 2, "quantiles": {"50": 0.5}}
+    block = {
+        "unit": "semitones", "ks": 0.25, "real": side, "distorted": side,
+        "histogram": {"edges": [0, 1, 2], "real": [0.25, 0.75], "distorted": [0.5, 0.5]},
+    }  # fmt: skip
+    names = ["drift", "tempo", "gap_rate", "gap_length", "note_spread"]
+    figure = hum_statistics_figure({"statistics": dict.fromkeys(names, block)})
+    drawn = [axes for axes in figure.axes if axes.patches]
+    assert [axes.get_title(loc="left") for axes in drawn][2] == "gap rate (KS 0.25)"
+    assert len(drawn) == len(names)
+    real, made = drawn[0].patches
+    assert real.get_data().values.tolist() == [0.25, 0.75]
+    assert made.get_data().values.tolist() == [0.5, 0.5]
+    assert drawn[0].get_xlabel() == "semitones"

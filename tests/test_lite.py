@@ -237,7 +237,7 @@ class TestWeights:
             with pytest.raises(QbhError, match=f"{name}.* does not hold crnn-lite"):
                 LiteExtractor(str(tmp_path / f"{name}.safetensors"))
         with pytest.raises(QbhError, match="first does not hold crnn-lite"):
-            LiteExtractor("first")
+            LiteExtractor("best")
 
     def test_an_unknown_size_is_refused(self, tmp_path, weights):
         stored = load_weights(str(weights))

@@ -211,7 +211,7 @@ def test_combined_training_resumes(tmp_path):
     ("change", "message"),
     [
         ({"hums": HumConfig()}, "there are none to learn from"),
-        ({"start": "first"}, "another encoder"),
+        ({"start": "best"}, "another encoder"),
         ({"start": "nowhere.safetensors"}, "nowhere"),
     ],
 )
@@ -227,7 +227,7 @@ def test_fine_tuning_without_hums_is_refused():
 
 @pytest.mark.parametrize("loss", ["hinge", "hinge-of-means", "euclidean", "infonce"])
 def test_every_loss_trains(tmp_path, loss):
-    lines = run(tmp_path, replace(CONFIG, loss=loss, negatives=None, epochs=3, steps=10))
+    lines = run(tmp_path, replace(CONFIG, loss=loss, negatives=None, epochs=5, steps=10))
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 

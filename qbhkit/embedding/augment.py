@@ -3,10 +3,13 @@
 Every rule takes frames (B, L, 2) (MIDI semitones, voiced) and an explicit random generator, draws
 its own parameters for each of the B contours; those with a chance apply to that share of the
 contours. Time rules live in :func:`warp_positions`: they decide which source frame each of
-the L output frames reads, so that a contour is read from its song only once.
+the L output frames reads, so that a contour is read from its song only once. The others stand in
+:func:`distort` in a hum's own order: what is sung, how it is sung, how it is heard. Rules that only
+a few contours draw work on those rows alone.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -15,50 +18,124 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import savgol_filter
 
 from qbhkit.contour import voiced_median
+from qbhkit.errors import QbhError
 
 Frames = NDArray[np.float32]
+Voiced = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Distortions:
     """Say how strongly each rule distorts; a chance of 0 switches a rule off.
 
-    Chances are per contour, 0 to 1; ``_st`` are semitones; shares are parts of a contour's length.
+    Chances are per contour, 0 to 1; ``_st`` are semitones; ``_frames`` are frames of the window as
+    it is read; shares are parts of a contour's length, or of its notes or frames where it says so.
 
     Source: fixed facts, "Augmentations", for crop, tempo, key, range, slice offset, dropout,
     filling, smoothing and absurd noise; the others imitate errors of real hums and trackers.
-    Notebook: notebooks/03_contours.py
+    Notebook: notebooks/04_augmentation.py
     """
 
+    most_slices: int = 7  # into how many slices tempo and offsets cut a contour, at most
     # Time: how a hum's window differs from the song's window it is paired with.
     start_shift: float = 0.1  # largest shift of the start, as a share of the window
     tempo_octaves: float = 0.25  # overall tempo 2 ** uniform(-x, x)
     slice_tempo: float = 0.25  # each of the slices at 2 ** uniform(-x, x)
-    most_slices: int = 7
-    # Pitch.
+    # Pitch: what is sung instead of the notes, from the whole tune down to the way between two.
     key_st: float = 6.0
     range_chance: float = 0.5
     range_scale: float = 0.15  # 1 +- x around the median
     offset_chance: float = 0.3
     offset_st: float = 0.8  # standard deviation of a slice's offset
+    octave_chance: float = 0.05  # a slice is sung an octave higher or lower
     drift_chance: float = 0.3
     drift_st: float = 1.0  # largest drift from the first frame to the last
+    modulation_chance: float = 0.05  # from some note on the singer is in another key
+    modulation_st: float = 2.0  # by half of it to all of it, up or down
     note_chance: float = 0.8
     note_st: float = 0.35  # standard deviation of a note's error
     wrong_note: float = 0.02  # chance that a note is off by a whole step or more
-    octave_chance: float = 0.05
-    jitter_st: float = 0.15  # standard deviation of frame noise
-    absurd_chance: float = 0.15
-    absurd_share: float = 0.05  # of the frames
+    left_out_chance: float = 0.1
+    left_out_share: float = 0.1  # of the notes: half become rests, half go to the note before
+    added_chance: float = 0.1
+    added_share: float = 0.1  # of the notes end in a passing note
+    glide_chance: float = 0.2
+    glide_frames: int = 3  # longest glide into a note
     smooth_chance: float = 0.6
-    # Voicing.
+    # Voicing: where the voice sounds.
     crop_chance: float = 0.05
     crop_share: float = 0.5  # both ends together
     dropout_chance: float = 0.15
     dropout_share: float = 0.15
-    fill_chance: float = 0.4
+    fill_chance: float = 0.4  # all rests are sung through
+    legato_chance: float = 0.05  # short rests are sung through
+    legato_frames: int = 3  # the longest of them
     staccato_chance: float = 0.4
     staccato_share: float = 0.3  # of the notes lose their end
+    # Tracker: what is heard instead of what was sung.
+    jitter_st: float = 0.15  # standard deviation of frame noise
+    absurd_chance: float = 0.15
+    absurd_share: float = 0.05  # of the frames
+    octave_note_chance: float = 0.05
+    octave_note_share: float = 0.1  # of the notes are heard an octave off
+    lost_frame_chance: float = 0.3
+    lost_frame_share: float = 0.1  # of the frames are heard as silent
+
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "time": ("start_shift", "tempo_octaves", "slice_tempo"),
+    "pitch": (
+        "key_st", "range_chance", "range_scale", "offset_chance", "offset_st", "octave_chance",
+        "drift_chance", "drift_st", "modulation_chance", "modulation_st", "note_chance", "note_st",
+        "wrong_note", "left_out_chance", "left_out_share", "added_chance", "added_share",
+        "glide_chance", "glide_frames", "smooth_chance",
+    ),
+    "voicing": (
+        "crop_chance", "crop_share", "dropout_chance", "dropout_share", "fill_chance",
+        "legato_chance", "legato_frames", "staccato_chance", "staccato_share",
+    ),
+    "tracker": (
+        "jitter_st", "absurd_chance", "absurd_share", "octave_note_chance", "octave_note_share",
+        "lost_frame_chance", "lost_frame_share",
+    ),
+}  # fmt: skip
+"""The fields of each group of rules; ``most_slices`` belongs to none, as it distorts nothing."""
+
+
+def without(rules: Distortions, *groups: str) -> Distortions:
+    """Switch groups of rules off.
+
+    Args:
+        rules: strengths and chances.
+        groups: names in :data:`GROUPS`.
+
+    Returns:
+        The same rules with every field of these groups at 0.
+
+    Raises:
+        QbhError: if there is no such group.
+
+    Notebook: notebooks/04_augmentation.py
+    """
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise QbhError(f"There are no rules {unknown[0]!r}: use {', '.join(GROUPS)}.")
+    return replace(rules, **{name: 0 for group in groups for name in GROUPS[group]})
+
+
+def with_only(rules: Distortions, *groups: str) -> Distortions:
+    """Switch every rule off but those of some groups; without a group, all of them.
+
+    Args:
+        rules: strengths and chances.
+        groups: names in :data:`GROUPS`.
+
+    Raises:
+        QbhError: if there is no such group.
+
+    Notebook: notebooks/04_augmentation.py
+    """
+    without(rules, *groups)  # are there such groups?
+    return without(rules, *(group for group in GROUPS if group not in groups))
 
 
 def warp_positions(
@@ -75,6 +152,8 @@ def warp_positions(
 
     Returns:
         (B, L) fractional positions in the song, rising along L.
+
+    Notebook: notebooks/04_augmentation.py
     """
     batch = len(start)
     slices = rng.integers(1, rules.most_slices + 1, batch)
@@ -89,7 +168,7 @@ def warp_positions(
 
 
 def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
-    """Apply every pitch and voicing rule to a batch, as a hummer and a tracker would.
+    """Apply every pitch, voicing and tracker rule to a batch, as a hummer and a tracker would.
 
     Args:
         frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced.
@@ -99,24 +178,44 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
     Returns:
         (B, L, 2) float32; unvoiced frames have pitch 0; no contour loses all its voiced frames.
 
-    Notebook: notebooks/03_contours.py
+    Notebook: notebooks/04_augmentation.py
     """
     batch, steps = frames.shape[:2]
     given = frames[..., 1] > 0
+    # What is sung: which notes, through which rests.
     pitch, voiced = _fill(frames[..., 0], given, _chosen(rules.fill_chance, batch, rng))
+    _to_some(_legato, rules.legato_chance, pitch, voiced, rules, rng)
+    _to_some(_leave_out, rules.left_out_chance, pitch, voiced, rules, rng)
+    _to_some(_add_notes, rules.added_chance, pitch, voiced, rules, rng)
+    # How it is sung.
     note = _note_index(pitch, voiced)
-    pitch = pitch + _note_errors(note, rules, rng) + _slow_errors(batch, steps, rules, rng)
+    pitch = pitch + _note_errors(note, rules, rng) + _slow_errors(note, rules, rng)
     pitch = _scale_range(pitch, voiced, rules, rng)
+    _to_some(_glide, rules.glide_chance, pitch, voiced, rules, rng)
     voiced = _staccato(note, voiced, rules, rng)
     pitch = _smooth(pitch, voiced, _chosen(rules.smooth_chance, batch, rng), rng)
+    # How it is heard.
     pitch += rng.normal(0, 1, pitch.shape) * rng.uniform(0, rules.jitter_st, (batch, 1))
+    pitch += _octave_notes(note, rules, rng)
     pitch = _absurd(pitch, rules, rng)
     kept = voiced & ~_lost(batch, steps, rules, rng)
     voiced = np.where(kept.any(axis=1, keepdims=True), kept, given)
     return np.stack([np.where(voiced, pitch, 0.0), voiced], axis=-1).astype(np.float32)
 
 
-def _chosen(chance: float, batch: int, rng: Generator) -> NDArray[np.bool_]:
+Rule = Callable[[NDArray, Voiced, Distortions, Generator], tuple[NDArray, Voiced]]
+
+
+def _to_some(
+    rule: Rule, chance: float, pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
+) -> None:
+    """Apply a rule to the contours that draw it, in place."""
+    rows = np.flatnonzero(rng.random(len(pitch)) < chance)
+    if rows.size:
+        pitch[rows], voiced[rows] = rule(pitch[rows], voiced[rows], rules, rng)
+
+
+def _chosen(chance: float, batch: int, rng: Generator) -> Voiced:
     return rng.random((batch, 1)) < chance
 
 
@@ -125,7 +224,7 @@ def _slice_of_frame(slices: NDArray, steps: int) -> NDArray[np.int64]:
     return (np.arange(steps) * slices[:, None]) // steps
 
 
-def _held(values: NDArray, present: NDArray[np.bool_]) -> NDArray:
+def _held(values: NDArray, present: Voiced) -> NDArray:
     """Carry each present value forward until the next one; the first also backwards."""
     index = np.where(present, np.arange(values.shape[1]), -1)
     last = np.maximum.accumulate(index, axis=1)
@@ -133,20 +232,75 @@ def _held(values: NDArray, present: NDArray[np.bool_]) -> NDArray:
     return np.take_along_axis(values, np.where(last < 0, first, last), axis=1)
 
 
-def _fill(
-    pitch: NDArray, voiced: NDArray[np.bool_], chosen: NDArray[np.bool_]
-) -> tuple[NDArray, NDArray[np.bool_]]:
+def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> tuple[NDArray, Voiced]:
     """Give every frame a pitch; where chosen, sing through the pauses between voiced frames."""
     count = np.cumsum(voiced, axis=1)
     between = (count > 0) & (count < count[:, -1:])
     return _held(pitch, voiced), voiced | (chosen & between)
 
 
-def _note_index(pitch: NDArray, voiced: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
     """(B, L) number of the note a frame belongs to, counted from 0."""
     change = np.zeros(pitch.shape, bool)
     change[:, 1:] = (np.abs(np.diff(pitch, axis=1)) > 0.5) | (voiced[:, 1:] & ~voiced[:, :-1])
     return np.cumsum(change, axis=1)
+
+
+def _note_ends(note: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(B, L) frame at which the note of a frame begins, and the first frame after it."""
+    at, steps = np.arange(note.shape[1]), note.shape[1]
+    change = note[:, 1:] != note[:, :-1]
+    begin, end = np.zeros(note.shape, np.int64), np.full(note.shape, steps)
+    begin[:, 1:] = np.maximum.accumulate(np.where(change, at[1:], 0), axis=1)
+    end[:, -2::-1] = np.minimum.accumulate(np.where(change, at[1:], steps)[:, ::-1], axis=1)
+    return begin, end
+
+
+def _legato(
+    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
+) -> tuple[NDArray, Voiced]:
+    """Hold notes through the short rests between two of them."""
+    at, steps = np.arange(voiced.shape[1]), voiced.shape[1]
+    before = np.maximum.accumulate(np.where(voiced, at, -steps), axis=1)
+    after = np.minimum.accumulate(np.where(voiced, at, 2 * steps)[:, ::-1], axis=1)[:, ::-1]
+    return pitch, voiced | (after - before - 1 <= rules.legato_frames)
+
+
+def _leave_out(
+    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
+) -> tuple[NDArray, Voiced]:
+    """Forget notes: rest instead, or hold the note before (for the first one: begin the next)."""
+    note = _note_index(pitch, voiced)
+    draw = np.take_along_axis(rng.random(note.shape), note, axis=1)
+    resting = draw < rules.left_out_share / 2
+    return _held(pitch, draw >= rules.left_out_share), voiced & ~resting
+
+
+def _add_notes(
+    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
+) -> tuple[NDArray, Voiced]:
+    """Sing a passing note in a note's second half: midway to the next, or beside one as near."""
+    note = _note_index(pitch, voiced)
+    begin, end = _note_ends(note)
+    drawn = np.take_along_axis(rng.random(note.shape) < rules.added_share, note, axis=1)
+    beside = np.take_along_axis(rng.choice([-2, -1, 1, 2], note.shape), note, axis=1)
+    following = np.take_along_axis(pitch, np.minimum(end, pitch.shape[1] - 1), axis=1)
+    step = np.where(np.abs(following - pitch) > 2.5, np.round((following - pitch) / 2), beside)
+    second_half = np.arange(pitch.shape[1]) >= (begin + end + 1) // 2
+    return pitch + step * (drawn & second_half), voiced
+
+
+def _glide(
+    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
+) -> tuple[NDArray, Voiced]:
+    """Slide into a note from the one before, where no rest lies between."""
+    begin, end = _note_ends(_note_index(pitch, voiced))
+    longest = rng.integers(1, rules.glide_frames + 1, (len(pitch), 1))
+    frames = np.minimum(longest, end - begin)
+    before = np.maximum(begin - 1, 0)
+    joined = (begin > 0) & np.take_along_axis(voiced, before, axis=1)
+    left = np.maximum(1 - (np.arange(pitch.shape[1]) - begin + 1) / (frames + 1), 0)
+    return pitch + (np.take_along_axis(pitch, before, axis=1) - pitch) * left * joined, voiced
 
 
 def _note_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
@@ -160,11 +314,16 @@ def _note_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) ->
     return np.take_along_axis(error, note, axis=1)
 
 
-def _slow_errors(batch: int, steps: int, rules: Distortions, rng: Generator) -> NDArray:
-    """(B, L) key change, drift, offsets and octave jumps of slices."""
+def _slow_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
+    """(B, L) key, drift, modulation, offsets and octave jumps of slices."""
+    batch, steps = len(note), note.shape[1]
     total = np.repeat(rng.uniform(-rules.key_st, rules.key_st, (batch, 1)), steps, axis=1)
     drift = rng.uniform(-rules.drift_st, rules.drift_st, (batch, 1))
     total += np.where(_chosen(rules.drift_chance, batch, rng), drift, 0) * np.linspace(0, 1, steps)
+    moment = (rng.uniform(0.2, 0.8, (batch, 1)) * steps).astype(np.int64)
+    modulation = rng.choice([-1, 1], (batch, 1)) * rng.uniform(0.5, 1, (batch, 1))
+    modulation *= rules.modulation_st * _chosen(rules.modulation_chance, batch, rng)
+    total += modulation * (note >= np.take_along_axis(note, moment, axis=1))
     owner = _slice_of_frame(rng.integers(1, rules.most_slices + 1, batch), steps)
     offsets = rng.normal(0, rules.offset_st, (batch, rules.most_slices))
     offsets *= _chosen(rules.offset_chance, batch, rng)
@@ -173,9 +332,7 @@ def _slow_errors(batch: int, steps: int, rules: Distortions, rng: Generator) -> 
     return total + np.take_along_axis(offsets + octave * jumped, owner, axis=1)
 
 
-def _scale_range(
-    pitch: NDArray, voiced: NDArray[np.bool_], rules: Distortions, rng: Generator
-) -> NDArray:
+def _scale_range(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> NDArray:
     batch = len(pitch)
     scale = 1 + rng.uniform(-rules.range_scale, rules.range_scale, (batch, 1))
     scale = np.where(_chosen(rules.range_chance, batch, rng), scale, 1.0)
@@ -184,8 +341,8 @@ def _scale_range(
 
 
 def _staccato(
-    note: NDArray[np.int64], voiced: NDArray[np.bool_], rules: Distortions, rng: Generator
-) -> NDArray[np.bool_]:
+    note: NDArray[np.int64], voiced: Voiced, rules: Distortions, rng: Generator
+) -> Voiced:
     """Silence the last frame or two of some notes."""
     batch, steps = note.shape
     short = rng.random((batch, steps)) < rules.staccato_share
@@ -197,15 +354,23 @@ def _staccato(
     return voiced & ~(ends & np.take_along_axis(short, note, axis=1))
 
 
-def _smooth(
-    pitch: NDArray, voiced: NDArray[np.bool_], chosen: NDArray[np.bool_], rng: Generator
-) -> NDArray:
+def _smooth(pitch: NDArray, voiced: Voiced, chosen: Voiced, rng: Generator) -> NDArray:
     """Glide from note to note: Savitzky-Golay or a running mean over the held pitch."""
     held = _held(pitch, voiced)
     savitzky = savgol_filter(held, 5, 2, axis=1, mode="nearest")
     mean = uniform_filter1d(held, 3, axis=1, mode="nearest")
     smooth = np.where(_chosen(0.5, len(pitch), rng), savitzky, mean)
     return np.where(chosen & voiced, smooth, pitch)
+
+
+def _octave_notes(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
+    """(B, L) octaves by which single notes are misheard."""
+    error = np.zeros(note.shape)
+    rows = np.flatnonzero(rng.random(len(note)) < rules.octave_note_chance)
+    drawn = rng.random((len(rows), note.shape[1])) < rules.octave_note_share
+    octaves = drawn * rng.choice([-12.0, 12.0], drawn.shape)
+    error[rows] = np.take_along_axis(octaves, note[rows], axis=1)
+    return error
 
 
 def _absurd(pitch: NDArray, rules: Distortions, rng: Generator) -> NDArray:
@@ -216,13 +381,16 @@ def _absurd(pitch: NDArray, rules: Distortions, rng: Generator) -> NDArray:
     return np.where(hit, pitch + rng.uniform(-14, 14, pitch.shape), pitch)
 
 
-def _lost(batch: int, steps: int, rules: Distortions, rng: Generator) -> NDArray[np.bool_]:
-    """(B, L) frames that are cropped off the ends or drop out in one stretch."""
+def _lost(batch: int, steps: int, rules: Distortions, rng: Generator) -> Voiced:
+    """(B, L) frames cropped off the ends, lost in one stretch, or lost one by one."""
     at = np.arange(steps)
     share = rng.uniform(0, rules.crop_share, (batch, 1)) * _chosen(rules.crop_chance, batch, rng)
     front = rng.random((batch, 1))
-    cropped = (at < share * front * steps) | (at >= steps - share * (1 - front) * steps)
+    lost = (at < share * front * steps) | (at >= steps - share * (1 - front) * steps)
     width = rng.uniform(0, rules.dropout_share, (batch, 1)) * steps
     width *= _chosen(rules.dropout_chance, batch, rng)
     begin = rng.uniform(0, steps, (batch, 1))
-    return cropped | ((at >= begin) & (at < begin + width))
+    lost |= (at >= begin) & (at < begin + width)
+    rows = np.flatnonzero(rng.random(batch) < rules.lost_frame_chance)
+    lost[rows] |= rng.random((len(rows), steps)) < rules.lost_frame_share
+    return lost

@@ -55,7 +55,7 @@ class EncoderConfig:
     Raises:
         QbhError: if a value is impossible, or has no meaning for the ``kind``.
 
-    Source: fixed facts, "Embedding network".
+    Source: fixed facts, "Embedding network". Notebook: notebooks/05_encoder_and_loss.py
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -221,6 +221,7 @@ class ContextAttention(nn.Module):
         heads: must divide ``width``.
 
     Source: fixed facts, "Embedding network"; Yang et al., "Hierarchical attention networks", 2016.
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -301,7 +302,7 @@ class ContourEncoder(nn.Module):
     Args:
         config: which of them, and how wide.
 
-    Source: fixed facts, "Embedding network". Notebook: notebooks/03_contours.py
+    Source: fixed facts, "Embedding network". Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(self, config: EncoderConfig) -> None:

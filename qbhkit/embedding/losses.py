@@ -51,6 +51,7 @@ class Negatives:
         MissingPackageError: if it needs pytorch-metric-learning, and that is not installed.
 
     Source: fixed facts, "Loss" (4 at random); Schroff et al., "FaceNet", 2015 (semi-hard).
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     mining: Mining
@@ -122,6 +123,7 @@ def triplet_hinge(
         QbhError: if all rows belong to one tune.
 
     Source: fixed facts, "Loss"; Schroff et al., "FaceNet", 2015, for negatives from the batch.
+    Notebook: notebooks/05_encoder_and_loss.py
     """
     chosen = Negatives("all") if negatives is None else Negatives("nearest", negatives)
     return hinge(anchors, positives, groups, chosen, margin)
@@ -149,6 +151,7 @@ def hinge(
         QbhError: if all rows belong to one tune.
 
     Source: fixed facts, "Loss"; Schroff et al., "FaceNet", 2015, for negatives from the batch.
+    Notebook: notebooks/05_encoder_and_loss.py
     """
     return _hinge(anchors @ positives.T, groups, negatives, margin)
 
@@ -174,6 +177,7 @@ def euclidean_hinge(
         QbhError: if all rows belong to one tune.
 
     Source: Schroff et al., "FaceNet", 2015, with the distance in place of its square.
+    Notebook: notebooks/05_encoder_and_loss.py
     """
     # Exact: by matrix product, vectors that are equal come out up to 0.001 apart. Where the
     # distance is 0 its gradient is 0 too.
@@ -203,6 +207,7 @@ def hinge_of_means(
         QbhError: if all rows belong to one tune.
 
     Source: fixed facts, "Loss", the mean-of-similarities form.
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def one_way(near: Tensor) -> Tensor:
@@ -229,6 +234,7 @@ class InfoNCE(nn.Module):
 
     Source: van den Oord et al., "Representation learning with contrastive predictive coding", 2018;
         Radford et al., "Learning transferable visual models", 2021, for the temperature.
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(self, temperature: float = 0.07) -> None:
@@ -332,6 +338,8 @@ def make_loss(
     Raises:
         QbhError: if there is no such kind or mining, or a number is out of its range.
         MissingPackageError: if the mining needs pytorch-metric-learning, and that is not installed.
+
+    Notebook: notebooks/05_encoder_and_loss.py
     """
     _check("kind", kind, get_args(Kind))
     chosen = Negatives(mining, negatives, generator)

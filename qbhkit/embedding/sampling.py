@@ -15,7 +15,9 @@ from qbhkit.errors import QbhError
 
 
 class ContourBank:
-    """Keep many contours in one array, so that a batch of windows is one gather.
+    """Keep the pitch of many contours in one array, so that a batch of windows is one gather.
+
+    A frame is voiced where its pitch is not 0.
 
     Args:
         contours: the songs' contours, all on one grid.
@@ -29,13 +31,40 @@ class ContourBank:
     def __init__(self, contours: Sequence[Contour], groups: Sequence[int] | None = None) -> None:
         if not any(contour.voiced.any() for contour in contours):
             raise QbhError("There is no melody to train on: every contour is empty or unvoiced.")
-        self.hop_s, *others = {contour.hop_s for contour in contours}
+        hop_s, *others = {contour.hop_s for contour in contours}
         if others:
             raise QbhError("The contours of a bank must all have the same hop.")
-        self.frames = np.concatenate([contour.frames for contour in contours])  # (total, 2)
-        self.lengths = np.array([len(contour) for contour in contours])
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        self.groups = np.arange(len(contours)) if groups is None else np.asarray(groups)
+        lengths = np.array([len(contour) for contour in contours])
+        self._hold(
+            np.concatenate([contour.pitch_st for contour in contours]),
+            np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+            lengths,
+            np.arange(len(contours)) if groups is None else np.asarray(groups),
+            hop_s,
+        )
+
+    @classmethod
+    def over(
+        cls, pitch: NDArray, offsets: NDArray, lengths: NDArray, groups: NDArray, hop_s: float
+    ) -> "ContourBank":
+        """Make a bank of arrays as they are: see :func:`qbhkit.embedding.shards.open_shards`.
+
+        Args:
+            pitch: (total,) float32 MIDI semitones of all songs, 0 where unvoiced.
+            offsets: (songs,) first frame of each song.
+            lengths: (songs,) its frames.
+            groups: (songs,) its tune.
+            hop_s: seconds between frames.
+        """
+        bank = cls.__new__(cls)
+        bank._hold(pitch, offsets, lengths, groups, hop_s)
+        return bank
+
+    def _hold(
+        self, pitch: NDArray, offsets: NDArray, lengths: NDArray, groups: NDArray, hop_s: float
+    ) -> None:
+        self.pitch, self.offsets, self.lengths, self.groups = pitch, offsets, lengths, groups
+        self.hop_s = hop_s
 
     @property
     def tunes(self) -> int:
@@ -54,8 +83,9 @@ class ContourBank:
         """
         index = np.floor(positions).astype(np.int64)
         inside = (index >= 0) & (index < self.lengths[song][:, None])
-        flat = self.offsets[song][:, None] + np.where(inside, index, 0)
-        return np.where(inside[..., None], self.frames[flat], 0.0)
+        flat = np.where(inside, self.offsets[song][:, None] + index, 0)
+        pitch = np.where(inside, self.pitch[flat], 0.0)
+        return np.stack([pitch, pitch != 0], axis=-1)
 
 
 class PairBatch(NamedTuple):
@@ -164,6 +194,8 @@ _MORE_OF_A_HUM = Distortions(
     start_shift=0.04, tempo_octaves=0.1, slice_tempo=0.1, key_st=3.0, offset_chance=0.1,
     drift_chance=0.2, note_st=0.2, wrong_note=0.005, jitter_st=0.1, absurd_chance=0.05,
     crop_chance=0.02,
+    modulation_chance=0, left_out_chance=0, added_chance=0, glide_chance=0, legato_chance=0,
+    octave_note_chance=0, lost_frame_chance=0,
 )  # fmt: skip
 
 

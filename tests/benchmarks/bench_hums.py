@@ -34,14 +34,14 @@ def main() -> int:
     """Build the catalogue if need be, and evaluate."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--subset", type=int)
-    parser.add_argument("--weights")
+    parser.add_argument("--weights", default="stage1", help="must never have heard these hums")
     parser.add_argument("--at-least", type=float, metavar="TOP10", help="fail below, vector, start")
     options = parser.parse_args()
-    weights = ["--weights", options.weights] if options.weights else []
+    weights = ["--weights", options.weights]
     folder = cache_dir() / "bench"
     singers = write_queries(folder / "hums.csv", options.subset)
     training = set(read_split("mir_qbsh")["training_singers"])
-    catalogue = str(database_folder())
+    catalogue = f"{database_folder()}-{Path(options.weights).stem}"
     if code := qbhkit(["catalogue", "build", *DATABASE, "--out", catalogue, *weights]):
         return code
     for anchor in ("start", "anywhere"):

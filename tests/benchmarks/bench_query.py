@@ -34,11 +34,7 @@ def main() -> None:
             built["songs"], built["windows"] = report.songs, report.windows
 
     build_s = seconds(build, repeats=1)
-    catalogue = open_catalogue(
-        database_folder()
-        if (database_folder() / "manifest.json").is_file()
-        else _build(songs, embedder)
-    )
+    catalogue = open_catalogue(_build(songs, embedder))
     searcher, dtw = Searcher(catalogue, embedder), SubsequenceDtw(catalogue.contours)
     some = hums()[::21][:20]
     tracker, pyin = get_tracker("swift-f0"), get_tracker("pyin")

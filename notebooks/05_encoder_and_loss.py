@@ -1,0 +1,569 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · Encoder and loss: from a contour to a vector, and what pulls the vector where
+#
+# What you will learn:
+# 1. what shape a contour has at every step of every encoder, and what its attention looks at;
+# 2. the triplet loss by hand and in code, the other losses, and which negatives each of them sees;
+# 3. why mined negatives alone make an untrained encoder collapse, and what training does to real tunes.
+
+# %% tags=["parameters"]
+profile = "tiny"  # "full" trains the small encoders of the collapse four times as long
+seed = 0
+data_dir = ""  # not needed here: the tunes come with music21
+
+# %%
+import platform
+from dataclasses import replace
+from itertools import islice
+from typing import get_args
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+import qbhkit
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.songs import songs_of
+from qbhkit.corpora.training_songs import forbidden_ids, read_split
+from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig
+from qbhkit.embedding.losses import Kind, Mining, Negatives, make_loss, triplet_hinge
+from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs, WindowRange
+from qbhkit.embedding.training import spread_of
+from qbhkit.errors import MissingPackageError
+from qbhkit.figures import (
+    FOURTH,
+    HUM,
+    SONG,
+    THIRD,
+    encoder_figure,
+    normalised_figure,
+    similarity_figure,
+)
+from qbhkit.runs import generator
+
+print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
+
+# %% [markdown]
+# ## A melody, and the same melody as somebody hums it
+#
+# We read 300 tunes of O'Neill's collection (1903), and choose seven that the shipped network was never
+# trained on. Of each we take the first eight seconds, 80 steps of 100 ms, and a reading that the rules of
+# [notebook 04](04_augmentation.ipynb) have distorted: the pair that all training is made of.
+
+# %%
+songs = list(islice(songs_of(music21_collection("oneills1850")), 300))
+held_out = set(read_split("folk")["held_out"])
+unseen = [song for song in songs if song.id in held_out and 20 < song.notes[-1, 0] < 40]
+tunes = unseen[:7]
+bank = ContourBank([song.contour() for song in [*tunes, tunes[0]]], groups=[*range(7), 0])
+embedder = ContourEmbedder()
+window = WindowRange(shortest_s=8, longest_s=8, steps=embedder.steps, at_start=1)
+source = SongPairs(bank, window, Distortions(), embedder.normalisation)
+drawn = source.draw(8, np.random.default_rng(seed))
+order = np.argsort(drawn.groups, kind="stable")
+pairs = PairBatch(*(part[order] for part in drawn))
+print([song.title for song in tunes])
+print("anchors", pairs.anchors.shape, "positives", pairs.positives.shape, "tunes", pairs.groups)
+
+# %% [markdown]
+# Tune 0 is there twice: two pairs of one tune must never be told apart, and we shall see who takes care
+# of that. This is tune 1, and a piece of tune 2:
+
+# %%
+melody, reading, other = pairs.anchors[2], pairs.positives[2], pairs.positives[3]
+normalised_figure(
+    {"the melody": melody, "its reading": reading, "another melody": other},
+    f"{tunes[1].title}: a triplet",
+    "pitch (1 = 5.5 semitones)",
+)
+
+# %% [markdown]
+# ## Shapes, read from the model
+#
+# A forward hook is a function that PyTorch calls whenever a layer has worked. Ours writes down what
+# came out. So the table below is not what we believe of the network, but what happened.
+
+
+# %%
+def watch(encoder):
+    seen = {}
+    for name, part in encoder.named_modules():
+        part.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+    return seen
+
+
+# %% [markdown]
+# First the published shape: four stages of a convolution, three steps wide, whose max-pools take 6, 5, 5
+# and 1 steps, for a window of 200 steps of 100 ms. Channels come first, then (of a picture one pixel
+# high) time.
+
+# %% tags=["nbval-check-output"]
+# NBVAL_CHECK_OUTPUT
+published = EncoderConfig(widths=(128,) * 4, convolutions=1, kernel=3, compression=(6, 5, 5, 1))
+encoder = ContourEncoder(published).eval()
+seen, parts = watch(encoder), dict(encoder.named_modules())
+encoder(torch.zeros(1, 200, 2))
+rows = [
+    (
+        name,
+        type(parts[name]).__name__,
+        tuple(out.shape),
+        sum(p.numel() for p in parts[name].parameters()),
+    )
+    for name, out in seen.items()
+    if name
+]
+print(pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters"]).to_string(index=False))
+
+# %% [markdown]
+# 200 steps become 33, 6, 1 and 1. One frame is left, so that there is nothing for the attention to choose
+# from: all its weights are 1. Longer windows leave it more (300 steps: 2 frames); our own networks squeeze
+# time 16-fold and leave 5 frames of 80 steps.
+
+# %% [markdown]
+# ## Every kind of encoder
+#
+# Everything that may differ is a field of `EncoderConfig`. Each row below differs from the first in what
+# its name says, and has read the same window of 200 steps.
+
+# %% tags=["nbval-check-output"]
+# NBVAL_CHECK_OUTPUT
+kinds = {
+    "published: plain, constant widths": published,
+    "residual stages": replace(published, block="residual", convolutions=2),
+    "growing widths": replace(published, widths=(64, 128, 256, 256)),
+    "compression 16": replace(published, compression=16),
+    "linear pre-encoder": replace(published, linear=128),
+    "summary: attention": replace(published, summary="attention"),
+    "summary: GRU": replace(published, summary="gru"),
+    "summary: max": replace(published, summary="max"),
+    "bidirectional LSTM": EncoderConfig(kind="lstm", widths=(128, 128)),
+}
+rows = {}
+for label, config in kinds.items():
+    encoder = ContourEncoder(config).eval()
+    seen = watch(encoder)
+    encoder(torch.zeros(1, 200, 2))
+    pools = [f"stages.{n}" for n, part in encoder.stages.named_children() if "Pool" in str(part)]
+    stages = [seen[name] for name in pools] or [seen["stages"]]
+    rows[label] = {
+        "linear": tuple(seen["linear"].shape[1:]),
+        "stages": " > ".join(f"{out.shape[1]}x{out.shape[3]}" for out in stages),
+        "summary": tuple(seen["summary"].shape[1:]),
+        "vector": tuple(seen["output"].shape[1:]),
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+    }
+print(pd.DataFrame(rows).T.to_string())
+
+# %% [markdown]
+# Read the column `stages` as channels x frames after every max-pool. The LSTM keeps all 200 frames, and
+# is slow for it; a pre-encoder makes 128 channels of the 2 before anything else happens; a summary always
+# leaves one vector, whatever the number of frames.
+
+# %%
+contour = torch.from_numpy(melody[None])
+encoder = embedder.encoder
+seen = watch(encoder)
+with torch.inference_mode():
+    encoder(contour)
+pools = [f"stages.{n}" for n, part in encoder.stages.named_children() if "Pool" in str(part)]
+tensors = {"contour": contour[0].T}
+tensors |= {f"stage {n + 1}": seen[name][0, :, 0] for n, name in enumerate(pools)}
+tensors |= {"summary": seen["summary"][0], "vector": seen[""][0]}
+encoder_figure(
+    {name: out.numpy() for name, out in tensors.items()}, "One melody in the shipped encoder"
+)
+
+# %% [markdown]
+# ## What the attention looks at
+#
+# Context attention cuts the channels into heads. Each head compares every frame with a vector that it
+# has learnt, and a softmax over time makes weights of that. In four lines, from what the hooks have seen:
+
+# %%
+attention, frames = encoder.summary, seen["stages"][0, :, 0].T  # frames: (T, C)
+keys = torch.tanh(seen["summary.project"][0]).unflatten(1, (attention.heads, -1))  # (T, H, C/H)
+weights = torch.softmax((keys * attention.context).sum(-1), dim=0).detach()  # (T, H)
+by_hand = (weights[..., None] * frames.unflatten(1, (attention.heads, -1))).sum(0).flatten()
+np.testing.assert_allclose(by_hand.detach(), seen["summary"][0], atol=1e-5)
+
+# %%
+step_s = 8 / len(weights)
+spans = [f"{n * step_s:.1f} to {(n + 1) * step_s:.1f} s" for n in range(len(weights))]
+heads = [f"head {n + 1}" for n in range(attention.heads)]
+pd.DataFrame(weights.numpy().T, heads, spans).round(2)
+
+# %% [markdown]
+# Below, the darker a stretch, the more it weighs, in the mean over the heads. (A frame has seen a little more
+# than its own stretch: the convolutions look over the edge.)
+
+# %%
+figure = normalised_figure(
+    {"melody": melody}, "Attention over one melody", "pitch (1 = 5.5 semitones)"
+)
+for n, weight in enumerate(weights.mean(1).tolist()):
+    span_s = (n * step_s, (n + 1) * step_s)
+    figure.axes[0].axvspan(*span_s, color=SONG, alpha=weight, lw=0)
+    figure.axes[0].text(
+        np.mean(span_s),
+        1,
+        f"{weight:.2f}",
+        ha="center",
+        va="top",
+        transform=figure.axes[0].get_xaxis_transform(),
+    )
+figure
+
+# %% [markdown]
+# ## A triplet
+#
+# Three contours: a melody (the anchor), its distorted reading (the positive), another melody (the
+# negative). All vectors have length 1, so that their cosine similarity is a dot product. The loss asks
+# that the positive be nearer than the negative by a margin of 0.5, and costs what is missing:
+#
+# $$\max(0,\; 0.5 - s_\text{positive} + s_\text{negative})$$
+#
+# Once with an encoder that has learnt nothing, once with the shipped one:
+
+# %%
+torch.manual_seed(seed)
+untrained = ContourEncoder(encoder.config).eval()
+with torch.inference_mode():
+    both = {
+        name: (network(torch.from_numpy(pairs.anchors)), network(torch.from_numpy(pairs.positives)))
+        for name, network in (("untrained", untrained), ("trained", encoder))
+    }
+costs = {}
+for name, (anchors, positives) in both.items():
+    a, p, n = anchors[2].numpy(), positives[2].numpy(), positives[3].numpy()
+    cost = max(0.0, 0.5 - a @ p + a @ n)
+    costs[name] = {"s positive": a @ p, "s negative": a @ n, "loss": cost}
+pd.DataFrame(costs).T.round(3)
+
+# %%
+assert 0.3 < costs["untrained"]["loss"] < 0.8  # everything is alike: the loss is near the margin
+assert costs["trained"]["loss"] < costs["untrained"]["loss"]
+
+# %% [markdown]
+# ## A batch
+#
+# In a batch of B pairs every row has its own positive and the positives of all others: one (B, B) matrix
+# holds all triplets. Then anchors and positives change places, so that a hum learns to find its song among
+# songs too. By hand, with two pairs, that is four triplets:
+
+# %%
+anchors, positives = (vectors[2:4] for vectors in both["untrained"])
+near = (anchors @ positives.T).numpy()  # (2, 2)
+triplets = [
+    max(0, 0.5 - near[0, 0] + near[0, 1]),  # melody 1, its reading, the reading of melody 2
+    max(0, 0.5 - near[1, 1] + near[1, 0]),
+    max(0, 0.5 - near[0, 0] + near[1, 0]),  # reading 1, its melody, melody 2
+    max(0, 0.5 - near[1, 1] + near[0, 1]),
+]
+groups = torch.tensor([1, 2])
+np.testing.assert_allclose(
+    np.mean(triplets), triplet_hinge(anchors, positives, groups, negatives=1), rtol=1e-5
+)
+np.testing.assert_allclose(
+    np.mean(triplets), make_loss("hinge", "nearest")(anchors, positives, groups), rtol=1e-5
+)
+print("four triplets by hand and both functions agree:", np.round(triplets, 3))
+
+# %% [markdown]
+# And with all eight pairs, in the trained space. Rows of one tune are no negatives of each other
+# (`other`). With all negatives the mean goes over the triplets that still cost something: most are met
+# soon, and would only water the loss down.
+
+# %%
+anchors, positives = both["trained"]
+groups = torch.from_numpy(pairs.groups)
+near = (anchors @ positives.T).numpy()  # (8, 8)
+other = pairs.groups[:, None] != pairs.groups  # (8, 8)
+
+
+def mean_both_ways(one_way):
+    return 0.5 * (one_way(near) + one_way(near.T))
+
+
+def hinge(near):
+    triplets = np.maximum(0, 0.5 - near.diagonal()[:, None] + near)[other]
+    return triplets.sum() / max(1, (triplets > 0).sum())
+
+
+np.testing.assert_allclose(
+    mean_both_ways(hinge), triplet_hinge(anchors, positives, groups), rtol=1e-4
+)
+print(f"{mean_both_ways(hinge):.4f} by hand and in code")
+
+# %% [markdown]
+# ## The other losses
+#
+# - `hinge-of-means`: one hinge a row, against the *mean* of its negatives: a near one is made up for by
+#   far ones.
+# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is $\sqrt{2 - 2s}$, so that
+#   it sees the same order, but other gaps.
+# - `infonce`: no margin. A softmax at a temperature asks which of the row is its positive; the nearer a
+#   negative, the larger its share of the push.
+#
+# Each by hand in a line or two:
+
+
+# %%
+def hinge_of_means(near):
+    mean = (near * other).sum(1) / other.sum(1)
+    return np.maximum(0, 0.5 - near.diagonal() + mean).mean()
+
+
+def euclidean(near):
+    distance = np.sqrt(2 - 2 * near)
+    triplets = np.maximum(0, 0.5 + distance.diagonal()[:, None] - distance)[other]
+    return triplets.sum() / max(1, (triplets > 0).sum())
+
+
+def infonce(near):
+    odds = np.exp(near / 0.07) * (other | np.eye(len(near), dtype=bool))
+    return -np.log(odds.diagonal() / odds.sum(1)).mean()
+
+
+for kind, form in (
+    ("hinge-of-means", hinge_of_means),
+    ("euclidean", euclidean),
+    ("infonce", infonce),
+):
+    value = make_loss(kind, "all")(anchors, positives, groups).item()
+    np.testing.assert_allclose(mean_both_ways(form), value, rtol=1e-3, atol=1e-6)
+    print(f"{kind:15} {value:.4f} by hand and in code")
+
+# %% [markdown]
+# ## Which negatives
+#
+# A row has many negatives, and most are far away already. *Mining* chooses: `all`; some at `random`
+# (published: 4); the `nearest` few; the `hardest`, which is the nearest one; or the `semi-hard` one, the
+# nearest of those that are farther than the positive. The last two need pytorch-metric-learning.
+
+# %%
+minings = {}
+for mining in get_args(Mining):
+    try:
+        minings[mining] = Negatives(mining, 2, torch.Generator().manual_seed(seed))
+    except MissingPackageError as error:
+        print(error)
+chosen = {
+    mining: negatives.choose(torch.from_numpy(near), groups)
+    for mining, negatives in minings.items()
+}
+similarity_figure(near, chosen, pairs.groups, "Eight pairs, two negatives a row where it asks")
+
+# %% [markdown]
+# Squares mark a row's own positive, dots its negatives. The two pairs of tune 0 lie near each other and
+# never become negatives, whatever the mining. How near the chosen ones are, on average:
+
+# %%
+table = {
+    mining: {"triplets": len(rows), "mean cosine": near[rows, columns].mean()}
+    for mining, (rows, columns) in chosen.items()
+}
+pd.DataFrame(table).T.round(2)
+
+# %%
+assert not any((groups[rows] == groups[columns]).any() for rows, columns in chosen.values())
+assert table["nearest"]["mean cosine"] > table["all"]["mean cosine"]
+
+# %% [markdown]
+# And every loss with every mining, on this one batch. Compare within a row: the more a mining picks out
+# the near ones, the more there is left to learn from.
+
+# %%
+losses = {
+    kind: {
+        mining: make_loss(kind, mining, negatives=2, generator=torch.Generator().manual_seed(seed))(
+            anchors, positives, groups
+        ).item()
+        for mining in minings
+    }
+    for kind in get_args(Kind)
+}
+pd.DataFrame(losses).T.round(3)
+
+# %% [markdown]
+# ## Collapse
+#
+# If the nearest negatives teach most, why not take them from the first step? We train a small encoder
+# three times, on the same batches from the same start: with all negatives; with the 4 nearest at once; with
+# the 4 nearest after a warm-up with all. The *spread* is 1 - |mean of the unit vectors|: 0 when all
+# vectors have become one. This is the whole training loop; the kit's own (`qbhkit.embedding.training`)
+# adds checkpoints, a schedule and devices.
+
+# %%
+forbidden = forbidden_ids(read_split("folk"))
+learnt = ContourBank([song.contour() for song in songs if song.id not in forbidden])
+source = SongPairs(learnt, WindowRange(), Distortions(), "key")
+steps = 120 if profile == "tiny" else 480
+runs = {"all": ("all", 0), "4 nearest at once": ("nearest", 0)}
+runs["4 nearest after a warm-up"] = ("nearest", steps // 2)
+spreads, values = {}, {}
+for name, (mining, warm) in runs.items():
+    torch.manual_seed(seed)
+    network = ContourEncoder(EncoderConfig(widths=(16, 32, 64), convolutions=1, size=64))
+    loss = make_loss("hinge", mining, negatives=4)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    spreads[name], values[name] = [], []
+    for step in range(steps):
+        batch = source.draw(64, generator(seed, step))
+        vectors = network(torch.from_numpy(np.concatenate([batch.anchors, batch.positives])))
+        cost = loss(*vectors.chunk(2), torch.from_numpy(batch.groups), warm=step < warm)
+        optimiser.zero_grad()
+        cost.backward()
+        optimiser.step()
+        spreads[name].append(spread_of(vectors))
+        values[name].append(cost.item())
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
+for axes, curves in ((left, values), (right, spreads)):
+    for (name, curve), style in zip(curves.items(), (":", "-", "--"), strict=True):
+        colour = {":": THIRD, "-": SONG, "--": HUM}[style]
+        axes.plot(curve, style, color=colour, label=name, lw=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+left.set(xlabel="step", ylabel="loss", title="The loss: its margin is 0.5", ylim=(0, 0.7))
+right.set(xlabel="step", ylabel="spread", title="Spread of the vectors", ylim=(0, 1))
+right.legend(loc="center right", frameon=False)
+plt.close(figure)
+figure
+
+# %%
+first = {name: np.mean(values[name][:1]) for name in runs}
+early = {name: np.median(spreads[name][10:60]) for name in runs}
+assert first["4 nearest at once"] > 0.5 > first["all"]
+assert early["4 nearest at once"] < 0.1
+assert early["4 nearest after a warm-up"] > 0.3
+pd.DataFrame({"loss at step 1": first, "spread, steps 10 to 60": early}).round(3)
+
+# %% [markdown]
+# The first step tells why. An untrained encoder holds everything for alike, so the nearest of many
+# strangers lies nearer than the own hum: the loss starts *above* its margin. The quickest way down is to
+# make all vectors equal: then both similarities are 1, and the loss is exactly the margin. There the
+# gradient nearly vanishes: this small encoder loses half of its steps before it finds a way out, a larger
+# one found none in 400 (DECISIONS.md). Against *all* negatives the own hum is a little nearer than the
+# average stranger from the start: the loss starts *below* the margin, and the way down is to tell apart.
+# After the warm-up that holds for the nearest ones too, or soon enough.
+#
+# So the kit's hinge begins with all negatives (`warm_epochs`) and logs the spread. Measured once on 423
+# real hums (DECISIONS.md, short runs): top-1 0.44 with all negatives to the end, 0.61 with the 16 nearest
+# after a warm-up.
+
+# %% [markdown]
+# ## Before and after
+#
+# Six unseen tunes, ten distorted readings of each, in the space of an untrained encoder and of the shipped
+# one. The picture shows the two directions in which the vectors differ most (principal components, by
+# an SVD), so it shows only a part of what 512 numbers hold. The share counts all of them: how often is
+# the nearest of the other 59 readings one of the same tune?
+
+# %%
+shown = unseen[7:13]
+six = ContourBank([song.contour() for song in shown])
+source = SongPairs(six, window, Distortions(), embedder.normalisation)
+draws = [source.draw(6, generator(seed, number)) for number in range(10)]
+readings = torch.from_numpy(np.concatenate([draw.positives for draw in draws]))  # (60, L, 2)
+tune = np.concatenate([draw.groups for draw in draws])  # (60,)
+with torch.inference_mode():
+    spaces = {"untrained": untrained(readings).numpy(), "trained": encoder(readings).numpy()}
+
+
+# %%
+def first_two_components(vectors):
+    centred = vectors - vectors.mean(0)
+    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T, (sizes[:2] ** 2).sum() / (sizes**2).sum()
+
+
+def found(vectors):
+    near = vectors @ vectors.T - 2 * np.eye(len(vectors))  # nobody is one's own neighbour
+    return (tune[near.argmax(1)] == tune).mean()
+
+
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+for axes, (name, vectors) in zip(panels, spaces.items(), strict=True):
+    points, share = first_two_components(vectors)
+    for number, song in enumerate(shown):
+        colour, marker = (HUM, SONG, THIRD, FOURTH, "0.2", "0.6")[number], "osD^vX"[number]
+        axes.scatter(*points[tune == number].T, color=colour, marker=marker, s=30, label=song.title)
+    axes.set_title(f"{name}: {found(vectors):.0%} find their tune", loc="left", fontsize=11)
+    axes.set(
+        xlabel=f"first component (both: {share:.0%} of the variance)", ylabel="second component"
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, title="readings of")
+plt.close(figure)
+figure
+
+# %%
+assert found(spaces["trained"]) > 0.8
+assert found(spaces["trained"]) > found(spaces["untrained"])
+
+# %% [markdown]
+# Mind the scales: the untrained vectors all lie in one small corner.
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. The published pools take 6 x 5 x 5 = 150 steps to a frame, and a window has 200. Which steps does the
+#    network not see at all? Change one step after another and look whether the vector moves.
+# 2. What margin on distance asks the same as 0.5 on cosine, for a positive that lies exactly on its anchor?
+# 3. InfoNCE pushes each negative by its share in the softmax. What share has the nearest negative of
+#    tune 1 at temperature 1, 0.07 and 0.01?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. The last 13: from step 187 on nothing moves. A max-pool drops what does not fill it.
+# ```python
+# encoder = ContourEncoder(published).eval()
+# contour = torch.randn(1, 200, 2)
+# changed = contour.repeat(200, 1, 1)
+# changed[range(200), range(200)] += 3
+# moved = (encoder(changed) - encoder(contour)).abs().amax(1) > 1e-6
+# print(moved.nonzero().max())
+# ```
+# 2. A negative of cosine 0.5 lies at distance $\sqrt{2 - 2 \cdot 0.5} = 1$, so the margin is 1.
+# ```python
+# s = torch.tensor([1.0, 0.5, 0.0])
+# print(torch.sqrt(2 - 2 * s))
+# ```
+# 3. At 1 it is one among many; at 0.01 it has nearly all.
+# ```python
+# for temperature in (1, 0.07, 0.01):
+#     share = torch.softmax(torch.from_numpy(near[2][other[2]]) / temperature, 0)
+#     print(temperature, round(share.max().item(), 2))
+# ```
+# </details>
+
+# %% [markdown]
+# ## What to remember
+#
+# - Stages trade time for channels; a summary makes one vector of whatever frames are left.
+# - A loss sees one (B, B) matrix: the diagonal is pulled, the chosen negatives are pushed.
+# - Hard negatives teach most, but only one who already knows something: watch the spread.
+#
+# Library functions used: `qbhkit.embedding.encoders.EncoderConfig`,
+# `qbhkit.embedding.encoders.ContourEncoder`, `qbhkit.embedding.encoders.ContourEmbedder`,
+# `qbhkit.embedding.losses.triplet_hinge`, `qbhkit.embedding.losses.make_loss`,
+# `qbhkit.embedding.losses.Negatives`, `qbhkit.embedding.sampling.SongPairs`,
+# `qbhkit.embedding.training.spread_of`, `qbhkit.figures.encoder_figure`,
+# `qbhkit.figures.similarity_figure`. Next: [06 · Stage 1](06_train_self_supervised.ipynb).
