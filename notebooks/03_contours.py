@@ -204,4 +204,4 @@ normalised_figure(
 #
 # Library functions used: `qbhkit.contour.from_f0`, `qbhkit.contour.normalise`,
 # `qbhkit.contour.windows`, `qbhkit.retrieval.catalogue.cut_song`, `qbhkit.embedding.augment.distort`.
-# Next: [10 · Evaluation](10_evaluation.ipynb).
+# Next: [04 · Augmentation](04_augmentation.ipynb).

@@ -433,7 +433,7 @@ for name, (mining, warm) in runs.items():
         values[name].append(cost.item())
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained")
 for axes, curves in ((left, values), (right, spreads)):
     for (name, curve), style in zip(curves.items(), (":", "-", "--"), strict=True):
         colour = {":": THIRD, "-": SONG, "--": HUM}[style]
@@ -442,7 +442,7 @@ for axes, curves in ((left, values), (right, spreads)):
     axes.grid(alpha=0.25)
 left.set(xlabel="step", ylabel="loss", title="The loss: its margin is 0.5", ylim=(0, 0.7))
 right.set(xlabel="step", ylabel="spread", title="Spread of the vectors", ylim=(0, 1))
-right.legend(loc="center right", frameon=False)
+right.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 plt.close(figure)
 figure
 

@@ -181,3 +181,4 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 # Library functions used: `qbhkit.corpora.training_songs.training_songs`,
 # `qbhkit.embedding.sampling.SongPairs`, `qbhkit.embedding.training.train`,
 # `qbhkit.embedding.training.pair_evaluator`, `qbhkit.runs.generator`, `qbhkit.figures.training_figure`.
+# Next: [07 · Stage 2](07_train_supervised.ipynb).

@@ -262,4 +262,4 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # Library functions used: `qbhkit.corpora.pairs.align`, `qbhkit.corpora.pairs.read_pairs`,
 # `qbhkit.retrieval.crossfold.hear`, `qbhkit.embedding.sampling.HumPairs`,
 # `qbhkit.embedding.training.train`, `qbhkit.retrieval.crossfold.cross_fold`,
-# `qbhkit.retrieval.evaluate.paired_difference`.
+# `qbhkit.retrieval.evaluate.paired_difference`. Next: [10 · Evaluation](10_evaluation.ipynb).
