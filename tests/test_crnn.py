@@ -311,7 +311,7 @@ class TestFiles:
             assert torch.equal(again.eval()(patches), network(patches))
 
     def test_other_weights_are_refused(self, weights, tmp_path):
-        with pytest.raises(QbhError, match=r"first does not hold a melody network.*convert"):
+        with pytest.raises(QbhError, match=r"best does not hold a melody network.*convert"):
             load_crnn("best")
         stored = load_weights(str(weights))
         path = tmp_path / "w.safetensors"

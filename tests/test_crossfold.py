@@ -273,7 +273,7 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
     other = folder / "waveFile" / "year2010" / "somebody" / wav.name
     other.parent.mkdir(parents=True)
     shutil.copy(wav, other)
-    (tmp_path / "small.yaml").write_text(SMALL + "start: first\n")
+    (tmp_path / "small.yaml").write_text(SMALL + "start: best\n")
     command = ["crossfold", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
     assert qbhkit([*command, "--out", str(tmp_path / "o.json")]) == 2
     assert "no hum of the singers" in capsys.readouterr().err

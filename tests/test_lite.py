@@ -236,7 +236,7 @@ class TestWeights:
             save_weights(tmp_path / f"{name}.safetensors", stored.arrays, config)
             with pytest.raises(QbhError, match=f"{name}.* does not hold crnn-lite"):
                 LiteExtractor(str(tmp_path / f"{name}.safetensors"))
-        with pytest.raises(QbhError, match="first does not hold crnn-lite"):
+        with pytest.raises(QbhError, match="best does not hold crnn-lite"):
             LiteExtractor("best")
 
     def test_an_unknown_size_is_refused(self, tmp_path, weights):

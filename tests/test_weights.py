@@ -37,10 +37,10 @@ def test_the_shipped_embedding_loads_by_name():
 
 
 def test_an_unknown_name_lists_the_shipped_sets():
-    with pytest.raises(QbhError, match=rf"no weights 'best'.*{DEFAULT_EMBEDDING}"):
-        weights_path("best")
+    with pytest.raises(QbhError, match=rf"no weights 'nonsense'.*{DEFAULT_EMBEDDING}"):
+        weights_path("nonsense")
     with pytest.raises(QbhError, match="no weights"):
-        load_weights("best")
+        load_weights("nonsense")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
