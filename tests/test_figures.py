@@ -4,12 +4,14 @@ import pytest
 from qbhkit.contour import F0Track, from_pitch
 from qbhkit.figures import (
     contour_figure,
+    encoder_figure,
     distortions_figure,
     f0_figure,
     hum_statistics_figure,
     match_figure,
     normalised_figure,
     save_figure,
+    similarity_figure,
     topk_figure,
     tracker_accuracy,
     training_figure,
@@ -142,3 +144,33 @@ def test_real_and_distorted_hums_are_drawn_on_one_scale():
     assert real.get_data().values.tolist() == [0.25, 0.75]
     assert made.get_data().values.tolist() == [0.5, 0.5]
     assert drawn[0].get_xlabel() == "semitones"
+
+
+def test_an_encoder_is_a_box_for_each_tensor_with_its_shape():
+    rng = np.random.default_rng(0)
+    shapes = {"contour": (2, 80), "stage 1": (64, 40), "vector": (512,)}
+    tensors = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    axes = encoder_figure(tensors | {"dead": np.zeros((4, 5))}, "title").axes[0]
+    words = [text.get_text() for text in axes.texts if text.get_text()]
+    assert words == ["contour\n2 × 80", "stage 1\n64 × 40", "vector\n512", "dead\n4 × 5"]
+    boxes = [picture.get_extent() for picture in axes.get_images()]
+    for (left, right, low, high), tensor in zip(boxes, tensors.values(), strict=False):
+        assert right - left == pytest.approx((tensor.size / len(tensor)) ** 0.5)
+        assert high - low == pytest.approx(len(tensor) ** 0.5)
+    assert all(one[1] < two[0] for one, two in zip(boxes, boxes[1:], strict=False))
+    drawn = axes.get_images()[1].get_array()
+    np.testing.assert_allclose(drawn * np.abs(tensors["stage 1"]).max(), tensors["stage 1"])
+    assert not axes.get_images()[3].get_array().any()
+
+
+def test_similarities_are_marked_with_the_negatives_of_each_mining():
+    near = np.array([[0.9, 0.1, -0.3], [0.2, 0.8, 0.6], [0.0, 0.5, 0.7]])
+    chosen = {"hardest": ([0, 1, 2], [1, 2, 1]), "semi-hard": ([1], [2])}
+    figure = similarity_figure(near, chosen, ["a", "b", "c"], "title")
+    for axes, (name, (rows, columns)) in zip(figure.axes, chosen.items(), strict=False):
+        assert axes.get_title() == name
+        np.testing.assert_allclose(axes.get_images()[0].get_array(), near)
+        own, negatives = (marks.get_offsets() for marks in axes.collections)
+        np.testing.assert_allclose(own, [[0, 0], [1, 1], [2, 2]])
+        np.testing.assert_allclose(negatives, np.transpose([columns, rows]))  # x, y
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]

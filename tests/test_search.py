@@ -8,7 +8,8 @@ from qbhkit.melody.trackers import get_tracker
 from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue
 from qbhkit.retrieval.search import QueryWindows, Searcher
 
-WHOLE_TUNES = [0, 3, 8, 12, 20]  # of 30 s and more; in all but one the part from 6 to 16 s comes once
+# Of 30 s and more; in all but one the part from 6 to 16 s comes once.
+WHOLE_TUNES = [0, 3, 8, 12, 20]
 PART_S = (6.0, 16.0)
 
 
