@@ -55,6 +55,7 @@ from qbhkit.figures import (
 )
 from qbhkit.runs import generator
 
+torch.set_num_threads(1)  # the networks trained here are small: a second thread would only wait
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
@@ -68,6 +69,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 songs = list(islice(songs_of(music21_collection("oneills1850")), 300))
 held_out = set(read_split("folk")["held_out"])
 unseen = [song for song in songs if song.id in held_out and 20 < song.notes[-1, 0] < 40]
+unseen = list({song.title.lower(): song for song in unseen}.values())  # one setting of each
 tunes = unseen[:7]
 bank = ContourBank([song.contour() for song in [*tunes, tunes[0]]], groups=[*range(7), 0])
 embedder = ContourEmbedder()
@@ -170,9 +172,10 @@ for label, config in kinds.items():
 print(pd.DataFrame(rows).T.to_string())
 
 # %% [markdown]
-# Read the column `stages` as channels x frames after every max-pool. The LSTM keeps all 200 frames, and
-# is slow for it; a pre-encoder makes 128 channels of the 2 before anything else happens; a summary always
-# leaves one vector, whatever the number of frames.
+# Read the column `stages` as channels x frames after every max-pool. The LSTM keeps all 200 frames; a
+# pre-encoder makes 128 channels of the 2 before anything else happens; a summary always leaves one vector,
+# whatever the number of frames. And here is one melody on its way through the shipped network, with the
+# values that it really had (orange above 0, blue below):
 
 # %%
 contour = torch.from_numpy(melody[None])
@@ -218,14 +221,8 @@ figure = normalised_figure(
 for n, weight in enumerate(weights.mean(1).tolist()):
     span_s = (n * step_s, (n + 1) * step_s)
     figure.axes[0].axvspan(*span_s, color=SONG, alpha=weight, lw=0)
-    figure.axes[0].text(
-        np.mean(span_s),
-        1,
-        f"{weight:.2f}",
-        ha="center",
-        va="top",
-        transform=figure.axes[0].get_xaxis_transform(),
-    )
+    figure.axes[0].text(np.mean(span_s), 1.6, f"{weight:.2f}", ha="center", va="center")
+figure.axes[0].set_ylim(-2, 2)
 figure
 
 # %% [markdown]
@@ -384,8 +381,10 @@ assert not any((groups[rows] == groups[columns]).any() for rows, columns in chos
 assert table["nearest"]["mean cosine"] > table["all"]["mean cosine"]
 
 # %% [markdown]
-# And every loss with every mining, on this one batch. Compare within a row: the more a mining picks out
-# the near ones, the more there is left to learn from.
+# And every loss with every mining, on this one batch. For the hinges, the nearer the negatives, the more
+# is left to learn (over all triplets they count the unmet ones alone). InfoNCE also counts how many there
+# are: each one adds to the softmax, so that all of them cost more than the two nearest, and these more
+# than the hardest.
 
 # %%
 losses = {
@@ -398,6 +397,10 @@ losses = {
     for kind in get_args(Kind)
 }
 pd.DataFrame(losses).T.round(3)
+
+# %%
+assert losses["hinge"]["nearest"] > losses["hinge"]["random"]
+assert losses["infonce"]["all"] > losses["infonce"]["nearest"]
 
 # %% [markdown]
 # ## Collapse
@@ -440,14 +443,17 @@ for axes, curves in ((left, values), (right, spreads)):
         axes.plot(curve, style, color=colour, label=name, lw=2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-left.set(xlabel="step", ylabel="loss", title="The loss: its margin is 0.5", ylim=(0, 0.7))
-right.set(xlabel="step", ylabel="spread", title="Spread of the vectors", ylim=(0, 1))
+left.axhline(0.5, color="0.4", lw=0.8, zorder=0)
+left.set_title("The loss, and its margin of 0.5", loc="left", fontsize=11)
+left.set(xlabel="step", ylabel="loss", ylim=(0, 0.7))
+right.set_title("The spread of the vectors", loc="left", fontsize=11)
+right.set(xlabel="step", ylabel="spread", ylim=(0, 1))
 right.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 plt.close(figure)
 figure
 
 # %%
-first = {name: np.mean(values[name][:1]) for name in runs}
+first = {name: values[name][0] for name in runs}
 early = {name: np.median(spreads[name][10:60]) for name in runs}
 assert first["4 nearest at once"] > 0.5 > first["all"]
 assert early["4 nearest at once"] < 0.1
@@ -458,7 +464,7 @@ pd.DataFrame({"loss at step 1": first, "spread, steps 10 to 60": early}).round(3
 # The first step tells why. An untrained encoder holds everything for alike, so the nearest of many
 # strangers lies nearer than the own hum: the loss starts *above* its margin. The quickest way down is to
 # make all vectors equal: then both similarities are 1, and the loss is exactly the margin. There the
-# gradient nearly vanishes: this small encoder loses half of its steps before it finds a way out, a larger
+# gradient nearly vanishes: this small encoder loses a hundred steps before it finds a way out, a larger
 # one found none in 400 (DECISIONS.md). Against *all* negatives the own hum is a little nearer than the
 # average stranger from the start: the loss starts *below* the margin, and the way down is to tell apart.
 # After the warm-up that holds for the nearest ones too, or soon enough.
@@ -490,7 +496,7 @@ with torch.inference_mode():
 def first_two_components(vectors):
     centred = vectors - vectors.mean(0)
     _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
-    return centred @ directions[:2].T, (sizes[:2] ** 2).sum() / (sizes**2).sum()
+    return centred @ directions[:2].T, sizes[:2] ** 2 / (sizes**2).sum()
 
 
 def found(vectors):
@@ -500,14 +506,13 @@ def found(vectors):
 
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 for axes, (name, vectors) in zip(panels, spaces.items(), strict=True):
-    points, share = first_two_components(vectors)
+    points, shares = first_two_components(vectors)
     for number, song in enumerate(shown):
         colour, marker = (HUM, SONG, THIRD, FOURTH, "0.2", "0.6")[number], "osD^vX"[number]
         axes.scatter(*points[tune == number].T, color=colour, marker=marker, s=30, label=song.title)
     axes.set_title(f"{name}: {found(vectors):.0%} find their tune", loc="left", fontsize=11)
-    axes.set(
-        xlabel=f"first component (both: {share:.0%} of the variance)", ylabel="second component"
-    )
+    axes.set_xlabel(f"1st component ({shares[0]:.0%} of the variance)")
+    axes.set_ylabel(f"2nd component ({shares[1]:.0%})")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, title="readings of")

@@ -334,7 +334,7 @@ def similarity_figure(
             1, len(chosen), figsize=(1 + 1.9 * len(chosen), 2.9), sharey=True, squeeze=False
         )
         for axes, (name, (rows, columns)) in zip(panels[0], chosen.items(), strict=True):
-            picture = axes.imshow(near, cmap="gray_r", vmin=-1, vmax=1)
+            picture = axes.imshow(near, cmap="gray_r", vmin=min(0, near.min()), vmax=1)
             axes.scatter(own, own, marker="s", s=60, facecolor="none", edgecolor=HUM, lw=2)
             axes.scatter(columns, rows, s=28, color=SONG, edgecolor="white", lw=0.7)
             axes.set_title(name)

@@ -1,11 +1,13 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from qbhkit.contour import F0Track, from_pitch
 from qbhkit.figures import (
     contour_figure,
-    encoder_figure,
     distortions_figure,
+    encoder_figure,
     f0_figure,
     hum_statistics_figure,
     match_figure,
@@ -157,7 +159,7 @@ def test_an_encoder_is_a_box_for_each_tensor_with_its_shape():
     for (left, right, low, high), tensor in zip(boxes, tensors.values(), strict=False):
         assert right - left == pytest.approx((tensor.size / len(tensor)) ** 0.5)
         assert high - low == pytest.approx(len(tensor) ** 0.5)
-    assert all(one[1] < two[0] for one, two in zip(boxes, boxes[1:], strict=False))
+    assert all(one[1] < two[0] for one, two in pairwise(boxes))
     drawn = axes.get_images()[1].get_array()
     np.testing.assert_allclose(drawn * np.abs(tensors["stage 1"]).max(), tensors["stage 1"])
     assert not axes.get_images()[3].get_array().any()
@@ -168,7 +170,7 @@ def test_similarities_are_marked_with_the_negatives_of_each_mining():
     chosen = {"hardest": ([0, 1, 2], [1, 2, 1]), "semi-hard": ([1], [2])}
     figure = similarity_figure(near, chosen, ["a", "b", "c"], "title")
     for axes, (name, (rows, columns)) in zip(figure.axes, chosen.items(), strict=False):
-        assert axes.get_title() == name
+        assert axes.get_title(loc="left") == name
         np.testing.assert_allclose(axes.get_images()[0].get_array(), near)
         own, negatives = (marks.get_offsets() for marks in axes.collections)
         np.testing.assert_allclose(own, [[0, 0], [1, 1], [2, 2]])
