@@ -112,7 +112,7 @@ if profile == "full":
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 songs, _ = read_sources(music21_collection(name) for name in collections)
-report = build_catalogue(songs, folder, embedder, tracker.name, get_tracker)
+report = build_catalogue(songs, folder, embedder)
 print(report.songs, "songs,", report.windows, "windows")
 
 # %%
@@ -184,7 +184,7 @@ try:
     real = next(hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.song_id == "00014")
     small = cache_dir() / "mir-qbsh-catalogue"
     real_songs, _ = read_sources([MirQbsh(data / "mir-qbsh")])
-    build_catalogue(real_songs, small, embedder, tracker.name, get_tracker)
+    build_catalogue(real_songs, small, embedder)
     sung = load(real.path)
     heard, known = from_f0(tracker.track(sung)), open_catalogue(small)
     found = Searcher(known, embedder).search(heard, k=3)

@@ -82,7 +82,7 @@ for count in (16, 400):
 tracker, embedder = get_tracker(), ContourEmbedder()
 songs, _ = read_sources(music21_collection(name) for name in ("oneills1850", "ryansMammoth"))
 folder = cache_dir() / "demo-catalogue"
-build_catalogue(songs, folder, embedder, tracker.name, get_tracker)
+build_catalogue(songs, folder, embedder)
 catalogue = open_catalogue(folder)
 
 # %%

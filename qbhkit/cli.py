@@ -346,7 +346,6 @@ def _quiet() -> bool:
 def _catalogue_build(options: argparse.Namespace) -> int:
     from qbhkit.corpora import open_source
     from qbhkit.embedding.encoders import ContourEmbedder
-    from qbhkit.melody.trackers import default_song_tracker, get_tracker, identity_of
     from qbhkit.retrieval.catalogue import build_catalogue, read_sources
     from qbhkit.weights import DEFAULT_EMBEDDING
 
@@ -356,15 +355,7 @@ def _catalogue_build(options: argparse.Namespace) -> int:
     if unreadable and not songs:
         raise QbhError(f"Not one song could be read: {unreadable[0].reason}")
     embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
-    name = options.tracker or default_song_tracker()
-    found = build_catalogue(
-        songs,
-        options.out,
-        embedder,
-        identity_of(name),
-        lambda _: get_tracker(name),
-        progress=not _quiet(),
-    )
+    found = build_catalogue(songs, options.out, embedder, options.tracker, progress=not _quiet())
     print(
         f"{options.out}: {found.songs} songs, {found.windows} windows"
         + (f" ({found.reused} songs were there already)" if found.reused else "")

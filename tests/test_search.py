@@ -29,14 +29,14 @@ class FakeEmbedder:
 @pytest.fixture(scope="module")
 def searcher(tunes, embedder, tmp_path_factory):
     path = tmp_path_factory.mktemp("search") / "catalogue"
-    build_catalogue(tunes, path, embedder, "none", get_tracker, progress=False)
+    build_catalogue(tunes, path, embedder, "swift-f0", get_tracker, progress=False)
     return Searcher(open_catalogue(path), embedder)
 
 
 @pytest.fixture(scope="module")
 def fake(tunes, tmp_path_factory):
     path = tmp_path_factory.mktemp("fake") / "catalogue"
-    build_catalogue(tunes[:20], path, FakeEmbedder(), "none", get_tracker, progress=False)
+    build_catalogue(tunes[:20], path, FakeEmbedder(), "swift-f0", get_tracker, progress=False)
     return Searcher(open_catalogue(path), FakeEmbedder())
 
 

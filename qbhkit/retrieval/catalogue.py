@@ -24,6 +24,7 @@ from qbhkit.config import build as build_config
 from qbhkit.contour import Contour, from_f0, from_pitch, stretch, windows
 from qbhkit.corpora import Corpus, Song
 from qbhkit.errors import Failure, QbhError
+from qbhkit.melody import trackers
 from qbhkit.melody.trackers import Tracker
 from qbhkit.storage import atomic_path, read_json, sha256_file, write_json
 
@@ -268,8 +269,8 @@ def build_catalogue(
     songs: Sequence[Song],
     path: Path,
     embedder: Embedder,
-    tracker: str,
-    get_tracker: Callable[[str], Tracker],
+    tracker: str | None = None,
+    get_tracker: Callable[[str], Tracker] = trackers.get_tracker,
     grid: WindowGrid | None = None,
     progress: bool = True,
 ) -> BuildReport:
@@ -279,7 +280,7 @@ def build_catalogue(
         songs: as :func:`read_sources` gives them.
         path: folder of the catalogue; made if it is missing.
         embedder: makes the vectors.
-        tracker: name of the tracker for recordings.
+        tracker: name of the tracker for recordings; the default one for songs if None.
         get_tracker: makes it, when the first recording comes.
         grid: the windows; by default :class:`WindowGrid`'s own.
         progress: show a bar on standard error.
@@ -291,19 +292,20 @@ def build_catalogue(
         QbhError: if not a single song could be indexed; an older catalogue there stays as it was.
     """
     path, grid = Path(path), grid or WindowGrid()
-    head = {
+    name = tracker or trackers.default_song_tracker()
+    made_by = {
         "format": FORMAT,
         "model": embedder.identity,
-        "tracker": tracker,
         "grid": json.loads(json.dumps(asdict(grid))),
     }
-    listener = cache(lambda: get_tracker(tracker))
-    known = _known_shards(path, head)
+    head = made_by | {"tracker": trackers.identity_of(name)}
+    listener = cache(lambda: get_tracker(name))
+    known = _known_shards(path)
     entries: list[dict[str, Any]] = []
     reused = 0
     with tqdm(total=len(songs), desc="catalogue", unit="song", disable=not progress) as bar:
         for group in _groups(songs):
-            key = _fingerprint(head, group)
+            key = _fingerprint(made_by if group[0].audio is None else head, group)
             entry = known.get(key)
             if entry is not None:
                 reused += entry["songs"]
@@ -345,7 +347,12 @@ def _groups(songs: Sequence[Song]) -> Iterator[Sequence[Song]]:
 
 
 def _fingerprint(head: dict[str, Any], songs: Sequence[Song]) -> str:
-    """Hash everything a shard is made from; recordings by their bytes, so that none is decoded."""
+    """Hash everything a shard is made from; recordings by their bytes, so that none is decoded.
+
+    Args:
+        head: what made it; the tracker only where something is listened to.
+        songs: what it holds.
+    """
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for song in songs:
         digest.update(json.dumps([song.id, song.title, song.source, song.licence]).encode())
@@ -360,14 +367,12 @@ def _fingerprint(head: dict[str, Any], songs: Sequence[Song]) -> str:
     return digest.hexdigest()
 
 
-def _known_shards(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the whole shards of an earlier or unfinished build with the same model and windows."""
+def _known_shards(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the whole shards of earlier or unfinished builds; a key says all they were made of."""
     known = {}
     for name in ("manifest.json", "building.json"):
         try:
             manifest = read_json(path / name, _CURE)
-            if any(manifest.get(key) != value for key, value in head.items()):
-                continue
             for entry in manifest["shards"]:
                 file = path / "shards" / Path(entry["file"]).name
                 if entry["failures"]:

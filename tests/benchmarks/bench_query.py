@@ -28,9 +28,7 @@ def main() -> None:
 
     def build() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            report = build_catalogue(
-                songs, Path(folder), embedder, "swift-f0", get_tracker, progress=False
-            )
+            report = build_catalogue(songs, Path(folder), embedder, progress=False)
             built["songs"], built["windows"] = report.songs, report.windows
 
     build_s = seconds(build, repeats=1)
@@ -75,7 +73,7 @@ def main() -> None:
 
 
 def _build(songs: list, embedder: ContourEmbedder) -> Path:  # type: ignore[type-arg]
-    build_catalogue(songs, database_folder(), embedder, "swift-f0", get_tracker, progress=False)
+    build_catalogue(songs, database_folder(), embedder, progress=False)
     return database_folder()
 
 
