@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 import qbhkit
-from qbhkit.contour import F0Track, from_f0, from_notes, midi_to_hz, normalise, windows
+from qbhkit.contour import F0Track, Reading, from_f0, from_notes, midi_to_hz, normalise, windows
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.embedding.augment import Distortions, distort
@@ -131,7 +131,7 @@ for window in windows(written, length_s=20, step_s=5):
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
-cut = cut_song(written, WindowGrid(), steps=80)
+cut = cut_song(written, WindowGrid(), Reading(steps=80))
 print(len(cut.frames), "windows,", int(cut.at_start.sum()), "of them begin at the first note")
 print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start}), "s")
 
@@ -143,13 +143,13 @@ print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start})
 # with all windows of the tune by the trained network:
 
 # %%
-embedder = ContourEmbedder()
+embedder, whole = ContourEmbedder(), WindowGrid(lengths_s=(99,))
 song_vectors = embedder.embed(cut.frames)
 
 
 def likeness(tempo):
     faster = from_notes(notes / [tempo, tempo, 1])
-    vector = embedder.embed(cut_song(faster, WindowGrid(lengths_s=(99,)), 80).frames[:1])
+    vector = embedder.embed(cut_song(faster, whole, embedder.reading).frames[:1])
     best = (song_vectors @ vector[0]).argmax()
     return (song_vectors @ vector[0]).max(), (cut.end - cut.start)[best] / 10
 

@@ -36,7 +36,7 @@ from IPython.display import Audio, display
 
 import qbhkit
 from qbhkit.audio import load
-from qbhkit.contour import Contour, from_f0, from_notes, normalise, stretch
+from qbhkit.contour import Contour, Reading, from_f0, from_notes, normalise, stretch
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.folders import MirQbsh
 from qbhkit.corpora.pairs import align
@@ -127,7 +127,7 @@ np.testing.assert_array_equal(distorted(melody).frames, melody.frames)
 def warped(draw=seed, **rules):
     rng, steps = np.random.default_rng(draw), len(melody)
     start, length = np.zeros(1), np.full(1, steps)
-    positions = warp_positions(start, length, steps, replace(OFF, **rules), rng)
+    positions = warp_positions(start, length, Reading(steps), replace(OFF, **rules), rng)
     return Contour(stretch(melody.frames, positions)[0])
 
 

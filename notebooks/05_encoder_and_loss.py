@@ -73,7 +73,7 @@ unseen = list({song.title.lower(): song for song in unseen}.values())  # one set
 tunes = unseen[:7]
 bank = ContourBank([song.contour() for song in [*tunes, tunes[0]]], groups=[*range(7), 0])
 embedder = ContourEmbedder()
-window = WindowRange(shortest_s=8, longest_s=8, steps=embedder.steps, at_start=1)
+window = WindowRange(shortest_s=8, longest_s=8, steps=embedder.reading.steps, at_start=1)
 source = SongPairs(bank, window, Distortions(), embedder.normalisation)
 drawn = source.draw(8, np.random.default_rng(seed))
 order = np.argsort(drawn.groups, kind="stable")

@@ -36,8 +36,7 @@ import pandas as pd
 import qbhkit
 from qbhkit.config import build, config_path, read_yaml
 from qbhkit.corpora.training_songs import training_songs
-from qbhkit.embedding.sampling import ContourBank, SongPairs
-from qbhkit.embedding.training import TrainConfig, pair_evaluator, train
+from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train
 from qbhkit.figures import normalised_figure, save_figure, training_figure
 from qbhkit.retrieval.evaluate import pair_mrr
 from qbhkit.runs import generator
@@ -76,8 +75,7 @@ assert tunes <= len(songs.ids)
 # *negative*.
 
 # %%
-bank = ContourBank(songs.contours, songs.groups)
-pairs = SongPairs(bank, config.window, config.rules, config.normalisation)
+pairs = song_source(config, songs)
 batch = pairs.draw(config.batch, generator(seed, 0, 0, 0))
 print("anchors", batch.anchors.shape, "positives", batch.positives.shape)
 normalised_figure(

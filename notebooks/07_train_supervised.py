@@ -42,8 +42,8 @@ from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.pairs import Pair, read_pairs, write_pairs
 from qbhkit.corpora.training_songs import read_split, training_songs
-from qbhkit.embedding.sampling import ContourBank, HumPairs, SongPairs
-from qbhkit.embedding.training import FineTune, TrainConfig, train
+from qbhkit.embedding.sampling import HumPairs
+from qbhkit.embedding.training import FineTune, TrainConfig, song_source, train
 from qbhkit.figures import normalised_figure, save_figure, topk_figure, training_figure
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
@@ -119,7 +119,7 @@ normalised_figure(
 
 # %%
 config = build(TrainConfig, read_yaml(config_path("best")), "best")
-source = HumPairs(hummed, contours, config.hums, config.window.steps, config.normalisation)
+source = HumPairs(hummed, contours, config.hums, config.window.reading, config.normalisation)
 batch = source.draw(8, generator(seed, 0))
 normalised_figure(
     {"anchor: the song": batch.anchors[0], "positive: the hum": batch.positives[0]},
@@ -140,8 +140,7 @@ small = replace(
 )
 small = replace(small, bfloat16=False)
 learnt = training_songs(small.corpora, Path(data_dir))
-bank = ContourBank(learnt.contours, learnt.groups)
-melodies = SongPairs(bank, small.window, small.rules, small.normalisation)
+melodies = song_source(small, learnt)
 run = Path(tempfile.mkdtemp())
 tuned = train(small, melodies, run, run / "log.json", source, progress=False)
 pd.DataFrame(json.loads((run / "log.json").read_text())["curve"])[

@@ -594,24 +594,23 @@ def _train_embedding(run: _Run, data: Path) -> None:
     from qbhkit.config import build
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.encoders import export_encoder
-    from qbhkit.embedding.sampling import ContourBank, HumPairs, SongPairs
-    from qbhkit.embedding.training import TrainConfig, pair_evaluator, train
+    from qbhkit.embedding.sampling import HumPairs
+    from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train
     from qbhkit.retrieval.evaluate import pair_mrr
 
     config = build(TrainConfig, run.values, str(run.path))
     carried = run.carried(config)
     songs = training_songs(config.corpora, data, config.hop_s)
     _say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to learn from")
-    bank = ContourBank(songs.contours, songs.groups)
-    drawn = SongPairs(bank, config.window, config.rules, config.normalisation)
+    drawn = song_source(config, songs)
     hums = None
     if config.hums is not None:
         listened, contours = _hear_pairs(config, run.path.parent, data)
-        steps = config.window.steps
-        hums = HumPairs(listened, contours, config.hums, steps, config.normalisation)
+        reading = config.window.reading
+        hums = HumPairs(listened, contours, config.hums, reading, config.normalisation)
     validate = pair_evaluator(config, songs.held_out, pair_mrr)
     encoder = train(config, drawn, run.out, run.log, hums, validate, **carried)
-    export_encoder(encoder, run.weights, config.window.steps, config.normalisation)
+    export_encoder(encoder, run.weights, config.window.reading, config.normalisation)
 
 
 def _crossfold(options: argparse.Namespace) -> int:

@@ -299,6 +299,56 @@ def stretch(frames: NDArray, positions: NDArray) -> NDArray:
     return np.where(inside[..., None], frames[np.clip(index, 0, len(frames) - 1)], 0)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Say how a window of any length becomes the L frames that an encoder sees.
+
+    Args:
+        steps: L.
+        window_s: None: every window is stretched to L frames. Seconds: it keeps its speed and lies
+            in the middle of L frames with silence around it, and songs are cut into windows so long
+            (published: 20).
+
+    Notebook: notebooks/03_contours.py
+    """
+
+    steps: int = 80
+    window_s: float | None = None
+
+    def shares(self, length: NDArray) -> NDArray[np.float64]:
+        """Return which moment of its window each frame shows.
+
+        Args:
+            length: (B,) frames of the windows.
+
+        Returns:
+            (B, L): 0 is the window's beginning, 1 its end; the frames around it lie outside.
+        """
+        middles = np.arange(self.steps) + 0.5
+        if self.window_s is None:
+            return np.tile(middles / self.steps, (len(length), 1))
+        around = np.floor((self.steps - np.round(length[:, None])) / 2)
+        return (middles - around) / length[:, None]
+
+    def positions(self, start: NDArray, length: NDArray) -> NDArray[np.float64]:
+        """Return where each frame is read, as :func:`stretch` takes it.
+
+        Args:
+            start: (B,) first frames of the windows.
+            length: (B,) their frames.
+
+        Returns:
+            (B, L) in frames; -1 outside of the window.
+        """
+        share = self.shares(length)
+        return within(share, start[:, None] + share * length[:, None])
+
+
+def within(share: NDArray, positions: NDArray) -> NDArray[np.float64]:
+    """Return positions (B, L) where a share (B, L) lies in its window, and -1 elsewhere."""
+    return np.where((share >= 0) & (share < 1), positions, -1.0)
+
+
 class Window(NamedTuple):
     """A stretch of a contour: exact start and end in seconds and in whole frames."""
 

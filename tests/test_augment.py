@@ -3,7 +3,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 
-from qbhkit.contour import normalise
+from qbhkit.contour import Reading, normalise
 from qbhkit.embedding.augment import (
     GROUPS,
     Distortions,
@@ -64,8 +64,8 @@ def test_a_group_is_switched_off_and_the_others_stay(group):
 def test_a_group_alone_distorts(group, moves_time):
     rules, frames = with_only(Distortions(), group), melody()
     start, length = np.zeros(64), np.full(64, 80.0)
-    plain = warp_positions(start, length, 80, OFF, np.random.default_rng(0))
-    warped = warp_positions(start, length, 80, rules, np.random.default_rng(0))
+    plain = warp_positions(start, length, Reading(80), OFF, np.random.default_rng(0))
+    warped = warp_positions(start, length, Reading(80), rules, np.random.default_rng(0))
     assert np.allclose(warped, plain) != moves_time
     out = distort(frames, rules, np.random.default_rng(0))
     assert (out == frames).all() == moves_time
@@ -210,7 +210,7 @@ def test_absurd_noise_hits_few_frames_far_off():
 
 def test_warped_positions_without_rules_are_the_plain_grid():
     start, length = np.array([0.0, 30.0]), np.array([40.0, 80.0])
-    grid = warp_positions(start, length, 80, OFF, np.random.default_rng(0))
+    grid = warp_positions(start, length, Reading(80), OFF, np.random.default_rng(0))
     np.testing.assert_allclose(grid[0], (np.arange(80) + 0.5) / 2)
     np.testing.assert_allclose(grid[1], 30 + np.arange(80) + 0.5)
 
@@ -218,7 +218,7 @@ def test_warped_positions_without_rules_are_the_plain_grid():
 def test_warped_positions_rise_and_keep_within_the_rules():
     start, length = np.full(500, 100.0), np.full(500, 80.0)
     rules = only(start_shift=0.1, tempo_octaves=0.25, slice_tempo=0.25)
-    grid = warp_positions(start, length, 80, rules, np.random.default_rng(0))
+    grid = warp_positions(start, length, Reading(80), rules, np.random.default_rng(0))
     assert (np.diff(grid, axis=1) > 0).all()
     span = grid[:, -1] - grid[:, 0]
     assert span.min() > 79 * 2**-0.25 * 0.97

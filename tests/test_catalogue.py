@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file
 
-from qbhkit.contour import Contour, F0Track, from_pitch
+from qbhkit.contour import Contour, F0Track, Reading, from_pitch
 from qbhkit.corpora import Song
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.errors import QbhError
@@ -31,7 +31,7 @@ class FakeEmbedder:
     """Embed windows by a fixed random projection; count calls, and stop after some."""
 
     identity = "fake-1"
-    steps = 20
+    reading = Reading(20)
     size = 16
 
     def __init__(self, calls=10**9):
@@ -75,7 +75,7 @@ def voiced_line(frames, rests=()):
 
 class TestCutSong:
     def test_windows_lie_on_the_grid_and_in_the_song(self):
-        cut = cut_song(voiced_line(300), GRID, 20)
+        cut = cut_song(voiced_line(300), GRID, Reading(20))
         spans = set(zip(cut.start.tolist(), cut.end.tolist(), strict=True))
         for length_s in GRID.lengths_s:
             length = round(length_s * 10)
@@ -88,22 +88,24 @@ class TestCutSong:
         assert cut.frames.shape == (len(cut.start), 20, 2)
 
     def test_windows_at_the_start_are_marked(self):
-        cut = cut_song(voiced_line(300), GRID, 20)
+        cut = cut_song(voiced_line(300), GRID, Reading(20))
         np.testing.assert_array_equal(cut.at_start, cut.start == 0)
         first = sorted((cut.end - cut.start)[cut.at_start].tolist())
         assert first == sorted(round(10 * s) for s in (*GRID.lengths_s, *GRID.first_lengths_s))
 
     def test_the_frames_are_those_of_the_seconds(self):
         contour = voiced_line(300)
-        cut = cut_song(contour, GRID, 20)
+        cut = cut_song(contour, GRID, Reading(20))
         for frames, start, end in zip(cut.frames, cut.start, cut.end, strict=True):
             at = (start + (np.arange(20) + 0.5) / 20 * (end - start)).astype(int)
             np.testing.assert_allclose(frames, contour.frames[at], atol=1e-6)
 
     def test_a_late_first_note_moves_all_windows(self):
-        plain = cut_song(voiced_line(200), GRID, 20)
+        plain = cut_song(voiced_line(200), GRID, Reading(20))
         late = cut_song(
-            Contour(np.concatenate([np.zeros((37, 2)), voiced_line(200).frames])), GRID, 20
+            Contour(np.concatenate([np.zeros((37, 2)), voiced_line(200).frames])),
+            GRID,
+            Reading(20),
         )
         np.testing.assert_array_equal(late.start, plain.start + 37)
         np.testing.assert_array_equal(late.end, plain.end + 37)
@@ -113,7 +115,7 @@ class TestCutSong:
 
     @pytest.mark.parametrize("frames", [1, 7, 39])
     def test_a_short_song_is_one_window(self, frames):
-        cut = cut_song(voiced_line(frames), GRID, 20)
+        cut = cut_song(voiced_line(frames), GRID, Reading(20))
         assert cut.start.tolist() == [0]
         assert cut.end.tolist() == [frames]
         assert cut.at_start.tolist() == [True]
@@ -121,19 +123,19 @@ class TestCutSong:
 
     def test_a_sparse_song_keeps_the_windows_at_its_start(self):
         contour = voiced_line(400, rests=[(2, 399)])
-        cut = cut_song(contour, GRID, 20)
+        cut = cut_song(contour, GRID, Reading(20))
         assert cut.at_start.all()
         assert len(cut.start)
 
     def test_windows_that_are_mostly_rest_are_left_out(self):
-        cut = cut_song(voiced_line(400, rests=[(100, 300)]), GRID, 20)
+        cut = cut_song(voiced_line(400, rests=[(100, 300)]), GRID, Reading(20))
         inside = (cut.start >= 100) & (cut.end <= 300)
         assert not inside.any()
         assert (cut.start >= 280).any()
 
     def test_a_song_without_voice_has_no_window(self):
-        assert len(cut_song(from_pitch(np.zeros(50)), GRID, 20).frames) == 0
-        assert len(cut_song(Contour(np.zeros((0, 2))), GRID, 20).frames) == 0
+        assert len(cut_song(from_pitch(np.zeros(50)), GRID, Reading(20)).frames) == 0
+        assert len(cut_song(Contour(np.zeros((0, 2))), GRID, Reading(20)).frames) == 0
 
 
 def test_what_was_built_is_what_is_opened(songs, tmp_path):
@@ -151,7 +153,7 @@ def test_what_was_built_is_what_is_opened(songs, tmp_path):
     for number, song in enumerate(songs):
         contour = song.contour()
         np.testing.assert_array_equal(opened.contours[number].frames, contour.frames)
-        cut = cut_song(contour, GRID, 20)
+        cut = cut_song(contour, GRID, Reading(20))
         rows = slice(at, at + len(cut.frames))
         assert set(opened.song[rows]) == {number}
         np.testing.assert_allclose(opened.start_s[rows], cut.start / 10)

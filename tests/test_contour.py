@@ -6,6 +6,7 @@ from qbhkit.contour import (
     PUBLISHED_STD_ST,
     Contour,
     F0Track,
+    Reading,
     from_f0,
     from_notes,
     from_pitch,
@@ -357,3 +358,25 @@ def test_csv_that_begins_late_keeps_its_times(tmp_path):
     track = read_f0_csv(tmp_path / "a.f0.csv")
     assert track.frequency_hz.tolist() == [0] * 5 + [100] * 3
     assert from_f0(track).voiced.tolist() == [False] * 5 + [True] * 3
+
+
+class TestReading:
+    def test_stretched_windows_of_any_length_fill_all_frames(self):
+        found = Reading(4).positions(np.array([0.0, 10.0]), np.array([4.0, 2.0]))
+        np.testing.assert_allclose(found, [[0.5, 1.5, 2.5, 3.5], [10.25, 10.75, 11.25, 11.75]])
+
+    def test_others_keep_their_speed_in_the_middle_of_silence(self):
+        found = Reading(6, window_s=0.4).positions(np.array([7.0, 7.0]), np.array([4.0, 3.0]))
+        np.testing.assert_allclose(
+            found, [[-1, 7.5, 8.5, 9.5, 10.5, -1], [-1, 7.5, 8.5, 9.5, -1, -1]]
+        )
+
+    def test_of_what_is_too_long_the_middle_is_read(self):
+        found = Reading(3, window_s=0.3).positions(np.array([0.0]), np.array([7.0]))
+        np.testing.assert_allclose(found, [[2.5, 3.5, 4.5]])
+
+    def test_read_frames_are_the_windows_own(self):
+        frames = from_pitch(60 + np.arange(20.0)).frames
+        read = stretch(frames, Reading(8, window_s=0.5).positions(np.array([3]), np.array([5])))
+        np.testing.assert_array_equal(read[0, :, 0], [0, 63, 64, 65, 66, 67, 0, 0])
+        np.testing.assert_array_equal(read[0, :, 1], [0, 1, 1, 1, 1, 1, 0, 0])

@@ -10,7 +10,7 @@ import soundfile
 
 from qbhkit.audio import Audio
 from qbhkit.cli import main as qbhkit
-from qbhkit.contour import Contour, F0Track, from_pitch, midi_to_hz
+from qbhkit.contour import Contour, F0Track, Reading, from_pitch, midi_to_hz
 from qbhkit.corpora.pairs import align, read_pairs
 from qbhkit.corpora.songs import Song
 from qbhkit.corpora.training_songs import read_split
@@ -45,7 +45,7 @@ def ground():
 def small_ground():
     """Return 8 hums by two singers of 4 of 12 songs."""
     rng = np.random.default_rng(0)
-    book = SongBook([song(number, rng) for number in range(12)], WindowGrid(), 80, 0.1)
+    book = SongBook([song(number, rng) for number in range(12)], WindowGrid(), Reading(80), 0.1)
     hums = []
     for number, singer in product(range(4), ("ann", "bob")):
         sung = Contour(book.contours[number].frames[:70]).transposed(3)
@@ -134,7 +134,7 @@ def test_a_stopped_run_uses_the_models_it_has(ground, tmp_path, monkeypatch):
 def test_without_hums_the_weights_are_scored_as_they_are(ground, tmp_path, monkeypatch):
     config = replace(CONFIG, hums=None)
     encoder = train(config, ground.source, tmp_path, tmp_path / "log.json", progress=False)
-    export_encoder(encoder, tmp_path / "one.safetensors", 80, "key")
+    export_encoder(encoder, tmp_path / "one.safetensors", Reading(80), "key")
     monkeypatch.setattr(crossfold, "train", None)
     found = fold(ground, tmp_path, replace(config, start=str(tmp_path / "one.safetensors")))
     assert found["start"]["n"] == 8

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from qbhkit.config import build
-from qbhkit.contour import normalise
+from qbhkit.contour import Reading, normalise
 from qbhkit.embedding.encoders import (
     ContourEmbedder,
     ContourEncoder,
@@ -131,7 +131,9 @@ def test_the_gradient_reaches_every_parameter(config):
 @every_variant
 def test_export_and_embed_give_back_the_same_vectors(config, half, tmp_path):
     encoder = encoder_of(config)
-    export_encoder(encoder, tmp_path / "mine.safetensors", steps=40, how="key", half=half)
+    export_encoder(
+        encoder, tmp_path / "mine.safetensors", reading=Reading(40), how="key", half=half
+    )
     embedder = ContourEmbedder(str(tmp_path / "mine.safetensors"))
     frames = np.zeros((3, 40, 2), np.float32)
     frames[:, :30, 0] = np.random.default_rng(0).integers(50, 70, (3, 30))
@@ -142,7 +144,7 @@ def test_export_and_embed_give_back_the_same_vectors(config, half, tmp_path):
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, expected, atol=1e-2 if half else 1e-6)
     assert embedder.encoder.config == config
-    assert embedder.steps == 40
+    assert embedder.reading == Reading(40)
     assert embedder.identity.startswith("mine-")
     assert embedder.embed(frames[:0]).shape == (0, 12)
 
@@ -150,7 +152,9 @@ def test_export_and_embed_give_back_the_same_vectors(config, half, tmp_path):
 def test_half_precision_halves_the_file_and_nothing_else(tmp_path):
     encoder = encoder_of(EncoderConfig((16, 32), heads=4, size=64))
     for name in ("full", "half"):
-        export_encoder(encoder, tmp_path / f"{name}.safetensors", 40, "key", half=name == "half")
+        export_encoder(
+            encoder, tmp_path / f"{name}.safetensors", Reading(40), "key", half=name == "half"
+        )
     full, half = (load_weights(str(tmp_path / f"{name}.safetensors")) for name in ("full", "half"))
     assert half.config == full.config
     for key, array in full.arrays.items():
@@ -168,14 +172,14 @@ def test_a_weight_too_large_for_half_precision_is_refused(tmp_path):
     with torch.no_grad():
         encoder.output.bias[3] = 1e5
     with pytest.raises(QbhError, match=r"output\.bias holds values too large for half precision"):
-        export_encoder(encoder, tmp_path / "mine.safetensors", 40, "key", half=True)
+        export_encoder(encoder, tmp_path / "mine.safetensors", Reading(40), "key", half=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_another_variant_are_refused(tmp_path):
     encoder = encoder_of(EncoderConfig((8,), summary="gru"))
     encoder.config = EncoderConfig((8,), summary="max")
-    export_encoder(encoder, tmp_path / "mine.safetensors", 40, "key")
+    export_encoder(encoder, tmp_path / "mine.safetensors", Reading(40), "key")
     with pytest.raises(QbhError, match="do not hold a contour encoder"):
         ContourEmbedder(str(tmp_path / "mine.safetensors"))
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from qbhkit.cli import main
-from qbhkit.contour import normalise
+from qbhkit.contour import Reading, normalise
 from qbhkit.embedding.encoders import ContourEmbedder
 from qbhkit.embedding.original import _pools, _widths, convert_original
 from qbhkit.errors import QbhError
@@ -200,7 +200,7 @@ def assert_same(network, converted):
     wanted = nn.functional.normalize(wanted, dim=1).numpy()
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
     assert np.abs(wanted[:, None] - wanted[None]).max(2)[np.triu_indices(5, 1)].min() > 1e-2
-    assert (embedder.steps, embedder.normalisation) == (200, "published")
+    assert (embedder.reading, embedder.normalisation) == (Reading(200, 20.0), "published")
 
 
 @pytest.fixture

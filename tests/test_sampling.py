@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qbhkit.contour import Contour, from_pitch
+from qbhkit.contour import Contour, Reading, from_pitch
 from qbhkit.corpora.pairs import align
-from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.augment import Distortions, with_only
 from qbhkit.embedding.sampling import (
     ContourBank,
     HumConfig,
@@ -18,6 +18,8 @@ from qbhkit.embedding.sampling import (
 )
 from qbhkit.errors import QbhError
 from qbhkit.runs import generator
+
+OFF = with_only(Distortions())
 
 
 def bank(songs=20, seed=0, groups=None):
@@ -94,7 +96,7 @@ class TestHums:
             frames = sung.frames.copy()
             frames[:, 0] += rng.normal(0, off_st, 90)
             hums.append(Hummed(Contour(frames), number, align(sung, song)))
-        return HumPairs(hums, contours, config or HumConfig(), 80, "key"), contours
+        return HumPairs(hums, contours, config or HumConfig(), Reading(80), "key"), contours
 
     def test_a_hum_and_its_song_are_paired(self):
         exact = HumConfig(plain=1.0, song_shift=0, song_octaves=0)
@@ -133,10 +135,10 @@ class TestHums:
         assert len(source._hums) == 12
         far = [hum._replace(at=hum.at._replace(distance_st=5.0)) for hum in source._hums[:11]]
         songs = [from_pitch(np.full(100, 60)) for _ in range(12)]
-        left = HumPairs([*far, source._hums[11]], songs, HumConfig(), 80, "key")
+        left = HumPairs([*far, source._hums[11]], songs, HumConfig(), Reading(80), "key")
         assert set(left.draw(30, generator(0, 0)).groups) == {11}
         with pytest.raises(QbhError, match="Not one of 11 hums"):
-            HumPairs(far, songs, HumConfig(), 80, "key")
+            HumPairs(far, songs, HumConfig(), Reading(80), "key")
 
     def test_the_same_item_gives_the_same_pairs(self):
         source, _ = self.make()
@@ -168,3 +170,62 @@ def test_windows_are_as_long_in_seconds_whatever_the_hop():
     for contours in (fine, coarse):
         found = pairs(ContourBank(contours), window=window).anchors
         np.testing.assert_allclose(np.unique(found[0, :, 0]).size, 5)
+
+
+class TestPublishedWindows:
+    """20 s every 5 s, voiced for half, as they are."""
+
+    WINDOW = WindowRange(20, 20, steps=300, stretched=False, step_s=5, at_start=0)
+
+    def test_they_begin_every_five_seconds_and_keep_their_speed(self):
+        song = ContourBank([from_pitch(np.arange(1, 612) / 10)])  # pitch tells the frame
+        begins = set()
+        for k in range(80):
+            found = sample_pairs(song, 1, self.WINDOW, OFF, "published", generator(0, 0, 0, k))
+            assert found.anchors[0, :, 1].tolist() == [0] * 50 + [1] * 200 + [0] * 50
+            frames = found.anchors[0, 50:250, 0] * 5.5201786930065415 + 61.702336487738215
+            np.testing.assert_allclose(np.diff(frames), 0.1, atol=1e-4)
+            begins.add(round(float(frames[0]) * 10) - 1)
+            np.testing.assert_array_equal(found.anchors, found.positives)
+        assert begins == {0, 50, 100, 150, 200, 250, 300, 350, 400}
+
+    def test_a_hum_at_another_tempo_is_longer_or_shorter(self):
+        song = ContourBank([from_pitch(np.full(400, 60.0))])
+        rules = replace(OFF, tempo_octaves=0.5)
+        voiced = [
+            sample_pairs(song, 1, self.WINDOW, rules, "key", generator(0, 0, 0, k)).positives
+            [0, :, 1].sum() for k in range(100)
+        ]  # fmt: skip
+        assert 141 <= min(voiced) < 155
+        assert 262 < max(voiced) <= 283
+
+    @pytest.mark.parametrize("stretched", [True, False])
+    def test_windows_that_are_mostly_silent_are_drawn_again(self, stretched):
+        pitch = np.zeros(1600)
+        pitch[:400] = 60
+        window = replace(self.WINDOW, stretched=stretched)
+        shares = {}
+        for least in (0.0, 0.5):
+            drawn = replace(window, min_voiced=least)
+            found = [sample_pairs(ContourBank([from_pitch(pitch)]), 1, drawn, OFF, "key",
+                                  generator(0, 0, 0, k)).anchors for k in range(100)]  # fmt: skip
+            shown = 300 if stretched else 200
+            enough = [anchor[0, :, 1].sum() >= 0.5 * shown for anchor in found]
+            shares[least] = np.mean(enough)
+        assert shares[0.0] < 0.35
+        assert shares[0.5] > 0.55
+
+    def test_the_song_of_a_hum_is_a_whole_window_that_holds_its_beginning(self):
+        pitch = 40 + np.arange(500) / 20
+        song, hum = from_pitch(pitch), from_pitch(pitch[200:280])
+        config = HumConfig(plain=1.0, at_start=1.0, shortest_s=8.0)
+        reading = Reading(300, window_s=20.0)
+        at = align(hum, song, 20.0)
+        found = HumPairs([Hummed(hum, 0, at)], [song], config, reading, "published")
+        drawn = found.draw(40, generator(0))
+        assert (drawn.positives[..., 1].sum(axis=1) >= 79).all()
+        assert (drawn.anchors[..., 1].sum(axis=1) >= 199).all()
+        pitches = drawn.anchors[..., 0] * 5.5201786930065415 + 61.702336487738215
+        begins = (pitches[:, 60] - 40) * 20 - 10  # frame 50 shows the window's beginning
+        assert begins.min() < 160
+        assert 150 <= begins.min() <= begins.max() <= 201

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from qbhkit.contour import Contour, F0Track, from_f0, from_notes, from_pitch, midi_to_hz
+from qbhkit.contour import Contour, F0Track, Reading, from_f0, from_notes, from_pitch, midi_to_hz
+from qbhkit.corpora import Song
 from qbhkit.errors import QbhError
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
@@ -17,7 +18,7 @@ class FakeEmbedder:
     """Embed a window as its pitch after the first note, without any network."""
 
     identity = "fake-1"
-    steps = 40
+    reading = Reading(40)
     size = 40
 
     def embed(self, frames):
@@ -92,17 +93,18 @@ def test_long_hums_are_cut_into_pieces(searcher, tunes, seconds):
     tune = max(tunes, key=lambda tune: tune.notes[-1, 0])
     assert tune.notes[-1, 0] > 60
     hum = from_notes(part_of(tune.notes, 0, seconds, key_st=3))
-    frames, pieces = searcher.query_frames(hum, "anywhere")
-    assert pieces >= {30: 4, 60: 8}[seconds]
-    assert len(frames) == pieces * len(QueryWindows().parts)
+    frames, begins_s = searcher.query_frames(hum, "anywhere")
+    parts = len(QueryWindows().parts)
+    assert len(frames) == len(begins_s) >= {30: 4, 60: 8}[seconds] * parts
+    np.testing.assert_allclose(np.diff(begins_s[::parts])[:-1], 7.0)
     assert searcher.search(hum, 3)[0].song_id == tune.id
     assert searcher.search(hum, 3, "start")[0].song_id == tune.id
 
 
 def test_the_pieces_of_a_long_hum_reach_its_end(searcher):
     pitch = 60 + np.arange(450) / 100  # 45 s; the pitch says which frame it is
-    frames, pieces = searcher.query_frames(from_pitch(pitch), "anywhere")
-    whole = frames[:: len(frames) // pieces, :, 0]
+    frames, _ = searcher.query_frames(from_pitch(pitch), "anywhere")
+    whole = frames[:: len(QueryWindows().parts), :, 0]
     assert whole[0, 0] == pytest.approx(60, abs=0.02)
     assert whole[-1, -1] == pytest.approx(pitch[-1], abs=0.02)
     assert (np.diff(whole[:, 0]) > 0).all()
@@ -136,32 +138,61 @@ def test_titles_come_with_answers(searcher, tunes):
         assert answer.title == titles[answer.song_id]
 
 
-def test_scores_are_means_of_the_best_cosines(fake):
-    hum = from_pitch(np.repeat([60, 64, 62, 67, 65, 60, 59.0], 6))
-    for anchor in ("start", "anywhere"):
-        frames, pieces = fake.query_frames(hum, anchor)
-        assert pieces == 1
-        vectors = fake.embedder.embed(frames)
-        found = fake.scores(hum, anchor)
-        catalogue = fake.catalogue
-        for song in range(len(catalogue.songs)):
-            rows = np.flatnonzero(catalogue.song == song)
-            if anchor == "start":
-                rows = rows[catalogue.at_start[rows]]
-            cosines = vectors @ catalogue.vectors[rows].astype(np.float32).T
-            assert found.score[song] == pytest.approx(cosines.max(axis=1).mean(), abs=1e-5)
-            assert found.row[song] == rows[cosines[0].argmax()]
+@pytest.mark.parametrize("sharpness", [0.0, 4.0])
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+def test_scores_are_soft_means_of_the_best_cosines(fake, sharpness, anchor):
+    fake = Searcher(fake.catalogue, fake.embedder, QueryWindows(sharpness=sharpness))
+    hum = from_pitch(np.repeat([60, 64, 62, 67, 65, 60, 59.0], 10))
+    frames, begins_s = fake.query_frames(hum, anchor)
+    np.testing.assert_allclose(begins_s, [0, 0, 0, 0, 1.05, 2.1, 3.5])
+    vectors = fake.embedder.embed(frames)
+    found = fake.scores(hum, anchor)
+    catalogue = fake.catalogue
+    for song in range(len(catalogue.songs)):
+        rows = np.flatnonzero(catalogue.song == song)
+        since_s = catalogue.start_s[rows] - catalogue.start_s[rows].min()
+        best = []
+        for vector, begin_s in zip(vectors, begins_s, strict=True):
+            cosines = catalogue.vectors[rows].astype(np.float32) @ vector
+            if anchor == "start" and begin_s == 0:
+                cosines = cosines[catalogue.at_start[rows]]
+            elif anchor == "start":
+                about = (since_s >= 0.65 * begin_s - 0.7) & (since_s <= 1.55 * begin_s + 0.7)
+                cosines = cosines[about] if about.any() else cosines[since_s == since_s.max()]
+            best.append(cosines.max())
+        expected = np.mean(best)
+        if sharpness:
+            expected = np.log(np.mean(np.exp(sharpness * np.array(best)))) / sharpness
+        assert found.score[song] == pytest.approx(expected, abs=1e-5)
+        if anchor == "anywhere":
+            whole = catalogue.vectors[rows].astype(np.float32) @ vectors[0]
+            assert found.row[song] == rows[whole.argmax()]
+        else:
+            assert catalogue.at_start[found.row[song]]
 
 
-def test_start_uses_only_windows_from_the_beginning_of_the_hum(fake):
-    pitch = 60 + np.arange(100) / 50
-    parts = np.array(QueryWindows().parts)
-    anywhere, _ = fake.query_frames(from_pitch(pitch), "anywhere")
-    start, _ = fake.query_frames(from_pitch(pitch), "start")
-    assert len(anywhere) == len(parts)
-    assert len(start) == (parts[:, 0] == 0).sum()
-    np.testing.assert_allclose(start[:, 0, 0], 60, atol=0.05)
-    assert anywhere[:, 0, 0].max() > 60.9
+def test_from_the_start_a_later_phrase_is_not_looked_for_at_the_beginning(searcher, tunes):
+    """Whoever hums the second half of a tune and says it is the start finds it worse."""
+    ranks = {"start": [], "anywhere": []}
+    for number in WHOLE_TUNES:
+        notes = tunes[number].notes
+        late = notes[notes[:, 0] > notes[-1, 0] / 2][:40]
+        hum = from_notes(late - [late[0, 0], 0, 0])
+        for anchor, found in ranks.items():
+            ids = [answer.song_id for answer in searcher.search(hum, len(tunes), anchor)]
+            found.append(ids.index(tunes[number].id))
+    assert max(ranks["anywhere"]) < 3
+    assert np.mean(ranks["start"]) > 2 + np.mean(ranks["anywhere"])
+
+
+def test_a_song_shorter_than_the_hum_is_compared_to_its_end(song_notes, embedder, tmp_path):
+    songs = [Song(key, key, key, notes=notes) for key, notes in song_notes.items()]
+    build_catalogue(songs, tmp_path, embedder, "swift-f0", progress=False)
+    short = Searcher(open_catalogue(tmp_path), embedder)
+    slow = from_notes(song_notes["short"] * [3.0, 3.0, 1.0])
+    assert slow.duration_s > 2 * from_notes(song_notes["short"]).duration_s
+    assert np.isfinite(short.scores(slow, "start").score).all()
+    assert short.search(slow, 1, "start")[0].song_id == "short"
 
 
 def test_silence_around_the_hum_changes_nothing(fake):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from qbhkit.cli import main as qbhkit
-from qbhkit.contour import Contour, from_pitch, normalise
+from qbhkit.contour import Contour, Reading, from_pitch, normalise
 from qbhkit.corpora.pairs import align
 from qbhkit.embedding.encoders import EncoderConfig, export_encoder
 from qbhkit.embedding.sampling import ContourBank, HumConfig, Hummed, HumPairs, SongPairs
@@ -56,7 +56,7 @@ def hum_pairs(contours, config, seed=1):
     for number, song in enumerate(contours):
         sung = Contour(song.frames[:70]).transposed(float(rng.integers(-6, 7)))
         hums.append(Hummed(sung, number, align(sung, song)))
-    return HumPairs(hums, contours, config.hums, config.window.steps, config.normalisation)
+    return HumPairs(hums, contours, config.hums, config.window.reading, config.normalisation)
 
 
 def run(folder, config=CONFIG, **kwargs):
@@ -109,7 +109,7 @@ def test_training_learns_to_find_hummed_tunes(tmp_path):
 
 def test_stage_two_starts_from_weights_and_learns_from_hums(tmp_path):
     first = train(CONFIG, song_pairs(tunes()), tmp_path, tmp_path / "log.json", progress=False)
-    export_encoder(first, tmp_path / "first.safetensors", 80, "key")
+    export_encoder(first, tmp_path / "first.safetensors", Reading(80), "key")
     config = replace(
         CONFIG,
         epochs=1,
@@ -143,7 +143,7 @@ def test_hums_in_the_mixture_are_learnt(tmp_path):
         encoder=EncoderConfig((16, 32), 1, heads=2),
     )  # fmt: skip
     contours, others = tunes(60, seed=3), tunes(40, seed=4)
-    hums = HumPairs(upside_down(contours), contours, config.hums, 80, "key")
+    hums = HumPairs(upside_down(contours), contours, config.hums, Reading(80), "key")
     watched = [
         torch.from_numpy(normalise(np.stack(frames), "key"))
         for frames in (

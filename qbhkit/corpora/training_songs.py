@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qbhkit.contour import CONTOUR_HOP_S, Contour
 from qbhkit.corpora import open_corpus, songs_of
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
@@ -20,6 +23,7 @@ class TrainingSongs(NamedTuple):
     ids: list[str]
     contours: list[Contour]
     groups: list[int]
+    notes: list[NDArray[np.float64] | None]  # (M, 3) of each song that has them
     held_out: list[Contour]  # never trained on and not near a protected melody; 1,000 at the most
 
 
@@ -55,6 +59,7 @@ def training_songs(
     ids: list[str] = []
     contours: list[Contour] = []
     groups: list[int] = []
+    notes: list[NDArray[np.float64] | None] = []
     held_out: list[Contour] = []
     leader: dict[str, int] = {}
     for name in corpora:
@@ -76,4 +81,5 @@ def training_songs(
             ids.append(song.id)
             contours.append(song.contour(hop_s))
             groups.append(leader.setdefault(tune, len(leader)))
-    return TrainingSongs(ids, contours, groups, held_out)
+            notes.append(song.notes)
+    return TrainingSongs(ids, contours, groups, notes, held_out)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import savgol_filter
 
-from qbhkit.contour import voiced_median
+from qbhkit.contour import Reading, voiced_median, within
 from qbhkit.errors import QbhError
 
 Frames = NDArray[np.float32]
@@ -139,32 +139,38 @@ def with_only(rules: Distortions, *groups: str) -> Distortions:
 
 
 def warp_positions(
-    start: NDArray, length: NDArray, steps: int, rules: Distortions, rng: Generator
+    start: NDArray, length: NDArray, reading: Reading, rules: Distortions, rng: Generator
 ) -> NDArray[np.float64]:
     """Draw a shifted, stretched and unevenly timed reading of each window.
 
     Args:
         start: (B,) first frame of each window in its song.
         length: (B,) window length in frames.
-        steps: number of output frames, L.
+        reading: onto L frames. A stretched window is sung on as many frames at every tempo, so
+            that it covers more or less of the song; one that keeps its speed on more or fewer.
         rules: ``start_shift``, ``tempo_octaves``, ``slice_tempo`` and ``most_slices`` are used.
         rng: the random generator.
 
     Returns:
-        (B, L) fractional positions in the song, rising along L.
+        (B, L) fractional positions in the song, rising along L; -1 outside of the hum.
 
     Notebook: notebooks/04_augmentation.py
     """
     batch = len(start)
     slices = rng.integers(1, rules.most_slices + 1, batch)
     rates = np.exp2(rng.uniform(-rules.slice_tempo, rules.slice_tempo, (batch, rules.most_slices)))
-    owner = _slice_of_frame(slices, steps)  # (B, L)
-    rate = np.take_along_axis(rates, owner, axis=1)
-    rate /= rate.mean(axis=1, keepdims=True)
-    passed = np.cumsum(rate, axis=1) - 0.5 * rate  # middle of each output frame
-    stretch = np.exp2(rng.uniform(-rules.tempo_octaves, rules.tempo_octaves, batch))
+    used = np.arange(rules.most_slices) < slices[:, None]
+    rates *= used / (rates * used).sum(axis=1, keepdims=True)  # shares of the song's time
+    tempo = np.exp2(rng.uniform(-rules.tempo_octaves, rules.tempo_octaves, batch))
     shift = rng.uniform(-rules.start_shift, rules.start_shift, batch)
-    return (start + shift * length)[:, None] + passed * (length * stretch / steps)[:, None]
+    stretched = reading.window_s is None
+    share = reading.shares(length if stretched else length / tempo)  # (B, L) of the hum
+    owner = np.clip(share * slices[:, None], 0, slices[:, None] - 1).astype(np.int64)
+    before = np.cumsum(rates, axis=1) - rates
+    passed = np.take_along_axis(rates, owner, axis=1) * (share * slices[:, None] - owner)
+    passed += np.take_along_axis(before, owner, axis=1)
+    covered = length * tempo if stretched else length
+    return within(share, (start + shift * length)[:, None] + passed * covered[:, None])
 
 
 def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:

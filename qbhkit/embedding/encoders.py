@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qbhkit.config import build
-from qbhkit.contour import Normalisation, normalise
+from qbhkit.contour import Normalisation, Reading, normalise
 from qbhkit.errors import QbhError
 from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
 
@@ -352,7 +352,7 @@ class ContourEmbedder:
         stored = load_weights(weights)
         try:
             config = build(EncoderConfig, dict(stored.config["encoder"]), stored.name)
-            self.steps = int(stored.config["steps"])
+            self.reading = Reading(int(stored.config["steps"]), stored.config.get("window_s"))
             self.normalisation: Normalisation = stored.config["normalisation"]
             self.encoder = ContourEncoder(config).eval()
             self.encoder.load_state_dict(
@@ -367,7 +367,7 @@ class ContourEmbedder:
         """Embed windows.
 
         Args:
-            frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced; L = ``steps``.
+            frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced, read by ``reading``.
 
         Returns:
             (B, size) float32, each of length 1.
@@ -383,14 +383,14 @@ class ContourEmbedder:
 
 
 def export_encoder(
-    encoder: ContourEncoder, path: Path, steps: int, how: Normalisation, half: bool = False
+    encoder: ContourEncoder, path: Path, reading: Reading, how: Normalisation, half: bool = False
 ) -> None:
     """Write an encoder's weights with what is needed to use them.
 
     Args:
         encoder: of any kind.
         path: the ``.safetensors`` file to write.
-        steps: frames of the windows it was trained on.
+        reading: how its windows became frames in training.
         how: normalisation it was trained with.
         half: write float16, half the size and about 3 digits; reading makes it float32 again.
 
@@ -400,7 +400,7 @@ def export_encoder(
     arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
     if half:
         arrays = {key: _halved(key, value) for key, value in arrays.items()}
-    config = {"encoder": asdict(encoder.config), "steps": steps, "normalisation": how}
+    config = {"encoder": asdict(encoder.config), **asdict(reading), "normalisation": how}
     save_weights(path, arrays, config)
 
 

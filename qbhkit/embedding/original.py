@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qbhkit.contour import Reading
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, Summary, export_encoder
 from qbhkit.errors import QbhError
 
@@ -26,7 +27,7 @@ _CURE = "give a folder that the original code trained into"
 _HPARAMS_BYTES = 16 << 10  # at most, for the original's 70 values or so
 _REPEATS = 8  # of values in it, at most: each can double what there is
 _LARGEST = 4096  # of the sizes in it
-_STEPS = 200  # of 100 ms: windows of 20 s
+_READING = Reading(200, 20.0)  # windows of 20 s as they are
 _SUMMARIES: dict[str, Summary] = {
     "context_attention": "context", "simple_attention": "attention", "rnn": "gru",
 }  # fmt: skip
@@ -64,7 +65,7 @@ def convert_original(folder: Path, out: Path) -> Path:
         network = ContourEncoder(config)
     network.load_state_dict(_tensors(_State(checkpoint), network), assign=True)
     target = Path(out) / "original.safetensors"
-    export_encoder(network, target, _STEPS, "published")
+    export_encoder(network, target, _READING, "published")
     return target
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, normalise
+from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, Reading, normalise
 from qbhkit.corpora.pairs import Alignment
 from qbhkit.embedding.augment import Distortions, Frames, distort, warp_positions
 from qbhkit.errors import QbhError
@@ -103,14 +103,28 @@ class WindowRange:
     Args:
         shortest_s: shortest window, seconds.
         longest_s: longest window, seconds; lengths are drawn log-uniformly.
-        steps: L, the frames every window is read on, whatever its length.
+        steps: L, the frames every window is read on.
+        stretched: whether windows are stretched to L frames; otherwise they keep their speed.
+        step_s: windows begin at multiples of so many seconds; 0: anywhere.
         at_start: share of windows that begin with the song.
+        min_voiced: windows voiced for a smaller share are drawn again, up to three times.
     """
 
     shortest_s: float = 4.0
     longest_s: float = 16.0
     steps: int = 80
+    stretched: bool = True
+    step_s: float = 0.0
     at_start: float = 0.25
+    min_voiced: float = 0.5
+
+    @property
+    def reading(self) -> Reading:
+        """Return how these windows become L frames."""
+        return Reading(self.steps, None if self.stretched else self.longest_s)
+
+
+_REDRAWN = 3
 
 
 def sample_pairs(
@@ -138,15 +152,33 @@ def sample_pairs(
     """
     songs = len(bank.lengths)
     song = rng.choice(songs, batch, replace=songs < batch)
-    length_s = np.exp2(rng.uniform(np.log2(window.shortest_s), np.log2(window.longest_s), batch))
-    length = np.minimum(length_s / bank.hop_s, bank.lengths[song])
-    start = np.floor(rng.uniform(0, 1, batch) * (bank.lengths[song] - length + 1))
-    start[rng.random(batch) < window.at_start] = 0
-    grid = (np.arange(window.steps) + 0.5) / window.steps
-    anchors = bank.read(song, start[:, None] + grid * length[:, None])
-    positives = bank.read(song, warp_positions(start, length, window.steps, rules, rng))
+    start, length = _windows(bank, song, window, rng)
+    anchors = bank.read(song, window.reading.positions(start, length))
+    for _ in range(_REDRAWN):
+        shown = np.minimum(length, window.steps) if not window.stretched else window.steps
+        sparse = np.flatnonzero(anchors[..., 1].sum(axis=1) < window.min_voiced * shown)
+        if not sparse.size:
+            break
+        start[sparse], length[sparse] = _windows(bank, song[sparse], window, rng)
+        read = window.reading.positions(start[sparse], length[sparse])
+        anchors[sparse] = bank.read(song[sparse], read)
+    positives = bank.read(song, warp_positions(start, length, window.reading, rules, rng))
     positives = distort(positives, rules, rng)
     return PairBatch(normalise(anchors, how), normalise(positives, how), bank.groups[song])
+
+
+def _windows(
+    bank: ContourBank, song: NDArray, window: WindowRange, rng: Generator
+) -> tuple[NDArray, NDArray]:
+    """Draw a window of each song: (B,) first frame and (B,) frames."""
+    batch, whole = len(song), bank.lengths[song]
+    length_s = np.exp2(rng.uniform(np.log2(window.shortest_s), np.log2(window.longest_s), batch))
+    length = np.minimum(length_s / bank.hop_s, whole)
+    start = np.floor(rng.uniform(0, 1, batch) * (whole - length + 1))
+    step = max(1, round(window.step_s / bank.hop_s))
+    start -= start % step
+    start[rng.random(batch) < window.at_start] = 0
+    return start, length
 
 
 class PairSource(Protocol):
@@ -210,7 +242,9 @@ class HumConfig:
         at_start: share of the parts that begin with the hum.
         song_shift: largest shift of the song's window, as a share of it: a catalogue's windows
             do not begin where a hum does.
-        song_octaves: its length times 2 ** uniform(-x, x).
+        song_octaves: its length times 2 ** uniform(-x, x). Windows that keep their speed are of
+            the catalogue's length instead, and begin up to ``song_early_s`` before the hum.
+        song_early_s: see above, seconds (published: windows every 5).
         plain: share of the hums that are left as they were sung.
         rules: distortions of the others.
     """
@@ -221,6 +255,7 @@ class HumConfig:
     at_start: float = 0.4
     song_shift: float = 0.05
     song_octaves: float = 0.12
+    song_early_s: float = 5.0
     plain: float = 0.2
     rules: Distortions = field(default_factory=lambda: _MORE_OF_A_HUM)
 
@@ -232,7 +267,7 @@ class HumPairs:
         hums: recordings laid along their songs.
         songs: the songs, by number.
         config: how to draw.
-        steps: L, the frames every window is read on.
+        reading: onto L frames.
         how: normalisation.
 
     Raises:
@@ -246,7 +281,7 @@ class HumPairs:
         hums: Sequence[Hummed],
         songs: Sequence[Contour],
         config: HumConfig,
-        steps: int,
+        reading: Reading,
         how: Normalisation,
     ) -> None:
         self._hums = [hum for hum in hums if hum.at.distance_st <= config.farthest_st]
@@ -258,7 +293,7 @@ class HumPairs:
         self._sung = ContourBank([hum.hum for hum in self._hums])
         self._songs = ContourBank(songs)
         self._song = np.array([hum.song for hum in self._hums])
-        self._config, self._steps, self._how = config, steps, how
+        self._config, self._reading, self._how = config, reading, how
         self.tunes = self._songs.tunes
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
@@ -267,20 +302,27 @@ class HumPairs:
         which = rng.integers(len(self._hums), size=count)
         part_s, window_s = self._parts(which, rng)  # (B, 2) beginning and length
         begin, length = part_s.T / self._sung.hop_s
-        warped = warp_positions(begin, length, self._steps, config.rules, rng)
-        grid = (np.arange(self._steps) + 0.5) / self._steps
-        straight = begin[:, None] + grid * length[:, None]
+        warped = warp_positions(begin, length, self._reading, config.rules, rng)
+        straight = self._reading.positions(begin, length)
         plain = rng.random((count, 1)) < config.plain
         sung = self._sung.read(which, np.where(plain, straight, warped))
         sung = np.where(plain[..., None], sung, distort(sung, config.rules, rng))
-        shift = rng.uniform(-config.song_shift, config.song_shift, (count, 1))
-        octaves = rng.uniform(-config.song_octaves, config.song_octaves, (count, 1))
-        begin, length = window_s.T[..., None] / self._songs.hop_s
+        begin, length = self._windows(window_s, rng).T / self._songs.hop_s
         song = self._song[which]
-        read = self._songs.read(song, begin + (shift + grid * 2**octaves) * length)
+        read = self._songs.read(song, self._reading.positions(begin, length))
         return PairBatch(
             normalise(read, self._how), normalise(sung, self._how), self._songs.groups[song]
         )
+
+    def _windows(self, window_s: NDArray, rng: Generator) -> NDArray:
+        """Move (B, 2) begin and length of the stretches hummed, as a catalogue's windows lie."""
+        config, (begin_s, length_s) = self._config, window_s.T
+        if self._reading.window_s is not None:
+            begin_s = np.maximum(0, begin_s - rng.uniform(0, config.song_early_s, len(begin_s)))
+            return np.stack([begin_s, np.full_like(begin_s, self._reading.window_s)], axis=1)
+        shift = rng.uniform(-config.song_shift, config.song_shift, len(begin_s))
+        octaves = rng.uniform(-config.song_octaves, config.song_octaves, len(begin_s))
+        return np.stack([begin_s + shift * length_s, length_s * 2**octaves], axis=1)
 
     def _parts(self, which: NDArray, rng: Generator) -> tuple[NDArray, NDArray]:
         """Draw a part of each hum: (B, 2) begin and length in seconds, in hum and in song."""
@@ -299,28 +341,33 @@ class HumPairs:
 
 
 class MixedPairs:
-    """Draw from several sources at once; tunes of different sources are different tunes.
+    """Draw from several sources at once.
 
     Args:
         sources: with the share of a batch that each gives; the shares sum to 1.
+        same_tunes: whether all sources number the same tunes; otherwise tunes of different sources
+            are different tunes.
     """
 
-    def __init__(self, sources: Sequence[tuple[PairSource, float]]) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[PairSource, float]], same_tunes: bool = False
+    ) -> None:
         self._sources = [source for source, _ in sources]
         self._upto = np.cumsum([share for _, share in sources])
-        self._offsets = np.cumsum([0, *(source.tunes for source in self._sources)])
-        self.tunes = int(self._offsets[-1])
+        tunes = [source.tunes for source in self._sources]
+        self._offsets = [0] * len(tunes) if same_tunes else [0, *np.cumsum(tunes[:-1])]
+        self.tunes = int(max(tunes) if same_tunes else sum(tunes))
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` pairs, source by source."""
         counts = np.diff(np.round(self._upto * count).astype(int), prepend=0)
         parts = [
             source.draw(number, rng) for source, number in zip(self._sources, counts, strict=True)
-        ]
+        ]  # no pairs of a source whose share is 0
         return PairBatch(
             np.concatenate([part.anchors for part in parts]),
             np.concatenate([part.positives for part in parts]),
             np.concatenate(
-                [part.groups + at for part, at in zip(parts, self._offsets, strict=False)]
+                [part.groups + at for part, at in zip(parts, self._offsets, strict=True)]
             ),
         )

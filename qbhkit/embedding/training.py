@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qbhkit.contour import Contour, Normalisation
+from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig
+from qbhkit.embedding.events import EventConfig, NotePairs
 from qbhkit.embedding.losses import Kind, Mining, make_loss
 from qbhkit.embedding.sampling import (
     ContourBank,
@@ -27,9 +29,11 @@ from qbhkit.embedding.sampling import (
     MixedPairs,
     PairBatch,
     PairSource,
+    SongPairs,
     WindowRange,
     sample_pairs,
 )
+from qbhkit.embedding.shards import open_shards
 from qbhkit.errors import QbhError
 from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric
 
@@ -73,6 +77,8 @@ class TrainConfig(RunConfig):
         hop_s: seconds between frames of the songs' contours.
         window: which stretches of songs are shown.
         rules: distortions of stage 1.
+        events: how phrases are rendered from notes, beside windows of contours; null for not.
+        shards: folder of contours to learn from ('qbhkit data shards'), instead of the corpora's.
         hums: how real hums are drawn; null for self-supervision alone.
         pairs: CSV file that pairs the hums with their songs.
         songs: where those songs are: corpora, files or folders.
@@ -100,6 +106,8 @@ class TrainConfig(RunConfig):
     hop_s: float = 0.1
     window: WindowRange = field(default_factory=WindowRange)
     rules: Distortions = field(default_factory=Distortions)
+    events: EventConfig | None = None
+    shards: str = ""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hums: HumConfig | None = None
     pairs: str = ""
@@ -111,6 +119,33 @@ class TrainConfig(RunConfig):
             raise QbhError(f"kind must be 'embedding', not {self.kind!r}.")
         if self.fine_tune is not None and self.hums is None:
             raise QbhError("fine_tune needs hums: say how they are drawn.")
+
+
+def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
+    """Return what draws the self-supervised pairs of a run.
+
+    Args:
+        config: the run.
+        songs: of its corpora.
+
+    Raises:
+        QbhError: if there is nothing to learn from, or the shards' hop is another one.
+    """
+    reading, how = config.window.reading, config.normalisation
+    if config.shards:
+        bank = open_shards(Path(config.shards))
+    else:
+        bank = ContourBank(songs.contours, songs.groups)
+    if bank.hop_s != config.hop_s:
+        raise QbhError(f"{config.shards} has a frame every {bank.hop_s:g} s: set hop_s to that.")
+    windows = SongPairs(bank, config.window, config.rules, how)
+    if config.events is None:
+        return windows
+    phrases = NotePairs(
+        songs.notes, songs.groups, config.events, reading, config.rules, how, config.hop_s
+    )
+    share = config.events.share
+    return MixedPairs([(windows, 1 - share), (phrases, share)], same_tunes=not config.shards)
 
 
 class Trainee(nn.Module):

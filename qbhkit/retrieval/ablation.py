@@ -153,7 +153,7 @@ def _score(
         encoder = train(
             songs, ground.source, folder, folder / "log.json", resume=resume, progress=progress
         )
-        export_encoder(encoder, weights, songs.window.steps, songs.normalisation)
+        export_encoder(encoder, weights, songs.window.reading, songs.normalisation)
     match stages:
         case "songs":
             config = replace(songs, start=str(weights), hums=None)

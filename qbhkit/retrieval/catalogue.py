@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from qbhkit.audio import load, refuse_silence
 from qbhkit.config import build as build_config
-from qbhkit.contour import Contour, from_f0, from_pitch, stretch, windows
+from qbhkit.contour import Contour, Reading, from_f0, from_pitch, stretch, windows
 from qbhkit.corpora import Corpus, Song
 from qbhkit.errors import Failure, QbhError
 from qbhkit.melody import trackers
@@ -51,34 +51,41 @@ class WindowGrid:
     min_voiced: float = 0.5
 
 
+def grid_of(reading: Reading) -> WindowGrid:
+    """Return the windows that suit a model: of all lengths, or all of the length it has learnt."""
+    if reading.window_s is None:
+        return WindowGrid()
+    return WindowGrid((reading.window_s,), first_lengths_s=())
+
+
 class Embedder(Protocol):
     """What turns windows into vectors; its ``identity`` names the weights."""
 
     identity: str
-    steps: int
+    reading: Reading
     size: int
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
-        """Embed (B, steps, 2) MIDI frames as (B, size) vectors of length 1."""
+        """Embed (B, L, 2) MIDI frames as (B, size) vectors of length 1."""
         ...
 
 
 class SongWindows(NamedTuple):
     """The windows of one song, before embedding."""
 
-    frames: NDArray[np.float32]  # (W, steps, 2)
+    frames: NDArray[np.float32]  # (W, L, 2)
     start: NDArray[np.int32]  # (W,) first frame
     end: NDArray[np.int32]  # (W,) frame after the last
     at_start: NDArray[np.bool_]  # (W,) begins at the first note
 
 
-def cut_song(contour: Contour, grid: WindowGrid, steps: int) -> SongWindows:
+def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindows:
     """Cut a song into the windows of a grid, counted from its first note.
 
     Args:
         contour: the whole song.
         grid: lengths and steps.
-        steps: frames on which every window is read.
+        reading: onto L frames.
 
     Returns:
         Its windows, at least one if any frame is voiced: the whole song, however sparse.
@@ -93,8 +100,7 @@ def cut_song(contour: Contour, grid: WindowGrid, steps: int) -> SongWindows:
         if len(sung):
             spans.add((0, min(len(sung), round(length_s / contour.hop_s))))
     starts, ends = np.array(sorted(spans), np.int32).reshape(-1, 2).T
-    within = (np.arange(steps) + 0.5) / steps
-    positions = starts[:, None] + within * (ends - starts)[:, None]  # (W, steps)
+    positions = reading.positions(starts, ends - starts)  # (W, L)
     frames = stretch(sung.frames, positions).astype(np.float32)
     return SongWindows(frames, starts + lead, ends + lead, starts == 0)
 
@@ -282,7 +288,7 @@ def build_catalogue(
         embedder: makes the vectors.
         tracker: name of the tracker for recordings; the default one for songs if None.
         get_tracker: makes it, when the first recording comes.
-        grid: the windows; by default :class:`WindowGrid`'s own.
+        grid: the windows; by default those of :func:`grid_of`.
         progress: show a bar on standard error.
 
     Returns:
@@ -291,7 +297,7 @@ def build_catalogue(
     Raises:
         QbhError: if not a single song could be indexed; an older catalogue there stays as it was.
     """
-    path, grid = Path(path), grid or WindowGrid()
+    path, grid = Path(path), grid or grid_of(embedder.reading)
     name = tracker or trackers.default_song_tracker()
     made_by = {
         "format": FORMAT,
@@ -394,7 +400,7 @@ def _make_shard(
     for song in group:
         try:
             contour = _contour_of(song, listener)
-            cut = cut_song(contour, grid, embedder.steps)
+            cut = cut_song(contour, grid, embedder.reading)
             if not len(cut.frames):
                 raise QbhError(f"{song.source} holds no melody: nothing in it is voiced.")
         except QbhError as error:

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from qbhkit.audio import load
-from qbhkit.contour import Contour, from_f0, stretch
+from qbhkit.contour import Contour, Reading, from_f0, stretch
 from qbhkit.corpora import open_corpus
 from qbhkit.corpora.folders import MirQbsh
 from qbhkit.corpora.pairs import align
 from qbhkit.corpora.songs import Song, songs_of
 from qbhkit.corpora.training_songs import read_split, training_songs
 from qbhkit.embedding.encoders import ContourEmbedder, export_encoder
-from qbhkit.embedding.sampling import ContourBank, Hummed, HumPairs, PairSource, SongPairs
-from qbhkit.embedding.training import TrainConfig, train
+from qbhkit.embedding.sampling import Hummed, HumPairs, PairSource
+from qbhkit.embedding.training import TrainConfig, song_source, train
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker
-from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song
+from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song, grid_of
 from qbhkit.retrieval.evaluate import Query, rank_of, report
 from qbhkit.retrieval.search import Anchor, Searcher
 
@@ -55,16 +55,18 @@ class SongBook:
     Args:
         songs: all of them.
         grid: windows of the catalogue.
-        steps: frames on which every window is read.
+        reading: onto L frames.
         hop_s: seconds between frames of the contours.
     """
 
-    def __init__(self, songs: Sequence[Song], grid: WindowGrid, steps: int, hop_s: float) -> None:
+    def __init__(
+        self, songs: Sequence[Song], grid: WindowGrid, reading: Reading, hop_s: float
+    ) -> None:
         self._songs, self._grid, self.hop_s = songs, grid, hop_s
         self.number = {song.id: k for k, song in enumerate(songs)}
         self.contours = [song.contour(hop_s) for song in songs]
-        cuts = [cut_song(contour, grid, steps) for contour in self.contours]
-        self._frames = np.concatenate([cut.frames for cut in cuts])  # (W, steps, 2)
+        cuts = [cut_song(contour, grid, reading) for contour in self.contours]
+        self._frames = np.concatenate([cut.frames for cut in cuts])  # (W, L, 2)
         self._song = np.repeat(np.arange(len(songs)), [len(cut.frames) for cut in cuts])
         self._start = np.concatenate([cut.start for cut in cuts])
         self._end = np.concatenate([cut.end for cut in cuts])
@@ -159,7 +161,8 @@ def mir_qbsh(
     """
     corpus = MirQbsh(data / "mir-qbsh")
     songs = [*songs_of(corpus), *songs_of(open_corpus("mirex-essen-2000", data))]
-    book = SongBook(songs, WindowGrid(), config.window.steps, config.hop_s)
+    reading = config.window.reading
+    book = SongBook(songs, grid_of(reading), reading, config.hop_s)
     split = read_split("mir_qbsh")
     dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
     queries = [
@@ -171,8 +174,7 @@ def mir_qbsh(
         raise QbhError(f"{corpus.root} holds no hum of the singers that are dealt into folds.")
     hums = sung_hums(queries, book, get_tracker(tracker), progress)
     learnt = training_songs(config.corpora, data, config.hop_s)
-    bank = ContourBank(learnt.contours, learnt.groups)
-    source = SongPairs(bank, config.window, config.rules, config.normalisation)
+    source = song_source(config, learnt)
     return Ground(hums, Folds(split["song_folds"], split["singer_folds"]), book, source)
 
 
@@ -241,12 +243,12 @@ def _weights(
         return Path(config.start)
     weights = folder / "encoder.safetensors"
     if not weights.is_file():
-        steps, how = config.window.steps, config.normalisation
-        pairs = HumPairs(hums, ground.book.contours, config.hums, steps, how)
+        reading, how = config.window.reading, config.normalisation
+        pairs = HumPairs(hums, ground.book.contours, config.hums, reading, how)
         encoder = train(
             config, ground.source, folder, folder / "log.json", pairs, progress=progress
         )
-        export_encoder(encoder, weights, steps, how)
+        export_encoder(encoder, weights, reading, how)
     return weights
 
 

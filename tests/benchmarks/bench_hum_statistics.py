@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, theilslopes
 
 from qbhkit.audio import load
-from qbhkit.contour import Contour, from_f0, stretch
+from qbhkit.contour import Contour, Reading, from_f0, stretch
 from qbhkit.corpora.folders import MirQbsh
 from qbhkit.corpora.pairs import Alignment, align
 from qbhkit.corpora.songs import Song, songs_of
@@ -108,7 +108,7 @@ def distorted(song: Song, at: Alignment, number: int) -> list[Contour]:
     steps = round(at.song_s[-1] / melody.hop_s + 0.5) - begin
     rng = generator(SEED, number)
     start, length = np.full(DRAWS, begin), np.full(DRAWS, steps)
-    positions = warp_positions(start, length, steps, RULES, rng)
+    positions = warp_positions(start, length, Reading(steps), RULES, rng)
     return [Contour(frames) for frames in distort(stretch(melody.frames, positions), RULES, rng)]
 
 

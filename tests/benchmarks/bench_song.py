@@ -12,7 +12,7 @@ from common import DATABASE, RESULTS, machine, save
 
 from qbhkit.audio import load
 from qbhkit.cli import main as qbhkit
-from qbhkit.contour import Contour, from_f0, stretch
+from qbhkit.contour import Contour, Reading, from_f0, stretch
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.encoders import ContourEmbedder
 from qbhkit.figures import melody_figure, save_figure
@@ -42,7 +42,7 @@ def draw_hums(melody: Contour, count: int) -> tuple[list[Contour], list[float]]:
     rng = generator(SEED)
     chosen = np.sort(rng.choice(starts, count, replace=False))
     rules = Distortions()
-    positions = warp_positions(chosen, np.full(count, length), length, rules, rng)
+    positions = warp_positions(chosen, np.full(count, length), Reading(length), rules, rng)
     sung = distort(stretch(melody.frames, positions), rules, rng)
     sung[..., 0] += np.where(sung[..., 1] > 0, rng.integers(-6, 7, (count, 1)), 0)
     return [Contour(frames) for frames in sung], list(chosen * melody.hop_s)
