@@ -160,6 +160,10 @@ class Contour:
         frames[self.voiced, 0] += semitones_st
         return Contour(frames, self.hop_s)
 
+    def without_rests(self) -> "Contour":
+        """Return the voiced frames alone, one after another."""
+        return Contour(self.frames[self.voiced], self.hop_s)
+
     def trimmed(self) -> tuple["Contour", float]:
         """Cut unvoiced frames off both ends.
 

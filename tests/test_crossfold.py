@@ -21,7 +21,16 @@ from qbhkit.errors import QbhError
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval import crossfold
 from qbhkit.retrieval.catalogue import WindowGrid
-from qbhkit.retrieval.crossfold import Folds, Ground, SongBook, SungHum, cross_fold, hear, sung_hums
+from qbhkit.retrieval.crossfold import (
+    Elsewhere,
+    Folds,
+    Ground,
+    SongBook,
+    SungHum,
+    cross_fold,
+    hear,
+    sung_hums,
+)
 from qbhkit.retrieval.evaluate import Query
 
 CONFIG = TrainConfig(
@@ -31,9 +40,11 @@ CONFIG = TrainConfig(
 FOLDS = Folds([["0", "1"], ["2", "3"]], [["ann"], ["bob"]])
 
 
-def song(number, rng):
+def song(number, rng, rest_s=0.0):
     pitch = np.repeat(rng.integers(55, 75, 40), 3)
-    track = F0Track(midi_to_hz(pitch), np.ones(len(pitch)), 0.1)
+    pitch = np.insert(pitch.astype(float), 60, np.zeros(round(rest_s / 0.1)))
+    hz = np.where(pitch > 0, midi_to_hz(pitch), 0.0)
+    track = F0Track(hz, (pitch > 0).astype(float), 0.1)
     return Song(str(number), f"song {number}", "here", f0=track)
 
 
@@ -277,3 +288,18 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
     command = ["crossfold", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
     assert qbhkit([*command, "--out", str(tmp_path / "o.json")]) == 2
     assert "no hum of the singers" in capsys.readouterr().err
+
+
+def test_queries_without_rests_are_searched_among_songs_without_rests(ground, tmp_path):
+    rng = np.random.default_rng(3)
+    songs = [song(number, rng, rest_s=1.0) for number in range(12)]
+    book = SongBook(songs, WindowGrid(), Reading(80), 0.1, rests=False)
+    assert all(contour.voiced.all() for contour in book.contours)
+    assert not any(one.contour().voiced.all() for one in songs)
+    contours = [Contour(book.contours[k].frames[20:90]) for k in range(5)]
+    queries = [Query(f"q{k}", str(k), None) for k in range(5)]
+    ground = ground._replace(elsewhere=Elsewhere(queries, contours, book))
+    found = fold(ground, tmp_path)
+    assert set(found) == {"start", "anywhere", "ioacas"}
+    assert found["ioacas"]["n"] == 5
+    assert found["ioacas"]["top10"] > 0.5  # of 12 songs, by a model that has learnt 8 steps

@@ -15,7 +15,7 @@ from qbhkit.config import build
 from qbhkit.embedding.encoders import export_encoder
 from qbhkit.embedding.training import TrainConfig, train
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.crossfold import ANCHORS, Ground, cross_fold
+from qbhkit.retrieval.crossfold import ANCHORS, ELSEWHERE, Ground, cross_fold
 from qbhkit.retrieval.evaluate import paired_difference
 from qbhkit.storage import read_json, write_json
 
@@ -177,9 +177,9 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
         found: what :func:`ablate` returns.
 
     Returns:
-        Lines with ``row``, ``seeds`` and, for each anchor and measure, mean and largest distance
-        from it; for top-1 also the paired difference to the first row, both with seed 0, and its
-        95% interval over hums.
+        Lines with ``row``, ``seeds`` and, for each anchor, another corpus if there is one, and each
+        measure, mean and largest distance from it; for top-1 also the paired difference to the
+        first row, both with seed 0, and its 95% interval over hums.
     """
     runs: dict[str, list[dict[str, Any]]] = {}
     for key, run in found["rows"].items():
@@ -188,7 +188,7 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for name, seeds in runs.items():
         line: dict[str, Any] = {"row": name, "seeds": len(seeds)}
-        for anchor in ANCHORS:
+        for anchor in (*ANCHORS, ELSEWHERE) if ELSEWHERE in first else ANCHORS:
             for measure in MEASURES:
                 values = np.array([run[anchor][measure] for run in seeds])
                 line[f"{anchor} {measure}"] = float(values.mean())

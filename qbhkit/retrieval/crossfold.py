@@ -6,6 +6,7 @@ hums of these; the ranks of all hums are pooled.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 from qbhkit.audio import load
 from qbhkit.contour import Contour, Reading, from_f0, stretch
 from qbhkit.corpora import open_corpus
-from qbhkit.corpora.folders import MirQbsh
+from qbhkit.corpora.folders import Ioacas, MirQbsh
 from qbhkit.corpora.pairs import align
 from qbhkit.corpora.songs import Song, songs_of
 from qbhkit.corpora.training_songs import read_split, training_songs
@@ -30,6 +31,7 @@ from qbhkit.retrieval.evaluate import Query, rank_of, report
 from qbhkit.retrieval.search import Anchor, Searcher
 
 ANCHORS: tuple[Anchor, ...] = ("start", "anywhere")
+ELSEWHERE = "ioacas"  # what the scores of another corpus are called
 # What is done to the hums to see whether the answer stays: transposed by semitones, stretched.
 TRANSPOSED_ST = (7.0, -5.0)
 STRETCHED = (0.7, 1.4)
@@ -57,14 +59,21 @@ class SongBook:
         grid: windows of the catalogue.
         reading: onto L frames.
         hop_s: seconds between frames of the contours.
+        rests: whether the songs keep their rests.
     """
 
     def __init__(
-        self, songs: Sequence[Song], grid: WindowGrid, reading: Reading, hop_s: float
+        self,
+        songs: Sequence[Song],
+        grid: WindowGrid,
+        reading: Reading,
+        hop_s: float,
+        rests: bool = True,
     ) -> None:
         self._songs, self._grid, self.hop_s = songs, grid, hop_s
         self.number = {song.id: k for k, song in enumerate(songs)}
-        self.contours = [song.contour(hop_s) for song in songs]
+        contours = [song.contour(hop_s) for song in songs]
+        self.contours = contours if rests else [contour.without_rests() for contour in contours]
         cuts = [cut_song(contour, grid, reading) for contour in self.contours]
         self._frames = np.concatenate([cut.frames for cut in cuts])  # (W, L, 2)
         self._song = np.repeat(np.arange(len(songs)), [len(cut.frames) for cut in cuts])
@@ -136,6 +145,14 @@ def hear(
         raise QbhError(f"{recording}: {error}.") from None
 
 
+class Elsewhere(NamedTuple):
+    """Queries of another corpus, by nobody and of no song that anything was fine-tuned on."""
+
+    queries: list[Query]
+    contours: list[Contour]
+    book: SongBook
+
+
 class Ground(NamedTuple):
     """What a recipe is scored on, and the songs of stage 1 that are mixed with the hums."""
 
@@ -143,6 +160,7 @@ class Ground(NamedTuple):
     folds: Folds
     book: SongBook  # the songs that are searched, and that the hums were laid along
     source: PairSource
+    elsewhere: Elsewhere | None = None
 
 
 def mir_qbsh(
@@ -159,10 +177,22 @@ def mir_qbsh(
     Raises:
         QbhError: if a corpus is not there.
     """
+    hums, book, elsewhere = _searched_among(
+        config.window.reading, config.hop_s, data, tracker, progress
+    )
+    learnt = training_songs(config.corpora, data, config.hop_s)
+    split = read_split("mir_qbsh")
+    folds = Folds(split["song_folds"], split["singer_folds"])
+    return Ground(hums, folds, book, song_source(config, learnt), elsewhere)
+
+
+@lru_cache(maxsize=1)  # the recipes of an ablation mostly differ in training alone
+def _searched_among(
+    reading: Reading, hop_s: float, data: Path, tracker: str | None, progress: bool
+) -> tuple[list[SungHum], SongBook, Elsewhere | None]:
     corpus = MirQbsh(data / "mir-qbsh")
     songs = [*songs_of(corpus), *songs_of(open_corpus("mirex-essen-2000", data))]
-    reading = config.window.reading
-    book = SongBook(songs, grid_of(reading), reading, config.hop_s)
+    book = SongBook(songs, grid_of(reading), reading, hop_s)
     split = read_split("mir_qbsh")
     dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
     queries = [
@@ -173,9 +203,31 @@ def mir_qbsh(
     if not queries:
         raise QbhError(f"{corpus.root} holds no hum of the singers that are dealt into folds.")
     hums = sung_hums(queries, book, get_tracker(tracker), progress)
-    learnt = training_songs(config.corpora, data, config.hop_s)
-    source = song_source(config, learnt)
-    return Ground(hums, Folds(split["song_folds"], split["singer_folds"]), book, source)
+    elsewhere = ioacas(reading, hop_s, data, songs) if (data / "ioacas").is_dir() else None
+    return hums, book, elsewhere
+
+
+def ioacas(reading: Reading, hop_s: float, data: Path, others: Sequence[Song] = ()) -> Elsewhere:
+    """Return the queries of IOACAS, its 298 songs, and others to search them among.
+
+    The corpus has dropped the rests of its queries; here the songs lose theirs too.
+
+    Args:
+        reading: onto L frames.
+        hop_s: seconds between frames.
+        data: the folder that holds corpora.
+        others: further songs.
+
+    Raises:
+        QbhError: if the corpus is not there.
+    """
+    corpus = Ioacas(data / "ioacas")
+    songs = [*songs_of(corpus), *others]
+    book = SongBook(songs, grid_of(reading), reading, hop_s, rests=False)
+    found = corpus.queries()
+    queries = [Query(key, song_id, None) for key, (_, song_id) in found.items()]
+    contours = [from_f0(track, hop_s).without_rests() for track, _ in found.values()]
+    return Elsewhere(queries, contours, book)
 
 
 def cross_fold(
@@ -198,20 +250,34 @@ def cross_fold(
         progress: show bars on standard error.
 
     Returns:
-        For each anchor, and each stress of it, metrics, intervals and ranks as JSON.
+        For each anchor, and each stress of it, metrics, intervals and ranks as JSON; also for the
+        queries of another corpus where there are some, by the first of the models.
     """
-    hums = ground.hums
+    hums, other = ground.hums, ground.elsewhere
+    found: dict[str, Any] = {}
     ranks: dict[str, list[int | None]] = {}
     for number, (test, learn) in enumerate(_parted(hums, ground.folds, config)):
         learnt = [hums[k].hummed for k in learn]
         weights = _weights(config, learnt, ground, folder / f"fold-{number}", progress)
-        searcher = ground.book.searcher(ContourEmbedder(str(weights)))
+        embedder = ContourEmbedder(str(weights))
+        if other is not None and number == 0:
+            found[ELSEWHERE] = _elsewhere(other, embedder)
+        searcher = ground.book.searcher(embedder)
         for name, anchor, contours in _searched([hums[k].hummed.hum for k in test], stress):
             column = ranks.setdefault(name, [None] * len(hums))
             for k, contour in zip(test, contours, strict=True):
                 column[k] = _rank(searcher, contour, hums[k].query.song_id, anchor)
     queries = [hum.query for hum in hums]
-    return {name: report(column, queries) for name, column in ranks.items()}
+    return {name: report(column, queries) for name, column in ranks.items()} | found
+
+
+def _elsewhere(other: Elsewhere, embedder: ContourEmbedder) -> dict[str, Any]:
+    searcher = other.book.searcher(embedder)
+    ranks = [
+        _rank(searcher, contour, query.song_id, "anywhere")
+        for contour, query in zip(other.contours, other.queries, strict=True)
+    ]
+    return report(ranks, other.queries)
 
 
 def _parted(
