@@ -96,6 +96,13 @@ def test_every_row_is_scored_on_all_hums(made, ground):
     assert len({tuple(row) for row in ranks}) > 3  # they are different models
 
 
+def test_rows_with_the_same_first_stage_share_it(made):
+    _, folder = made
+    logs = sorted(folder.glob("small/stage1-*/log.json"))
+    seeds = [json.loads(log.read_text())["config"]["seed"] for log in logs]
+    assert sorted(seeds) == [0, 0, 1]  # whole and songs alone share one; the other is of max
+
+
 def test_a_stopped_table_goes_on_row_by_row(made, ground, monkeypatch):
     found, folder = made
     out = folder / "part.json"

@@ -14,18 +14,19 @@ import torch
 from qbhkit.cli import main as qbhkit
 from qbhkit.contour import Contour, Reading, from_pitch, normalise
 from qbhkit.corpora.pairs import align
-from qbhkit.embedding.encoders import EncoderConfig, export_encoder
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, export_encoder
 from qbhkit.embedding.sampling import ContourBank, HumConfig, Hummed, HumPairs, SongPairs
 from qbhkit.embedding.training import (
     FineTune,
     TrainConfig,
+    hum_evaluator,
     pair_evaluator,
     spread_of,
     train,
 )
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.evaluate import pair_mrr
-from qbhkit.runs import learning_rate, make_fabric
+from qbhkit.runs import generator, learning_rate, make_fabric
 
 CONFIG = TrainConfig(
     epochs=4, steps=6, batch=32, negatives=4, threads=1,
@@ -63,6 +64,43 @@ def run(folder, config=CONFIG, **kwargs):
     pairs = song_pairs(tunes(), config)
     train(config, pairs, folder, folder / "log.json", progress=False, **kwargs)
     return curve(folder / "log.json")
+
+
+def test_the_hum_evaluator_tells_a_trained_encoder_from_a_random_one(tmp_path):
+    config = replace(
+        CONFIG, epochs=6, steps=50, batch=64, rate=4e-3, loss="infonce", hums=HumConfig(),
+        encoder=EncoderConfig((16, 32), 1, heads=2, size=32),
+    )  # fmt: skip
+    contours = tunes()
+    held_out = hum_pairs(contours[:6], config)
+    evaluate = hum_evaluator(config, held_out, song_pairs(contours[6:], config))
+    random = evaluate(ContourEncoder(config.encoder).eval())["validation_mrr"]
+    source = song_pairs(contours[6:], config)
+    log = tmp_path / "log.json"
+    trained = train(replace(config, hums=None), source, tmp_path, log, progress=False)
+    assert random + 0.1 < evaluate(trained)["validation_mrr"] <= 1
+
+
+def test_other_hums_of_the_same_song_do_not_count_as_wrong():
+    """An encoder that gives every song one vector ranks the right one first."""
+    config = replace(CONFIG, hums=HumConfig())
+    contours = tunes()
+    held_out = hum_pairs(contours[:6], config)
+    evaluate = hum_evaluator(config, held_out, song_pairs(contours[6:], config))
+    drawn = held_out.draw(256, generator(config.seed, 0, 1, 0))
+
+    class Oracle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            known = torch.zeros(len(x), 7)
+            known[:, 6] = 1
+            known[: len(drawn.groups)] = torch.eye(7)[drawn.groups]
+            return known
+
+    assert evaluate(Oracle())["validation_mrr"] == 1
 
 
 def test_same_seed_same_curve_and_another_seed_another(tmp_path):

@@ -350,6 +350,39 @@ def pair_evaluator(
     return evaluate
 
 
+_DISTRACTORS = 256
+
+
+def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) -> Evaluator:
+    """Return an evaluator that finds the windows of held-out hums among those of other songs.
+
+    Args:
+        config: of the run.
+        held_out: hums that the run does not learn from.
+        songs: gives the other songs.
+
+    Returns:
+        A function from encoder to ``{"validation_mrr": ...}``.
+    """
+    rng = generator(config.seed, 0, 1, 0)  # worker 1: training is worker 0
+    pairs, others = held_out.draw(_DISTRACTORS, rng), songs.draw(_DISTRACTORS, rng)
+    same_song = pairs.groups[:, None] == pairs.groups
+    np.fill_diagonal(same_song, False)
+
+    def evaluate(encoder: nn.Module) -> dict[str, float]:
+        device = next(encoder.parameters()).device
+        windows = np.concatenate([pairs.anchors, others.anchors])
+        with torch.inference_mode():
+            hums = encoder(torch.from_numpy(pairs.positives).to(device)).cpu().numpy()
+            found = encoder(torch.from_numpy(windows).to(device)).cpu().numpy()
+        likeness = hums @ found.T  # (hums, windows)
+        rank = (likeness >= likeness.diagonal()[:, None]).sum(axis=1)
+        rank -= (same_song & (likeness[:, : len(hums)] >= likeness.diagonal()[:, None])).sum(axis=1)
+        return {"validation_mrr": float((1 / rank).mean())}
+
+    return evaluate
+
+
 def spread_of(embeddings: Tensor) -> float:
     """Return 1 - |mean of the unit vectors|: 0 when all embeddings have collapsed into one."""
     return 1.0 - float(embeddings.detach().mean(0).norm())

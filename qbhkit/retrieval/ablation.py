@@ -4,8 +4,10 @@ A grid is a YAML file: a base configuration of stage 1, what stage 2 changes of 
 change one part each. Every row is trained on the same budget and scored by crossed folds.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,11 +149,14 @@ def _score(
     folder: Path,
     progress: bool,
 ) -> dict[str, Any]:
-    weights = folder / "songs.safetensors"
+    # Rows with the same stage 1 share it.
+    alike = hashlib.sha256(json.dumps(asdict(songs), sort_keys=True).encode()).hexdigest()[:12]
+    first = folder.parents[1] / f"stage1-{alike}"
+    weights = first / "songs.safetensors"
     if stages in ("songs", "both") and not weights.is_file():
-        resume = (folder / "checkpoint.pt").is_file()
+        resume = (first / "checkpoint.pt").is_file()
         encoder = train(
-            songs, ground.source, folder, folder / "log.json", resume=resume, progress=progress
+            songs, ground.source, first, first / "log.json", resume=resume, progress=progress
         )
         export_encoder(encoder, weights, songs.window.reading, songs.normalisation)
     match stages:

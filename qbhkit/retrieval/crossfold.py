@@ -23,7 +23,7 @@ from qbhkit.corpora.songs import Song, songs_of
 from qbhkit.corpora.training_songs import read_split, training_songs
 from qbhkit.embedding.encoders import ContourEmbedder, export_encoder
 from qbhkit.embedding.sampling import Hummed, HumPairs, PairSource
-from qbhkit.embedding.training import TrainConfig, song_source, train
+from qbhkit.embedding.training import TrainConfig, hum_evaluator, song_source, train
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker
 from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song, grid_of
@@ -35,6 +35,7 @@ ELSEWHERE = "ioacas"  # what the scores of another corpus are called
 # What is done to the hums to see whether the answer stays: transposed by semitones, stretched.
 TRANSPOSED_ST = (7.0, -5.0)
 STRETCHED = (0.7, 1.4)
+_WATCHED = 4  # every so manieth song of the training hums, where a checkpoint must be chosen
 
 
 class SungHum(NamedTuple):
@@ -310,9 +311,21 @@ def _weights(
     weights = folder / "encoder.safetensors"
     if not weights.is_file():
         reading, how = config.window.reading, config.normalisation
-        pairs = HumPairs(hums, ground.book.contours, config.hums, reading, how)
+
+        drawn_as = config.hums
+
+        def pairs_of(some: Sequence[Hummed]) -> HumPairs:
+            return HumPairs(some, ground.book.contours, drawn_as, reading, how)
+
+        evaluate, log = None, folder / "log.json"
+        if config.fine_tune is not None:  # of its copies the best must be chosen on other hums
+            number = {song: k for k, song in enumerate(sorted({hum.song for hum in hums}))}
+            watched = [number[hum.song] % _WATCHED == 0 for hum in hums]
+            held_out = pairs_of([hum for hum, held in zip(hums, watched, strict=True) if held])
+            hums = [hum for hum, held in zip(hums, watched, strict=True) if not held]
+            evaluate = hum_evaluator(config, held_out, ground.source)
         encoder = train(
-            config, ground.source, folder, folder / "log.json", pairs, progress=progress
+            config, ground.source, folder, log, pairs_of(hums), evaluate, progress=progress
         )
         export_encoder(encoder, weights, reading, how)
     return weights
