@@ -172,6 +172,16 @@ def test_variants_of_a_tune_are_held_out_together(name):
         assert len(held & set(group)) in (0, len(group)), group
 
 
+def test_seed_contours_are_filtered_likewise_and_none_is_held_out():
+    split = read_split("seed_contours")
+    assert split["held_out"] == []
+    assert split["training"] == split["songs"] - len(forbidden_ids(split))
+    assert split["training"] > split["songs"] / 2
+    for group in split["variants"]:
+        assert len(group) > 1
+        assert len({key.split("-")[0] for key in group}) == 1  # of one song
+
+
 @cache
 def aird() -> tuple[Song, ...]:
     corpus = music21_collection("airdsAirs")
