@@ -283,6 +283,27 @@ def _parser() -> argparse.ArgumentParser:
     with_tracker(command, "the hums", for_hums)
     with_data(command)
     command = add(
+        "hear", _data_hear, "Sing and play songs in notes, and write the melodies that are heard.",
+        "qbhkit data hear pop909 --songs 300 --seconds 60", actions,
+    )  # fmt: skip
+    command.add_argument("corpus", metavar="CORPUS", help="pop909: MIDI with an accompaniment")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="writes ID.f0.csv (default: CORPUS-heard in the cache, where training looks for it)",
+    )  # fmt: skip
+    command.add_argument("--songs", type=int, metavar="N", help="only the first N (default: all)")
+    command.add_argument(
+        "--seconds", type=float, metavar="S",
+        help="of each song, from a second before its first note (default: all of it)",
+    )  # fmt: skip
+    command.add_argument(
+        "--level-db", type=float, nargs=2, default=(-3.0, 6.0), metavar=("LOW", "HIGH"),
+        help="voice over accompaniment, drawn for each song (default: -3 6)",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, metavar="K", help="default: 0")
+    with_tracker(command, "the mixes", for_songs)
+    with_data(command)
+    command = add(
         "verify", _data_verify, "Check a corpus on disk.", "qbhkit data verify mir-qbsh", actions
     )
     command.add_argument("name", metavar="NAME")
@@ -810,6 +831,28 @@ def _data_pairs(options: argparse.Namespace) -> int:
     write_pairs(pairs, out)
     print(f"{out}: {len(pairs)} hums")
     return 0
+
+
+def _data_hear(options: argparse.Namespace) -> int:
+    from qbhkit.melody.heard import HearConfig, hear_corpus
+    from qbhkit.melody.trackers import default_song_tracker
+
+    config = HearConfig(options.seed, options.seconds, tuple(options.level_db))
+    out = options.out or cache_dir() / f"{options.corpus}-heard"
+    done = hear_corpus(
+        options.corpus,
+        options.data or data_dir(),
+        out,
+        config,
+        options.tracker or default_song_tracker(),
+        options.songs,
+        progress=not _quiet(),
+    )
+    code = _report_failures(done.failures, done.written + done.reused + len(done.failures), [])
+    if not code:
+        again = f" ({done.reused} were there already)" if done.reused else ""
+        print(f"{out}: {done.written + done.reused} melodies{again}")
+    return code
 
 
 def _data_verify(options: argparse.Namespace) -> int:

@@ -129,6 +129,7 @@ class TestHelp:
         [
             "melody", "catalogue", "catalogue build", "search", "evaluate", "train", "bench",
             "weights", "weights convert", "data", "data list", "data fetch", "data verify",
+            "data hear",
         ],
     )  # fmt: skip
     def test_every_command_shows_an_example(self, run, command):
@@ -827,6 +828,40 @@ class TestData:
         assert done.code == 2
         assert str(folder / "2.mid") in done.err
         assert_refused(run("data", "verify", "nothing"), "'nothing'")
+
+    def test_hear_writes_what_training_reads(self, run, tmp_path, write_midi, monkeypatch):
+        pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
+        pytest.importorskip("pretty_midi", reason="pretty_midi, which has the SoundFont")
+        import symusic
+
+        monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
+        path = write_midi(tmp_path / "pop909" / "001" / "001.mid", NOTES)
+        score = symusic.Score(path)
+        piano = symusic.Track(name="PIANO")
+        piano.notes.append(symusic.Note(0, 4 * 480, 48, 80))
+        score.tracks.append(piano)
+        score.dump_midi(path)
+        hear = ("data", "hear", "pop909", "--data", tmp_path, "--level-db", "-1", "5")
+        out = tmp_path / "cache" / "pop909-heard"
+        assert run(*hear, "--seconds", "3") == Done(0, f"{out}: 1 melodies\n", "")
+        assert csvs_in(out) == ["001.f0.csv"]
+        assert read_f0_csv(out / "001.f0.csv").duration_s == pytest.approx(3.0)
+        assert json.loads((out / "heard.json").read_text())["level_db"] == [-1.0, 5.0]
+        done = run(*hear, "--seconds", "3", "--songs", "1")
+        assert done.out == f"{out}: 1 melodies (1 were there already)\n"
+        done = run("data", "list", "--data", tmp_path)
+        assert "(here, 1 files)" in done.out.split("pop909-heard: ")[1].splitlines()[0]
+        assert_refused(run(*hear, "--seconds", "4"), out, "made otherwise")
+        (tmp_path / "pop909" / "001" / "001.mid").write_bytes(b"rubbish")
+        assert_refused(run(*hear, "--out", tmp_path / "new"), "001.mid is not a readable MIDI file")
+
+    def test_hear_refuses_what_it_cannot_use(self, run, tmp_path):
+        assert_refused(run("data", "hear", "pop909"), "clone the POP909")
+        assert_refused(run("data", "hear", "ioacas"), "ioacas has no split")
+        assert_refused(run("data", "hear", "miscFolk"), "miscFolk has no accompaniment")
+        assert_refused(run("data", "hear", "pop909", "--seconds", "0"), "at least 1 s")
+        assert_refused(run("data", "hear", "pop909", "--level-db", "3", "1"), "lower one first")
+        assert_refused(run("data", "hear", "pop909", "--songs", "-1"), "At least one song")
 
 
 class TestTrainAndBench:

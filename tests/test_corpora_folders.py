@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from qbhkit.contour import F0Track, from_f0, write_f0_csv
+from qbhkit.contour import PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, from_f0, write_f0_csv
 from qbhkit.corpora import CORPORA, open_corpus, open_source, songs_of
-from qbhkit.corpora.folders import AudioFiles, F0Files, Ioacas, MirQbsh, pop909, read_pitch_vector
+from qbhkit.corpora.folders import (
+    AudioFiles,
+    F0Files,
+    Ioacas,
+    MirQbsh,
+    SeedContours,
+    pop909,
+    read_pitch_vector,
+)
 from qbhkit.errors import QbhError
 
 NOTES = np.array([[0, 0.5, 60], [0.5, 0.5, 64], [1.0, 0.5, 67]])
@@ -159,6 +167,82 @@ def test_pop909_takes_one_version_of_each_song(tmp_path, write_midi):
         pop909(tmp_path / "001" / "versions")
 
 
+def test_what_was_heard_is_read_from_the_data_folder_else_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(QbhError, match=r"pop909-heard holds no melodies: run 'qbhkit data hear"):
+        open_corpus("pop909-heard", tmp_path / "data")
+    (tmp_path / "cache").mkdir()
+    f0_csv(tmp_path / "cache" / "pop909-heard" / "002.f0.csv")
+    (tmp_path / "cache" / "pop909-heard" / ".partial-x.csv").write_text("half")
+    corpus = open_corpus("pop909-heard", tmp_path / "data")
+    assert [song.id for song in songs_of(corpus)] == ["002"]
+    assert corpus.name == "pop909-heard"
+    f0_csv(tmp_path / "data" / "pop909-heard" / "001.f0.csv")
+    corpus = open_corpus("pop909-heard", tmp_path / "data")
+    assert [song.id for song in songs_of(corpus)] == ["001"]
+    assert open_source("pop909-heard", tmp_path / "data")[0].files == corpus.files
+
+
+def seed(**changes) -> dict:
+    """Half a second of 220 Hz and half a second of nothing, from 7 s into song 42."""
+    normalised = (57 - PUBLISHED_MEAN_ST) / PUBLISHED_STD_ST
+    return {
+        "song_id": 42,
+        "frame_pos": [700, 800],
+        "melody": [normalised] * 50 + [0] * 50,
+        "is_vocal": [True] * 50 + [False] * 50,
+        **changes,
+    }
+
+
+def seed_file(root: Path, content: object) -> Path:
+    root.mkdir(exist_ok=True)
+    (root / "contour_tiny.json").write_text(json.dumps(content))
+    return root
+
+
+def test_seed_contours_give_each_excerpt_at_its_pitch(tmp_path):
+    later = seed(frame_pos=[900, 1000], melody=[0] * 100)  # 0 is a pitch where it is voiced
+    seed_file(tmp_path / "seed-contours", [seed(), later])
+    songs = list(songs_of(open_corpus("seed-contours", tmp_path)))
+    assert [song.id for song in songs] == ["42-700", "42-900"]
+    first, second = (song.contour().pitch_st for song in songs)
+    assert first == pytest.approx([57.0] * 5 + [0.0] * 5, abs=1e-3)
+    assert second == pytest.approx([PUBLISHED_MEAN_ST] * 5 + [0.0] * 5, abs=1e-3)
+    assert songs[0].f0 is not None
+    assert songs[0].f0.hop_s == 0.01
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [seed(melody=[0.0] * 99)],
+        [seed(melody=["high"] * 100)],
+        [seed(melody=[1e9] * 100)],
+        [seed(melody=[float("nan")] * 100)],
+        [seed(frame_pos=[])],
+        [seed(song_id=None)],
+        [seed(), {"song_id": 1}],
+        [1],
+        {"song_id": 1},
+        7,
+    ],
+)
+def test_broken_seed_contours_are_refused(tmp_path, content):
+    corpus = SeedContours(seed_file(tmp_path, content))
+    with pytest.raises(QbhError, match=r"contour_tiny\.json is not a list .*: copy it again\.$"):
+        list(songs_of(corpus))
+
+
+def test_seed_contours_missing_or_cut_short_are_refused(tmp_path):
+    with pytest.raises(QbhError, match=r"contour_tiny\.json does not exist: put it into"):
+        open_corpus("seed-contours", tmp_path)
+    path = seed_file(tmp_path, [seed()]) / "contour_tiny.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(QbhError, match=r"contour_tiny\.json is damaged .*: copy it again"):
+        list(songs_of(SeedContours(tmp_path)))
+
+
 def test_f0_files_give_songs(tmp_path):
     song = next(songs_of(F0Files((f0_csv(tmp_path / "00001.f0.csv"),))))
     assert (song.id, song.title) == ("00001", "00001")
@@ -242,7 +326,8 @@ def test_mirex_distractors_are_a_folder_of_midi(tmp_path, write_midi):
 
 
 def test_every_corpus_says_where_it_comes_from_and_on_which_terms():
-    assert {"essenFolksong", "oneills1850", "mir-qbsh", "ioacas", "pop909"} <= set(CORPORA)
+    known = {"essenFolksong", "oneills1850", "mir-qbsh", "ioacas", "pop909"}
+    assert known | {"pop909-heard", "seed-contours"} <= set(CORPORA)
     for name, info in CORPORA.items():
         assert info.name == name
         assert all((info.what, info.where, info.terms, info.cure))

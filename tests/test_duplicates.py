@@ -172,6 +172,16 @@ def test_variants_of_a_tune_are_held_out_together(name):
         assert len(held & set(group)) in (0, len(group)), group
 
 
+def test_seed_contours_are_filtered_likewise_and_none_is_held_out():
+    split = read_split("seed_contours")
+    assert split["held_out"] == []
+    assert split["training"] == split["songs"] - len(forbidden_ids(split))
+    assert split["training"] > split["songs"] / 2
+    for group in split["variants"]:
+        assert len(group) > 1
+        assert len({key.split("-")[0] for key in group}) == 1  # of one song
+
+
 @cache
 def aird() -> tuple[Song, ...]:
     corpus = music21_collection("airdsAirs")
@@ -201,7 +211,8 @@ def test_training_songs_never_give_a_forbidden_id(few, tmp_path):
     assert len(training.ids) == len(set(training.ids)) == len(training.contours)
     by_id = {song.id: song for song in aird()}
     for song_id, contour in zip(training.ids, training.contours, strict=True):
-        np.testing.assert_array_equal(contour.frames, by_id[song_id].contour().frames)
+        whole = by_id[song_id].contour()
+        np.testing.assert_array_equal(contour.frames, whole.trimmed()[0].frames)
 
 
 def test_variants_share_a_group_and_others_do_not(few, tmp_path):
@@ -225,7 +236,7 @@ def test_what_is_watched_is_held_out_and_disjoint_from_training(few, tmp_path, m
     found = read_training_songs(("airdsAirs",), tmp_path)
     assert len(found.held_out) == len(expected) > 10
     for contour, song in zip(found.held_out, expected, strict=True):
-        np.testing.assert_array_equal(contour.frames, song.contour().frames)
+        np.testing.assert_array_equal(contour.frames, song.contour().trimmed()[0].frames)
     assert not {song.id for song in expected} & set(found.ids)
     monkeypatch.setattr(training_songs, "_MOST_WATCHED", 3)
     assert len(read_training_songs(("airdsAirs",), tmp_path).held_out) == 3

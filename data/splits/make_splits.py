@@ -1,8 +1,8 @@
 """Make the splits beside this file, once and for all: ``python data/splits/make_splits.py DATA``.
 
-DATA is the folder with mir-qbsh, mirex-essen-2000, ioacas and pop909. Everything is drawn with one
-seed from sorted lists, so the same corpora give the same files; a list of held-out songs that is
-there already is kept.
+DATA is the folder with mir-qbsh, mirex-essen-2000, ioacas, pop909 and seed-contours. Everything is
+drawn with one seed from sorted lists, so the same corpora give the same files; a list of held-out
+songs that is there already is kept.
 
 - ``mir_qbsh.json``: song folds by singer folds. A hum is scored by the model of its (song fold,
   singer fold), which was trained on hums of other songs by other singers; results are pooled over
@@ -12,11 +12,13 @@ there already is kept.
   IOACAS melody (named beside them); ``too_short`` because that cannot be told; ``variants`` are
   groups whose members are never each other's negatives.
 - ``pop909.json``: a fifth of POP909, held out likewise; the same filter is applied to the rest.
+- ``seed_contours.json``: the same filter; none is held out, because nothing is evaluated on these
+  excerpts; ``variants`` are those of one song.
 """
 
 import random
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from qbhkit.contour import from_f0
@@ -59,20 +61,30 @@ def balanced_folds(weights: Counter[str], rng: random.Random) -> list[list[str]]
     return [sorted(fold) for fold in folds]
 
 
-def hold_out(groups: list[list[str]], singles: list[str], rng: random.Random) -> list[str]:
-    """Draw whole groups until a fifth of all names is held out; never one that is a tenth alone."""
+def of_one_song(excerpts: list[str]) -> list[list[str]]:
+    """Return groups of excerpts (``SONG-FRAME``) that are of the same song."""
+    members = defaultdict(list)
+    for key in excerpts:
+        members[key.split("-")[0]].append(key)
+    return [group for group in members.values() if len(group) > 1]
+
+
+def hold_out(
+    groups: list[list[str]], singles: list[str], share: float, rng: random.Random
+) -> list[str]:
+    """Draw whole groups until a share of all names is held out; never one that is a tenth alone."""
     total = sum(map(len, groups)) + len(singles)
     units = [group for group in groups if len(group) < total / 10] + [[name] for name in singles]
     rng.shuffle(units)
     held: list[str] = []
     for unit in units:
-        if len(held) + len(unit) <= HELD_OUT * total:
+        if len(held) + len(unit) <= share * total:
             held += unit
     return sorted(held, key=natural_key)
 
 
 def main(data: Path) -> None:
-    """Write the three files."""
+    """Write the four files."""
     songs = list(songs_of(open_corpus("mir-qbsh", data)))
     hums = MirQbsh(data / "mir-qbsh").hums()
     rng = random.Random(SEED)
@@ -99,16 +111,20 @@ def main(data: Path) -> None:
         for song in songs_of(open_corpus(name, data))
     }
     pop = {song.id: pitches_of(song) for song in songs_of(open_corpus("pop909", data))}
-    for name, melodies in (("folk", folk), ("pop909", pop)):
+    seeds = {song.id: pitches_of(song) for song in songs_of(open_corpus("seed-contours", data))}
+    for name, melodies, groups, share in (
+        ("folk", folk, MelodyMatcher(folk).groups(VARIANT), HELD_OUT),
+        ("pop909", pop, MelodyMatcher(pop).groups(VARIANT), HELD_OUT),
+        ("seed_contours", seeds, of_one_song(list(seeds)), 0),
+    ):
         too_short = [key for key in melodies if too_short_to_tell(pitch_changes(melodies[key]))]
-        groups = MelodyMatcher(melodies).groups(VARIANT)
         grouped = {key for group in groups for key in group}
         rng = random.Random(SEED)
         path = HERE / f"{name}.json"
         if path.is_file():  # once drawn it stays: models were trained without these tunes
             held = [key for key in read_json(path, "delete it")["held_out"] if key in melodies]
         else:
-            held = hold_out(groups, [key for key in melodies if key not in grouped], rng)
+            held = hold_out(groups, [key for key in melodies if key not in grouped], share, rng)
         dropped = training_filter(melodies, protected, NEAR)
         write_json(
             path,

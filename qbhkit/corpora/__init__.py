@@ -6,7 +6,15 @@ from pathlib import Path
 
 from qbhkit.audio import AUDIO_SUFFIXES
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS, AbcFiles, music21_collection
-from qbhkit.corpora.folders import AudioFiles, F0Files, Ioacas, MirQbsh, pop909
+from qbhkit.corpora.folders import (
+    AudioFiles,
+    F0Files,
+    Ioacas,
+    MirQbsh,
+    SeedContours,
+    heard,
+    pop909,
+)
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.corpora.songs import Corpus, Song, natural_key, songs_of, stem_of
 from qbhkit.errors import QbhError
@@ -96,6 +104,22 @@ CORPORA = {
             "MIT",
             "git clone it and link its POP909 folder as DATA/pop909",
             pop909,
+        ),
+        CorpusInfo(
+            "pop909-heard",
+            "songs of pop909 as a melody network hears them, sung over their accompaniment",
+            "made from pop909 on this machine",
+            "MIT, as POP909",
+            "qbhkit data hear pop909",
+            heard,
+        ),
+        CorpusInfo(
+            "seed-contours",
+            "100 excerpts of melodies extracted from commercial songs",
+            "https://github.com/jdasam/qbh_project (data/contour_tiny.json)",
+            "none stated: local use",
+            "put contour_tiny.json into DATA/seed-contours",
+            SeedContours,
         ),
     ]
 }

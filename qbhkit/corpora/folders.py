@@ -4,17 +4,24 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import read_tags
-from qbhkit.contour import F0Track, midi_to_hz, read_f0_csv
+from qbhkit.contour import (
+    F0_HOP_S,
+    PUBLISHED_MEAN_ST,
+    PUBLISHED_STD_ST,
+    F0Track,
+    midi_to_hz,
+    read_f0_csv,
+)
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.corpora.songs import Song, stem_of
 from qbhkit.errors import QbhError
-from qbhkit.storage import read_json
+from qbhkit.storage import cache_dir, read_json
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,11 @@ class Ioacas:
         """Yield the 298 melodies."""
         for song_id, pitch in _npz(path).items():
             yield Song(
-                song_id, song_id, f"{path}:{song_id}", self.licence, f0=_track(pitch, hop_s=0.1)
+                song_id,
+                song_id,
+                f"{path}:{song_id}",
+                self.licence,
+                f0=pitch_track(pitch, hop_s=0.1),
             )
 
     def queries(self) -> dict[str, tuple[F0Track, str]]:
@@ -177,7 +188,7 @@ class Ioacas:
         labels = read_json(path, "point QBHKIT_DATA at the folder with ioacas")
         if missing := sorted(set(tracks) - set(labels)):
             raise QbhError(f"{path} names no song for the query {missing[0]}.")
-        return {key: (_track(pitch, hop_s=0.01), labels[key]) for key, pitch in tracks.items()}
+        return {key: (pitch_track(pitch, hop_s=0.01), labels[key]) for key, pitch in tracks.items()}
 
 
 def _npz(path: Path) -> dict[str, NDArray]:
@@ -188,7 +199,8 @@ def _npz(path: Path) -> dict[str, NDArray]:
         raise QbhError(f"{path} cannot be read ({error}).") from None
 
 
-def _track(pitch_st: NDArray, hop_s: float) -> F0Track:
+def pitch_track(pitch_st: NDArray, hop_s: float) -> F0Track:
+    """Build an f0 track from (N,) MIDI semitones in which 0 means unvoiced."""
     voiced = pitch_st > 0
     return F0Track(np.where(voiced, midi_to_hz(pitch_st), 0.0), voiced.astype(np.float32), hop_s)
 
@@ -205,3 +217,72 @@ def pop909(root: Path) -> MidiFiles:
     if not files:
         raise QbhError(f"{root} holds no NNN/NNN.mid: clone the POP909 dataset there.")
     return MidiFiles(files, "pop909", "MIT")
+
+
+def heard(root: Path) -> F0Files:
+    """Return what ``qbhkit data hear`` heard of a corpus; ids are those of the corpus.
+
+    Args:
+        root: ``DATA/NAME-heard``; where it is missing, the folder of that name in the cache is
+            read, into which the command writes.
+
+    Raises:
+        QbhError: if neither holds a melody.
+    """
+    folder = root if root.is_dir() else cache_dir() / root.name
+    files = tuple(sorted(folder.glob("*.f0.csv")))
+    if not files:
+        raise QbhError(f"{folder} holds no melodies: run 'qbhkit data hear pop909'.")
+    return F0Files(files, root.name, "MIT, as POP909")
+
+
+_SEEDS = "contour_tiny.json"
+
+
+@dataclass(frozen=True)
+class SeedContours:
+    """Read 100 excerpts of melodies that the published network extracted from commercial songs.
+
+    The id of an excerpt is ``SONG-FRAME``: the song's number, and the 10 ms frame of the song at
+    which the excerpt begins.
+
+    Args:
+        root: the folder that holds ``contour_tiny.json``: a list of ``song_id``, ``frame_pos``
+            (first frame and end), ``melody`` (normalised pitch every 10 ms) and ``is_vocal``.
+
+    Raises:
+        QbhError: if it is not there.
+    """
+
+    root: Path
+    name: str = "seed-contours"
+    licence: str = "none stated"
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        path = self.root / _SEEDS
+        if not path.is_file():
+            raise QbhError(f"{path} does not exist: put it into DATA/seed-contours.")
+        object.__setattr__(self, "files", (path,))
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield the excerpts; raise QbhError if the file is damaged or has another layout."""
+        entries = read_json(path, "copy it again")
+        try:
+            songs = [self._song(path, entry) for entry in entries]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
+            raise QbhError(f"{path} is not a list of melodies ({reason}): copy it again.") from None
+        yield from songs
+
+    def _song(self, path: Path, entry: dict[str, Any]) -> Song:
+        song_id = f"{int(entry['song_id'])}-{int(entry['frame_pos'][0])}"
+        pitch_st = np.array(entry["melody"], float) * PUBLISHED_STD_ST + PUBLISHED_MEAN_ST
+        voiced = np.array(entry["is_vocal"], bool)
+        if pitch_st.shape != voiced.shape:
+            raise ValueError(f"melody and is_vocal of {song_id} differ in length")
+        sung = pitch_st[voiced]
+        if not ((sung > 0) & (sung < 128)).all():  # NaN too is neither
+            raise ValueError(f"{song_id} holds values that are no normalised pitch")
+        f0 = pitch_track(np.where(voiced, pitch_st, 0.0), F0_HOP_S)
+        return Song(song_id, song_id, f"{path}:{song_id}", self.licence, f0=f0)

@@ -7,12 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import CONTOUR_HOP_S, Contour
-from qbhkit.corpora import open_corpus, songs_of
+from qbhkit.corpora import Song, open_corpus, songs_of
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.errors import QbhError
 from qbhkit.storage import asset, read_json
 
-_SPLIT_OF = {**dict.fromkeys(MUSIC21_COLLECTIONS, "folk"), "pop909": "pop909"}
+_SPLIT_OF = {
+    **dict.fromkeys(MUSIC21_COLLECTIONS, "folk"),
+    "pop909": "pop909",
+    "pop909-heard": "pop909",  # the same songs: each is one tune with its notes
+    "seed-contours": "seed_contours",
+}
 
 _MOST_WATCHED = 1000
 
@@ -20,7 +25,7 @@ _MOST_WATCHED = 1000
 class TrainingSongs(NamedTuple):
     """Melodies to learn from, which of them are variants of one tune, and some to watch."""
 
-    ids: list[str]
+    ids: list[str]  # a song and what was heard of it have the same
     contours: list[Contour]
     groups: list[int]
     notes: list[NDArray[np.float64] | None]  # (M, 3) of each song that has them
@@ -28,7 +33,7 @@ class TrainingSongs(NamedTuple):
 
 
 def read_split(name: str) -> dict[str, Any]:
-    """Read a split by name: ``mir_qbsh``, ``folk`` or ``pop909``.
+    """Read a split by name: ``mir_qbsh``, ``folk``, ``pop909`` or ``seed_contours``.
 
     The files are ``data/splits`` of the repository, and travel in the wheel.
     """
@@ -36,6 +41,20 @@ def read_split(name: str) -> dict[str, Any]:
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "data" / "splits"
     split: dict[str, Any] = read_json(folder / f"{name}.json", "reinstall qbhkit")
     return split
+
+
+def split_of(corpus: str) -> dict[str, Any]:
+    """Return the split of a corpus that may be trained on.
+
+    Raises:
+        QbhError: if it has none, so that nothing could keep evaluation songs out.
+    """
+    if corpus not in _SPLIT_OF:
+        raise QbhError(
+            f"{corpus} has no split, so nothing keeps evaluation songs out of training: use one "
+            f"of {', '.join(_SPLIT_OF)}."
+        )
+    return read_split(_SPLIT_OF[corpus])
 
 
 def forbidden_ids(split: dict[str, Any]) -> set[str]:
@@ -60,26 +79,25 @@ def training_songs(
     contours: list[Contour] = []
     groups: list[int] = []
     notes: list[NDArray[np.float64] | None] = []
-    held_out: list[Contour] = []
+    held_out: dict[str, Contour] = {}  # by song, lest its notes and what was heard both count
     leader: dict[str, int] = {}
+
+    def contour_of(song: Song) -> Contour:
+        return song.contour(hop_s).trimmed()[0]  # an introduction teaches nothing
+
     for name in corpora:
-        if name not in _SPLIT_OF:
-            raise QbhError(
-                f"{name} has no split, so nothing keeps evaluation songs out of training: use one "
-                f"of {', '.join(_SPLIT_OF)}."
-            )
-        split = read_split(_SPLIT_OF[name])
+        split = split_of(name)
         forbidden = forbidden_ids(split)
         watched = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])
         leader_of = {key: group[0] for group in split["variants"] for key in group}
         for song in songs_of(open_corpus(name, data)):
             if song.id in forbidden:
                 if song.id in watched and len(held_out) < _MOST_WATCHED:
-                    held_out.append(song.contour(hop_s))
+                    held_out.setdefault(f"{_SPLIT_OF[name]}/{song.id}", contour_of(song))
                 continue
             tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"
             ids.append(song.id)
-            contours.append(song.contour(hop_s))
+            contours.append(contour_of(song))
             groups.append(leader.setdefault(tune, len(leader)))
             notes.append(song.notes)
-    return TrainingSongs(ids, contours, groups, notes, held_out)
+    return TrainingSongs(ids, contours, groups, notes, list(held_out.values()))

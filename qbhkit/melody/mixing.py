@@ -215,13 +215,14 @@ def _draw_excerpt(
         instrument = Part(int(rng.choice(LEADS)), melody + octave * rng.integers(-1, 2), 100)
         lead = render([instrument], EXCERPT_S, RATE_HZ)
         hum = _sung(melody - octave * rng.integers(0, 2), timbres, config, rng)
-        voice, f0 = _placed(hum, melody[0, 0] - LEAD_IN_S)
+        voice, f0 = placed(hum, melody[0, 0] - LEAD_IN_S)
         return Excerpt(_peak(band.samples), _peak(lead.samples), voice, f0)
     raise QbhError("Not one of the songs drawn has a melody and an accompaniment.")
 
 
-def _sung(melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Generator) -> Hum:
-    singer = Voice(
+def random_singer(rng: Generator) -> Voice:
+    """Draw a singer who keeps time with a band."""
+    return Voice(
         style="mm" if rng.random() < 0.4 else "vowels",
         note_error_st=rng.uniform(0, 0.4),
         timing_error=0.0,  # together with the band
@@ -235,18 +236,33 @@ def _sung(melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Genera
         consonants=rng.uniform(0, 1),
         tract=rng.uniform(0.8, 1.15),
     )
+
+
+def _sung(melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Generator) -> Hum:
+    singer = random_singer(rng)
     if not timbres or rng.random() < config.source_filter:
         return render_hum(melody, singer, rng)
     timbre = timbres[rng.integers(len(timbres))]
     return sing(sung_line(melody, singer, rng), timbre, rng.uniform(0.85, 1.2), rng)
 
 
-def _placed(hum: Hum, begin_s: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Put a hum into an excerpt so that it begins at a given second (on the frame grid)."""
+def placed(
+    hum: Hum, begin_s: float, length_s: float = EXCERPT_S
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Put a hum into a stretch of time so that it begins at a given second (on the frame grid).
+
+    Args:
+        hum: what is sung.
+        begin_s: where it begins; what lies before 0 or beyond the end is cut off.
+        length_s: of the stretch, whole frames of 10 ms.
+
+    Returns:
+        Samples at 8 kHz, and f0 in Hz every 10 ms, 0 = unvoiced.
+    """
     samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, RATE_HZ)
     f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0).astype(np.float32)
-    first = round(begin_s / F0_HOP_S)
-    return _fit(samples, first * HOP, _SAMPLES), _fit(f0, first, _FRAMES)
+    first, frames = round(begin_s / F0_HOP_S), round(length_s / F0_HOP_S)
+    return _fit(samples, first * HOP, frames * HOP), _fit(f0, first, frames)
 
 
 def _fit(row: NDArray, begin: int, count: int) -> NDArray[np.float32]:
@@ -323,7 +339,7 @@ def _recorded_voice(
     """Return 8 s of a recorded voice, as it is or in another key and with another throat."""
     if voice.timbre is not None and rng.random() < 0.5:
         hum = sing_again(voice.timbre, rng.uniform(-6, 9), rng.uniform(0.85, 1.2))
-        samples, f0 = _placed(hum, 0.0)
+        samples, f0 = placed(hum, 0.0)
     else:
         samples, f0 = _fit(voice.samples, 0, _SAMPLES), _fit(voice.f0, 0, _FRAMES)
     turn = int(rng.integers(_FRAMES))  # any moment may come first
