@@ -17,6 +17,8 @@ from qbhkit.errors import QbhError
 from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qbhkit.contour import Contour, F0Track
     from qbhkit.corpora import Song
     from qbhkit.embedding.sampling import Hummed
@@ -302,6 +304,16 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--seed", type=int, default=0, metavar="K", help="default: 0")
     with_tracker(command, "the mixes", for_songs)
+    with_data(command)
+    command = add(
+        "shards", _data_shards, "Write melodies to train on, to be read from disk as needed.",
+        "qbhkit data shards folk_tunes/ pop909 --out shards/", actions,
+    )  # fmt: skip
+    command.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="files, folders or corpora; of corpora what may be trained on",
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
     with_data(command)
     command = add(
         "verify", _data_verify, "Check a corpus on disk.", "qbhkit data verify mir-qbsh", actions
@@ -853,6 +865,30 @@ def _data_hear(options: argparse.Namespace) -> int:
         again = f" ({done.reused} were there already)" if done.reused else ""
         print(f"{out}: {done.written + done.reused} melodies{again}")
     return code
+
+
+def _data_shards(options: argparse.Namespace) -> int:
+    from qbhkit.corpora import CORPORA, open_source, songs_of
+    from qbhkit.corpora.training_songs import training_songs
+    from qbhkit.embedding.shards import write_shards
+
+    data = options.data or data_dir()
+    songs = training_songs(tuple(name for name in options.sources if name in CORPORA), data)
+    paths = [source for source in options.sources if source not in CORPORA]
+    corpora = [corpus for path in paths for corpus in open_source(path, data)]
+    groups = list(songs.groups)
+
+    def contours() -> "Iterator[Contour]":
+        yield from songs.contours
+        first = max(groups, default=-1) + 1
+        others = (song for corpus in corpora for song in songs_of(corpus))
+        for tune, song in enumerate(others, first):
+            groups.append(tune)  # nobody says which are variants
+            yield song.contour().trimmed()[0]
+
+    bank = write_shards(contours(), options.out, groups, progress=not _quiet())
+    print(f"{options.out}: {len(bank.lengths)} songs, {bank.tunes} tunes, {len(bank.pitch)} frames")
+    return 0
 
 
 def _data_verify(options: argparse.Namespace) -> int:

@@ -12,15 +12,18 @@ import pytest
 import torch
 
 from qbhkit.cli import main as qbhkit
-from qbhkit.contour import Contour, Reading, from_pitch, normalise
+from qbhkit.contour import Contour, Reading, from_notes, from_pitch, normalise
 from qbhkit.corpora.pairs import align
+from qbhkit.corpora.training_songs import training_songs
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, export_encoder
 from qbhkit.embedding.sampling import ContourBank, HumConfig, Hummed, HumPairs, SongPairs
+from qbhkit.embedding.shards import open_shards
 from qbhkit.embedding.training import (
     FineTune,
     TrainConfig,
     hum_evaluator,
     pair_evaluator,
+    song_source,
     spread_of,
     train,
 )
@@ -387,3 +390,26 @@ def test_another_kind_of_run_is_refused(tmp_path, capsys):
     config.write_text("kind: harmony\n")
     assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
     assert "kind must be 'embedding'" in capsys.readouterr().err
+
+
+def test_a_run_reads_shards_and_says_when_their_hop_is_another(tmp_path, song_notes, write_midi):
+    for key, notes in list(song_notes.items())[:6]:
+        write_midi(tmp_path / "mine" / f"{key}.mid", notes)
+    shards = tmp_path / "shards"
+    command = ["data", "shards", str(tmp_path / "mine"), "airdsAirs", "--out", str(shards)]
+    assert qbhkit(command) == 0
+    bank = open_shards(shards)
+    known = training_songs(("airdsAirs",), tmp_path)
+    assert len(bank.lengths) == len(known.ids) + 6
+    assert bank.tunes == len(set(known.groups)) + 6
+    np.testing.assert_array_equal(bank.groups[:-6], known.groups)
+    first = bank.pitch[bank.offsets[-6] : bank.offsets[-6] + bank.lengths[-6]]
+    np.testing.assert_array_equal(
+        first, from_notes(song_notes["00001"]).trimmed()[0].pitch_st.astype(np.float32)
+    )
+    config = replace(CONFIG, shards=str(shards), corpora=(), epochs=1)
+    source = song_source(config, training_songs((), tmp_path))
+    assert source.tunes == bank.tunes
+    train(config, source, tmp_path, tmp_path / "log.json", progress=False)
+    with pytest.raises(QbhError, match=r"has a frame every 0\.1 s"):
+        song_source(replace(config, hop_s=0.05), training_songs((), tmp_path))
