@@ -35,6 +35,8 @@ import pandas as pd
 
 import qbhkit
 from qbhkit.config import build, config_path, read_yaml
+from qbhkit.contour import normalise
+from qbhkit.corpora.duplicates import MelodyMatcher
 from qbhkit.corpora.training_songs import training_songs
 from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train
 from qbhkit.figures import normalised_figure, save_figure, training_figure
@@ -66,6 +68,25 @@ songs = training_songs(config.corpora, Path(data_dir))
 tunes = len(set(songs.groups))
 print(f"{len(songs.ids)} songs to learn from, {tunes} tunes; {len(songs.held_out)} to watch")
 assert tunes <= len(songs.ids)
+
+# %% [markdown]
+# Old tune books are full of such variants, under other titles and in other keys. They were found by
+# melody alone: two tunes are near-duplicates when they share half of the shorter one's runs of six
+# pitch changes. The two tunes of one group, each moved to its median:
+
+# %%
+group = next(g for g in sorted(set(songs.groups)) if songs.groups.count(g) == 2)
+twins = [k for k, other in enumerate(songs.groups) if other == group]
+pitches = {songs.ids[k]: songs.contours[k].without_rests().pitch_st for k in twins}
+one, other = pitches
+print(
+    f"{one} and {other}: {MelodyMatcher({one: pitches[one]}).near(pitches[other])[one]:.2f} shared"
+)
+normalised_figure(
+    {songs.ids[k]: normalise(songs.contours[k].frames[:200], "key") for k in twins},
+    "Two entries of a tune book that must never be told apart",
+    "pitch from the median\n(5.52 semitones)",
+)
 
 # %% [markdown]
 # ## A pair
@@ -177,6 +198,6 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 # - Watch the spread: collapse looks like learning if you only watch the loss.
 #
 # Library functions used: `qbhkit.corpora.training_songs.training_songs`,
-# `qbhkit.embedding.sampling.SongPairs`, `qbhkit.embedding.training.train`,
+# `qbhkit.corpora.duplicates.MelodyMatcher`, `qbhkit.embedding.training.song_source`, `qbhkit.embedding.training.train`,
 # `qbhkit.embedding.training.pair_evaluator`, `qbhkit.runs.generator`, `qbhkit.figures.training_figure`.
 # Next: [07 · Stage 2](07_train_supervised.ipynb).

@@ -211,6 +211,34 @@ def topk_figure(ranks: Mapping[str, list[int | None]], title: str, most: int = 3
     return figure
 
 
+def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Show what every row of an ablation gains over the first: points of top-1 with 95% intervals.
+
+    Args:
+        lines: what :func:`qbhkit.retrieval.ablation.table` returns.
+
+    Notebook: notebooks/07_train_supervised.py
+    """
+    import matplotlib.pyplot as plt
+
+    names, place = [line["row"] for line in lines], -np.arange(len(lines))
+    with _style():
+        figure, pair = plt.subplots(
+            1, 2, figsize=(8.6, 1.2 + 0.3 * len(lines)), sharey=True, sharex=True
+        )
+        for axes, anchor, colour in zip(pair, ("start", "anywhere"), (HUM, SONG), strict=True):
+            gains = 100 * np.array([line[f"{anchor} top1 against first"] for line in lines])
+            axes.axvline(0, color="0.6", lw=1)
+            axes.hlines(place, gains[:, 1], gains[:, 2], color=colour, alpha=0.4, lw=3)
+            axes.plot(gains[:, 0], place, "o", color=colour)
+            first = 100 * lines[0][f"{anchor} top1"]
+            axes.set(title=f"searched from the {anchor}" if anchor == "start" else "anywhere",
+                     xlabel=f"points of top-1 over the first row ({first:.1f})")  # fmt: skip
+        pair[0].set_yticks(place, names)
+    plt.close(figure)
+    return figure
+
+
 def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figure":
     """Lay the pitch that trackers found over the pitch that was sung; pauses stay open.
 

@@ -5,6 +5,7 @@ import pytest
 
 from qbhkit.contour import F0Track, from_pitch
 from qbhkit.figures import (
+    ablation_figure,
     contour_figure,
     distortions_figure,
     encoder_figure,
@@ -46,6 +47,24 @@ def test_a_hum_is_laid_over_its_match_in_time_and_key():
 def test_topk_curves_count_misses():
     (line,) = lines(topk_figure({"vector": [1, 2, None, 40]}, "title", most=5))
     np.testing.assert_allclose(line.get_ydata(), [0.25, 0.5, 0.5, 0.5, 0.5])
+
+
+def test_rows_of_an_ablation_lie_at_what_they_gain():
+    rows = [("whole", [0, 0, 0]), ("part", [-0.05, -0.08, 0.01])]
+    figure = ablation_figure(
+        [
+            {"row": name, "start top1": 0.8, "anywhere top1": 0.7,
+             "start top1 against first": gain, "anywhere top1 against first": gain}
+            for name, gain in rows
+        ]
+    )  # fmt: skip
+    for axes, first in zip(figure.axes, ("80.0", "70.0"), strict=True):
+        gains = next(line for line in axes.lines if line.get_marker() == "o")
+        np.testing.assert_allclose(gains.get_xdata(), [0, -5])
+        (bars,) = axes.collections
+        np.testing.assert_allclose(bars.get_segments()[1][:, 0], [-8, 1])
+        assert first in axes.get_xlabel()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["whole", "part"]
 
 
 def test_normalised_contours_have_a_line_each():
