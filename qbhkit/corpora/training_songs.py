@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qbhkit.contour import CONTOUR_HOP_S, Contour
-from qbhkit.corpora import open_corpus, songs_of
+from qbhkit.corpora import Song, open_corpus, songs_of
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.errors import QbhError
 from qbhkit.storage import asset, read_json
@@ -21,6 +21,7 @@ class TrainingSongs(NamedTuple):
     contours: list[Contour]
     groups: list[int]
     held_out: list[Contour]  # never trained on and not near a protected melody; 1,000 at the most
+    songs: list[Song]  # what the contours were made of
 
 
 def read_split(name: str) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def training_songs(
     Raises:
         QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.
     """
-    ids: list[str] = []
+    songs: list[Song] = []
     contours: list[Contour] = []
     groups: list[int] = []
     held_out: list[Contour] = []
@@ -73,7 +74,7 @@ def training_songs(
                     held_out.append(song.contour(hop_s))
                 continue
             tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"
-            ids.append(song.id)
+            songs.append(song)
             contours.append(song.contour(hop_s))
             groups.append(leader.setdefault(tune, len(leader)))
-    return TrainingSongs(ids, contours, groups, held_out)
+    return TrainingSongs([song.id for song in songs], contours, groups, held_out, songs)

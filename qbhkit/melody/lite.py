@@ -202,8 +202,8 @@ def every_100_ms(states: NDArray) -> Floats:
     """
     firsts = np.arange(0, len(states), _STATE_FRAMES)
     counts = np.diff(firsts, append=len(states))
-    sums: Floats = np.add.reduceat(states, firsts, axis=0)
-    return sums / counts[:, None].astype(np.float32)
+    sums = np.add.reduceat(states, firsts, axis=0)
+    return np.asarray(sums / counts[:, None], np.float32)
 
 
 class Hearing(NamedTuple):
