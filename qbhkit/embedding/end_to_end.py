@@ -205,6 +205,7 @@ class AudioEmbedder:
         weights: a ``.safetensors`` file or the name of a run.
 
     Attributes:
+        weights: identity of its own.
         identity: of the teacher, whose catalogues are searched.
         steps: frames of a window.
         size: length of a vector.
@@ -232,6 +233,7 @@ class AudioEmbedder:
                 f"The weights {weights} do not hold an end-to-end encoder: train one with "
                 f"'qbhkit train {KIND}'."
             ) from None
+        self.weights = f"{stored.name}-{stored.sha256[:16]}"
         self.size = config.size
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
@@ -245,4 +247,4 @@ class AudioEmbedder:
         """
         if not len(frames):
             return np.zeros((0, self.size), np.float32)
-        return _embed(self.encoder, np.asarray(frames[..., 2:], np.float32))
+        return _embed(self.encoder, np.ascontiguousarray(frames[..., 2:], np.float32))

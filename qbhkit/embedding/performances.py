@@ -51,7 +51,7 @@ class Heard(Contour):
 
     @property
     def states(self) -> Floats:
-        """(N, C) states."""
+        """(N, C) states of the network, a row every ``hop_s``."""
         return self.frames[:, 2:]
 
 

@@ -334,17 +334,18 @@ def perform_all(
     if not note.is_file() or read_json(note, f"delete {folder}") != made_of:
         shutil.rmtree(folder, ignore_errors=True)  # parts of something else
         write_json(note, made_of)
-    firsts = range(0, config.count, _A_PART)
-    parts = {folder / f"{first:06}.safetensors": first for first in firsts}
-    due = [(part, first) for part, first in parts.items() if not part.is_file()]
+    parts = {
+        folder / f"{first:06}.safetensors": range(first, min(first + _A_PART, config.count))
+        for first in range(0, config.count, _A_PART)
+    }
+    due = [(part, numbers) for part, numbers in parts.items() if not part.is_file()]
+    missing = sum(len(numbers) for _, numbers in due)
     bar = tqdm(
         desc="performances", total=config.count, unit="hum", disable=not progress,
-        initial=config.count - sum(len(_numbers(first, config)) for _, first in due),
+        initial=config.count - missing,
     )  # fmt: skip
-    if due:
-        stage = set_stage(config, songs)
-        for first in _made(due, stage, workers):
-            bar.update(len(_numbers(first, config)))
+    for made in _made(due, set_stage(config, songs), workers) if due else ():
+        bar.update(made)
     bar.close()
     join_performances(list(parts), path, made_of)
     shutil.rmtree(folder)
@@ -358,12 +359,8 @@ def _same(path: Path, made_of: dict[str, object]) -> bool:
         return False
 
 
-def _numbers(first: int, config: PerformConfig) -> range:
-    return range(first, min(first + _A_PART, config.count))
-
-
-def _made(due: Sequence[tuple[Path, int]], stage: Stage, workers: int) -> Iterable[int]:
-    """Make parts, and yield the first number of each as it is written."""
+def _made(due: Sequence[tuple[Path, range]], stage: Stage, workers: int) -> Iterable[int]:
+    """Make parts, and yield how many performances each has as it is written."""
     workers = min(workers, len(due))
     if workers <= 1:
         _prepare(stage, threads=None)
@@ -389,9 +386,7 @@ def _prepare(stage: Stage, threads: int | None = 1) -> None:
     _at_hand = stage, LiteExtractor()
 
 
-def _make_part(due: tuple[Path, int]) -> int:
-    path, first = due
-    stage, listener = _at_hand
-    made = [perform(number, stage, listener) for number in _numbers(first, stage.config)]
-    write_performances(path, made, {})
-    return first
+def _make_part(due: tuple[Path, range]) -> int:
+    path, numbers = due
+    write_performances(path, [perform(number, *_at_hand) for number in numbers], {})
+    return len(numbers)
