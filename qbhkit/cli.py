@@ -316,6 +316,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     with_data(command)
     command = add(
+        "perform", _data_perform, "Sing training songs and hear them, for end-to-end training.",
+        "qbhkit data perform --count 3000", actions,
+    )  # fmt: skip
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: performances.safetensors in the cache"
+    )
+    command.add_argument("--count", type=int, metavar="N", help="performances, of 8 to 20 s each")
+    command.add_argument("--config", metavar="YAML", help="how they are drawn, beside their count")
+    command.add_argument(
+        "--workers", type=int, default=None, metavar="N", help="processes (default: one a core)"
+    )
+    with_data(command)
+    command = add(
         "verify", _data_verify, "Check a corpus on disk.", "qbhkit data verify mir-qbsh", actions
     )
     command.add_argument("name", metavar="NAME")
@@ -595,7 +608,8 @@ def _train(options: argparse.Namespace) -> int:
     log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
     data = options.data or data_dir()
     run = _Run(values, path, out, log, options)
-    (_train_melody if values.get("kind") == "melody" else _train_embedding)(run, data)
+    kinds = {"melody": _train_melody, "end-to-end": _train_end_to_end}
+    kinds.get(str(values.get("kind")), _train_embedding)(run, data)
     curve = read_json(log, "train again")["curve"]
     save_figure(training_figure(curve, path.stem), out, "curve")
     print(f"weights: {run.weights}\ncurve: {log}")
@@ -707,8 +721,7 @@ def _hear_pairs(
     from qbhkit.melody.trackers import get_tracker
     from qbhkit.retrieval.crossfold import hear
 
-    places = [place / config.pairs for place in (Path(), folder, cache_dir())]
-    named = next((path for path in places if path.is_file()), places[0])
+    named = _found(config.pairs, folder)
     pairs = read_pairs(named)
     corpora = [corpus for source in config.songs for corpus in open_source(source, data)]
     songs = [song for corpus in corpora for song in songs_of(corpus)]
@@ -721,6 +734,27 @@ def _hear_pairs(
         song = number[pair.song_id]
         hums.append(hear(pair.hum, song, contours[song], tracker, pair.start_s, pair.end_s))
     return hums, contours
+
+
+def _found(name: str, folder: Path) -> Path:
+    """Look for a file that a configuration names: here, beside the configuration, in the cache."""
+    places = [place / name for place in (Path(), folder, cache_dir())]
+    return next((path for path in places if path.is_file()), places[0])
+
+
+def _train_end_to_end(run: _Run, data: Path) -> None:
+    from qbhkit.config import build
+    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.embedding.end_to_end import EndToEndConfig, export_audio_encoder, train
+    from qbhkit.embedding.performances import PerformanceBank, read_performances
+    from qbhkit.retrieval.evaluate import pair_mrr
+
+    config = build(EndToEndConfig, run.values, str(run.path))
+    carried = run.carried(config)
+    bank = PerformanceBank(read_performances(_found(config.bank, run.path.parent)))
+    _say(f"{len(bank)} performances to learn from")
+    encoder = train(config, bank, run.out, run.log, pair_mrr, **carried)
+    export_audio_encoder(encoder, run.weights, ContourEmbedder(config.teacher), bank.heard_by)
 
 
 def _train_melody(run: _Run, data: Path) -> None:
@@ -888,6 +922,29 @@ def _data_shards(options: argparse.Namespace) -> int:
 
     bank = write_shards(contours(), options.out, groups, progress=not _quiet())
     print(f"{options.out}: {len(bank.lengths)} songs, {bank.tunes} tunes, {len(bank.pitch)} frames")
+    return 0
+
+
+def _data_perform(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.corpora.training_songs import training_songs
+    from qbhkit.retrieval.perform import PerformConfig, perform_all
+
+    config = PerformConfig()
+    if options.config:
+        path = config_path(options.config)
+        config = build(PerformConfig, read_yaml(path), str(path))
+    if options.count is not None:
+        config = replace(config, count=options.count)
+    songs = training_songs(config.corpora, options.data or data_dir())
+    _say(f"{len(songs.ids)} songs to sing")
+    out = options.out or cache_dir() / "performances.safetensors"
+    workers = options.workers or os.cpu_count() or 1
+    made = perform_all(config, songs, out, workers, progress=not _quiet())
+    frames = made.arrays["frames"]
+    print(f"{out}: {len(frames)} performances, {frames.sum() / 36000:.1f} h")
     return 0
 
 

@@ -5,9 +5,9 @@ embedding and the baselines compare (MIDI semitones every 100 ms, and whether th
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,7 +164,7 @@ class Contour:
         """Return the voiced frames alone, one after another."""
         return Contour(self.frames[self.voiced], self.hop_s)
 
-    def trimmed(self) -> tuple["Contour", float]:
+    def trimmed(self) -> tuple[Self, float]:
         """Cut unvoiced frames off both ends.
 
         Returns:
@@ -172,9 +172,9 @@ class Contour:
         """
         where = np.flatnonzero(self.voiced)
         if not where.size:
-            return Contour(self.frames[:0], self.hop_s), 0.0
+            return replace(self, frames=self.frames[:0]), 0.0
         first, last = where[0], where[-1] + 1
-        return Contour(self.frames[first:last], self.hop_s), float(first) * self.hop_s
+        return replace(self, frames=self.frames[first:last]), float(first) * self.hop_s
 
 
 def from_pitch(pitch_st: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
@@ -290,16 +290,16 @@ def stretch(frames: NDArray, positions: NDArray) -> NDArray:
     Nearest rather than linear: a line drawn between two notes is a glide that nobody sang.
 
     Args:
-        frames: (N, 2).
+        frames: (N, C), of a contour C = 2.
         positions: (...,) in frames; 0.5 is the middle of frame 0.
 
     Returns:
-        (..., 2).
+        (..., C).
     """
     index = np.floor(positions).astype(int)
     inside = (index >= 0) & (index < len(frames))
     if not len(frames):
-        return np.zeros((*index.shape, 2), np.float32)
+        return np.zeros((*index.shape, frames.shape[1]), np.float32)
     return np.where(inside[..., None], frames[np.clip(index, 0, len(frames) - 1)], 0)
 
 

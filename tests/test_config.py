@@ -79,6 +79,11 @@ def test_shipped_configurations_are_found_by_name(name):
     assert read_yaml(config_path(name))["kind"] == "embedding"
 
 
+def test_the_shipped_kinds_of_runs_are_told_apart():
+    kinds = {name: read_yaml(config_path(name))["kind"] for name in ("crnn-lite", "end-to-end")}
+    assert kinds == {"crnn-lite": "melody", "end-to-end": "end-to-end"}
+
+
 def test_a_file_wins_and_an_unknown_name_lists_the_shipped(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("a: 1\n")
     monkeypatch.chdir(tmp_path)

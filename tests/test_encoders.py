@@ -16,7 +16,7 @@ from qbhkit.embedding.encoders import (
 )
 from qbhkit.errors import QbhError
 from qbhkit.storage import asset
-from qbhkit.weights import load_weights
+from qbhkit.weights import load_weights, save_weights
 
 SUMMARIES = ("context", "attention", "gru", "max")
 WIDTHS = ((8, 8, 8), (4, 8, 16))  # constant, growing
@@ -312,6 +312,34 @@ def test_short_input_is_padded_in_the_centre(length):
 def test_wrong_shapes_are_refused(shape, kind):
     with pytest.raises(QbhError, match="batch, length, 2"):
         ContourEncoder(EncoderConfig((8,), 1, heads=2, kind=kind))(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("linear", [0, 5])
+@pytest.mark.parametrize("kind", ["conv", "lstm"])
+def test_frames_may_have_as_many_channels_as_the_configuration_says(kind, linear):
+    config = EncoderConfig((8, 16), 1, heads=2, size=32, kind=kind, inputs=7, linear=linear)
+    encoder = ContourEncoder(config).eval()
+    frames = torch.randn(3, 20, 7, generator=torch.Generator().manual_seed(0))
+    vectors = encoder(frames)
+    assert vectors.shape == (3, 32)
+    for channel in range(7):  # every one of them is heard
+        assert not torch.allclose(encoder(frames * (torch.arange(7) != channel)), vectors)
+    with pytest.raises(QbhError, match=r"batch, length, 7\), not \(3, 20, 2\)"):
+        encoder(frames[..., :2])
+
+
+def test_weights_from_before_inputs_could_be_chosen_hold_an_encoder_of_contours(tmp_path):
+    stored = load_weights("stage1")
+    encoder = {key: value for key, value in stored.config["encoder"].items() if key != "inputs"}
+    save_weights(tmp_path / "a.safetensors", stored.arrays, stored.config | {"encoder": encoder})
+    assert ContourEmbedder(str(tmp_path / "a.safetensors")).encoder.config.inputs == 2
+
+
+def test_an_encoder_of_something_else_is_no_contour_encoder(tmp_path):
+    encoder = ContourEncoder(EncoderConfig((8,), inputs=5))
+    export_encoder(encoder, tmp_path / "a.safetensors", 80, "key")
+    with pytest.raises(QbhError, match="do not hold a contour encoder"):
+        ContourEmbedder(str(tmp_path / "a.safetensors"))
 
 
 def test_an_lstm_is_as_deep_and_wide_as_the_widths_say():

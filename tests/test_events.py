@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from qbhkit.contour import Reading, from_notes, normalise, stretch
+from qbhkit.corpora import Song
 from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding.augment import Distortions, with_only
 from qbhkit.embedding.events import EventConfig, NotePairs
@@ -96,7 +97,8 @@ def test_impossible_values_are_refused(values):
 def test_a_run_with_events_draws_both_from_the_same_tunes():
     notes = songs(8)
     contours = [from_notes(one) for one in notes]
-    learnt = TrainingSongs([str(k) for k in range(8)], contours, [*range(8)], notes, [])
+    written = [Song(str(k), str(k), "here", notes=one) for k, one in enumerate(notes)]
+    learnt = TrainingSongs([song.id for song in written], contours, [*range(8)], [], written)
     config = TrainConfig(events=EventConfig(share=0.5))
     drawn = song_source(config, learnt)
     assert isinstance(drawn, MixedPairs)

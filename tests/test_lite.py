@@ -207,6 +207,46 @@ class TestExtractor:
         np.testing.assert_array_equal(lifted.voiced, usual.voiced)
         assert np.mean(lifted.frequency_hz == usual.frequency_hz) > 0.99
 
+    @pytest.mark.parametrize("count", [1, 799, 800, 801, 8041, 12345])
+    def test_there_are_states_every_100_ms(self, extractor, count):
+        hearing = extractor.hear(sound(count))
+        assert hearing.states.shape == (-(-count // 800), 2 * TINY.states)
+        assert hearing.states.dtype == np.float32
+        assert len(hearing.f0.voicing) == max(1, round(count / 80))
+
+    def test_states_of_pieces_are_means_of_the_whole(self, extractor, network):
+        audio = sound(33 * RATE_HZ + 277)  # four stretches of 10 s, and two frames of 20 ms
+        frames = -(-len(audio.samples) // HOP)
+        padded = np.pad(audio.samples, (0, frames * HOP - len(audio.samples)))
+        with torch.inference_mode():
+            heard = features(
+                HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
+            )
+            logits, whole = network.logits_and_states(heard)
+            torch.testing.assert_close(network(heard), logits)
+        found = extractor.states(audio)
+        assert whole.std() > 0.1
+        wanted = [whole[0, first : first + 5].mean(0) for first in range(0, frames, 5)]
+        np.testing.assert_allclose(found, np.stack(wanted), atol=2e-3)
+        assert np.abs(found[1:] - np.stack(wanted)[:-1]).max() > 0.1  # one frame late would show
+
+    def test_hearing_is_tracking_with_the_states_of_the_same_run(self, extractor):
+        audio = sound(12 * RATE_HZ + 33)
+        track, hearing = extractor.track(audio), extractor.hear(audio)
+        np.testing.assert_array_equal(track.frequency_hz, hearing.f0.frequency_hz)
+        np.testing.assert_array_equal(track.voicing, hearing.f0.voicing)
+        np.testing.assert_array_equal(extractor.states(audio), hearing.states)
+
+    @pytest.mark.parametrize("offset", [0.0, 0.5])
+    def test_silence_has_states_of_zero(self, extractor, offset):
+        hearing = extractor.hear(Audio(np.full(8100, offset, np.float32), RATE_HZ))
+        np.testing.assert_array_equal(hearing.states, np.zeros((11, 2 * TINY.states)))
+        assert not hearing.f0.voiced.any()
+
+    def test_states_of_another_rate_are_refused(self, extractor):
+        with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
+            extractor.states(Audio(np.zeros(16000, np.float32), 16000))
+
     @pytest.mark.parametrize("offset", [0.0, 0.5])
     def test_silence_is_unvoiced(self, extractor, offset):
         track = extractor.track(Audio(np.full(8000, offset, np.float32), RATE_HZ))

@@ -14,6 +14,7 @@ from qbhkit.embedding.sampling import (
     MixedPairs,
     SongPairs,
     WindowRange,
+    gather,
     sample_pairs,
 )
 from qbhkit.errors import QbhError
@@ -31,6 +32,18 @@ def bank(songs=20, seed=0, groups=None):
 def pairs(songs, batch=16, seed=0, rules=None, window=None):
     rng = generator(0, 0, 0, seed)
     return sample_pairs(songs, batch, window or WindowRange(), rules or Distortions(), "key", rng)
+
+
+def test_gathering_reads_the_nearest_frame_of_its_own_row_and_zeros_outside():
+    frames = np.arange(1, 11.0)  # rows of 4 and of 6
+    offsets, lengths = np.array([4, 0, 4]), np.array([6, 4, 6])
+    positions = np.array([[-0.1, 0.0, 0.9, 5.9, 6.0]] * 2 + [[1.0, 2.0, 3.0, 4.0, 99.0]])
+    wanted = [[0, 5, 5, 10, 0], [0, 1, 1, 0, 0], [6, 7, 8, 9, 0]]
+    found = gather(frames, offsets, lengths, positions)
+    np.testing.assert_array_equal(found, wanted)
+    doubled = gather(np.stack([frames, -frames], axis=1), offsets, lengths, positions)
+    np.testing.assert_array_equal(doubled, np.stack([found, -found], axis=2))
+    np.testing.assert_array_equal(frames, np.arange(1, 11.0))
 
 
 def test_shapes_and_one_song_a_row():

@@ -11,7 +11,7 @@ from qbhkit.contour import hz_to_midi
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.errors import QbhError
 from qbhkit.melody.metrics import melody_score
-from qbhkit.melody.synthesis import LEAD_IN_S, RATE_HZ, Voice, render_hum, sung_line
+from qbhkit.melody.synthesis import LEAD_IN_S, RATE_HZ, Voice, render_hum, render_line, sung_line
 from qbhkit.melody.trackers import get_tracker
 from qbhkit.storage import asset
 
@@ -51,6 +51,23 @@ def test_samples_peak_at_one_half(voice):
     assert audio.samples.dtype == np.float32
     assert np.abs(audio.samples).max() == pytest.approx(0.5, abs=1e-6)
     assert abs(audio.samples.mean()) < 0.01
+
+
+@pytest.mark.parametrize("style", ["mm", "vowels", "whistle"])
+def test_at_half_the_rate_the_same_is_sung(style):
+    voice = Voice(style, consonants=0.5)
+    rng = np.random.default_rng(0)
+    line = sung_line(NOTES, voice, rng)
+    half = render_line(line, voice, rng, RATE_HZ // 2)
+    whole = render_hum(NOTES, voice, np.random.default_rng(0))
+    np.testing.assert_array_equal(half.f0.frequency_hz, whole.f0.frequency_hz)
+    assert half.audio.rate_hz == RATE_HZ // 2
+    assert 2 * len(half.audio.samples) == len(whole.audio.samples)
+    spectra = [
+        np.abs(np.fft.rfft(audio.samples))[:4000] / len(audio.samples)
+        for audio in (half.audio, whole.audio)
+    ]
+    assert np.corrcoef(spectra)[0, 1] > 0.9
 
 
 def test_audio_and_f0_are_equally_long():

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qbhkit.contour import CONTOUR_HOP_S, Contour
 from qbhkit.corpora import Song, open_corpus, songs_of
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
@@ -28,8 +25,8 @@ class TrainingSongs(NamedTuple):
     ids: list[str]  # a song and what was heard of it have the same
     contours: list[Contour]
     groups: list[int]
-    notes: list[NDArray[np.float64] | None]  # (M, 3) of each song that has them
     held_out: list[Contour]  # never trained on and not near a protected melody; 1,000 at the most
+    songs: list[Song]  # what the contours were made of, introductions included
 
 
 def read_split(name: str) -> dict[str, Any]:
@@ -75,10 +72,9 @@ def training_songs(
     Raises:
         QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.
     """
-    ids: list[str] = []
+    songs: list[Song] = []
     contours: list[Contour] = []
     groups: list[int] = []
-    notes: list[NDArray[np.float64] | None] = []
     held_out: dict[str, Contour] = {}  # by song, lest its notes and what was heard both count
     leader: dict[str, int] = {}
 
@@ -96,8 +92,8 @@ def training_songs(
                     held_out.setdefault(f"{_SPLIT_OF[name]}/{song.id}", contour_of(song))
                 continue
             tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"
-            ids.append(song.id)
+            songs.append(song)
             contours.append(contour_of(song))
             groups.append(leader.setdefault(tune, len(leader)))
-            notes.append(song.notes)
-    return TrainingSongs(ids, contours, groups, notes, list(held_out.values()))
+    ids = [song.id for song in songs]
+    return TrainingSongs(ids, contours, groups, list(held_out.values()), songs)

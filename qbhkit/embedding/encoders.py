@@ -51,6 +51,7 @@ class EncoderConfig:
         summary: of all frames in one vector. ``context``: attention to learned context vectors.
             ``attention``: a learned score for each channel of each frame. ``gru``: the last state
             of a GRU. ``max``: the largest value of each channel.
+        inputs: channels of a frame: 2 of a contour, or as many as a recording's states have.
 
     Raises:
         QbhError: if a value is impossible, or has no meaning for the ``kind``.
@@ -69,12 +70,13 @@ class EncoderConfig:
     compression: int | tuple[int, ...] | None = None
     linear: int = 0
     summary: Summary = "context"
+    inputs: int = _CHANNELS
 
     def __post_init__(self) -> None:
         for name, choices in (("kind", Kind), ("block", Block), ("summary", Summary)):
             if (value := getattr(self, name)) not in get_args(choices):
                 raise QbhError(f"{name} must be {' or '.join(get_args(choices))}, not {value!r}.")
-        for name in ("convolutions", "kernel", "heads", "size", "compression"):
+        for name in ("convolutions", "kernel", "heads", "size", "compression", "inputs"):
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
             if any(number is not None and number < 1 for number in numbers):
@@ -309,8 +311,8 @@ class ContourEncoder(nn.Module):
         super().__init__()
         self.config = config
         # Names and order are fixed: stored weights have the names, and a seed the order.
-        self.linear = nn.Linear(_CHANNELS, config.linear) if config.linear else nn.Identity()
-        self.stages = _stages(config.linear or _CHANNELS, config)
+        self.linear = nn.Linear(config.inputs, config.linear) if config.linear else nn.Identity()
+        self.stages = _stages(config.linear or config.inputs, config)
         self.summary = _summary(config)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.widths[-1], config.size)
@@ -319,19 +321,23 @@ class ContourEncoder(nn.Module):
         """Embed normalised contours.
 
         Args:
-            contours: (B, L, 2). Shorter than ``config.total`` frames: padded with zeros, centred.
+            contours: (B, L, inputs), of a contour (B, L, 2). Shorter than ``config.total`` frames:
+                padded with zeros, centred.
 
         Returns:
             (B, size), each of length 1.
 
         Raises:
-            QbhError: if the shape is not (B, L, 2) with L > 0.
+            QbhError: if the shape is not (B, L, inputs) with L > 0.
         """
-        if contours.ndim != 3 or contours.shape[2] != _CHANNELS or contours.shape[1] == 0:
-            raise QbhError(f"The encoder takes (batch, length, 2), not {tuple(contours.shape)}.")
+        inputs = self.config.inputs
+        if contours.ndim != 3 or contours.shape[2] != inputs or contours.shape[1] == 0:
+            raise QbhError(
+                f"The encoder takes (batch, length, {inputs}), not {tuple(contours.shape)}."
+            )
         missing = max(0, self.config.total - contours.shape[1])
-        x = nn.functional.pad(contours, (0, 0, missing // 2, missing - missing // 2))  # (B, L, 2)
-        x = self.linear(x).transpose(1, 2)[:, :, None]  # (B, linear or 2, 1, L)
+        x = nn.functional.pad(contours, (0, 0, missing // 2, missing - missing // 2))
+        x = self.linear(x).transpose(1, 2)[:, :, None]  # (B, linear or inputs, 1, L)
         x = self.stages(x.contiguous(memory_format=torch.channels_last))
         x = self.summary(x[:, :, 0].transpose(1, 2))  # (B, widths[-1])
         x = self.output(self.dropout(x))  # (B, size)
@@ -354,6 +360,8 @@ class ContourEmbedder:
             config = build(EncoderConfig, dict(stored.config["encoder"]), stored.name)
             self.reading = Reading(int(stored.config["steps"]), stored.config.get("window_s"))
             self.normalisation: Normalisation = stored.config["normalisation"]
+            if config.inputs != _CHANNELS:
+                raise KeyError
             self.encoder = ContourEncoder(config).eval()
             self.encoder.load_state_dict(
                 {key: torch.from_numpy(value) for key, value in stored.arrays.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -12,6 +12,25 @@ from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, Reading, norma
 from qbhkit.corpora.pairs import Alignment
 from qbhkit.embedding.augment import Distortions, Frames, distort, warp_positions
 from qbhkit.errors import QbhError
+
+
+def gather(frames: NDArray, offsets: NDArray, lengths: NDArray, positions: NDArray) -> NDArray[Any]:
+    """Read rows of frames at fractional positions, nearest frame, zeros outside of a row.
+
+    Args:
+        frames: (total,) or (total, C), the frames of all rows one after another.
+        offsets: (B,) first frame of the rows that are read.
+        lengths: (B,) their frames.
+        positions: (B, L) in frames; 0.5 is the middle of a row's frame 0.
+
+    Returns:
+        (B, L) or (B, L, C).
+    """
+    index = np.floor(positions).astype(np.int64)
+    inside = (index >= 0) & (index < lengths[:, None])
+    found = frames[np.where(inside, offsets[:, None] + index, 0)]
+    found[~inside] = 0
+    return found
 
 
 class ContourBank:
@@ -81,10 +100,7 @@ class ContourBank:
         Returns:
             (B, L, 2).
         """
-        index = np.floor(positions).astype(np.int64)
-        inside = (index >= 0) & (index < self.lengths[song][:, None])
-        flat = np.where(inside, self.offsets[song][:, None] + index, 0)
-        pitch = np.where(inside, self.pitch[flat], 0.0)
+        pitch = gather(self.pitch, self.offsets[song], self.lengths[song], positions)
         return np.stack([pitch, pitch != 0], axis=-1)
 
 

@@ -141,8 +141,9 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
     windows = SongPairs(bank, config.window, config.rules, how)
     if config.events is None:
         return windows
+    notes = [song.notes for song in songs.songs]
     phrases = NotePairs(
-        songs.notes, songs.groups, config.events, reading, config.rules, how, config.hop_s
+        notes, songs.groups, config.events, reading, config.rules, how, config.hop_s
     )
     share = config.events.share
     return MixedPairs([(windows, 1 - share), (phrases, share)], same_tunes=not config.shards)

@@ -11,14 +11,16 @@ in polyphonic music", ISMIR 2017; grid and interface are those of :mod:`qbhkit.m
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qbhkit.audio import Audio
 from qbhkit.config import build
-from qbhkit.contour import F0Track, Floats, midi_to_hz
+from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, F0Track, Floats, midi_to_hz
 from qbhkit.errors import QbhError
 from qbhkit.melody.crnn import CLASSES, RATE_HZ, Extractor, class_midi
 from qbhkit.melody.trackers import rescale_confidence
@@ -38,6 +40,7 @@ MARGIN = (_FFT - HOP) // 2  # samples that the outermost frames need beyond thei
 _STRETCH = 500  # frames that are heard together: 10 s
 _CONTEXT = 50  # frames beyond each end of a stretch; what is left of the seams is tiny
 _FAINTEST = 1e-6  # a magnitude; a quieter recording is silent
+_STATE_FRAMES = round(CONTOUR_HOP_S * RATE_HZ / HOP)  # 5 to a mean; _STRETCH is a multiple
 
 
 @dataclass(frozen=True)
@@ -149,12 +152,16 @@ class LiteNetwork(nn.Module):
 
     def forward(self, stack: Tensor) -> Tensor:
         """Return (B, T, 442) logits."""
+        return self.logits_and_states(stack)[0]
+
+    def logits_and_states(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, T, 442) logits and the recurrent layer's (B, T, 2 * states)."""
         local = self.local(stack.contiguous(memory_format=torch.channels_last))  # (B, C, T, P)
         salience = self.salience(local).permute(0, 2, 3, 1).flatten(2)[..., :-1]  # (B, T, 441)
         summary = self.summary(local).permute(0, 2, 1, 3).flatten(2)
         states, _ = self.recurrent(self.narrow(summary))
         logits = self.classes(states)
-        return torch.cat([logits[..., :1], logits[..., 1:] + salience], dim=-1)
+        return torch.cat([logits[..., :1], logits[..., 1:] + salience], dim=-1), states
 
 
 def _convolution(inside: int, outside: int, kernel: tuple[int, int]) -> list[nn.Module]:
@@ -188,6 +195,29 @@ def decode_lite(posteriors: NDArray, threshold: float) -> F0Track:
     return F0Track(midi_to_hz(class_midi()[best]), voicing)
 
 
+def every_100_ms(states: NDArray) -> Floats:
+    """Average (T, C) states every 20 ms to (ceil(T / 5), C) every 100 ms, the grid of a contour.
+
+    Of the last 100 ms the mean is over the frames that are there.
+    """
+    firsts = np.arange(0, len(states), _STATE_FRAMES)
+    counts = np.diff(firsts, append=len(states))
+    sums = np.add.reduceat(states, firsts, axis=0)
+    return np.asarray(sums / counts[:, None], np.float32)
+
+
+class Hearing(NamedTuple):
+    """What one run of the network knows of a recording.
+
+    Args:
+        f0: N frames of 10 ms.
+        states: (T, C) float32 of the recurrent layer every 100 ms, T = ceil(duration / 100 ms).
+    """
+
+    f0: F0Track
+    states: Floats
+
+
 class LiteExtractor(Extractor):
     """Extract the melody of recordings with a trained ``crnn-lite``.
 
@@ -219,7 +249,39 @@ class LiteExtractor(Extractor):
         """Read the track off (N, 442) probabilities: :func:`decode_lite`."""
         return decode_lite(posteriors, self.threshold)
 
+    def hear(self, audio: Audio) -> Hearing:
+        """Return f0 and voicing as :meth:`track` does, and the recurrent states of the same run.
+
+        Args:
+            audio: mono at 8 kHz. Silence is unvoiced, and its states are zeros.
+
+        Raises:
+            QbhError: if the audio is not at 8 kHz.
+        """
+        if audio.silent or audio.rate_hz != RATE_HZ:
+            track = self.track(audio)  # says what is wrong with the rate
+            count = max(1, -(-len(audio.samples) // (HOP * _STATE_FRAMES)))
+            return Hearing(track, np.zeros((count, 2 * self._network.config.states), np.float32))
+        parts, states = [], []
+        for posteriors, known in self._listen(audio.samples):
+            parts.append(self.decode(posteriors))
+            states.append(every_100_ms(known))
+        count = max(1, round(audio.duration_s / F0_HOP_S))
+        track = F0Track(
+            np.concatenate([part.frequency_hz for part in parts])[:count],
+            np.concatenate([part.voicing for part in parts])[:count],
+        )
+        return Hearing(track, np.concatenate(states))
+
+    def states(self, audio: Audio) -> Floats:
+        """Return the (T, C) states of :meth:`hear`: arguments and errors are the same."""
+        return self.hear(audio).states
+
     def _hear(self, samples: Floats) -> Iterator[Floats]:
+        return (posteriors for posteriors, _ in self._listen(samples))
+
+    def _listen(self, samples: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """Yield probabilities every 10 ms and states every 20 ms, 10 s at a time."""
         samples = samples - np.float32(samples.mean(dtype=np.float64))
         frames = -(-len(samples) // HOP)
         stretches = [(first, min(first + _STRETCH, frames)) for first in range(0, frames, _STRETCH)]
@@ -229,8 +291,10 @@ class LiteExtractor(Extractor):
             for first, end in stretches:
                 begin, stop = max(0, first - _CONTEXT), min(end + _CONTEXT, frames)
                 heard = self._stack(self._magnitudes(samples, begin, stop), peak)
-                posteriors = self._network(heard)[0].softmax(-1).numpy()
-                yield every_10_ms(posteriors)[2 * (first - begin) : 2 * (end - begin)]
+                logits, states = self._network.logits_and_states(heard)
+                posteriors = every_10_ms(logits[0].softmax(-1).numpy())
+                kept = slice(first - begin, end - begin)
+                yield posteriors[2 * kept.start : 2 * kept.stop], states[0, kept].numpy()
 
     def _magnitudes(self, samples: Floats, first: int, end: int) -> Tensor:
         """Return (1, end - first, W, 1025), with silence beyond both ends of the recording."""

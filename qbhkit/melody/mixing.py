@@ -328,7 +328,7 @@ def draw_mixture(
     if f0.any() and rng.random() < config.bare:
         band = np.zeros_like(band)
     return Mixture(
-        _spoil(mix(voice, f0, band, rng.uniform(*config.snr_db)), config, rng),
+        spoil(mix(voice, f0, band, rng.uniform(*config.snr_db)), config, rng),
         f0.astype(np.float32),
     )
 
@@ -346,7 +346,14 @@ def _recorded_voice(
     return np.roll(samples, turn * HOP), np.roll(f0, turn)
 
 
-def _spoil(samples: degrade.Samples, config: MixConfig, rng: Generator) -> NDArray[np.float32]:
+def spoil(samples: degrade.Samples, config: MixConfig, rng: Generator) -> NDArray[np.float32]:
+    """Record samples in a room with a poor microphone, each kind of damage by chance.
+
+    Args:
+        samples: (N,) at 8 kHz; silence becomes noise.
+        config: ``spoilt`` is the chance of each kind, and half of that of noise.
+        rng: the random generator.
+    """
     if not samples.any():  # nobody sings and nobody plays
         samples = 0.1 * degrade.noise(len(samples), rng.uniform(0, 2), rng)
     if rng.random() < config.spoilt:

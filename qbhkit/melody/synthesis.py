@@ -110,24 +110,38 @@ def render_hum(notes: NDArray, voice: Voice, rng: Generator) -> Hum:
 
     Notebook: notebooks/00_hum_to_song.py
     """
-    line = sung_line(notes, voice, rng)
+    return render_line(sung_line(notes, voice, rng), voice, rng)
+
+
+def render_line(line: Line, voice: Voice, rng: Generator, rate_hz: int = RATE_HZ) -> Hum:
+    """Render what :func:`sung_line` made of notes with the voice that made it.
+
+    Args:
+        line: pitch and level every 10 ms, and the onsets.
+        voice: its tone, breath and consonants.
+        rng: the random generator.
+        rate_hz: of the audio, a multiple of 100; half of it takes a quarter of the time.
+
+    Returns:
+        Audio peaking at 0.5, and its exact f0 every 10 ms.
+    """
     if voice.style == "whistle":
         line = line._replace(pitch_st=line.pitch_st + _WHISTLE_ST)
     sounding = line.level > SUNG_LEVEL
     f0 = F0Track(np.where(sounding, midi_to_hz(line.pitch_st), 0.0), sounding.astype(np.float32))
-    at = np.arange(len(sounding) * round(F0_HOP_S * RATE_HZ)) / RATE_HZ
+    at = np.arange(len(sounding) * round(F0_HOP_S * rate_hz)) / rate_hz
     grid_s = (np.arange(len(sounding)) + 0.5) * F0_HOP_S
     frequency = midi_to_hz(np.interp(at, grid_s, line.pitch_st))
     loudness = np.interp(at, grid_s, line.level)
-    voiced = _harmonics(frequency, _resonances(line, voice, at, rng), voice.style)
+    voiced = _harmonics(frequency, _resonances(line, voice, at, rng), voice.style, rate_hz)
     noise = sosfilt(
-        butter(2, [200, 3000], "band", fs=RATE_HZ, output="sos"), rng.normal(size=len(at))
+        butter(2, [200, 3000], "band", fs=rate_hz, output="sos"), rng.normal(size=len(at))
     )
     samples = loudness * (voiced / voiced.std() + voice.breath * noise / noise.std())
     if voice.consonants:
-        samples += _bursts(line.onsets_s, voice, at, rng)
+        samples += _bursts(line.onsets_s, voice, at, rng, rate_hz)
     samples += 0.1 * voice.breath * rng.normal(size=len(at))  # the room
-    return Hum(Audio((0.5 * samples / np.abs(samples).max()).astype(np.float32), RATE_HZ), f0)
+    return Hum(Audio((0.5 * samples / np.abs(samples).max()).astype(np.float32), rate_hz), f0)
 
 
 def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:
@@ -192,30 +206,35 @@ def _resonances(
 
 
 def _harmonics(
-    frequency_hz: NDArray, resonances: list[tuple[NDArray | float, float, float]], style: Style
+    frequency_hz: NDArray,
+    resonances: list[tuple[NDArray | float, float, float]],
+    style: Style,
+    rate_hz: int,
 ) -> NDArray[np.float64]:
     """Sum harmonics of a gliding tone, each as loud as the resonances leave it."""
-    phase = 2 * np.pi * np.cumsum(frequency_hz) / RATE_HZ
+    phase = 2 * np.pi * np.cumsum(frequency_hz) / rate_hz
     if style == "whistle":
         return np.sin(phase) + 0.02 * np.sin(2 * phase)
     total = np.zeros(len(frequency_hz))
     for harmonic in range(1, _MOST_HARMONICS + 1):
         partial_hz = harmonic * frequency_hz
-        if partial_hz.min() >= RATE_HZ / 2:
+        if partial_hz.min() >= rate_hz / 2:
             break
         gain = sum(
             peak / (1 + ((partial_hz - centre) / width) ** 2) for centre, width, peak in resonances
         )
-        audible = partial_hz < 0.45 * RATE_HZ
+        audible = partial_hz < 0.45 * rate_hz
         total += np.where(audible, gain / harmonic * np.sin(harmonic * phase), 0.0)
     return total
 
 
-def _bursts(onsets_s: NDArray, voice: Voice, at: NDArray, rng: Generator) -> NDArray[np.float64]:
+def _bursts(
+    onsets_s: NDArray, voice: Voice, at: NDArray, rng: Generator, rate_hz: int
+) -> NDArray[np.float64]:
     """Return noise just before some notes, as of t, k, s: unvoiced, about as loud as the voice."""
     envelope = np.zeros(len(at))
     for onset_s in onsets_s[rng.random(len(onsets_s)) < voice.consonants]:
         into = (at - (onset_s - _CONSONANT_S)) / _CONSONANT_S
         envelope = np.maximum(envelope, np.where((into >= 0) & (into < 1), np.sin(np.pi * into), 0))
-    high = sosfilt(butter(2, 2000, "high", fs=RATE_HZ, output="sos"), rng.normal(size=len(at)))
+    high = sosfilt(butter(2, 2000, "high", fs=rate_hz, output="sos"), rng.normal(size=len(at)))
     return 0.5 * envelope * high / high.std()
