@@ -82,6 +82,17 @@ def test_the_readme_says_what_fine_tuning_buys(anchor):
     assert f"| {anchor} | vector, fine-tuned | {' | '.join(cells)} |" in README
 
 
+def test_the_readme_says_what_was_found_of_another_corpus():
+    best, stage1 = (result(f"crossfold_{name}")["ioacas"] for name in ("best", "stage1"))
+    assert best["n"] == stage1["n"] == 340
+    words = " ".join(README.split())
+    assert (
+        f"finds top-1 {best['top1']:.3f} and top-10 {best['top10']:.3f}, MRR {best['mrr']:.3f} "
+        f"(stage 1 alone: {stage1['top1']:.3f}, {stage1['top10']:.3f}, {stage1['mrr']:.3f};"
+        in words
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "module", "kind"),
     [
