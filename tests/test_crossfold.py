@@ -29,6 +29,7 @@ from qbhkit.retrieval.crossfold import (
     SungHum,
     cross_fold,
     hear,
+    ioacas,
     sung_hums,
 )
 from qbhkit.retrieval.evaluate import Query
@@ -303,3 +304,20 @@ def test_queries_without_rests_are_searched_among_songs_without_rests(ground, tm
     assert set(found) == {"start", "anywhere", "ioacas"}
     assert found["ioacas"]["n"] == 5
     assert found["ioacas"]["top10"] > 0.5  # of 12 songs, by a model that has learnt 8 steps
+
+
+def test_songs_of_two_corpora_with_the_same_number_are_not_mixed_up(tmp_path):
+    """IOACAS numbers its songs as MIREX does; a query must find its own."""
+    folder = tmp_path / "ioacas"
+    folder.mkdir()
+    pitch = np.repeat(np.arange(60, 90), 4)
+    np.savez(folder / "ioacas_melodies_100ms_midi.npz", **{"00003": pitch})
+    np.savez(folder / "ioacas_queries_parselmouth_340.npz", q1=np.repeat(pitch, 10))
+    (folder / "ioacas_queries_parselmouth_340_labels.json").write_text('{"q1": "00003"}')
+    others = [replace(song(3, np.random.default_rng(0)), id="00003")]
+    found = ioacas(Reading(80), 0.1, tmp_path, others)
+    (number,) = (found.book.number[query.song_id] for query in found.queries)
+    np.testing.assert_allclose(found.book.contours[number].pitch_st, pitch, atol=1e-3)
+    assert len(found.book.contours) == 2
+    with pytest.raises(QbhError, match="same id"):
+        SongBook([*others, *others], WindowGrid(), Reading(80), 0.1)

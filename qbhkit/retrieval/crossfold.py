@@ -6,6 +6,7 @@ hums of these; the ranks of all hums are pooled.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,9 @@ class SongBook:
         reading: onto L frames.
         hop_s: seconds between frames of the contours.
         rests: whether the songs keep their rests.
+
+    Raises:
+        QbhError: if two songs have the same id.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class SongBook:
     ) -> None:
         self._songs, self._grid, self.hop_s = songs, grid, hop_s
         self.number = {song.id: k for k, song in enumerate(songs)}
+        if len(self.number) < len(songs):
+            raise QbhError("Two songs to search have the same id: give one of them another.")
         contours = [song.contour(hop_s) for song in songs]
         self.contours = contours if rests else [contour.without_rests() for contour in contours]
         cuts = [cut_song(contour, grid, reading) for contour in self.contours]
@@ -223,10 +229,11 @@ def ioacas(reading: Reading, hop_s: float, data: Path, others: Sequence[Song] = 
         QbhError: if the corpus is not there.
     """
     corpus = Ioacas(data / "ioacas")
-    songs = [*songs_of(corpus), *others]
+    named = "ioacas/{}".format  # its songs have numbers, as those of other corpora
+    songs = [*(replace(song, id=named(song.id)) for song in songs_of(corpus)), *others]
     book = SongBook(songs, grid_of(reading), reading, hop_s, rests=False)
     found = corpus.queries()
-    queries = [Query(key, song_id, None) for key, (_, song_id) in found.items()]
+    queries = [Query(key, named(song_id), None) for key, (_, song_id) in found.items()]
     contours = [from_f0(track, hop_s).without_rests() for track, _ in found.values()]
     return Elsewhere(queries, contours, book)
 
