@@ -337,7 +337,7 @@ def test_weights_from_before_inputs_could_be_chosen_hold_an_encoder_of_contours(
 
 def test_an_encoder_of_something_else_is_no_contour_encoder(tmp_path):
     encoder = ContourEncoder(EncoderConfig((8,), inputs=5))
-    export_encoder(encoder, tmp_path / "a.safetensors", 80, "key")
+    export_encoder(encoder, tmp_path / "a.safetensors", Reading(80), "key")
     with pytest.raises(QbhError, match="do not hold a contour encoder"):
         ContourEmbedder(str(tmp_path / "a.safetensors"))
 
