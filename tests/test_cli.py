@@ -866,7 +866,7 @@ class TestData:
 
 class TestTrainAndBench:
     def test_an_unknown_configuration(self, run, tmp_path):
-        assert_refused(run("train", "nothing", "--out", tmp_path), "nothing is neither", "crnn-lite")
+        assert_refused(run("train", "nothing", "--out", tmp_path), "nothing is neither", "tiny")
 
     def test_a_configuration_with_an_unknown_key(self, run, tmp_path):
         (tmp_path / "c.yaml").write_text("sede: 1\n")
