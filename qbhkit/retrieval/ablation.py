@@ -126,8 +126,8 @@ def ablate(
         found = read_json(out, f"delete {out}")
         if not isinstance(found, dict) or found.get("budget") != budget:
             raise QbhError(f"{out} is not a table of the budget {budget!r}: delete it.")
-    for row in grid.rows:
-        for seed in range(row.seeds):
+    for seed in range(max(row.seeds for row in grid.rows)):  # the whole table once, then spreads
+        for row in (row for row in grid.rows if seed < row.seeds):
             songs, hums = recipe(grid, row, budget, seed)
             described = {"stages": row.stages, "change": row.change, "seed": seed}
             key = f"{row.name} / {seed}"
