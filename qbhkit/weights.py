@@ -3,6 +3,7 @@
 Nothing is ever unpickled: a weights file holds arrays and a JSON text, nothing that runs.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import asset, atomic_path, cache_dir, data_dir, sha256_file
+from qbhkit.storage import asset, atomic_path, cache_dir, data_dir
 
 DEFAULT_EMBEDDING = "best"
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Arrays by name, the configuration they need, and the hash that identifies them."""
+    """Arrays by name, the configuration they need, and the hash that identifies them.
+
+    The hash is of all that makes vectors: a calibration does not change it.
+    """
 
     name: str
     arrays: dict[str, NDArray]
@@ -72,4 +76,13 @@ def load_weights(name: str) -> Weights:
         raise QbhError(f"{path} was not written by this kit: convert it first.") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise QbhError(f"{path} is damaged ({error}): fetch or train it again.") from None
-    return Weights(path.stem, arrays, config, sha256_file(path))
+    return Weights(path.stem, arrays, config, _content_hash(arrays, config))
+
+
+def _content_hash(arrays: dict[str, NDArray], config: dict[str, Any]) -> str:
+    makes_vectors = {key: value for key, value in config.items() if key != "calibration"}
+    digest = hashlib.sha256(json.dumps(makes_vectors, sort_keys=True).encode())
+    for key, array in sorted(arrays.items()):
+        digest.update(json.dumps([key, str(array.dtype), array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -146,7 +146,7 @@ def test_scores_are_soft_means_of_the_best_cosines(fake, sharpness, anchor):
     frames, begins_s = fake.query_frames(hum, anchor)
     np.testing.assert_allclose(begins_s, [0, 0, 0, 0, 1.05, 2.1, 3.5])
     vectors = fake.embedder.embed(frames)
-    found = fake.scores(hum, anchor)
+    found = fake.scores(hum, anchor, "vote")
     catalogue = fake.catalogue
     for song in range(len(catalogue.songs)):
         rows = np.flatnonzero(catalogue.song == song)
@@ -179,7 +179,7 @@ def test_from_the_start_a_later_phrase_is_not_looked_for_at_the_beginning(search
         late = notes[notes[:, 0] > notes[-1, 0] / 2][:40]
         hum = from_notes(late - [late[0, 0], 0, 0])
         for anchor, found in ranks.items():
-            ids = [answer.song_id for answer in searcher.search(hum, len(tunes), anchor)]
+            ids = [answer.song_id for answer in searcher.search(hum, len(tunes), anchor, "vote")]
             found.append(ids.index(tunes[number].id))
     assert max(ranks["anywhere"]) < 3
     assert np.mean(ranks["start"]) > 2 + np.mean(ranks["anywhere"])
@@ -192,7 +192,10 @@ def test_a_song_shorter_than_the_hum_is_compared_to_its_end(song_notes, embedder
     slow = from_notes(song_notes["short"] * [3.0, 3.0, 1.0])
     assert slow.duration_s > 2 * from_notes(song_notes["short"]).duration_s
     assert np.isfinite(short.scores(slow, "start").score).all()
-    assert short.search(slow, 1, "start")[0].song_id == "short"
+    assert short.search(slow, 1, "start", "vote")[0].song_id == "short"
+    full = {answer.song_id: answer for answer in short.search(slow, 100, "start")}["short"]
+    assert full.tempo_ratio is None  # no path is so slow; the window stands for it
+    assert (full.start_s, full.end_s) == (0, 2.4)
 
 
 def test_silence_around_the_hum_changes_nothing(fake):

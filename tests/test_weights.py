@@ -5,7 +5,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import sha256_file
 from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights, weights_path
 
 
@@ -21,11 +20,29 @@ def test_round_trip_of_arrays_and_configuration(tmp_path):
     loaded = load_weights(str(tmp_path / "new" / "w.safetensors"))
     assert loaded.name == "w"
     assert loaded.config == config
-    assert loaded.sha256 == sha256_file(tmp_path / "new" / "w.safetensors")
     assert set(loaded.arrays) == set(arrays)
     for key, value in arrays.items():
         np.testing.assert_array_equal(loaded.arrays[key], value)
         assert loaded.arrays[key].dtype == value.dtype
+
+
+def test_the_hash_is_of_what_makes_vectors(tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.float32), "b": np.zeros((2, 3))}
+
+    def hash_of(arrays, **config):
+        save_weights(tmp_path / "w.safetensors", arrays, config)
+        return load_weights(str(tmp_path / "w.safetensors")).sha256
+
+    first = hash_of(arrays, widths=[16])
+    assert first == hash_of(dict(reversed(arrays.items())), widths=[16])
+    assert first == hash_of(arrays, widths=[16], calibration={"threshold": 0.4})
+    others = [
+        hash_of(arrays, widths=[32]),
+        hash_of({**arrays, "a": arrays["a"] + 1}, widths=[16]),
+        hash_of({**arrays, "a": arrays["a"].astype(np.float64)}, widths=[16]),
+        hash_of({**arrays, "b": np.zeros((3, 2))}, widths=[16]),
+    ]
+    assert len({first, *others}) == 5
 
 
 def test_the_shipped_embedding_loads_by_name():

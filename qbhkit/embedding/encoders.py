@@ -369,6 +369,7 @@ class ContourEmbedder:
         except (KeyError, TypeError, RuntimeError):
             raise QbhError(f"The weights {weights} do not hold a contour encoder.") from None
         self.identity = f"{stored.name}-{stored.sha256[:16]}"
+        self.calibration: dict[str, float] | None = stored.config.get("calibration")
         self.size = config.size
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:

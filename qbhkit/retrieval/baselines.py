@@ -4,14 +4,13 @@ Both compare the hum's pitch with the songs' own contours, song by song, without
 Compiled with numba; songs are shared among threads.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, voiced_median
 from qbhkit.errors import QbhError
+from qbhkit.retrieval.align import flatten, held_pitch
 from qbhkit.retrieval.search import SHORTEST_QUERY_S, Anchor
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
@@ -20,29 +19,9 @@ _FAR = 1e9
 _FARTHEST_ST = 1000.0  # beyond any distance between pitches
 
 
-class FlatSongs(NamedTuple):
-    """Songs end to end: pitch of song k is ``pitch[offset[k] : offset[k + 1]]``."""
-
-    pitch: NDArray[np.float32]
-    offset: NDArray[np.int64]  # (songs + 1,)
-
-
-def held_pitch(contour: Contour) -> NDArray[np.float32]:
-    """Return pitch from first to last voiced frame, pauses holding the pitch before them."""
-    sung, _ = contour.trimmed()
-    last = np.maximum.accumulate(np.where(sung.voiced, np.arange(len(sung)), 0))
-    return sung.pitch_st[last]
-
-
 def voiced_pitch(contour: Contour) -> NDArray[np.float32]:
     """Return the pitch of the voiced frames, pauses left out."""
     return contour.pitch_st[contour.voiced]
-
-
-def flatten(pitches: list[NDArray[np.float32]]) -> FlatSongs:
-    """Put songs end to end."""
-    offset = np.concatenate([[0], np.cumsum([len(pitch) for pitch in pitches])]).astype(np.int64)
-    return FlatSongs(np.concatenate(pitches).astype(np.float32), offset)
 
 
 class LinearScaling:

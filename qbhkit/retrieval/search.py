@@ -1,6 +1,12 @@
-"""From a hum's contour to ranked songs with the matched seconds."""
+"""From a hum's contour to ranked songs with the matched seconds.
 
-from dataclasses import dataclass
+Parts of the hum vote for songs by their vectors; the best songs are then aligned with the hum frame
+by frame; both together give the score, and the score and its lead over other songs the confidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -8,11 +14,17 @@ from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, Reading, stretch
 from qbhkit.errors import QbhError
+from qbhkit.retrieval.align import FARTHEST_ST, Aligner, Alignments
 from qbhkit.retrieval.catalogue import Catalogue, Embedder
+from qbhkit.retrieval.confidence import Calibration, leads
 from qbhkit.retrieval.index import BestWindows, ExactIndex
 
 Anchor = Literal["start", "anywhere"]
+Method = Literal["vector", "vote", "full"]
+METHODS: tuple[Method, ...] = ("vector", "vote", "full")
+Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
 SHORTEST_QUERY_S = 1.0  # of voiced sound
+SHORTLIST = 100  # songs that are aligned: of the development hums' songs 97% are among them
 
 
 @dataclass(frozen=True)
@@ -53,20 +65,37 @@ _SLOWEST, _FASTEST, _SLACK_S = 0.65, 1.55, 0.7
 
 
 class Answer(NamedTuple):
-    """One song of a ranked list."""
+    """One song of a ranked list; what only an alignment can tell is None without one."""
 
     song_id: str
     title: str
-    score: float  # of the hum's windows and their best ones in the song, cosines, -1 to 1
-    start_s: float  # the window of the song that is most like the hum
+    score: float  # higher is better; comparable within one list
+    start_s: float  # the part of the song that is like the hum
     end_s: float
+    confidence: float | None = None  # probability that this is the song
+    tempo_ratio: float | None = None  # seconds of the song in a second of the hum
+    transposition_st: float | None = None  # how much higher than the song the hum is
+    vote: float | None = None  # of the hum's windows and their best ones in the song, -1 to 1
+    distance_st: float | None = None  # between hum and song along the path, mean of all frames
 
 
 class Scores(NamedTuple):
-    """What a search knows of every song: its score, and its best window."""
+    """What a search knows of every song."""
 
     score: NDArray[np.float64]  # (songs,)
-    row: NDArray[np.int64]  # (songs,) number of the window
+    vote: NDArray[np.float64]  # (songs,)
+    row: NDArray[np.int64]  # (songs,) number of the window that is most like the hum
+    aligned: NDArray[np.int64]  # (C,) the songs that were aligned, by falling vote
+    paths: Alignments | None  # (C,) of the piece of the hum that fits best
+    distance_st: NDArray[np.float64]  # (C,) mean over pieces
+
+
+class _Cut(NamedTuple):
+    """A query cut into pieces and windows of them."""
+
+    frames: NDArray[np.float32]  # (Q, L, 2), piece by piece
+    begins_s: NDArray[np.float64]  # (Q,) from the hum's first note
+    pieces: list[Contour]
 
 
 class Searcher:
@@ -76,15 +105,21 @@ class Searcher:
         catalogue: the songs.
         embedder: must be the one the catalogue was built with.
         cut: how hums are cut.
+        calibration: weights of the stages, and confidence; by default what is stored with the
+            embedder's weights.
 
     Raises:
         QbhError: if the catalogue was made by another model.
 
-    Notebook: notebooks/00_hum_to_song.py
+    Notebook: notebooks/09_search_and_align.py
     """
 
     def __init__(
-        self, catalogue: Catalogue, embedder: Embedder, cut: QueryWindows | None = None
+        self,
+        catalogue: Catalogue,
+        embedder: Embedder,
+        cut: QueryWindows | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         if catalogue.model != embedder.identity:
             raise QbhError(
@@ -93,32 +128,125 @@ class Searcher:
             )
         self.catalogue, self.embedder = catalogue, embedder
         self.cut = cut or cut_of(embedder.reading)
+        self.calibration = calibration or Calibration.of(embedder)
         self.index = ExactIndex(catalogue.vectors, catalogue.song, len(catalogue.songs))
         first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
         first_s = np.minimum.reduceat(catalogue.start_s, first)
         self._since_s = catalogue.start_s - first_s[catalogue.song]  # (W,) since the first note
         self._latest_s = np.maximum.reduceat(self._since_s, first)[catalogue.song]  # (W,)
 
-    def scores(self, hum: Contour, anchor: Anchor = "anywhere") -> Scores:
+    @cached_property
+    def _aligner(self) -> Aligner:
+        return Aligner(self.catalogue.contours)
+
+    def search(
+        self, hum: Query, k: int = 10, anchor: Anchor = "anywhere", method: Method = "full"
+    ) -> list[Answer]:
+        """Return the ``k`` best songs, best first; arguments and errors as :meth:`scores`."""
+        found = self.scores(hum, anchor, method)
+        catalogue = self.catalogue
+        order = np.argsort(-found.score, kind="stable")[: max(0, k)]
+        answers = [
+            Answer(
+                catalogue.songs[song]["id"],
+                catalogue.songs[song]["title"],
+                round(float(found.score[song]), 6),
+                round(float(catalogue.start_s[found.row[song]]), 3),
+                round(float(catalogue.end_s[found.row[song]]), 3),
+                vote=round(float(found.vote[song]), 6),
+            )
+            for song in order
+        ]
+        if found.paths is None:
+            return answers
+        likely = self.calibration.confidence(found.score[order], leads(found.score, order))
+        answers = [
+            answer._replace(confidence=round(float(share), 4))
+            for answer, share in zip(answers, likely, strict=True)
+        ]
+        place = {int(song): c for c, song in enumerate(found.aligned)}
+        return [
+            self._explained(answer, found, place[song]) if song in place else answer
+            for song, answer in zip(map(int, order), answers, strict=True)
+        ]
+
+    def confident(self, answers: Sequence[Answer]) -> bool:
+        """Return whether the first answer is to be believed, by the calibrated threshold."""
+        return bool(answers) and (answers[0].confidence or 0.0) >= self.calibration.threshold
+
+    def _explained(self, answer: Answer, found: Scores, c: int) -> Answer:
+        assert found.paths is not None
+        start, end = int(found.paths.start[c]), int(found.paths.end[c])
+        answer = answer._replace(distance_st=round(float(found.distance_st[c]), 4))
+        if start == end:  # no path: the song is far shorter than the hum
+            return answer
+        hop_s = self.catalogue.contours[0].hop_s
+        return answer._replace(
+            start_s=round(start * hop_s, 3),
+            end_s=round(end * hop_s, 3),
+            tempo_ratio=round((end - start) / int(found.paths.frames[c]), 3),
+            transposition_st=round(float(found.paths.transposition_st[c]), 2),
+        )
+
+    def scores(self, hum: Query, anchor: Anchor = "anywhere", method: Method = "full") -> Scores:
         """Score every song.
 
         Args:
-            hum: the query's contour; silence around it is cut off.
+            hum: the query's contour, silence around it is cut off; or several takes of one tune,
+                which are scored together.
             anchor: ``start`` compares the hum's beginning with windows that begin at a song's first
                 note, and what comes later with windows about as far on; ``anywhere`` with all.
+            method: ``vector`` compares whole pieces of the hum, ``vote`` parts of them too;
+                ``full`` then aligns the best songs, all of whose windows may vote by now, and a
+                song that is not aligned counts as one that fits nowhere.
 
         Returns:
-            Score and best window of every song in the catalogue's order.
+            Scores in the catalogue's order.
 
         Raises:
             QbhError: if less than 1 s of the hum is voiced.
         """
-        frames, begins_s = self.query_frames(hum, anchor)
-        found = self._best_windows(self.embedder.embed(frames), begins_s, anchor)
-        whole = slice(None, None, len(self.cut.parts))  # comes first of each piece
-        best_piece = found.similarity[whole].argmax(axis=0)
-        row = found.row[whole][best_piece, np.arange(len(best_piece))]
-        return Scores(_soft_mean(found.similarity.astype(float), self.cut.sharpness), row)
+        cut = replace(self.cut, parts=((0.0, 1.0),)) if method == "vector" else self.cut
+        query = self._cut_up(hum, anchor, cut)
+        vectors = self.embedder.embed(query.frames)
+        found = self._best_windows(vectors, query.begins_s, anchor)
+        vote = _soft_mean(found.similarity.astype(float), cut.sharpness)
+        whole = found.row[:: len(cut.parts)]  # (pieces, songs); the whole comes first of each piece
+        best_piece = found.similarity[:: len(cut.parts)].argmax(axis=0)
+        row = whole[best_piece, np.arange(len(best_piece))]
+        if method != "full":
+            nothing = np.zeros(0)
+            return Scores(vote, vote, row, nothing.astype(np.int64), None, nothing)
+        chosen = np.argsort(-vote, kind="stable")[:SHORTLIST]
+        if anchor == "start":  # a path from the first note is asked for: any window may vote
+            admitted = np.isin(self.catalogue.song, chosen)
+            likest = self.index.best_windows(vectors, admitted).similarity[:, chosen]
+            vote = vote.copy()
+            vote[chosen] = _soft_mean(likest.astype(float), cut.sharpness)
+        distance, paths = self._aligned(query.pieces, chosen, whole[:, chosen], anchor)
+        score = vote - self.calibration.distance * FARTHEST_ST
+        score[chosen] = vote[chosen] - self.calibration.distance * distance
+        return Scores(score, vote, row, chosen, paths, distance)
+
+    def _aligned(
+        self,
+        pieces: Sequence[Contour],
+        songs: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        anchor: Anchor,
+    ) -> tuple[NDArray[np.float64], Alignments]:
+        """(C,) mean distances over pieces, and the paths of each song's nearest piece."""
+        hop_s = self.catalogue.contours[0].hop_s
+        starts = np.round(self.catalogue.start_s[rows] / hop_s).astype(np.int64)  # (pieces, C)
+        ends = np.round(self.catalogue.end_s[rows] / hop_s).astype(np.int64)
+        found = [
+            self._aligner.align(piece, songs, start, end, anchor == "start")
+            for piece, start, end in zip(pieces, starts, ends, strict=True)
+        ]
+        columns = [np.stack(column) for column in zip(*found, strict=True)]  # (pieces, C) each
+        nearest = columns[0].argmin(axis=0)
+        best = Alignments(*(column[nearest, np.arange(len(songs))] for column in columns))
+        return columns[0].mean(axis=0), best
 
     def _best_windows(self, vectors: NDArray, begins_s: NDArray, anchor: Anchor) -> BestWindows:
         """Find every part's best window in each song, among those that the anchor admits."""
@@ -140,22 +268,6 @@ class Searcher:
         latest = np.maximum(_FASTEST * begin_s + _SLACK_S, earliest)
         return (self._since_s >= earliest) & (self._since_s <= latest)
 
-    def search(self, hum: Contour, k: int = 10, anchor: Anchor = "anywhere") -> list[Answer]:
-        """Return the ``k`` best songs, best first; arguments and errors as :meth:`scores`."""
-        found = self.scores(hum, anchor)
-        catalogue = self.catalogue
-        order = np.argsort(-found.score, kind="stable")[: max(0, k)]
-        return [
-            Answer(
-                catalogue.songs[song]["id"],
-                catalogue.songs[song]["title"],
-                round(float(found.score[song]), 6),
-                round(float(catalogue.start_s[found.row[song]]), 3),
-                round(float(catalogue.end_s[found.row[song]]), 3),
-            )
-            for song in order
-        ]
-
     def query_frames(
         self, hum: Contour, anchor: Anchor
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -165,14 +277,25 @@ class Searcher:
             (pieces * parts, L, 2) frames, piece by piece, and (pieces * parts,) seconds from the
             hum's first note to the beginning of each.
         """
+        frames, begins_s, _ = self._cut_up(hum, anchor, self.cut)
+        return frames, begins_s
+
+    def _cut_up(self, hum: Query, anchor: Anchor, cut: QueryWindows) -> _Cut:
+        if isinstance(hum, Sequence):
+            takes = [self._cut_up(take, anchor, cut) for take in hum]
+            return _Cut(
+                np.concatenate([take.frames for take in takes]),
+                np.concatenate([take.begins_s for take in takes]),
+                [piece for take in takes for piece in take.pieces],
+            )
         sung, _ = hum.trimmed()
         if sung.voiced_s < SHORTEST_QUERY_S - 1e-9:
             raise QbhError(
                 f"only {sung.voiced_s:.1f} s of the hum is voiced, {SHORTEST_QUERY_S:.0f} s is "
                 "needed: hum louder, longer, or closer to the microphone"
             )
-        starts, length = self._pieces(sung)
-        parts = np.array(self.cut.parts)
+        starts, length = _pieces(sung, cut)
+        parts = np.array(cut.parts)
         if anchor == "start":
             starts = starts[:1]
         begins = (starts[:, None] + parts[:, 0] * length).reshape(-1)  # (pieces * parts,)
@@ -182,19 +305,21 @@ class Searcher:
         whole = np.repeat(np.arange(0, len(frames), len(parts)), len(parts))
         frames[silent] = frames[whole[silent]]  # a part that is a pause votes as its whole piece
         begins = np.where(silent, begins[whole], begins)
-        return frames.astype(np.float32), begins * sung.hop_s
+        pieces = [replace(sung, frames=sung.frames[at : at + length]) for at in starts]
+        return _Cut(frames.astype(np.float32), begins * sung.hop_s, pieces)
 
-    def _pieces(self, sung: Contour) -> tuple[NDArray[np.int64], int]:
-        """Return the first frame of each piece with 1 s of voice, and their length in frames."""
-        length = round(self.cut.piece_s / sung.hop_s)
-        if len(sung) <= length:
-            return np.zeros(1, np.int64), len(sung)
-        step = round(self.cut.piece_step_s / sung.hop_s)
-        starts = np.append(np.arange(0, len(sung) - length, step), len(sung) - length)
-        voiced = np.concatenate([[0], np.cumsum(sung.voiced)])
-        voiced_s = (voiced[starts + length] - voiced[starts]) * sung.hop_s
-        enough = voiced_s >= min(SHORTEST_QUERY_S - 1e-9, voiced_s.max())
-        return starts[enough], length
+
+def _pieces(sung: Contour, cut: QueryWindows) -> tuple[NDArray[np.int64], int]:
+    """Return the first frame of each piece with 1 s of voice, and their length in frames."""
+    length = round(cut.piece_s / sung.hop_s)
+    if len(sung) <= length:
+        return np.zeros(1, np.int64), len(sung)
+    step = round(cut.piece_step_s / sung.hop_s)
+    starts = np.append(np.arange(0, len(sung) - length, step), len(sung) - length)
+    voiced = np.concatenate([[0], np.cumsum(sung.voiced)])
+    voiced_s = (voiced[starts + length] - voiced[starts]) * sung.hop_s
+    enough = voiced_s >= min(SHORTEST_QUERY_S - 1e-9, voiced_s.max())
+    return starts[enough], length
 
 
 def _soft_mean(values: NDArray, sharpness: float) -> NDArray:

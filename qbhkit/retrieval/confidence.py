@@ -1,0 +1,174 @@
+"""How far an answer is to be believed: the probability that it is the song, and when to refuse.
+
+A score alone says little, since some hums are like everything; its lead over the songs that follow
+says most. Both go through a logistic curve, fitted on hums whose song is in the catalogue and on
+the same hums with their song left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.config import build
+from qbhkit.errors import QbhError
+
+_OTHERS = 10  # more than one, since a tune may be there twice
+_PENALTY = 1e-3
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Weights of the search stages, and of the confidence; stored with a model's weights.
+
+    Args:
+        distance: what a semitone of mean distance takes from the score.
+        bias: of the logistic curve.
+        score: its weight of the score.
+        lead: its weight of the lead over the best ten other songs.
+        threshold: least confidence of an answer that is not refused, 0 to 1.
+    """
+
+    distance: float = 0.2
+    bias: float = -5.4
+    score: float = 3.1
+    lead: float = 24.9
+    threshold: float = 0.36
+
+    @classmethod
+    def of(cls, embedder: Any) -> Self:
+        """Return what is stored with an embedder's weights, or the defaults."""
+        return build(cls, getattr(embedder, "calibration", None) or {}, "the calibration")
+
+    def confidence(self, score: NDArray, lead: NDArray) -> NDArray[np.float64]:
+        """Return probabilities of songs (...) from their scores and their leads."""
+        return 1 / (1 + np.exp(-(self.bias + self.score * score + self.lead * lead)))
+
+
+class Case(NamedTuple):
+    """A search whose right answer is known."""
+
+    scores: NDArray[np.float64]  # (songs,) as the search gave them
+    truth: int  # number of the song that was hummed
+
+
+class Refusal(NamedTuple):
+    """What a threshold does, as shares of hums from 0 to 1."""
+
+    kept: float  # right first answers that are not refused
+    refused: float  # of the hums whose song is not in the catalogue
+    precision: float  # right ones among the answers that are not refused, the song being there
+    brier: float  # mean squared error of the first answer's confidence, both kinds of hums
+
+
+def leads(scores: NDArray, order: NDArray) -> NDArray[np.float64]:
+    """Return how far songs lie above the mean of the best ten others.
+
+    Args:
+        scores: (songs,).
+        order: (K,) numbers of some songs.
+
+    Returns:
+        (K,); 0 where there is no other song.
+    """
+    best = np.argsort(-scores, kind="stable")[: _OTHERS + 1]
+    if len(best) < 2:
+        return np.zeros(len(order))
+    others = [scores[best[best != song][:_OTHERS]].mean() for song in order]
+    return np.asarray(scores[order] - np.array(others))
+
+
+def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Calibration:
+    """Fit the confidence, and choose the threshold.
+
+    Args:
+        cases: searches of a catalogue that holds their songs; each is also used without its song.
+        distance: what the scores were made with.
+        keep: share of the right first answers that must not be refused, 0 to 1.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        QbhError: if no first answer is right, or all are without a case to the contrary.
+    """
+    from scipy.optimize import minimize
+
+    rows, right = (np.concatenate(part) for part in zip(*map(_firsts, cases), strict=True))
+    if not right.any() or right.all():
+        raise QbhError("A calibration needs hums that find their songs, and songs that are wrong.")
+    mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-9
+    inputs, sign = (rows - mean) / spread, np.where(right, 1.0, -1.0)
+
+    def loss(weights: NDArray) -> float:
+        margins = sign * (weights[0] + inputs @ weights[1:])
+        return float(np.logaddexp(0, -margins).mean() + _PENALTY * weights[1:] @ weights[1:])
+
+    fitted = minimize(loss, np.zeros(3)).x
+    score, lead = fitted[1:] / spread
+    bias = fitted[0] - np.array([score, lead]) @ mean
+    found = Calibration(distance, float(bias), float(score), float(lead), 0.0)
+    first = [_first(case.scores, case.truth, found) for case in cases]
+    sure = [confidence for confidence, is_right in first if is_right]
+    if not sure:
+        raise QbhError("Not one hum finds its song: there is nothing to calibrate.")
+    threshold = float(np.quantile(sure, 1 - keep))
+    return Calibration(distance, float(bias), float(score), float(lead), threshold)
+
+
+def refusal(
+    cases: Sequence[Case], groups: Sequence[str], distance: float, keep: float = 0.9, folds: int = 5
+) -> Refusal:
+    """Measure a threshold on hums of songs that it was not chosen on.
+
+    Args:
+        cases: as for :func:`calibrate`.
+        groups: of each case, its song; a group is never on both sides.
+        distance: what the scores were made with.
+        keep: share of the right first answers that must not be refused.
+        folds: how many parts the groups are dealt into.
+
+    Returns:
+        Shares over all hums.
+    """
+    names = sorted(set(groups))
+    kept, refused, right, errors = [], [], [], []
+    for fold in range(folds):
+        tested = set(names[fold::folds])
+        learnt = [case for case, name in zip(cases, groups, strict=True) if name not in tested]
+        found = calibrate(learnt, distance, keep)
+        for case, name in zip(cases, groups, strict=True):
+            if name not in tested:
+                continue
+            confidence, is_right = _first(case.scores, case.truth, found)
+            absent, _ = _first(_without(case), -1, found)
+            errors += [(confidence - is_right) ** 2, absent**2]
+            refused.append(absent < found.threshold)
+            if confidence >= found.threshold:
+                right.append(is_right)
+            if is_right:
+                kept.append(confidence >= found.threshold)
+    shares = (np.mean(part) if part else np.nan for part in (kept, refused, right, errors))
+    return Refusal(*map(float, shares))
+
+
+def _without(case: Case) -> NDArray[np.float64]:
+    return np.delete(case.scores, case.truth)
+
+
+def _firsts(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
+    """(2, 2) score and lead of the first answer, (2,) whether right: with the song and without."""
+    rows, right = [], []
+    for scores, truth in ((case.scores, case.truth), (_without(case), -1)):
+        best = np.argsort(-scores, kind="stable")[:1]
+        rows.append([scores[best[0]], leads(scores, best)[0]])
+        right.append(best[0] == truth)
+    return np.array(rows), np.array(right)
+
+
+def _first(scores: NDArray, truth: int, found: Calibration) -> tuple[float, bool]:
+    """Return the confidence of the first answer, and whether it is right."""
+    best = np.argsort(-scores, kind="stable")[:1]
+    return float(found.confidence(scores[best], leads(scores, best))[0]), bool(best[0] == truth)

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+
+from qbhkit.contour import from_pitch
+from qbhkit.retrieval.align import FARTHEST_ST, Aligner
+
+
+def melody(seed, notes=24):
+    """A melody of notes of 3 to 6 frames, no two neighbours alike."""
+    rng = np.random.default_rng(seed)
+    pitch = 60 + np.cumsum(rng.choice([-4, -3, -2, -1, 1, 2, 3, 4], notes))
+    return np.repeat(pitch.astype(float), rng.integers(3, 7, notes))
+
+
+def align(hum, song, start, end, from_start=False):
+    songs = [from_pitch(melody(99)), from_pitch(song)]
+    aligner = Aligner(songs)
+    found = aligner.align(
+        from_pitch(hum), np.array([1]), np.array([start]), np.array([end]), from_start
+    )
+    return [column[0] for column in found]
+
+
+def plain(hum, song, key, from_start):
+    """The same cost by recursion, cell by cell."""
+    far = 1e9
+    near = np.minimum(np.abs(hum[:, None] - song[None] - key), FARTHEST_ST)
+    cost = np.full((len(hum), len(song)), far)
+    cost[0, :] = near[0]
+    if from_start:
+        cost[0, 1:] = far
+    for i in range(1, len(hum)):
+        for j in range(1, len(song)):
+            ways = [cost[i - 1, j - 1] + near[i, j]]
+            if j > 1:
+                ways.append(cost[i - 1, j - 2] + near[i, j])
+            if i > 1:
+                ways.append(cost[i - 2, j - 1] + near[i - 1, j] + near[i, j])
+            cost[i, j] = min(ways)
+    return cost[-1].min() / len(hum)
+
+
+@pytest.mark.parametrize("key_st", [0.0, 7.0, -14.4])
+def test_a_part_in_another_key_is_found_where_it_lies(key_st):
+    song = melody(1)
+    distance, start, end, key, frames = align(song[20:70] + key_st, song, 16, 75)
+    assert distance == pytest.approx(0, abs=1e-6)
+    assert (start, end, frames) == (20, 70, 50)
+    assert key == pytest.approx(key_st, abs=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.8, 1.25, 1.8])
+def test_a_hum_at_another_speed_is_found(factor):
+    song = melody(2)
+    part = song[10:80]
+    hum = part[((np.arange(int(70 * factor)) + 0.5) / factor).astype(int)]
+    distance, start, end, _, _ = align(hum, song, 10, 80)
+    assert distance < 0.1
+    assert abs(start - 10) <= 3
+    assert abs(end - 80) <= 3
+
+
+@pytest.mark.parametrize("from_start", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_distance_is_the_least_of_all_paths(seed, from_start):
+    rng = np.random.default_rng(seed)
+    song, hum = melody(seed + 10, 12), melody(seed + 20, 6)
+    hum = hum + rng.normal(0, 0.3, len(hum))
+    distance, _, _, key, _ = align(hum, song, 0, len(song), from_start)
+    assert distance == pytest.approx(
+        plain(hum.astype(np.float32), song.astype(np.float32), key, from_start), abs=1e-5
+    )
+    # no key near the first guess is better by much: each round of the search looks at one
+    middle = np.median(hum) - np.median(song)
+    others = [plain(hum, song, middle + step, from_start) for step in (0, -1.5, 1.5)]
+    assert distance <= min(others) + 1e-5
+
+
+def test_from_the_start_a_later_part_is_far():
+    song = melody(3)
+    hum = song[40:90]
+    anywhere, start = align(hum, song, 40, 90), align(hum, song, 40, 90, from_start=True)
+    assert anywhere[0] == pytest.approx(0, abs=1e-6)
+    assert start[0] > 0.5
+    assert start[1] == 0
+
+
+def test_a_wrong_octave_counts_no_more_than_a_wrong_note():
+    song = melody(4)
+    hum = song[10:60].copy()
+    hum[20:30] += 12  # a fifth of it
+    distance, start, end, _, _ = align(hum, song, 10, 60)
+    assert distance <= 0.2 * FARTHEST_ST + 1e-6
+    assert abs(start - 10) <= 2
+    assert abs(end - 60) <= 2
+
+
+def test_a_song_too_short_for_the_hum_has_no_path():
+    song = melody(5)[:20]
+    distance, start, end, _, _ = align(melody(6)[:60], song, 0, 20)
+    assert distance == FARTHEST_ST
+    assert start == end
+
+
+def test_rests_and_a_late_first_note_do_not_matter():
+    song = melody(7)
+    late = np.concatenate([np.zeros(30), song])
+    late[60:62] = 0  # a breath, within a note or between two
+    hum = song[15:70].copy()
+    hum[20:22] = 0
+    distance, start, end, _, _ = align(hum, late, 45, 100)
+    assert distance < 0.3
+    assert abs(start - 45) <= 2
+    assert abs(end - 100) <= 2
+
+
+def test_songs_do_not_influence_each_other():
+    songs = [from_pitch(melody(seed)) for seed in range(6)]
+    hum = from_pitch(melody(3)[5:60] + 2)
+    aligner = Aligner(songs)
+    begin, end = np.full(6, 5), np.full(6, 60)
+    together = aligner.align(hum, np.arange(6), begin, end)
+    for song in range(6):
+        alone = aligner.align(hum, np.array([song]), begin[:1], end[:1])
+        for column, single in zip(together, alone, strict=True):
+            assert column[song] == single[0]
+    assert np.argmin(together.distance_st) == 3

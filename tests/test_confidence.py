@@ -1,0 +1,97 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from qbhkit.errors import QbhError
+from qbhkit.retrieval.confidence import Calibration, Case, calibrate, leads, refusal
+
+
+def cases(count=200, songs=40, seed=0):
+    """Hums of 20 songs; the better one is hummed, the farther its song lies above the others."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for k in range(count):
+        scores = rng.normal(0, 0.05, songs)
+        truth = k % 20
+        scores[truth] += rng.choice([0.0, 0.15, 0.4])
+        found.append(Case(scores, truth))
+    return found, [f"song {case.truth}" for case in found]
+
+
+def test_a_lead_is_the_distance_to_the_ten_best_others():
+    scores = np.array([0.9, 0.1, 0.8, *np.linspace(0.5, 0.3, 12)])
+    others = np.sort(np.delete(scores, 0))[::-1][:10].mean()
+    found = leads(scores, np.array([0, 2]))
+    assert found[0] == pytest.approx(0.9 - others)
+    assert found[1] == pytest.approx(0.8 - np.sort(np.delete(scores, 2))[::-1][:10].mean())
+
+
+def test_the_lead_of_an_only_song_is_nothing():
+    assert leads(np.array([0.9]), np.array([0])).tolist() == [0.0]
+    assert leads(np.array([0.9, 0.4]), np.array([0, 1])).tolist() == [0.5, -0.5]
+
+
+def test_confidence_is_a_probability():
+    some, _ = cases()
+    found = calibrate(some, 0.2)
+    told, right = [], []
+    for case in cases(seed=1)[0]:
+        for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
+            best = np.argsort(-scores)[:1]
+            told.append(found.confidence(scores[best], leads(scores, best))[0])
+            right.append(best[0] == truth)
+    told, right = np.array(told), np.array(right)
+    assert told.min() >= 0
+    assert told.max() <= 1
+    for low, high in ((0, 0.2), (0.2, 0.8), (0.8, 1)):
+        inside = (told >= low) & (told <= high)
+        assert abs(told[inside].mean() - right[inside].mean()) < 0.15
+
+
+def test_the_threshold_keeps_what_it_was_asked_to_keep():
+    some, groups = cases()
+    for keep in (0.5, 0.9):
+        found = refusal(some, groups, 0.2, keep)
+        assert found.kept == pytest.approx(keep, abs=0.05)
+    strict, mild = (refusal(some, groups, 0.2, keep) for keep in (0.5, 0.99))
+    assert strict.refused > mild.refused
+    assert strict.precision > 0.95 > mild.precision
+
+
+def test_a_hum_whose_song_is_absent_is_refused_more_often_than_not():
+    some, groups = cases()
+    assert refusal(some, groups, 0.2, 0.8).refused > 0.9
+
+
+def test_hums_of_a_song_are_never_on_both_sides(monkeypatch):
+    from qbhkit.retrieval import confidence
+
+    some, groups = cases(60)
+    seen = []
+    real = confidence.calibrate
+
+    def watched(learnt, distance, keep):
+        seen.append({case.truth for case in learnt})
+        return real(learnt, distance, keep)
+
+    monkeypatch.setattr(confidence, "calibrate", watched)
+    refusal(some, groups, 0.2, folds=4)
+    assert len(seen) == 4
+    for learnt in seen:
+        assert len(learnt) == 15  # of 20 songs, a quarter is measured
+
+
+def test_nothing_to_learn_from_is_refused():
+    hopeless = [Case(np.array([0.9, 0.1, 0.0]), 2)] * 5
+    with pytest.raises(QbhError, match="find their songs"):
+        calibrate(hopeless, 0.2)
+
+
+def test_what_is_stored_with_weights_is_used():
+    stored = SimpleNamespace(calibration={"distance": 0.3, "threshold": 0.7})
+    assert Calibration.of(stored) == Calibration(distance=0.3, threshold=0.7)
+    assert Calibration.of(SimpleNamespace()) == Calibration()
+    stored.calibration = {"distanse": 0.3}
+    with pytest.raises(QbhError, match="distanse"):
+        Calibration.of(stored)
