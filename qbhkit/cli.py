@@ -10,7 +10,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import qbhkit
 from qbhkit.errors import QbhError
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from qbhkit.embedding.training import TrainConfig
     from qbhkit.errors import Failure
     from qbhkit.melody.trackers import Tracker
+    from qbhkit.retrieval.catalogue import Catalogue
     from qbhkit.retrieval.evaluate import Query, Scorer
+    from qbhkit.retrieval.search import Answer, Method
     from qbhkit.runs import RunConfig
 
-METHODS = ("vector", "linear-scaling", "dtw")
+METHODS = ("full", "vote", "vector", "linear-scaling", "dtw")
 _SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
 _MOST_LISTED = 5
 
@@ -149,6 +151,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("queries", nargs="+", metavar="QUERY", help="audio or .f0.csv")
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
     command.add_argument("-k", type=int, default=10, help="songs in each answer (default: 10)")
+    command.add_argument(
+        "--method", choices=METHODS[:3], default="full",
+        help="full: the songs that the hum's parts vote for, aligned with it (default); "
+        "vote: without the alignment; vector: the whole hum at once",
+    )  # fmt: skip
+    command.add_argument(
+        "--together", action="store_true", help="the queries are takes of one tune: one answer"
+    )
+    command.add_argument(
+        "--save-match", type=Path, metavar="DIR",
+        help="write each hum's STEM.wav and, of its songs, STEM.1.wav and so on: what matches it",
+    )  # fmt: skip
     with_anchor(command)
     command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
     with_tracker(command, "the hums", for_hums)
@@ -164,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
     with_anchor(command)
     command.add_argument(
-        "--method", action="append", choices=METHODS, help="may be repeated (default: vector)"
+        "--method", action="append", choices=METHODS, help="may be repeated (default: full)"
     )
     command.add_argument("--out", type=Path, required=True, metavar="JSON")
     with_tracker(command, "the hums", for_hums)
@@ -434,31 +448,60 @@ def _search(options: argparse.Namespace) -> int:
     searcher = Searcher(catalogue, ContourEmbedder(options.weights or DEFAULT_EMBEDDING))
     hums = _Hums(lambda: get_tracker(options.tracker))
     failed = False
-    for query in options.queries:
+    takes = [options.queries] if options.together else [[query] for query in options.queries]
+    for names in takes:
+        query = ", ".join(names)
         try:
-            hum = hums.contour(Path(query))
+            heard = [hums.contour(Path(name)) for name in names]
             try:
-                answers = searcher.search(hum, options.k, options.anchor)
+                answers = searcher.search(heard, options.k, options.anchor, options.method)
             except QbhError as error:
                 raise QbhError(f"{query}: {error}.") from None
+            if options.save_match:
+                _save_matches(names, answers, catalogue, options.save_match)
         except QbhError as error:
             _say(f"qbhkit: {error}")
             failed = True
             continue
+        line = {
+            "query": query,
+            "voiced_s": round(sum(hum.voiced_s for hum in heard), 3),
+            "results": [answer._asdict() for answer in answers],
+        }
+        if options.method == "full":
+            line["confident"] = searcher.confident(answers)
         if options.json:
-            line = {
-                "query": query,
-                "voiced_s": round(hum.voiced_s, 3),
-                "results": [answer._asdict() for answer in answers],
-            }
             print(json.dumps(line), flush=True)  # ASCII: no locale can spoil it
         else:
-            print(f"{query}: {hum.voiced_s:.1f} s voiced")
-            for rank, answer in enumerate(answers, 1):
-                span = f"{answer.start_s:.1f} to {answer.end_s:.1f} s"
-                title = " ".join(answer.title.split())  # a line a song
-                print(f"{rank:4}  {answer.score:.3f}  {span:16}  {title}  [{answer.song_id}]")
+            _print_answers(line, answers)
     return 2 if failed else 0
+
+
+def _print_answers(line: dict[str, Any], answers: "list[Answer]") -> None:
+    print(f"{line['query']}: {line['voiced_s']:.1f} s voiced")
+    if line.get("confident") is False:
+        print("      no confident match; the nearest songs:")
+    for rank, answer in enumerate(answers, 1):
+        sure = "" if answer.confidence is None else f"{answer.confidence:4.0%}  "
+        span = f"{answer.start_s:.1f} to {answer.end_s:.1f} s"
+        title = " ".join(answer.title.split())  # a line a song
+        print(f"{rank:4}  {answer.score:.3f}  {span:16}  {sure}{title}  [{answer.song_id}]")
+
+
+def _save_matches(
+    names: Sequence[str], answers: "list[Answer]", catalogue: "Catalogue", folder: Path
+) -> None:
+    """Write the recordings of a query, and what the songs of its answer sound like."""
+    from qbhkit.audio import load, write_wav
+    from qbhkit.corpora import stem_of
+    from qbhkit.retrieval.matches import matched_audio
+
+    for name in names:
+        if not name.lower().endswith(".csv"):
+            write_wav(load(Path(name)), folder / f"{stem_of(Path(name))}.wav")
+    for rank, answer in enumerate(answers, 1):
+        path = folder / f"{stem_of(Path(names[0]))}.{rank}.wav"
+        write_wav(matched_audio(catalogue, answer), path)
 
 
 class _Hums:
@@ -512,7 +555,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             _say(f"qbhkit: {error}")
             contours[query.path] = None
     blocks = {}
-    for method in dict.fromkeys(options.method or ["vector"]):
+    for method in dict.fromkeys(options.method or ["full"]):
         embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
         score = _scorer(method, catalogue, embedder, options.anchor, contours)
         listed = tqdm(queries, desc=method, unit="hum", disable=_quiet())
@@ -546,11 +589,11 @@ def _scorer(
 ) -> "Scorer":
     from qbhkit.retrieval.search import Searcher
 
-    if method == "vector":
+    if method in ("full", "vote", "vector"):
         searcher = Searcher(catalogue, embedder)
 
         def of_contour(hum: "Contour") -> Any:
-            return searcher.scores(hum, anchor).score
+            return searcher.scores(hum, anchor, cast("Method", method)).score
     else:
         from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
 

@@ -443,11 +443,16 @@ class TestSearch:
         lines = results_of(done)
         assert [line["query"] for line in lines] == [str(query) for query in queries]
         for line in lines:
-            assert list(line) == ["query", "voiced_s", "results"]
+            assert list(line) == ["query", "voiced_s", "results", "confident"]
+            assert line["confident"] is True
             assert 2 < line["voiced_s"] < 10
             assert len(line["results"]) == 10
             for row in line["results"]:
-                assert list(row) == ["song_id", "title", "score", "start_s", "end_s"]
+                assert list(row) == [
+                    "song_id", "title", "score", "start_s", "end_s", "confidence", "tempo_ratio",
+                    "transposition_st", "vote", "distance_st",
+                ]  # fmt: skip
+                assert 0 <= row["confidence"] <= 1
                 assert isinstance(row["song_id"], str)
                 assert 0 <= row["start_s"] < row["end_s"]
             scores = [row["score"] for row in line["results"]]
@@ -465,6 +470,50 @@ class TestSearch:
             assert line.split()[:2] == [str(rank), f"{row['score']:.3f}"]
             assert f"{row['start_s']:.1f} to {row['end_s']:.1f} s" in line
             assert line.endswith(f"{row['title']}  [{row['song_id']}]")
+
+    def test_a_hum_of_no_song_is_not_believed(self, run, catalogue, tmp_path):
+        wander = np.repeat(np.random.default_rng(5).uniform(100, 300, 16), 50)  # of quarter tones
+        write_f0_csv(F0Track(wander, np.ones(len(wander))), tmp_path / "wander.f0.csv")
+        arguments = ["search", tmp_path / "wander.f0.csv", "--catalogue", catalogue, "-k", 2]
+        line = results_of(run(*arguments, "--json"))[0]
+        assert line["confident"] is False
+        assert len(line["results"]) == 2
+        assert "no confident match" in run(*arguments).out
+
+    @pytest.mark.parametrize("method", ["vote", "vector"])
+    def test_other_methods_say_what_they_know(self, run, hums, catalogue, method):
+        arguments = ["search", hums / "good.wav", "--catalogue", catalogue, "--method", method]
+        line = results_of(run(*arguments, "--json"))[0]
+        assert list(line) == ["query", "voiced_s", "results"]
+        assert line["results"][0]["song_id"] == TRUTH
+        assert line["results"][0]["confidence"] is None
+        assert line["results"][0]["score"] == line["results"][0]["vote"]
+
+    def test_takes_of_one_tune_get_one_answer(self, run, hums, catalogue):
+        queries = [hums / "late.f0.csv", hums / "late.f0.csv"]
+        options = ["--catalogue", catalogue, "--json"]
+        lines = results_of(run("search", *queries, "--together", *options))
+        alone = results_of(run("search", queries[0], *options))[0]
+        assert len(lines) == 1
+        assert lines[0]["query"] == f"{queries[0]}, {queries[1]}"
+        assert lines[0]["voiced_s"] == pytest.approx(2 * alone["voiced_s"])
+        assert lines[0]["results"] == alone["results"]  # it was the same take twice
+
+    def test_matches_can_be_heard(self, run, hums, catalogue, tmp_path):
+        folder = tmp_path / "matches"
+        done = run(
+            "search", hums / "good.wav", "--catalogue", catalogue, "-k", 2, "--save-match", folder,
+            "--json",
+        )  # fmt: skip
+        rows = results_of(done)[0]["results"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "good.1.wav", "good.2.wav", "good.wav",
+        ]  # fmt: skip
+        for rank, row in enumerate(rows, 1):
+            audio = load(folder / f"good.{rank}.wav")
+            assert audio.duration_s == pytest.approx(row["end_s"] - row["start_s"], abs=0.5)
+        matched = run("search", folder / "good.1.wav", "--catalogue", catalogue, "--json")
+        assert results_of(matched)[0]["results"][0]["song_id"] == TRUTH
 
     def test_k(self, run, hums, catalogue, song_notes):
         query = hums / "late.f0.csv"
@@ -682,8 +731,8 @@ class TestEvaluate:
         assert done.err == ""
         for key in ("n", "top1", "top5", "top10", "mrr", "intervals", "ranks", "methods"):
             assert key in result
-        assert list(result["methods"]) == ["vector"]
-        for key, value in result["methods"]["vector"].items():
+        assert list(result["methods"]) == ["full"]
+        for key, value in result["methods"]["full"].items():
             assert result[key] == value
         assert result["n"] == 3
         assert result["ranks"][:2] == [1, 1]
