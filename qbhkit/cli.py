@@ -719,13 +719,19 @@ def _crossfold(options: argparse.Namespace) -> int:
     data, progress = options.data or data_dir(), not _quiet()
     ground = crossfold.mir_qbsh(config, data, options.tracker, progress)
     folder = options.models or cache_dir() / "crossfold" / path.stem
-    found = crossfold.cross_fold(config, ground, folder, options.stress, progress)
+    found = crossfold.cross_fold(
+        config, ground, folder, options.stress, progress, ("vote", "full", "vector")
+    )
     named = replace(config, start=Path(config.start).stem)
     result = {"config": asdict(named), "songs": len(ground.book.contours), **found}
     write_json(options.out, result)
-    for name, block in found.items():
-        cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
-        print(f"{name:28}{cells}")
+    for method, blocks in {"vote": found, **found["methods"]}.items():
+        for name, block in blocks.items():
+            if "ranks" in block:
+                cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
+                print(f"{method:8}{name:28}{cells}")
+    for anchor, block in found["refusal"].items():
+        print(f"refusal {anchor:28}" + "  ".join(f"{key} {block[key]:.3f}" for key in block))
     return 0
 
 

@@ -21,6 +21,7 @@ from qbhkit.errors import QbhError
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval import crossfold
 from qbhkit.retrieval.catalogue import WindowGrid
+from qbhkit.retrieval.confidence import Calibration, Case
 from qbhkit.retrieval.crossfold import (
     Elsewhere,
     Folds,
@@ -81,13 +82,13 @@ def test_a_model_knows_neither_song_nor_singer_of_what_it_scores(ground, tmp_pat
             learnt.append([ground.hums[[h.hummed for h in ground.hums].index(x)] for x in hums])
             super().__init__(hums, *rest)
 
-    def rank(searcher, contour, song_id, anchor):
+    def case(searcher, contour, song_id, anchor, method):
         if anchor == "start":
             scored.append((len(learnt) - 1, song_id))
-        return 1
+        return Case(np.array([0.5]), 0)
 
     monkeypatch.setattr(crossfold, "HumPairs", Watched)
-    monkeypatch.setattr(crossfold, "_rank", rank)
+    monkeypatch.setattr(crossfold, "_case", case)
     fold(ground, tmp_path)
     assert len(learnt) == 4
     assert sorted(name for _, name in scored) == sorted(hum.query.song_id for hum in ground.hums)
@@ -105,6 +106,22 @@ def test_the_ranks_of_all_hums_are_pooled_with_intervals(ground, tmp_path):
         assert all(1 <= rank <= 12 for rank in block["ranks"])
         assert set(block["per_singer"]) == {"ann", "bob"}
         assert set(block["intervals"]) == {"top1", "top5", "top10", "mrr"}
+    json.dumps(found)
+
+
+def test_methods_are_scored_on_the_same_models(ground, tmp_path):
+    found = fold(ground, tmp_path, methods=("vote", "full", "vector"))
+    assert set(found) == {"start", "anywhere", "methods", "calibration", "refusal"}
+    alone = fold(ground, tmp_path, methods=("vector",))  # the models are there
+    assert alone == found["methods"]["vector"]
+    assert list(found["methods"]) == ["full", "vector"]
+    for block in found["methods"].values():
+        assert block["start"]["n"] == block["anywhere"]["n"] == 8
+    # the hums are their songs in another key: what aligns them finds them
+    assert found["methods"]["full"]["start"]["top1"] == 1
+    Calibration(**found["calibration"])
+    assert set(found["refusal"]) == {"start", "anywhere"}
+    assert found["refusal"]["start"]["kept"] > 0.5
     json.dumps(found)
 
 

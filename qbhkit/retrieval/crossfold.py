@@ -6,7 +6,7 @@ hums of these; the ranks of all hums are pooled.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +28,9 @@ from qbhkit.embedding.training import TrainConfig, hum_evaluator, song_source, t
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker
 from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song, grid_of
+from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
 from qbhkit.retrieval.evaluate import Query, rank_of, report
-from qbhkit.retrieval.search import Anchor, Searcher
+from qbhkit.retrieval.search import Anchor, Method, Searcher
 
 ANCHORS: tuple[Anchor, ...] = ("start", "anywhere")
 ELSEWHERE = "ioacas"  # what the scores of another corpus are called
@@ -244,6 +245,7 @@ def cross_fold(
     folder: Path,
     stress: bool = False,
     progress: bool = True,
+    methods: Sequence[Method] = ("vote",),
 ) -> dict[str, Any]:
     """Fine-tune a model for every pair of folds, and pool the ranks of all hums.
 
@@ -256,36 +258,65 @@ def cross_fold(
         folder: where the models are kept.
         stress: also search the same hums transposed and stretched.
         progress: show bars on standard error.
+        methods: of the search; ``full`` also gives a calibration and what it refuses.
 
     Returns:
-        For each anchor, and each stress of it, metrics, intervals and ranks as JSON; also for the
-        queries of another corpus where there are some, by the first of the models.
+        By the first method, for each anchor, and each stress of it, metrics, intervals and ranks as
+        JSON; also for the queries of another corpus where there are some, by the first of the
+        models. The same by the other methods, under ``methods`` and their names.
     """
     hums, other = ground.hums, ground.elsewhere
-    found: dict[str, Any] = {}
-    ranks: dict[str, list[int | None]] = {}
+    queries = [hum.query for hum in hums]
+    found: dict[Method, dict[str, Any]] = {method: {} for method in methods}
+    ranks: dict[tuple[Method, str], list[int | None]] = {}
+    cases: dict[Anchor, list[tuple[Case, str]]] = {anchor: [] for anchor in ANCHORS}
     for number, (test, learn) in enumerate(_parted(hums, ground.folds, config)):
         learnt = [hums[k].hummed for k in learn]
         weights = _weights(config, learnt, ground, folder / f"fold-{number}", progress)
         embedder = ContourEmbedder(str(weights))
         if other is not None and number == 0:
-            found[ELSEWHERE] = _elsewhere(other, embedder)
+            for method in methods:
+                found[method][ELSEWHERE] = _elsewhere(other, embedder, method)
         searcher = ground.book.searcher(embedder)
         for name, anchor, contours in _searched([hums[k].hummed.hum for k in test], stress):
-            column = ranks.setdefault(name, [None] * len(hums))
-            for k, contour in zip(test, contours, strict=True):
-                column[k] = _rank(searcher, contour, hums[k].query.song_id, anchor)
-    queries = [hum.query for hum in hums]
-    return {name: report(column, queries) for name, column in ranks.items()} | found
+            for method in methods:
+                column = ranks.setdefault((method, name), [None] * len(hums))
+                for k, contour in zip(test, contours, strict=True):
+                    case = _case(searcher, contour, queries[k].song_id, anchor, method)
+                    if case is None:
+                        continue
+                    column[k] = rank_of(*case)
+                    if method == "full" and name == anchor:
+                        cases[anchor].append((case, queries[k].song_id))
+    for (method, name), column in ranks.items():
+        found[method][name] = report(column, queries)
+    first, *others = methods
+    result = found[first]
+    if others:
+        result["methods"] = {method: found[method] for method in others}
+    if "full" in methods:
+        result |= _calibrated(cases)
+    return result
 
 
-def _elsewhere(other: Elsewhere, embedder: ContourEmbedder) -> dict[str, Any]:
+def _calibrated(cases: dict[Anchor, list[tuple[Case, str]]]) -> dict[str, Any]:
+    """Return a calibration on all hums, and what one does to the hums of songs it has not seen."""
+    weight = Calibration().distance
+    everything = [case for anchor in ANCHORS for case, _ in cases[anchor]]
+    refused = {}
+    for anchor in ANCHORS:
+        some, songs = zip(*cases[anchor], strict=True)
+        refused[anchor] = refusal(some, songs, weight)._asdict()
+    return {"calibration": asdict(calibrate(everything, weight)), "refusal": refused}
+
+
+def _elsewhere(other: Elsewhere, embedder: ContourEmbedder, method: Method) -> dict[str, Any]:
     searcher = other.book.searcher(embedder)
-    ranks = [
-        _rank(searcher, contour, query.song_id, "anywhere")
+    cases = [
+        _case(searcher, contour, query.song_id, "anywhere", method)
         for contour, query in zip(other.contours, other.queries, strict=True)
     ]
-    return report(ranks, other.queries)
+    return report([case and rank_of(*case) for case in cases], other.queries)
 
 
 def _parted(
@@ -355,9 +386,11 @@ def _stretched(contour: Contour, factor: float) -> Contour:
     return Contour(stretch(contour.frames, positions), contour.hop_s)
 
 
-def _rank(searcher: Searcher, contour: Contour, song_id: str, anchor: Anchor) -> int | None:
+def _case(
+    searcher: Searcher, contour: Contour, song_id: str, anchor: Anchor, method: Method
+) -> Case | None:
     try:
-        scores: NDArray = searcher.scores(contour, anchor).score
+        scores: NDArray = searcher.scores(contour, anchor, method).score
     except QbhError:  # too little is voiced: a miss
         return None
-    return rank_of(scores, searcher.catalogue.number[song_id])
+    return Case(scores, searcher.catalogue.number[song_id])
