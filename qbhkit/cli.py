@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qbhkit.errors import Failure
     from qbhkit.melody.trackers import Tracker
     from qbhkit.retrieval.catalogue import Catalogue
+    from qbhkit.retrieval.confidence import Case
     from qbhkit.retrieval.evaluate import Query, Scorer
     from qbhkit.retrieval.search import Answer, Method
     from qbhkit.runs import RunConfig
@@ -271,6 +272,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="writes original.safetensors"
     )
+
+    command = add(
+        "calibrate", _weights_calibrate, "Store with weights when to believe their answers.",
+        "qbhkit weights calibrate mine.safetensors result.json", actions,
+    )  # fmt: skip
+    command.add_argument("weights", metavar="NAME", help="shipped weights or a .safetensors file")
+    command.add_argument(
+        "result", type=Path, metavar="JSON",
+        help="of 'qbhkit crossfold', or of 'qbhkit evaluate' on hums they were not trained on",
+    )  # fmt: skip
 
     command = add(
         "bench", _bench, "Run a benchmark of the checkout (tests/benchmarks).",
@@ -536,6 +547,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from qbhkit.melody.trackers import get_tracker
     from qbhkit.retrieval import evaluate
     from qbhkit.retrieval.catalogue import open_catalogue
+    from qbhkit.retrieval.confidence import Calibration, Case
     from qbhkit.weights import DEFAULT_EMBEDDING
 
     queries = _read_queries(options.queries)
@@ -555,11 +567,16 @@ def _evaluate(options: argparse.Namespace) -> int:
             _say(f"qbhkit: {error}")
             contours[query.path] = None
     blocks = {}
+    cases: dict[Query, Case] = {}
+    embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
     for method in dict.fromkeys(options.method or ["full"]):
-        embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
         score = _scorer(method, catalogue, embedder, options.anchor, contours)
-        listed = tqdm(queries, desc=method, unit="hum", disable=_quiet())
-        ranks = evaluate.rank_queries(listed, catalogue.number, score)
+        ranks: list[int | None] = []
+        for query in tqdm(queries, desc=method, unit="hum", disable=_quiet()):
+            scores, truth = score(query.path), catalogue.number[query.song_id]
+            ranks.append(None if scores is None else evaluate.rank_of(scores, truth))
+            if method == "full" and scores is not None:
+                cases[query] = Case(scores, truth)
         blocks[method] = evaluate.report(ranks, queries)
     first = next(iter(blocks.values()))
     result = {
@@ -571,6 +588,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         "song_ids": [query.song_id for query in queries],
         "singers": [query.singer for query in queries],
         "methods": blocks,
+        **_calibration_of(cases, Calibration.of(embedder).distance),
     }
     write_json(options.out, result)
     print(f"{len(queries)} queries, {len(catalogue.songs)} songs, anchor {options.anchor}")
@@ -582,6 +600,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         ]
         print(f"{method:16}" + "".join(f"{cell:>22}" for cell in cells))
     return 0
+
+
+def _calibration_of(cases: "dict[Query, Case]", distance: float) -> dict[str, Any]:
+    """Return what hums say of the confidence; nothing where they are too few to say anything."""
+    from dataclasses import asdict
+
+    from qbhkit.retrieval.confidence import calibrate, refusal
+
+    found, songs = list(cases.values()), [query.song_id for query in cases]
+    with contextlib.suppress(QbhError):
+        return {
+            "calibration": asdict(calibrate(found, distance)),
+            "refusal": refusal(found, songs, distance)._asdict(),
+        }
+    return {}
 
 
 def _scorer(
@@ -863,6 +896,23 @@ def _weights_convert_original(options: argparse.Namespace) -> int:
     from qbhkit.embedding.original import convert_original
 
     print(f"weights: {convert_original(options.folder, options.out)}")
+    return 0
+
+
+def _weights_calibrate(options: argparse.Namespace) -> int:
+    from qbhkit.config import build
+    from qbhkit.retrieval.confidence import Calibration
+    from qbhkit.storage import read_json
+    from qbhkit.weights import load_weights, save_weights, weights_path
+
+    cure = "give the JSON of 'qbhkit crossfold', or of 'qbhkit evaluate' on hums enough"
+    values = read_json(options.result, cure)
+    if not isinstance(values, dict) or not isinstance(values.get("calibration"), dict):
+        raise QbhError(f"{options.result} holds no calibration: {cure}.")
+    build(Calibration, values["calibration"], str(options.result))
+    path, stored = weights_path(options.weights), load_weights(options.weights)
+    save_weights(path, stored.arrays, stored.config | {"calibration": values["calibration"]})
+    print(f"{path}: {values['calibration']}")
     return 0
 
 

@@ -766,6 +766,25 @@ class TestEvaluate:
         assert result["anchor"] == "start"
         assert [line.split()[0] for line in done.out.splitlines()[2:]] == list(result["methods"])
 
+    def test_a_result_calibrates_weights(self, run, evaluate, table, tmp_path):
+        queries = table(
+            *[["deep/good.wav", TRUTH]] * 4, ["deep/late.f0.csv", LATE], header=("path", "song_id")
+        )
+        _, result = evaluate(queries)
+        assert 0 < result["calibration"]["threshold"] < 1
+        mine = tmp_path / "mine.safetensors"
+        shutil.copy(asset("weights/stage1.safetensors"), mine)
+        before = load_weights(str(mine))
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        assert run("weights", "calibrate", mine, tmp_path / "result.json").code == 0
+        after = load_weights(str(mine))
+        assert after.config["calibration"] == result["calibration"]
+        assert after.sha256 == before.sha256  # catalogues stay good
+        for wrong in ({"ranks": []}, {"calibration": {"threshold": "high"}}, []):
+            (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+            assert_refused(run("weights", "calibrate", mine, tmp_path / "wrong.json"), "wrong.json")
+        assert load_weights(str(mine)).config == after.config
+
     def test_the_anchor_acts_at_query_time(self, evaluate, table, song_notes, tmp_path):
         rows = []
         for song_id in ("00001", "00002", "00004", "00005", "00007", "00008", "00010", "00011"):

@@ -84,8 +84,9 @@ def test_hums_of_a_song_are_never_on_both_sides(monkeypatch):
 
 def test_nothing_to_learn_from_is_refused():
     hopeless = [Case(np.array([0.9, 0.1, 0.0]), 2)] * 5
-    with pytest.raises(QbhError, match="find their songs"):
-        calibrate(hopeless, 0.2)
+    for some in (hopeless, []):
+        with pytest.raises(QbhError, match="find their songs"):
+            calibrate(some, 0.2)
 
 
 def test_what_is_stored_with_weights_is_used():

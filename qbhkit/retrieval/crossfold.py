@@ -295,19 +295,18 @@ def cross_fold(
     if others:
         result["methods"] = {method: found[method] for method in others}
     if "full" in methods:
-        result |= _calibrated(cases)
+        result |= _calibrated(cases, Calibration.of(embedder).distance)
     return result
 
 
-def _calibrated(cases: dict[Anchor, list[tuple[Case, str]]]) -> dict[str, Any]:
+def _calibrated(cases: dict[Anchor, list[tuple[Case, str]]], distance: float) -> dict[str, Any]:
     """Return a calibration on all hums, and what one does to the hums of songs it has not seen."""
-    weight = Calibration().distance
     everything = [case for anchor in ANCHORS for case, _ in cases[anchor]]
     refused = {}
     for anchor in ANCHORS:
         some, songs = zip(*cases[anchor], strict=True)
-        refused[anchor] = refusal(some, songs, weight)._asdict()
-    return {"calibration": asdict(calibrate(everything, weight)), "refusal": refused}
+        refused[anchor] = refusal(some, songs, distance)._asdict()
+    return {"calibration": asdict(calibrate(everything, distance)), "refusal": refused}
 
 
 def _elsewhere(other: Elsewhere, embedder: ContourEmbedder, method: Method) -> dict[str, Any]:

@@ -24,7 +24,7 @@ Method = Literal["vector", "vote", "full"]
 METHODS: tuple[Method, ...] = ("vector", "vote", "full")
 Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
 SHORTEST_QUERY_S = 1.0  # of voiced sound
-SHORTLIST = 100  # songs that are aligned: of the development hums' songs 97% are among them
+SHORTLIST = 200  # songs that are aligned: those of 98% of the development hums are among them
 
 
 @dataclass(frozen=True)
