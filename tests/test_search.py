@@ -6,6 +6,7 @@ from qbhkit.corpora import Song
 from qbhkit.errors import QbhError
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
+from qbhkit.retrieval.align import FARTHEST_ST
 from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue
 from qbhkit.retrieval.search import QueryWindows, Searcher
 
@@ -65,6 +66,61 @@ def test_a_part_from_the_middle_finds_its_tune_and_seconds(searcher, tunes, key_
         assert best.song_id == tunes[number].id
         elsewhere += covered(best, *PART_S) <= 0.7
     assert elsewhere <= 1  # where a strain comes twice
+
+
+@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (-14, 0.8), (-5, 1.25)])
+def test_the_alignment_tells_seconds_key_and_tempo(searcher, tunes, key_st, tempo):
+    for number in WHOLE_TUNES[1:]:
+        notes = tunes[number].notes
+        hum = from_notes(part_of(notes, *PART_S, key_st, tempo))
+        best = searcher.search(hum, 1)[0]
+        assert best.song_id == tunes[number].id
+        assert best.distance_st < 0.3
+        assert best.transposition_st == pytest.approx(key_st, abs=0.1)
+        assert best.tempo_ratio == pytest.approx(tempo, rel=0.08)
+        assert best.score == pytest.approx(
+            best.vote - searcher.calibration.distance * best.distance_st, abs=1e-4
+        )
+
+
+def test_songs_that_are_not_aligned_count_as_fitting_nowhere(searcher, tunes, monkeypatch):
+    hum = from_notes(part_of(tunes[3].notes, *PART_S))
+    everything = searcher.scores(hum)
+    monkeypatch.setattr("qbhkit.retrieval.search.SHORTLIST", 5)
+    few = searcher.scores(hum)
+    assert len(few.aligned) == 5
+    np.testing.assert_array_equal(few.score[few.aligned], everything.score[few.aligned])
+    others = np.setdiff1d(np.arange(len(tunes)), few.aligned)
+    np.testing.assert_allclose(
+        few.score[others], few.vote[others] - searcher.calibration.distance * FARTHEST_ST
+    )
+    answers = searcher.search(hum, len(tunes))
+    assert sum(answer.distance_st is not None for answer in answers) == 5
+    assert all(answer.start_s < answer.end_s for answer in answers)
+
+
+def test_a_wrong_song_is_less_sure_than_the_right_one(searcher, tunes):
+    hum = from_notes(part_of(tunes[3].notes, *PART_S))
+    answers = searcher.search(hum, len(tunes))
+    assert answers[0].confidence > 0.8
+    assert max(answer.confidence for answer in answers[1:]) < 0.2
+    assert searcher.confident(answers)
+    assert not searcher.confident(answers[1:])
+    assert not searcher.confident([])
+    assert not searcher.confident(searcher.search(hum, 3, method="vote"))
+
+
+def test_takes_of_a_tune_are_scored_together(searcher, tunes):
+    notes = tunes[8].notes
+    takes = [from_notes(part_of(notes, 6, 12)), from_notes(part_of(notes, 8, 16, key_st=5))]
+    for method in ("vote", "full"):
+        assert searcher.search(takes, 1, method=method)[0].song_id == tunes[8].id
+        found, alone = searcher.scores(takes, method=method), searcher.scores(takes[0])
+        assert not np.array_equal(found.vote, alone.vote)
+        again = searcher.scores(takes[::-1], method=method)
+        np.testing.assert_allclose(found.score, again.score, atol=1e-6)  # in any order
+    with pytest.raises(QbhError, match="voiced"):
+        searcher.search([takes[0], from_pitch(np.zeros(30))])
 
 
 @pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (0, 0.8), (-5, 1.25)])
