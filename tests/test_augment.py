@@ -7,6 +7,7 @@ from qbhkit.contour import Reading, normalise
 from qbhkit.embedding.augment import (
     GROUPS,
     Distortions,
+    after_warp,
     distort,
     warp_positions,
     with_only,
@@ -227,6 +228,23 @@ def test_warped_positions_rise_and_keep_within_the_rules():
     pace = np.diff(grid, axis=1)
     assert (pace.max(axis=1) / pace.min(axis=1)).max() <= 2**0.5 + 1e-6
     assert (pace.max(axis=1) / pace.min(axis=1)).mean() > 1.15
+
+
+def test_a_cropped_hum_that_keeps_its_speed_lies_in_the_middle():
+    start, length = np.full(400, 100.0), np.full(400, 100.0)
+    reading, rules = Reading(200, window_s=10), only(crop_chance=0.8, crop_share=0.5)
+    grid = warp_positions(start, length, reading, rules, np.random.default_rng(0))
+    inside = grid >= 0
+    before, after = inside.argmax(axis=1), inside[:, ::-1].argmax(axis=1)
+    assert np.abs(before - after).max() <= 1
+    left = inside.sum(axis=1)
+    assert left.min() < 55
+    assert 0.1 < (left == 100).mean() < 0.3  # a fifth is not cropped
+    first = np.array([row[row >= 0][0] for row in grid])
+    assert 100 <= first.min() < 102
+    assert first.max() > 140  # either end
+    assert after_warp(reading, rules).crop_chance == 0
+    assert after_warp(Reading(80), rules) == rules
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 200])

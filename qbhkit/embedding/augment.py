@@ -148,7 +148,9 @@ def warp_positions(
         length: (B,) window length in frames.
         reading: onto L frames. A stretched window is sung on as many frames at every tempo, so
             that it covers more or less of the song; one that keeps its speed on more or fewer.
-        rules: ``start_shift``, ``tempo_octaves``, ``slice_tempo`` and ``most_slices`` are used.
+        rules: ``start_shift``, ``tempo_octaves``, ``slice_tempo`` and ``most_slices`` are used; of
+            windows that keep their speed also the crop, since what is left of a cropped hum lies
+            in the middle as any other hum does (:func:`after_warp`).
         rng: the random generator.
 
     Returns:
@@ -164,6 +166,10 @@ def warp_positions(
     tempo = np.exp2(rng.uniform(-rules.tempo_octaves, rules.tempo_octaves, batch))
     shift = rng.uniform(-rules.start_shift, rules.start_shift, batch)
     stretched = reading.window_s is None
+    if not stretched:
+        share = rng.uniform(0, rules.crop_share, batch) * (rng.random(batch) < rules.crop_chance)
+        start = start + rng.uniform(0, share) * length
+        length = length * (1 - share)
     share = reading.shares(length if stretched else length / tempo)  # (B, L) of the hum
     owner = np.clip(share * slices[:, None], 0, slices[:, None] - 1).astype(np.int64)
     before = np.cumsum(rates, axis=1) - rates
@@ -171,6 +177,11 @@ def warp_positions(
     passed += np.take_along_axis(before, owner, axis=1)
     covered = length * tempo if stretched else length
     return within(share, (start + shift * length)[:, None] + passed * covered[:, None])
+
+
+def after_warp(reading: Reading, rules: Distortions) -> Distortions:
+    """Return the rules that :func:`distort` has still to follow after :func:`warp_positions`."""
+    return rules if reading.window_s is None else replace(rules, crop_chance=0)
 
 
 def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:

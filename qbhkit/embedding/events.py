@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from qbhkit.contour import Normalisation, Reading, normalise
-from qbhkit.embedding.augment import Distortions, Frames, distort, warp_positions
+from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, warp_positions
 from qbhkit.embedding.sampling import PairBatch
 from qbhkit.errors import QbhError
 
@@ -98,7 +98,7 @@ class NotePairs:
         gap = np.diff(onset, axis=1, append=onset[:, -1:]) * factor
         hummed = np.cumsum(gap, axis=1) - gap
         positives = self._read(hummed, duration * factor, pitch, length, rng)
-        positives = distort(positives, self._rules, rng)
+        positives = distort(positives, after_warp(self._reading, self._rules), rng)
         return PairBatch(
             normalise(anchors, self._how), normalise(positives, self._how), self._group[song]
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, Reading, normalise
 from qbhkit.corpora.pairs import Alignment
-from qbhkit.embedding.augment import Distortions, Frames, distort, warp_positions
+from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, warp_positions
 from qbhkit.errors import QbhError
 
 
@@ -179,7 +179,7 @@ def sample_pairs(
         read = window.reading.positions(start[sparse], length[sparse])
         anchors[sparse] = bank.read(song[sparse], read)
     positives = bank.read(song, warp_positions(start, length, window.reading, rules, rng))
-    positives = distort(positives, rules, rng)
+    positives = distort(positives, after_warp(window.reading, rules), rng)
     return PairBatch(normalise(anchors, how), normalise(positives, how), bank.groups[song])
 
 
@@ -322,7 +322,8 @@ class HumPairs:
         straight = self._reading.positions(begin, length)
         plain = rng.random((count, 1)) < config.plain
         sung = self._sung.read(which, np.where(plain, straight, warped))
-        sung = np.where(plain[..., None], sung, distort(sung, config.rules, rng))
+        rules = after_warp(self._reading, config.rules)
+        sung = np.where(plain[..., None], sung, distort(sung, rules, rng))
         begin, length = self._windows(window_s, rng).T / self._songs.hop_s
         song = self._song[which]
         read = self._songs.read(song, self._reading.positions(begin, length))
