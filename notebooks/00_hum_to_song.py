@@ -45,9 +45,9 @@ from qbhkit.corpora.folders import MirQbsh
 from qbhkit.embedding.encoders import ContourEmbedder
 from qbhkit.errors import QbhError
 from qbhkit.figures import contour_figure, match_figure
-from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
 from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
+from qbhkit.retrieval.matches import matched_audio
 from qbhkit.retrieval.search import Searcher
 from qbhkit.storage import asset, cache_dir
 from qbhkit.storage import data_dir as default_data_dir
@@ -122,8 +122,10 @@ searcher = Searcher(catalogue, embedder)
 # %% [markdown]
 # ## The search
 #
-# The hum is cut into a few overlapping parts; each part becomes a vector too and finds its nearest
-# window in every song. A song's score is the mean of these likenesses, from -1 to 1.
+# The hum is cut into a few overlapping parts; each part becomes a vector too and votes for the songs that
+# have a window like it. The 200 songs with the best votes are then aligned with the hum, frame by frame.
+# Both together are the score, and its lead over the other songs tells how sure the kit is.
+# [Notebook 09](09_search_and_align.ipynb) takes this apart.
 
 # %%
 answers = [searcher.search(contour, k=5) for contour in contours]
@@ -163,14 +165,8 @@ match_figure(contours[1], song, best.start_s, best.end_s, f"{hums[1]['file']} ov
 # Listen: the matched seconds of the song, played by the kit's own voice, exactly as written.
 
 # %%
-exact = Voice(note_error_st=0, timing_error=0, vibrato_st=0, key_st=-12)
-first_frame, last_frame = round(best.start_s * 10), round(best.end_s * 10)
-steps = song.frames[first_frame:last_frame]
-change = np.flatnonzero(np.diff(steps[:, 0], prepend=-1))
-lengths = np.diff(change, append=len(steps))
-notes = np.stack([change / 10, lengths / 10, steps[change, 0]], axis=1)
-rendered = render_hum(notes[notes[:, 2] > 0], exact, np.random.default_rng(seed))
-display(Audio(rendered.audio.samples, rate=rendered.audio.rate_hz))
+matched = matched_audio(catalogue, best)
+display(Audio(matched.samples, rate=matched.rate_hz))
 
 # %% [markdown]
 # ## A real recording, where there is one
@@ -205,5 +201,5 @@ except QbhError:
 #
 # Library functions used: `qbhkit.audio.load`, `qbhkit.melody.trackers.get_tracker`,
 # `qbhkit.contour.from_f0`, `qbhkit.retrieval.catalogue.open_catalogue`,
-# `qbhkit.retrieval.search.Searcher`, `qbhkit.melody.synthesis.render_hum`.
+# `qbhkit.retrieval.search.Searcher`, `qbhkit.retrieval.matches.matched_audio`.
 # Next: [03 · Contours](03_contours.ipynb) looks closely at what survives a change of key and tempo.

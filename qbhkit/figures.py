@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 # Okabe and Ito, "Color universal design", 2008.
 HUM, SONG, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-METHOD_COLOURS = {"vector": HUM, "linear-scaling": SONG, "dtw": THIRD}
+METHOD_COLOURS = {
+    "full": HUM,
+    "vote": FOURTH,
+    "vector": "#56B4E9",
+    "linear-scaling": SONG,
+    "dtw": THIRD,
+}
 _STYLE: dict[str, Any] = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
@@ -128,6 +134,67 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
         draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
         axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+def path_figure(
+    hum: Contour, song: Contour, path: NDArray[np.int64], transposition_st: float, title: str
+) -> "Figure":
+    """Draw a hum where it lies on its path through a song, in the song's key.
+
+    Args:
+        hum: the query.
+        song: the whole song.
+        path: (N,) frames of the song, one for each of the hum's from first to last voiced one.
+        transposition_st: how much higher than the song the hum is.
+        title: of the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    sung, _ = hum.trimmed()
+    first, last = int(path[0]), int(path[-1]) + 1
+    around = slice(max(0, first - 20), last + 20)
+    voiced = sung.voiced
+    with _style():
+        figure, axes = plt.subplots(figsize=(9, 3.2))
+        part = Contour(song.frames[around], song.hop_s)
+        draw_contour(axes, part, "song", SONG, around.start * song.hop_s)
+        axes.axvspan(first * song.hop_s, last * song.hop_s, color=SONG, alpha=0.08, lw=0)
+        at_s = (path[voiced] + 0.5) * song.hop_s
+        axes.plot(
+            at_s, sung.pitch_st[voiced] - transposition_st, "o", color=HUM, ms=3.5,
+            label=f"hum, moved by {-transposition_st:+.1f} semitones",
+        )  # fmt: skip
+        axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    plt.close(figure)
+    return figure
+
+
+def parts_figure(hum: Contour, parts: Sequence[tuple[float, float]], title: str) -> "Figure":
+    """Draw a hum, and below it the parts of it that are searched.
+
+    Args:
+        hum: the query; silence around it is cut off.
+        parts: (start, length) as shares of the hum.
+        title: of the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    sung, _ = hum.trimmed()
+    with _style():
+        figure, (top, below) = plt.subplots(
+            2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(parts) + 0.5)
+        )
+        draw_contour(top, sung, "hum", HUM)
+        top.set(title=title, ylabel="pitch (MIDI semitones)")
+        for row, (start, length) in enumerate(parts):
+            below.barh(row, length * sung.duration_s, left=start * sung.duration_s, color=THIRD)
+        below.set(xlabel="time since the first note (s)", ylabel="part", yticks=range(len(parts)))
+        below.set_yticklabels([str(row + 1) for row in range(len(parts))])
+        below.invert_yaxis()
+        below.grid(visible=False, axis="y")
     plt.close(figure)
     return figure
 

@@ -125,3 +125,14 @@ def test_songs_do_not_influence_each_other():
         for column, single in zip(together, alone, strict=True):
             assert column[song] == single[0]
     assert np.argmin(together.distance_st) == 3
+
+
+def test_the_path_leads_every_frame_to_its_note():
+    song = np.concatenate([np.zeros(9), melody(8)])
+    hum = np.repeat(song[30:70], 2)[: 2 * 40 - 6] + 5.0  # half as fast
+    aligner = Aligner([from_pitch(melody(1)), from_pitch(song)])
+    path = aligner.path(from_pitch(hum), 1, 5.0)
+    assert len(path) == len(hum)
+    assert set(np.diff(path)) <= {0, 1, 2}
+    np.testing.assert_array_equal(song[path], hum - 5)
+    assert not len(aligner.path(from_pitch(np.tile(hum, 9)), 1, 5.0))

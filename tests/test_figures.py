@@ -13,6 +13,8 @@ from qbhkit.figures import (
     hum_statistics_figure,
     match_figure,
     normalised_figure,
+    parts_figure,
+    path_figure,
     save_figure,
     similarity_figure,
     topk_figure,
@@ -42,6 +44,22 @@ def test_a_hum_is_laid_over_its_match_in_time_and_key():
     assert moved.get_xdata().max() == pytest.approx(2.9)
     np.testing.assert_allclose(moved.get_ydata()[[0, 5, 10]], [60, 64, 67], atol=1e-4)
     assert "+7.0 semitones" in moved.get_label()
+
+
+def test_a_hum_lies_on_its_path_in_the_song_s_key():
+    hum = from_pitch(np.array([0, 0, 67, 0, 65, 65]))  # silence, then a breath within the notes
+    figure = path_figure(hum, SONG, np.array([20, 21, 23, 24]), 5.0, "path")
+    _, dots = lines(figure)
+    np.testing.assert_allclose(dots.get_xdata(), [2.05, 2.35, 2.45])
+    np.testing.assert_allclose(dots.get_ydata(), [62, 60, 60])
+    assert "-5.0 semitones" in dots.get_label()
+
+
+def test_parts_are_drawn_below_the_hum_they_belong_to():
+    figure = parts_figure(SONG, [(0, 1), (0.5, 0.5)], "parts")
+    bars = figure.axes[1].patches
+    assert [bar.get_x() for bar in bars] == pytest.approx([0, 3])
+    assert [bar.get_width() for bar in bars] == pytest.approx([6, 3])
 
 
 def test_topk_curves_count_misses():

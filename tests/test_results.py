@@ -56,7 +56,7 @@ def test_the_readme_says_what_the_benchmarks_measured():
 def test_the_model_cards_say_what_was_measured(name):
     card = " ".join(asset(f"weights/{name}.md").read_text("utf-8").split())
     for anchor in ("start", "anywhere"):
-        block = result(f"hums_{anchor}")["methods"]["vector"]
+        block = result(f"hums_{anchor}")["methods"]["vote"]
         if name == "best":
             block = result("crossfold_best")[anchor]
         measured = f"top-1 {block['top1']:.3f}, top-10 {block['top10']:.3f}, MRR {block['mrr']:.3f}"
@@ -79,7 +79,7 @@ def test_the_readme_says_what_fine_tuning_buys(anchor):
         f"{block[key]:.3f} ({block['intervals'][key][0]:.2f}-{block['intervals'][key][1]:.2f})"
         for key in ("top1", "top5", "top10", "mrr")
     ]
-    assert f"| {anchor} | vector, fine-tuned | {' | '.join(cells)} |" in README
+    assert f"| {anchor} | vote, fine-tuned | {' | '.join(cells)} |" in README
 
 
 def test_the_readme_says_what_was_found_of_another_corpus():

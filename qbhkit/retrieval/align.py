@@ -97,6 +97,31 @@ class Aligner:
         frames = np.full(len(songs), len(pitch))
         return Alignments(np.minimum(distance, FARTHEST_ST), first, last, key, frames)
 
+    def path(
+        self, hum: Contour, song: int, transposition_st: float, from_start: bool = False
+    ) -> NDArray[np.int64]:
+        """Return which frame of a song each frame of a hum follows, in a key that is known.
+
+        Args:
+            hum: with at least one voiced frame.
+            song: its number.
+            transposition_st: as :meth:`align` gives it.
+            from_start: whether the path begins at the song's first note.
+
+        Returns:
+            (N,) frames of the song, for those of the hum from its first to its last voiced one;
+            empty where the song is too short for the hum.
+        """
+        pitch, (songs, offset) = held_pitch(hum), self._songs
+        notes = songs[offset[song] : offset[song + 1]]
+        back = np.empty((len(pitch), len(notes)), np.uint8)
+        distance, last = _warp(pitch, notes, transposition_st, from_start, back)
+        if distance > FARTHEST_ST:
+            return np.zeros(0, np.int64)
+        path = np.empty(len(pitch), np.int64)
+        _follow(back, last, path)
+        return path + self.lead[song]
+
 
 @njit(parallel=True, cache=True)
 def _align(hum, pitch, offset, songs, start, end, keys, from_start):  # type: ignore[no-untyped-def]

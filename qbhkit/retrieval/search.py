@@ -136,7 +136,8 @@ class Searcher:
         self._latest_s = np.maximum.reduceat(self._since_s, first)[catalogue.song]  # (W,)
 
     @cached_property
-    def _aligner(self) -> Aligner:
+    def aligner(self) -> Aligner:
+        """What lays hums along the catalogue's songs."""
         return Aligner(self.catalogue.contours)
 
     def search(
@@ -240,7 +241,7 @@ class Searcher:
         starts = np.round(self.catalogue.start_s[rows] / hop_s).astype(np.int64)  # (pieces, C)
         ends = np.round(self.catalogue.end_s[rows] / hop_s).astype(np.int64)
         found = [
-            self._aligner.align(piece, songs, start, end, anchor == "start")
+            self.aligner.align(piece, songs, start, end, anchor == "start")
             for piece, start, end in zip(pieces, starts, ends, strict=True)
         ]
         columns = [np.stack(column) for column in zip(*found, strict=True)]  # (pieces, C) each
