@@ -919,7 +919,7 @@ class TestRebuilding:
         shutil.copy(hums / "silent.wav", folder / "a.wav")
         shutil.copy(asset("hums/demo_1.flac"), folder / "b.flac")
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
-        monkeypatch.setattr("qbhkit.retrieval.catalogue.refuse_silence", no_refusal)
+        monkeypatch.setattr("qbhkit.retrieval.building.refuse_silence", no_refusal)
         done = run("catalogue", "build", folder, "--out", tmp_path / "c")
         assert "holds no melody" in done.err  # listened to anew, not remembered as silent
         assert "1 songs were there already" in done.out
@@ -937,7 +937,7 @@ class TestRebuilding:
                 raise KeyboardInterrupt
             return load(path, rate_hz)
 
-        monkeypatch.setattr("qbhkit.retrieval.catalogue.load", counted)
+        monkeypatch.setattr("qbhkit.retrieval.building.load", counted)
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 130
         shutil.copy(asset("hums/demo_2.flac"), folder / "a.flac")
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
