@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from qbhkit.retrieval.catalogue import (
     open_catalogue,
     read_sources,
 )
-from qbhkit.storage import sha256_file
 
 GRID = WindowGrid()
 

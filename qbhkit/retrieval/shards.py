@@ -111,6 +111,10 @@ class Manifest:
     grid: WindowGrid
     shards: tuple[ShardEntry, ...]
 
+    def __post_init__(self) -> None:
+        if len(set(self.shards)) < len(self.shards):
+            raise ValueError("it lists a shard twice")
+
     @property
     def songs(self) -> int:
         """Number of songs."""
