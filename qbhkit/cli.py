@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         "help": "corpus name, file or folder (.mid .abc .f0.csv .wav .flac .ogg .mp3 ...)",
     }  # fmt: skip
     command = add(
-        "build", _catalogue_build, "Build a catalogue, or bring it up to date.",
+        "build", _catalogue_build, "Build a catalogue of these sources, or bring it up to date.",
         "qbhkit catalogue build oneills1850 my_songs/ --out catalogue/", actions,
     )  # fmt: skip
     command.add_argument("sources", **sources)

@@ -66,8 +66,12 @@ def source(tunes, write_midi, tmp_path_factory):
     return folder
 
 
+def log_of(catalogue):
+    return catalogue.with_suffix(".log")
+
+
 def start(action, source, catalogue):
-    command = [sys.executable, "-c", CHILD, action, source, catalogue, f"{catalogue}.log"]
+    command = [sys.executable, "-c", CHILD, action, source, catalogue, log_of(catalogue)]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
@@ -91,6 +95,7 @@ def kill_often(action, source, catalogue, before, seed):
         kills += child.returncode == -signal.SIGKILL
         if child.returncode == 0:
             shutil.rmtree(catalogue)
+            log_of(catalogue).unlink(missing_ok=True)
             shutil.copytree(before, catalogue)
 
 
@@ -99,7 +104,7 @@ def files_of(catalogue):
 
 
 def heard_by(catalogue):
-    return (catalogue.parent / f"{catalogue.name}.log").read_text().split()
+    return log_of(catalogue).read_text().split()
 
 
 @pytest.mark.parametrize("action", ["build", "add"])

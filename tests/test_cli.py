@@ -128,7 +128,8 @@ class TestHelp:
         "command",
         [
             "melody", "catalogue", "catalogue build", "catalogue add", "catalogue remove",
-            "catalogue info", "catalogue verify", "catalogue merge", "search", "evaluate", "train", "bench",
+            "catalogue info", "catalogue verify", "catalogue merge", "search", "evaluate",
+            "train", "bench",
             "weights", "weights convert", "data", "data list", "data fetch", "data verify",
             "data hear",
         ],

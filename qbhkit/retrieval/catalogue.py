@@ -48,7 +48,7 @@ class Catalogue:
         model: identity of the weights that embedded it.
         tracker: name of the tracker used for recordings.
         grid: its windows.
-        songs: id, title, source and licence of each song.
+        songs: id, title, source and licence of each song, and hashes of its content.
         contours: the contour of each song.
         vectors: (W, D) float16.
         song: (W,) song number of each window.

@@ -168,7 +168,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file() and (folder / "shards").is_dir():
         raise QbhError(f"{folder} is unfinished: run the command that builds it again.")
     try:
-        text = path.read_bytes().decode("ascii")
+        text = path.read_bytes().decode()
         values = json.loads(text)
         found = values["format"]
     except FileNotFoundError:
@@ -274,10 +274,7 @@ def read_shard(folder: Path, entry: ShardEntry) -> Shard:
     with _reading(path) as stored:
         songs = _songs_of(stored)
         part = {key: stored.get_tensor(key) for key in _ARRAYS}
-        if not _consistent(part, len(songs)) or (len(songs), len(part["song"])) != (
-            entry.songs,
-            entry.windows,
-        ):
+        if len(songs) != entry.songs or not _consistent(part, entry):
             raise ValueError("its parts do not fit together")
         return Shard(
             songs,
@@ -377,19 +374,19 @@ def _contours(pitch: NDArray, frames: NDArray) -> list[Contour]:
     return [from_pitch(part) for part in np.split(pitch, np.cumsum(frames)[:-1])]
 
 
-def _consistent(part: dict[str, NDArray], songs: int) -> bool:
+def _consistent(part: dict[str, NDArray], entry: ShardEntry) -> bool:
     """Return whether the arrays of a shard have the shapes and offsets that belong together."""
     frames, vectors, song = part["frames"], part["vectors"], part["song"]
     start, end = part["start"], part["end"]
     return bool(
         all(part[key].dtype == kind for key, kind in _ARRAYS.items())
         and vectors.ndim == 2
-        and all(part[key].shape == song.shape for key in ("start", "end", "at_start"))
-        and song.shape == vectors.shape[:1]
-        and frames.shape == (songs,)
+        and vectors.shape[:1] == (entry.windows,)
+        and all(part[key].shape == (entry.windows,) for key in ("song", "start", "end", "at_start"))
+        and frames.shape == (entry.songs,)
         and part["pitch"].shape == (frames.sum(),)
         and (frames >= 0).all()
-        and np.array_equal(np.unique(song), np.arange(songs))  # every song has a window
+        and np.array_equal(np.unique(song), np.arange(entry.songs))  # every song has a window
         and (np.diff(song) >= 0).all()
         and ((start >= 0) & (start < end) & (end <= frames[song])).all()
     )
