@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qbhkit.retrieval.confidence import Case
     from qbhkit.retrieval.evaluate import Query, Scorer
     from qbhkit.retrieval.search import Answer, Method
+    from qbhkit.retrieval.upkeep import Twin
     from qbhkit.runs import RunConfig
 
 METHODS = ("full", "vote", "vector", "linear-scaling", "dtw")
@@ -128,22 +129,57 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     catalogue = add(
-        "catalogue", None, "Build a catalogue of songs.",
+        "catalogue", None, "Build and keep a catalogue of songs.",
         "qbhkit catalogue build my_songs/ --out catalogue/",
     )  # fmt: skip
     actions = catalogue.add_subparsers(required=True, metavar="ACTION")
+    sources: dict[str, Any] = {
+        "nargs": "+", "metavar": "SOURCE",
+        "help": "corpus name, file or folder (.mid .abc .f0.csv .wav .flac .ogg .mp3 ...)",
+    }  # fmt: skip
     command = add(
-        "build", _catalogue_build, "Build a catalogue, or bring it up to date.",
+        "build", _catalogue_build, "Build a catalogue of these sources, or bring it up to date.",
         "qbhkit catalogue build oneills1850 my_songs/ --out catalogue/", actions,
     )  # fmt: skip
-    command.add_argument(
-        "sources", nargs="+", metavar="SOURCE",
-        help="corpus name, file or folder (.mid .abc .f0.csv .wav .flac .ogg .mp3 ...)",
-    )  # fmt: skip
+    command.add_argument("sources", **sources)
     command.add_argument("--out", type=Path, required=True, metavar="CAT", help="the catalogue")
     with_tracker(command, "recordings of songs", for_songs)
     with_weights(command)
     with_data(command)
+    command = add(
+        "add", _catalogue_add, "Add songs to a catalogue.",
+        "qbhkit catalogue add new_songs/ --catalogue catalogue/", actions,
+    )  # fmt: skip
+    command.add_argument("sources", **sources)
+    command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
+    with_tracker(command, "recordings of songs", "the catalogue's own; no other is admitted")
+    with_weights(command)
+    with_data(command)
+    command = add(
+        "remove", _catalogue_remove, "Remove songs from a catalogue.",
+        "qbhkit catalogue remove my_song other_song --catalogue catalogue/", actions,
+    )  # fmt: skip
+    command.add_argument("ids", nargs="+", metavar="ID", help="as in answers, in brackets")
+    command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
+    command = add(
+        "info", _catalogue_info, "Tell what a catalogue holds and what made it.",
+        "qbhkit catalogue info catalogue/", actions,
+    )  # fmt: skip
+    command.add_argument("catalogue", type=Path, metavar="CAT")
+    command.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    command = add(
+        "verify", _catalogue_verify, "Check every byte of a catalogue.",
+        "qbhkit catalogue verify catalogue/", actions,
+    )  # fmt: skip
+    command.add_argument("catalogue", type=Path, metavar="CAT")
+    command = add(
+        "merge", _catalogue_merge, "Merge catalogues that the same model and tracker made.",
+        "qbhkit catalogue merge mine/ yours/ --out ours/", actions,
+    )  # fmt: skip
+    command.add_argument("catalogues", nargs="+", type=Path, metavar="CAT")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="CAT", help="a new one, or one of them"
+    )
 
     command = add(
         "search", _search, "Name the songs of hums.",
@@ -415,16 +451,11 @@ def _quiet() -> bool:
 
 
 def _catalogue_build(options: argparse.Namespace) -> int:
-    from qbhkit.corpora import open_source
     from qbhkit.embedding.encoders import ContourEmbedder
-    from qbhkit.retrieval.catalogue import build_catalogue, read_sources
+    from qbhkit.retrieval.catalogue import build_catalogue
     from qbhkit.weights import DEFAULT_EMBEDDING
 
-    data = options.data or data_dir()
-    corpora = [corpus for source in options.sources for corpus in open_source(source, data)]
-    songs, unreadable = read_sources(corpora)
-    if unreadable and not songs:
-        raise QbhError(f"Not one song could be read: {unreadable[0].reason}")
+    songs, unreadable = _read_songs(options)
     embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
     found = build_catalogue(songs, options.out, embedder, options.tracker, progress=not _quiet())
     print(
@@ -434,6 +465,91 @@ def _catalogue_build(options: argparse.Namespace) -> int:
     _say_same_melodies(songs)
     failures = [*unreadable, *found.failures]
     return _report_failures(failures, found.songs + len(failures), options.sources)
+
+
+def _read_songs(options: argparse.Namespace) -> "tuple[list[Song], list[Failure]]":
+    from qbhkit.corpora import open_source
+    from qbhkit.retrieval.catalogue import read_sources
+
+    data = options.data or data_dir()
+    corpora = [corpus for source in options.sources for corpus in open_source(source, data)]
+    songs, unreadable = read_sources(corpora)
+    if unreadable and not songs:
+        raise QbhError(f"Not one song could be read: {unreadable[0].reason}")
+    return songs, unreadable
+
+
+def _catalogue_add(options: argparse.Namespace) -> int:
+    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.retrieval.upkeep import add_songs
+    from qbhkit.weights import DEFAULT_EMBEDDING
+
+    songs, unreadable = _read_songs(options)
+    embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
+    found = add_songs(songs, options.catalogue, embedder, options.tracker, progress=not _quiet())
+    print(
+        f"{options.catalogue}: {found.added} songs added; {found.songs} songs, "
+        f"{found.windows} windows"
+    )
+    _say_twins(found.twins)
+    failures = [*unreadable, *found.failures]
+    return _report_failures(failures, len(songs) + len(unreadable), options.sources)
+
+
+def _say_twins(twins: "Sequence[Twin]") -> None:
+    for twin in twins:
+        as_what = "" if twin.there == twin.id else f" as {twin.there}"
+        _say(f"{twin.id} is there already{as_what}")
+
+
+def _catalogue_remove(options: argparse.Namespace) -> int:
+    from qbhkit.retrieval.upkeep import remove_songs
+
+    left = remove_songs(options.ids, options.catalogue)
+    print(f"{options.catalogue}: {left.songs} songs, {left.windows} windows are left")
+    return 0
+
+
+def _catalogue_info(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from qbhkit.retrieval.upkeep import describe_catalogue
+
+    found = describe_catalogue(options.catalogue)
+    if options.json:
+        print(json.dumps(found._asdict() | {"grid": asdict(found.grid)}))
+        return 0
+    lengths = ", ".join(f"{length:g}" for length in found.grid.lengths_s)
+    print(f"{options.catalogue}: {found.songs} songs ({found.recordings} recordings)")
+    print(f"windows:  {found.windows}, of {lengths} s")
+    print(f"on disk:  {found.bytes / 1e6:.1f} MB in {found.shards} shards")
+    print(f"model:    {found.model}")
+    print(f"tracker:  {found.tracker}")
+    for licence, songs in found.licences.items():
+        print(f"licence:  {licence} ({songs} songs)")
+    return 0
+
+
+def _catalogue_verify(options: argparse.Namespace) -> int:
+    from qbhkit.retrieval.upkeep import verify_catalogue
+
+    found = verify_catalogue(options.catalogue)
+    for problem in found.problems:
+        _say(f"qbhkit: {problem.reason}")
+    if found.problems:
+        _say("qbhkit: a build from the same sources makes only what is damaged anew.")
+        return 2
+    print(f"{options.catalogue}: {found.songs} songs, {found.windows} windows, all whole")
+    return 0
+
+
+def _catalogue_merge(options: argparse.Namespace) -> int:
+    from qbhkit.retrieval.upkeep import merge_catalogues
+
+    merged = merge_catalogues(options.catalogues, options.out)
+    print(f"{options.out}: {merged.songs} songs, {merged.windows} windows")
+    _say_twins(merged.twins)
+    return 0
 
 
 def _say_same_melodies(songs: "Sequence[Song]") -> None:

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from qbhkit.contour import Contour, F0Track, Reading, from_pitch
 from qbhkit.corpora import Song
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.errors import QbhError
-from qbhkit.retrieval import catalogue as module
+from qbhkit.retrieval import building as module
 from qbhkit.retrieval.catalogue import (
     WindowGrid,
     build_catalogue,
@@ -22,7 +21,6 @@ from qbhkit.retrieval.catalogue import (
     open_catalogue,
     read_sources,
 )
-from qbhkit.storage import sha256_file
 
 GRID = WindowGrid()
 
@@ -201,7 +199,6 @@ def test_an_interrupted_build_goes_on(songs, tmp_path, small_shards, done):
     assert second.calls == 5 - done
     assert report.reused == 4 * done
     assert files_of(path) == files_of(tmp_path / "at_once")
-    assert not (path / "building.json").exists()
     assert sorted(child.name for child in path.iterdir()) == ["manifest.json", "shards"]
     manifests = [
         (tmp_path / name / "manifest.json").read_bytes() for name in ("at_once", "stopped")
@@ -230,15 +227,14 @@ def test_a_build_that_indexes_nothing_leaves_the_old_catalogue(songs, tmp_path):
     with pytest.raises(QbhError, match="Not one song could be indexed"):
         build([empty], tmp_path)
     assert len(open_catalogue(tmp_path).songs) == 18
-    assert not (tmp_path / "building.json").exists()
 
 
 CHILD = """
 import sys, time
 from qbhkit.cli import main
 from qbhkit.embedding.encoders import ContourEmbedder
-from qbhkit.retrieval import catalogue
-catalogue._SONGS_A_SHARD = 8
+from qbhkit.retrieval import building
+building._SONGS_A_SHARD = 8
 embed, calls = ContourEmbedder.embed, 0
 def slow(self, frames):
     global calls
@@ -271,12 +267,13 @@ def test_a_killed_build_goes_on(song_folder, embedder, tmp_path, monkeypatch):
     report = build_catalogue(songs, path, embedder, **options)
     assert report.reused == 16
     build_catalogue(songs, tmp_path / "at_once", embedder, **options)
-    assert set(before) < set(files_of(path)) == set(files_of(tmp_path / "at_once"))
-    for file in (path / "shards").iterdir():
-        after, at_once = load_file(file), load_file(tmp_path / "at_once" / "shards" / file.name)
-        # two processes may round the last bit of a vector differently
-        np.testing.assert_allclose(after.pop("vectors"), at_once.pop("vectors"), atol=1e-3)
-        assert all(np.array_equal(after[key], at_once[key]) for key in at_once)
+    assert set(before) < set(files_of(path))
+    after, at_once = open_catalogue(path), open_catalogue(tmp_path / "at_once")
+    assert after.songs == at_once.songs
+    # two processes may round the last bit of a vector differently
+    np.testing.assert_allclose(after.vectors, at_once.vectors, atol=1e-3)
+    for key in ("song", "start_s", "end_s", "at_start"):
+        np.testing.assert_array_equal(getattr(after, key), getattr(at_once, key))
     assert not list(path.rglob(".partial*"))
 
 
@@ -368,32 +365,6 @@ def test_two_songs_with_one_id_are_refused(tmp_path, write_midi):
     with pytest.raises(QbhError, match="the id same") as caught:
         read_sources([MidiFiles(tuple(files))])
     assert all(str(path) in str(caught.value) for path in files)
-
-
-@pytest.mark.parametrize("name", ["../x", "../../x", "/etc/hostname", "a/../../x", ".", "..", ""])
-def test_a_manifest_cannot_point_outside(songs, tmp_path, name):
-    path = tmp_path / "c"
-    build(songs, path)
-    shard = next((path / "shards").iterdir())
-    (path / "x").write_bytes(shard.read_bytes())
-    (tmp_path / "x").write_bytes(shard.read_bytes())
-    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    manifest["shards"][0]["file"] = name
-    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    with pytest.raises(QbhError, match="is missing"):
-        open_catalogue(path)
-
-
-def test_a_shard_with_the_right_checksum_and_wrong_content_is_refused(songs, tmp_path):
-    build(songs, tmp_path)
-    shard = next((tmp_path / "shards").iterdir())
-    manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
-    for content in (b"", b"rubbish", b"\xff" * 64):
-        shard.write_bytes(content)
-        manifest["shards"][0]["sha256"] = sha256_file(shard)
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-        with pytest.raises(QbhError, match="is damaged"):
-            open_catalogue(tmp_path)
 
 
 def test_a_shard_holds_arrays_only(songs, tmp_path):

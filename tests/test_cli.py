@@ -127,7 +127,9 @@ class TestHelp:
     @pytest.mark.parametrize(
         "command",
         [
-            "melody", "catalogue", "catalogue build", "search", "evaluate", "train", "bench",
+            "melody", "catalogue", "catalogue build", "catalogue add", "catalogue remove",
+            "catalogue info", "catalogue verify", "catalogue merge", "search", "evaluate",
+            "train", "bench",
             "weights", "weights convert", "data", "data list", "data fetch", "data verify",
             "data hear",
         ],
@@ -641,7 +643,7 @@ class TestDamagedCatalogue:
         assert_refused(done, tmp_path / "none", "does not exist")
 
     def test_unfinished(self, search, copy):
-        (copy / "manifest.json").rename(copy / "building.json")
+        (copy / "manifest.json").unlink()
         assert_refused(search(), copy, "is unfinished")
 
     @pytest.mark.parametrize("at", [5, -5])
@@ -663,7 +665,7 @@ class TestDamagedCatalogue:
         assert_refused(search(), shard, "is missing")
 
     @pytest.mark.parametrize(
-        "text", ["", "{", "not JSON", "\udcff", "[]", "5", '"x"', "null", "{}", '{"format": 1}']
+        "text", ["", "{", "not JSON", "\udcff", "[]", "5", '"x"', "null", "{}", '{"format": 2}']
     )
     def test_a_manifest_of_the_wrong_kind(self, search, copy, text):
         (copy / "manifest.json").write_text(text, "utf-8", "surrogateescape")
@@ -987,7 +989,7 @@ class TestRebuilding:
         shutil.copy(hums / "silent.wav", folder / "a.wav")
         shutil.copy(asset("hums/demo_1.flac"), folder / "b.flac")
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
-        monkeypatch.setattr("qbhkit.retrieval.catalogue.refuse_silence", no_refusal)
+        monkeypatch.setattr("qbhkit.retrieval.building.refuse_silence", no_refusal)
         done = run("catalogue", "build", folder, "--out", tmp_path / "c")
         assert "holds no melody" in done.err  # listened to anew, not remembered as silent
         assert "1 songs were there already" in done.out
@@ -995,8 +997,8 @@ class TestRebuilding:
     def test_a_stopped_build_does_not_hear_recordings_twice(self, run, tmp_path, monkeypatch):
         folder = tmp_path / "songs"
         folder.mkdir()
-        for name in ("b", "c", "d"):
-            shutil.copy(asset("hums/demo_1.flac"), folder / f"{name}.flac")
+        for number, name in enumerate("bcd", 1):
+            shutil.copy(asset(f"hums/demo_{number}.flac"), folder / f"{name}.flac")
         heard = []
 
         def counted(path, rate_hz):
@@ -1005,11 +1007,12 @@ class TestRebuilding:
                 raise KeyboardInterrupt
             return load(path, rate_hz)
 
-        monkeypatch.setattr("qbhkit.retrieval.catalogue.load", counted)
+        monkeypatch.setattr("qbhkit.retrieval.building.load", counted)
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 130
-        shutil.copy(asset("hums/demo_2.flac"), folder / "a.flac")
+        shutil.copy(asset("hums/demo_2.flac"), folder / "a.flac")  # as c: not heard either
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
-        assert heard == ["b", "c", "d", "a", "d"]
+        assert heard == ["b", "c", "d", "d"]
+        assert len(open_catalogue(tmp_path / "c").songs) == 4
 
     def test_a_source_named_twice_is_read_once(self, run, tmp_path, write_midi):
         write_midi(tmp_path / "in" / "tune.mid", NOTES)

@@ -40,11 +40,16 @@ class MelodyMatcher:
     """
 
     def __init__(self, melodies: Mapping[str, Sequence[float] | NDArray]) -> None:
-        self.runs = {key: runs_of(pitch_changes(pitches)) for key, pitches in melodies.items()}
+        self.runs: dict[str, frozenset[tuple[int, ...]]] = {}
         self._where: dict[tuple[int, ...], list[str]] = defaultdict(list)
-        for key, runs in self.runs.items():
-            for run in runs:
-                self._where[run].append(key)
+        for key, pitches in melodies.items():
+            self.add(key, pitches)
+
+    def add(self, key: str, pitches_st: Sequence[float] | NDArray) -> None:
+        """Add one more melody, (N,) pitches in semitones, rests left out, under a new id."""
+        self.runs[key] = runs_of(pitch_changes(pitches_st))
+        for run in self.runs[key]:
+            self._where[run].append(key)
 
     def near(self, pitches_st: Sequence[float] | NDArray, share: float = NEAR) -> dict[str, float]:
         """Return the melodies that share at least ``share`` of the shorter one's runs.
@@ -92,19 +97,37 @@ class MelodyMatcher:
         return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
 
 
+MelodyKey = tuple[tuple[int, ...], tuple[float, ...]]
+
+
+def melody_key(notes: NDArray) -> MelodyKey | None:
+    """Return what a melody keeps in any key and tempo: its pitch steps, and its rhythm.
+
+    Args:
+        notes: (M, 3) onset, duration, MIDI pitch.
+
+    Returns:
+        M - 1 steps in semitones, and as many from onset to onset as shares of the median one; None
+        for fewer than two notes.
+    """
+    if len(notes) < 2:
+        return None
+    steps = np.diff(notes[:, 0])
+    rhythm = np.round(steps / max(float(np.median(steps)), 1e-6), 1)
+    melody = np.diff(np.round(notes[:, 2])).astype(int)
+    return tuple(melody.tolist()), tuple(rhythm.tolist())
+
+
 def same_melodies(notes: Mapping[str, NDArray]) -> list[list[str]]:
     """Return groups of songs whose notes are the same but for key and tempo, largest first.
 
     Args:
         notes: id to (M, 3) onset, duration, MIDI pitch; M >= 2, else the song is passed over.
     """
-    members: dict[tuple[tuple[int, ...], tuple[float, ...]], list[str]] = defaultdict(list)
+    members: dict[MelodyKey, list[str]] = defaultdict(list)
     for key, table in notes.items():
-        if len(table) >= 2:
-            steps = np.diff(table[:, 0])
-            rhythm = np.round(steps / max(float(np.median(steps)), 1e-6), 1)
-            melody = np.diff(np.round(table[:, 2])).astype(int)
-            members[tuple(melody.tolist()), tuple(rhythm.tolist())].append(key)
+        if melody := melody_key(table):
+            members[melody].append(key)
     return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
 
 
