@@ -1,7 +1,7 @@
 """From a hum's contour to ranked songs with the matched seconds."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,15 @@ class Answer(NamedTuple):
     score: float  # of the hum's windows and their best ones in the song, cosines, -1 to 1
     start_s: float  # the window of the song that is most like the hum
     end_s: float
+
+
+def answer_line(query: str, hum: Contour, answers: list[Answer]) -> dict[str, Any]:
+    """Return what ``qbhkit search --json`` prints of a query, and what the HTTP service answers."""
+    return {
+        "query": query,
+        "voiced_s": round(hum.voiced_s, 3),
+        "results": [answer._asdict() for answer in answers],
+    }
 
 
 class Scores(NamedTuple):
