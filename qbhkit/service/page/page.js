@@ -67,6 +67,7 @@ async function begin() {
         draw();
       },
       (chunk) => {
+        if (!recording) return; // the last chunk, after the button was pressed
         samples += chunk.length;
         const left = longest - samples / recording.rate;
         at("left").textContent = `${clock(Math.max(0, Math.ceil(left)))} left`;
