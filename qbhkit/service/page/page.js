@@ -22,6 +22,7 @@ const at = (id) => document.getElementById(id);
 const record = at("record");
 let limits = { most_bytes: Infinity, longest_s: LONGEST_S };
 let token = sessionStorage.getItem("token");
+let state = "idle"; // or "busy", or "recording"
 let recording = null; // while the microphone is open
 let levels = [];
 let sent = null; // what was recorded or chosen last: {blob, name}
@@ -47,11 +48,13 @@ function draw() {
   record.style.setProperty("--level", recording ? Math.sqrt(levels.at(-1) ?? 0) : 0);
 }
 
-function show(state) {
+// A control that does nothing for the moment says so and keeps the focus, which a disabled one loses.
+function show(next) {
+  state = next;
   record.classList.toggle("recording", state === "recording");
   at("label").textContent = state === "recording" ? "Stop" : "Record";
-  record.disabled = state === "busy";
-  at("again").disabled = at("file").disabled = state !== "idle";
+  record.ariaDisabled = String(state === "busy");
+  at("again").ariaDisabled = at("file").ariaDisabled = String(state !== "idle");
 }
 
 async function begin() {
@@ -86,7 +89,7 @@ async function begin() {
 
 async function end() {
   const ending = recording;
-  if (!ending) return; // pressed as the time ran out
+  if (!ending) return; // pressed just as the time ran out
   recording = null;
   show("busy");
   const { samples, rate } = await ending.stop();
@@ -182,8 +185,16 @@ function list(body) {
   at("mine").scrollIntoView({ block: "nearest" });
 }
 
-record.addEventListener("click", () => (recording ? end() : begin()));
-at("again").addEventListener("click", search);
+record.addEventListener("click", () => {
+  if (state === "recording") end();
+  else if (state === "idle") begin();
+});
+at("again").addEventListener("click", () => {
+  if (state === "idle") search();
+});
+at("file").addEventListener("click", (event) => {
+  if (state !== "idle") event.preventDefault();
+});
 at("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
   if (!file) return;
