@@ -127,8 +127,8 @@ class TestHelp:
     @pytest.mark.parametrize(
         "command",
         [
-            "melody", "catalogue", "catalogue build", "search", "evaluate", "train", "bench",
-            "weights", "weights convert", "data", "data list", "data fetch", "data verify",
+            "melody", "catalogue", "catalogue build", "search", "serve", "evaluate", "train",
+            "bench", "weights", "weights convert", "data", "data list", "data fetch", "data verify",
             "data hear",
         ],
     )  # fmt: skip
@@ -143,7 +143,8 @@ class TestHelp:
         done = run("--help")
         assert done.code == 0
         for command in (
-            "melody", "catalogue", "search", "evaluate", "train", "weights", "bench", "data",
+            "melody", "catalogue", "search", "serve", "evaluate", "train", "weights", "bench",
+            "data",
         ):  # fmt: skip
             assert f"\n    {command}" in done.out
 

@@ -184,6 +184,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         "from qbhkit.cli import main; from qbhkit.storage import asset; "
         "from qbhkit.corpora.training_songs import read_split; "
         "assert read_split('folk')['held_out']; "
+        "from importlib.resources import files; page = files('qbhkit.service') / 'page'; "
+        "assert (page / 'index.html').is_file() and (page / 'recorder.js').is_file(); "
         "hum = str(asset('hums/demo_1.flac')); "
         "assert main(['melody', hum, '--out', 'out']) == 0; "
         "assert main(['catalogue', 'build', 'out/demo_1.f0.csv', '--out', 'cat']) == 0; "

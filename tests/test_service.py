@@ -588,6 +588,11 @@ class TestCommand:
         (line,) = capfd.readouterr().err.splitlines()
         assert f"Port {port} of 127.0.0.1 cannot be had" in line
 
+    def test_answers_are_not_held_back_by_the_network_stack(self):
+        """Without TCP_NODELAY each would wait for the client's delayed acknowledgement."""
+        with bind("127.0.0.1", 0) as listener:
+            assert listener.proto == socket.IPPROTO_TCP  # what asyncio looks at
+
     def test_a_missing_package_is_one_sentence(self, capfd, catalogue, monkeypatch):
         for name in [name for name in sys.modules if name.startswith("qbhkit.service.")]:
             monkeypatch.delitem(sys.modules, name)

@@ -125,7 +125,7 @@ class Health(BaseModel):
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "the credential is missing or wrong"},
     408: {"model": Problem, "description": "the recording took too long to send"},
-    413: {"model": Problem, "description": "the recording is too large; it was not read"},
+    413: {"model": Problem, "description": "the recording is too large"},
     415: {"model": Problem, "description": "the body is a form"},
     422: {"model": Problem, "description": "the recording or a parameter cannot be used"},
     503: {"model": Problem, "description": "the queue is full; see the header Retry-After"},
@@ -171,7 +171,7 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         version=qbhkit.__version__,
         summary="Query by humming: POST a recording, get the songs.",
         lifespan=lifespan,
-        docs_url=None,  # they would load scripts from elsewhere
+        docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
     )
     app.add_middleware(_Watch, requests=metrics.requests)
@@ -232,12 +232,11 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> Health:
         """Say that the service lives, and what it takes."""
-        needs_token = config.token is not None
         return Health(
             status="ok",
             most_bytes=config.most_bytes,
             longest_s=config.longest_s,
-            needs_token=needs_token,
+            needs_token=config.token is not None,
         )
 
     @app.get(
