@@ -65,7 +65,7 @@ def command_line(*arguments) -> Iterator[Running]:
         assert " answers at http://" in line, line
         yield Running(line.split(" answers at ")[1].split()[0], process)
     finally:
-        process.kill()
+        process.terminate()
         process.wait()
         process.stderr.close()
 

@@ -38,7 +38,7 @@ def serving(*arguments) -> Iterator[str]:
         line = process.stderr.readline()
         assert " answers at http://" in line, line
         yield line.split(" answers at ")[1].split()[0]
-        process.kill()
+        process.terminate()
 
 
 @pytest.fixture(scope="module")
