@@ -1,5 +1,6 @@
 """Recordings in: any common format, rate and channel count, to mono float32."""
 
+import math
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ _BLOCK_FRAMES = 1 << 18
 _SHORTEST_S = 0.1
 _WHOLE = 0.95  # share of the claimed length that must be there: encoders pad, and players drop it
 _SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
+_EBML = b"\x1aE\xdf\xa3"
+# Files only: a playlist, which would send the decoder to other files, is not among them.
+_PHONE_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,ogg,mp3,flac,wav"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class Tags(NamedTuple):
     artist: str
 
 
-def load(path: Path, rate_hz: int = 16000) -> Audio:
+def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio:
     """Read a recording as mono float32 at the rate asked for.
 
     wav, flac, ogg, mp3 and aiff are read by soundfile; m4a, mp4, webm and aac by PyAV or an ffmpeg
@@ -62,13 +66,15 @@ def load(path: Path, rate_hz: int = 16000) -> Audio:
     Args:
         path: the file.
         rate_hz: sampling rate of the result; resampled by soxr (HQ).
+        longest_s: a longer recording is refused before all of it is decoded, since a small file
+            can hold days of sound.
 
     Returns:
         Audio of at least 0.1 s.
 
     Raises:
         QbhError: if the file is missing, empty, truncated, not audio, holds NaN, is shorter than
-            0.1 s, or needs a decoder that is not installed.
+            0.1 s or longer than ``longest_s``, or needs a decoder that is not installed.
 
     Notebook: notebooks/00_hum_to_song.py
     """
@@ -77,9 +83,14 @@ def load(path: Path, rate_hz: int = 16000) -> Audio:
         raise QbhError(f"{path} does not exist: check the path.")
     if path.stat().st_size == 0:
         raise QbhError(f"{path} is empty: record it again.")
-    decode = _phone_blocks if path.suffix.lower() in PHONE_SUFFIXES else _soundfile_blocks
+    blocks, length = [], 0
     try:
-        blocks = list(decode(path, rate_hz))
+        decode = _phone_blocks if _is_from_phone(path) else _soundfile_blocks
+        for block in decode(path, rate_hz, longest_s):
+            blocks.append(block)
+            length += len(block)
+            if length > longest_s * rate_hz:
+                raise _too_long(path, longest_s)
     except OSError as error:
         raise QbhError(f"{path} cannot be read ({error.strerror or error}).") from None
     except UnicodeEncodeError:
@@ -100,13 +111,26 @@ def refuse_silence(audio: Audio, path: Path) -> None:
         raise QbhError(f"{path} is silent: check the microphone and record it again.")
 
 
-def _soundfile_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def _is_from_phone(path: Path) -> bool:
+    """Tell by the suffix, or by the first bytes of mp4 and webm: what is sent may have any name."""
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    return path.suffix.lower() in PHONE_SUFFIXES or head[4:] == b"ftyp" or head[:4] == _EBML
+
+
+def _too_long(path: Path, longest_s: float) -> QbhError:
+    return QbhError(f"{path} is longer than {longest_s:g} s: cut out the part that matters.")
+
+
+def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArray[np.float32]]:
     import soundfile
     import soxr
 
     _refuse_truncated(path)
     try:
         with soundfile.SoundFile(path) as stream:
+            if stream.frames > longest_s * stream.samplerate:
+                raise _too_long(path, longest_s)
             resampler = soxr.ResampleStream(stream.samplerate, rate_hz, 1, dtype="float32")
             read = 0
             while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
@@ -136,11 +160,11 @@ def _refuse_truncated(path: Path) -> None:
         )
 
 
-def _phone_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def _phone_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArray[np.float32]]:
     if find_spec("av") is not None:
         yield from _pyav_blocks(path, rate_hz)
     elif shutil.which("ffmpeg"):
-        yield from _ffmpeg_blocks(path, rate_hz)
+        yield from _ffmpeg_blocks(path, rate_hz, longest_s)
     else:
         raise QbhError(f"{path} needs a decoder: pip install av, or install ffmpeg.")
 
@@ -149,7 +173,8 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        allowed = {"format_whitelist": _PHONE_FORMATS}
+        with av.open(str(path), metadata_errors="replace", container_options=allowed) as container:
             if not container.streams.audio:
                 raise QbhError(f"{path} has no audio track.")
             track = container.streams.audio[0]
@@ -169,9 +194,12 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
         raise QbhError(f"{path} is damaged or is not audio ({error}): export it again.") from None
 
 
-def _ffmpeg_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", f"file:{path.resolve()}", "-f", "f32le"]
-    command += ["-ac", "1", "-ar", str(rate_hz), "-"]
+def _ffmpeg_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArray[np.float32]]:
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-format_whitelist", _PHONE_FORMATS]
+    command += ["-i", f"file:{path.resolve()}", "-f", "f32le", "-ac", "1", "-ar", str(rate_hz)]
+    if math.isfinite(longest_s):
+        command += ["-t", str(longest_s + 1)]  # what is beyond the limit shows that it was passed
+    command += ["-"]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]

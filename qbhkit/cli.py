@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import qbhkit
-from qbhkit.errors import QbhError
+from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -202,6 +202,36 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     with_anchor(command)
     command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
+    with_tracker(command, "the hums", for_hums)
+    with_weights(command)
+
+    command = add(
+        "serve", _serve, "Answer hums over HTTP, and on a page to hum at in a browser.",
+        "qbhkit serve catalogue/    # then open http://127.0.0.1:8000",
+    )  # fmt: skip
+    command.add_argument("catalogue", type=Path, metavar="CATALOGUE")
+    command.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to bind (default: 127.0.0.1, this machine only); browsers give a page the "
+        "microphone only there or over HTTPS, so put a server with a certificate before others",
+    )  # fmt: skip
+    command.add_argument("--port", type=int, default=8000, help="0: a free one (default: 8000)")
+    command.add_argument(
+        "--most-mb", type=float, default=20, metavar="MB", help="of a recording (default: 20)"
+    )
+    command.add_argument(
+        "--timeout", type=float, default=30, metavar="S",
+        help="seconds to send a recording, and again to answer it (default: 30)",
+    )  # fmt: skip
+    command.add_argument(
+        "--queue", type=int, default=8, metavar="N",
+        help="recordings that may wait; further ones are sent away with 503 (default: 8)",
+    )  # fmt: skip
+    command.add_argument(
+        "--token-file", type=Path, default=None, metavar="FILE",
+        help="holds the credential that requests must bring (Authorization: Bearer ...); needed "
+        "where other machines can reach the service",
+    )  # fmt: skip
     with_tracker(command, "the hums", for_hums)
     with_weights(command)
 
@@ -566,7 +596,7 @@ def _search(options: argparse.Namespace) -> int:
     from qbhkit.embedding.encoders import ContourEmbedder
     from qbhkit.melody.trackers import get_tracker
     from qbhkit.retrieval.catalogue import open_catalogue
-    from qbhkit.retrieval.search import Searcher
+    from qbhkit.retrieval.search import Searcher, answer_line
     from qbhkit.weights import DEFAULT_EMBEDDING
 
     if options.k < 1:
@@ -590,13 +620,8 @@ def _search(options: argparse.Namespace) -> int:
             _say(f"qbhkit: {error}")
             failed = True
             continue
-        line = {
-            "query": query,
-            "voiced_s": round(sum(hum.voiced_s for hum in heard), 3),
-            "results": [answer._asdict() for answer in answers],
-        }
-        if options.method == "full":
-            line["confident"] = searcher.confident(answers)
+        sure = searcher.confident(answers) if options.method == "full" else None
+        line = answer_line(query, sum(hum.voiced_s for hum in heard), answers, sure)
         if options.json:
             print(json.dumps(line), flush=True)  # ASCII: no locale can spoil it
         else:
@@ -629,6 +654,37 @@ def _save_matches(
     for rank, answer in enumerate(answers, 1):
         path = folder / f"{stem_of(Path(names[0]))}.{rank}.wav"
         write_wav(matched_audio(catalogue, answer), path)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from qbhkit.service.app import ServiceConfig
+        from qbhkit.service.server import read_token, run
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"qbhkit serve needs {error.name}: pip install 'qbhkit[service]'."
+        ) from None
+    from qbhkit.service.recogniser import Recogniser
+
+    config = ServiceConfig(
+        most_mb=options.most_mb,
+        timeout_s=options.timeout,
+        queue=options.queue,
+        token=read_token(options.token_file) if options.token_file else None,
+    )
+
+    def load() -> tuple[Recogniser, int]:
+        recogniser = Recogniser(
+            options.catalogue, options.weights, options.tracker, config.longest_s
+        )
+        recogniser.warm_up()
+        return recogniser, recogniser.songs
+
+    def ready(address: str) -> None:
+        _say(f"{options.catalogue} answers at {address} (stop with Ctrl-C)")
+
+    run(load, config, options.host, options.port, ready)
+    return 0
 
 
 class _Hums:

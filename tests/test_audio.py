@@ -120,6 +120,32 @@ def test_webm_is_read_and_a_cut_one_refused(tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize(("made", "codec"), [("memo.m4a", "aac"), ("memo.webm", "libopus")])
+def test_recordings_of_phones_are_told_by_their_first_bytes(tmp_path, made, codec):
+    path = encode(tmp_path / made, sine(48000), 48000, codec)
+    assert loudest_hz(load(path.rename(tmp_path / "upload"))) == pytest.approx(440, abs=1.5)
+
+
+@pytest.mark.parametrize("name", ["memo.wav", "memo.flac", "memo.m4a", "memo.webm"])
+def test_more_than_the_longest_is_refused(tmp_path, name):
+    path = tmp_path / name
+    if name in ("memo.m4a", "memo.webm"):
+        encode(path, sine(48000, seconds=3), 48000, "aac" if name == "memo.m4a" else "libopus")
+    else:
+        soundfile.write(path, sine(48000, seconds=3), 48000)
+    assert load(path, longest_s=3.1).duration_s == pytest.approx(3, abs=0.05)
+    with pytest.raises(QbhError, match=r"is longer than 2\.5 s"):
+        load(path, longest_s=2.5)
+
+
+@pytest.mark.parametrize("name", ["list.m4a", "list.webm"])
+def test_a_playlist_is_not_followed(tmp_path, name):
+    encode(tmp_path / "memo.aac", sine(48000), 48000)
+    (tmp_path / name).write_text("ffconcat version 1.0\nfile memo.aac\n")
+    with pytest.raises(QbhError, match="is damaged or is not audio"):
+        load(tmp_path / name)
+
+
 def test_damaged_m4a_is_one_sentence(tmp_path):
     path = encode(tmp_path / "memo.m4a", sine(16000), 16000)
     whole = path.read_bytes()

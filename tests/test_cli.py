@@ -128,9 +128,9 @@ class TestHelp:
         "command",
         [
             "melody", "catalogue", "catalogue build", "catalogue add", "catalogue remove",
-            "catalogue info", "catalogue verify", "catalogue merge", "search", "evaluate",
-            "train", "bench",
-            "weights", "weights convert", "data", "data list", "data fetch", "data verify",
+            "catalogue info", "catalogue verify", "catalogue merge", "search", "serve", "evaluate",
+            "train", "bench", "weights", "weights convert", "weights calibrate", "data",
+            "data list", "data fetch", "data verify",
             "data hear",
         ],
     )  # fmt: skip
@@ -145,7 +145,8 @@ class TestHelp:
         done = run("--help")
         assert done.code == 0
         for command in (
-            "melody", "catalogue", "search", "evaluate", "train", "weights", "bench", "data",
+            "melody", "catalogue", "search", "serve", "evaluate", "train", "weights", "bench",
+            "data",
         ):  # fmt: skip
             assert f"\n    {command}" in done.out
 

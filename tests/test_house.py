@@ -21,6 +21,7 @@ MAY_ENTER = {
     "qbhkit.melody": set(),
     "qbhkit.embedding": set(),
     "qbhkit.retrieval": {"qbhkit.melody", "qbhkit.embedding"},
+    "qbhkit.service": {"qbhkit.melody", "qbhkit.embedding", "qbhkit.retrieval"},
 }
 
 
@@ -80,7 +81,7 @@ def loaded_by(statement):
 def test_importing_the_package_loads_nothing_heavy():
     heavy = {"torch", "faiss", "dask", "matplotlib", "numba", "librosa", "pandas", "scipy", "numpy"}
     assert not heavy & loaded_by("import qbhkit")
-    assert not {"torch", "matplotlib", "librosa"} & loaded_by("import qbhkit.cli")
+    assert not {"torch", "matplotlib", "librosa", "fastapi"} & loaded_by("import qbhkit.cli")
     assert "torch" in loaded_by("import qbhkit.embedding.encoders")
 
 
@@ -115,7 +116,7 @@ def test_environment_yml_equals_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
-    for name in ("notebooks", "phone", "trackers", "training", "test"):
+    for name in ("notebooks", "phone", "service", "trackers", "training", "test"):
         wanted += extras[name]
     listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
@@ -123,7 +124,7 @@ def test_environment_yml_equals_pyproject():
     have.remove("pip")
     have.remove("-e .")
     have.remove(f"python {project['requires-python']}")
-    assert sorted(map(requirement, have)) == sorted(map(requirement, wanted))
+    assert sorted(map(requirement, have)) == sorted(set(map(requirement, wanted)))
 
 
 def harmless(path, line):
@@ -183,6 +184,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         "from qbhkit.cli import main; from qbhkit.storage import asset; "
         "from qbhkit.corpora.training_songs import read_split; "
         "assert read_split('folk')['held_out']; "
+        "from importlib.resources import files; page = files('qbhkit.service') / 'page'; "
+        "assert (page / 'index.html').is_file() and (page / 'recorder.js').is_file(); "
         "hum = str(asset('hums/demo_1.flac')); "
         "assert main(['melody', hum, '--out', 'out']) == 0; "
         "assert main(['catalogue', 'build', 'out/demo_1.f0.csv', '--out', 'cat']) == 0; "

@@ -7,7 +7,7 @@ by frame; both together give the score, and the score and its lead over other so
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,18 @@ class Answer(NamedTuple):
     transposition_st: float | None = None  # how much higher than the song the hum is
     vote: float | None = None  # of the hum's windows and their best ones in the song, -1 to 1
     distance_st: float | None = None  # between hum and song along the path, mean of all frames
+
+
+def answer_line(
+    query: str, voiced_s: float, answers: Sequence[Answer], confident: bool | None = None
+) -> dict[str, Any]:
+    """Return what ``qbhkit search --json`` prints of a query, and what the HTTP service answers."""
+    line = {
+        "query": query,
+        "voiced_s": round(voiced_s, 3),
+        "results": [answer._asdict() for answer in answers],
+    }
+    return line if confident is None else line | {"confident": confident}
 
 
 class Scores(NamedTuple):

@@ -1,0 +1,91 @@
+"""From an uploaded file to the answer of ``qbhkit search --json``, in any number of threads."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from qbhkit.audio import load, refuse_silence
+from qbhkit.contour import from_f0
+from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.errors import QbhError
+from qbhkit.melody.trackers import Tracker, get_tracker
+from qbhkit.retrieval.catalogue import open_catalogue
+from qbhkit.retrieval.search import Anchor, Searcher, answer_line
+from qbhkit.storage import asset
+from qbhkit.weights import DEFAULT_EMBEDDING
+
+
+class Recogniser:
+    """Name the songs of recordings.
+
+    Args:
+        catalogue: folder of the catalogue.
+        weights: name or file of the embedding; the shipped one by default.
+        tracker: name of the pitch tracker; the default one for hums.
+        longest_s: longer recordings are refused, seconds.
+
+    Raises:
+        QbhError: if the catalogue, the weights or the tracker cannot be used.
+    """
+
+    def __init__(
+        self, catalogue: Path, weights: str | None, tracker: str | None, longest_s: float
+    ) -> None:
+        embedder = ContourEmbedder(weights or DEFAULT_EMBEDDING)
+        self._searcher = Searcher(open_catalogue(catalogue), embedder)
+        self._tracker_name, self._longest_s = tracker, longest_s
+        self._idle: deque[Tracker] = deque()
+        self._one_search = Lock()  # numba's own threads may not be entered twice everywhere
+
+    @property
+    def songs(self) -> int:
+        """Number of songs in the catalogue."""
+        return len(self._searcher.catalogue.songs)
+
+    def warm_up(self) -> None:
+        """Hear a shipped hum, so that the first visitor does not wait for compilers and weights."""
+        self(asset("hums/demo_1.flac"), "demo_1.flac", 1, "anywhere")
+
+    def __call__(self, path: Path, name: str, k: int, anchor: Anchor) -> dict[str, Any]:
+        """Search with one recording.
+
+        Args:
+            path: the file.
+            name: what its sender calls it; errors and the answer name it so.
+            k: songs in the answer, at least 1.
+            anchor: as :meth:`qbhkit.retrieval.search.Searcher.scores`.
+
+        Returns:
+            The line that ``qbhkit search --json`` prints.
+
+        Raises:
+            QbhError: if the recording cannot be used.
+        """
+        try:
+            with self._tracker() as tracker:
+                audio = load(path, tracker.rate_hz, self._longest_s)
+                refuse_silence(audio, path)
+                hum = from_f0(tracker.track(audio))
+        except QbhError as error:
+            raise QbhError(str(error).replace(str(path), name)) from None
+        try:
+            with self._one_search:
+                answers = self._searcher.search(hum, k, anchor)
+        except QbhError as error:
+            raise QbhError(f"{name}: {error}.") from None
+        return answer_line(name, hum.voiced_s, answers, self._searcher.confident(answers))
+
+    @contextmanager
+    def _tracker(self) -> Iterator[Tracker]:
+        """Lend a tracker to one thread at a time, for some keep state."""
+        try:
+            tracker = self._idle.pop()
+        except IndexError:
+            tracker = get_tracker(self._tracker_name)
+        try:
+            yield tracker
+        finally:
+            self._idle.append(tracker)

@@ -1,0 +1,148 @@
+"""The service on a port: who may reach it, and how long a connection may dawdle."""
+
+import asyncio
+import ipaddress
+import logging
+import math
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from qbhkit.errors import QbhError
+from qbhkit.service.app import Recognise, ServiceConfig, create_app
+
+_IDLE_S = 10.0  # without a whole request, after which a connection is closed
+_SHORTEST_TOKEN = 16  # letters
+
+
+def read_token(path: Path) -> str:
+    """Return the credential that a file holds, a line of at least 16 printable ASCII characters.
+
+    Raises:
+        QbhError: if the file holds anything else.
+    """
+    token = path.read_text("utf-8", "replace").strip()
+    if len(token) < _SHORTEST_TOKEN or not all("!" <= letter <= "~" for letter in token):
+        raise QbhError(
+            f"{path} must hold one word of at least {_SHORTEST_TOKEN} letters, digits or signs: "
+            "write one with 'openssl rand -hex 32'."
+        )
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def run(
+    load: Callable[[], tuple[Recognise, int]],
+    config: ServiceConfig,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve until a signal to stop comes; what is being answered then is answered first.
+
+    Args:
+        load: makes the recogniser, and says how many songs it knows.
+        config: limits and credential.
+        host: address to bind; one that other machines can reach needs a credential.
+        port: 0 takes a free one.
+        ready: is given the address when the service answers there.
+
+    Raises:
+        QbhError: if the address cannot be had, or would be open to everybody.
+    """
+    if config.token is None and not is_loopback(host):
+        raise QbhError(
+            f"On {host} other machines can reach the service: give it a credential with "
+            "--token-file, or bind it to 127.0.0.1."
+        )
+    shown = f"[{host}]" if ":" in host else host
+    with bind(host, port) as listener:
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        app = create_app(*load(), config)
+        Server(app, config, lambda: ready(address)).run([listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port, 0 for a free one; nobody is answered there yet.
+
+    Raises:
+        QbhError: if it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY, without which an answer waits 40 ms, only where TCP is named
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise QbhError(
+            f"Port {port} of {host} cannot be had ({reason}): choose others with --host and --port."
+        ) from None
+    return listener
+
+
+class Server(uvicorn.Server):
+    """Run an application of :func:`qbhkit.service.app.create_app`.
+
+    Args:
+        app: the application.
+        config: how long answers under way are waited for when a signal to stop comes.
+        ready: is called when the service answers.
+    """
+
+    def __init__(self, app: FastAPI, config: ServiceConfig, ready: Callable[[], None]) -> None:
+        settings = uvicorn.Config(
+            app,
+            http=_Impatient,
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_level=logging.WARNING,
+            timeout_graceful_shutdown=math.ceil(config.timeout_s),
+        )
+        super().__init__(settings)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to answer, and say so."""
+        await super().startup(sockets)
+        self._ready()
+
+
+class _Impatient(H11Protocol):
+    """Close a connection that for a while brings no whole request, whatever drips in.
+
+    uvicorn closes silent connections between requests only: one that never sends the end of its
+    first request's head, or the rest of a body that was refused, would stay for good.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request_after(None)
+
+    def on_response_complete(self) -> None:
+        answered = self.cycle
+        super().on_response_complete()
+        self._expect_request_after(answered)
+
+    def _expect_request_after(self, answered: Any) -> None:
+        def close() -> None:
+            if self.cycle is answered:
+                self.transport.close()
+
+        self.loop.call_later(_IDLE_S, close)

@@ -1,0 +1,255 @@
+"""The page of ``qbhkit serve`` in a real Chromium, which hears a file as its microphone."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from scipy.signal import correlate
+
+from qbhkit.audio import Audio, write_wav
+from qbhkit.melody.synthesis import Voice, render_hum
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed (apt-get install chromium)", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect, Page = playwright.expect, playwright.Page
+
+TRUTH = "00004"
+TOKEN = "correct-horse-battery-staple"
+PATIENCE_MS = 60_000
+ROOT = ["--no-sandbox"] if os.geteuid() == 0 else []
+FAKE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@contextmanager
+def serving(*arguments) -> Iterator[str]:
+    command = [sys.executable, "-m", "qbhkit.cli", "serve", *map(str, arguments), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        assert " answers at http://" in line, line
+        yield line.split(" answers at ")[1].split()[0]
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def service(catalogue) -> Iterator[str]:
+    with serving(catalogue) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def hum(song_notes, tmp_path_factory) -> Path:
+    notes = song_notes[TRUTH]
+    voice = Voice(key_st=-7, tempo=0.95)
+    audio = render_hum(notes[notes[:, 0] < 8], voice, np.random.default_rng(0)).audio
+    path = tmp_path_factory.mktemp("microphone") / "hum.wav"
+    write_wav(audio, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def silence(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("microphone") / "silence.wav"
+    write_wav(Audio(np.zeros(160000, np.float32), 16000), path)
+    return path
+
+
+@pytest.fixture
+def browse() -> Iterator[Callable[..., Page]]:
+    """Open a page in a Chromium of its own, which must not report an error to its console."""
+    wrong = []
+
+    with playwright.sync_playwright() as running:
+
+        def browse(url: str, *arguments: str, allowed: str = "", **context) -> Page:
+            browser = running.chromium.launch(
+                executable_path=CHROMIUM, args=[*ROOT, "--disable-gpu", *arguments]
+            )
+            page = browser.new_context(**context).new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on(
+                "console",
+                lambda said: (
+                    wrong.append(said.text)
+                    if said.type == "error" and not (allowed and allowed in said.text)
+                    else None
+                ),
+            )
+            page.goto(url)
+            return page
+
+        yield browse
+    assert wrong == []
+
+
+def hearing(path: Path) -> list[str]:
+    return [*FAKE, f"--use-file-for-fake-audio-capture={path}%noloop"]
+
+
+def status(page: Page):
+    return expect(page.get_by_role("status"))
+
+
+def sees_the_song(page: Page) -> None:
+    first = page.get_by_role("listitem").first
+    expect(first).to_contain_text(TRUTH, timeout=PATIENCE_MS)
+    expect(first).to_contain_text("0:0")  # the matched seconds
+    status(page).to_have_text(f"It fits {TRUTH} best.")
+
+
+@pytest.mark.parametrize("size", [(1280, 800, "light"), (390, 844, "dark")])
+def test_a_hum_into_the_microphone_finds_its_song(browse, service, hum, size):
+    width, height, scheme = size
+    view = {"width": width, "height": height}
+    page = browse(service, *hearing(hum), viewport=view, color_scheme=scheme)
+    record = page.get_by_role("button", name="Record")
+    record.focus()
+    page.keyboard.press("Enter")
+    status(page).to_contain_text("Listening")
+    stop = page.get_by_role("button", name="Stop")
+    expect(page.get_by_text("0:22 left")).to_be_visible(timeout=PATIENCE_MS)
+    file = page.get_by_label("Choose a file instead")
+    expect(file).to_have_attribute("aria-disabled", "true")
+    expect(stop).to_be_focused()
+    page.keyboard.press("Space")
+    sees_the_song(page)
+    expect(record).to_have_attribute("aria-disabled", "false")
+    expect(record).to_be_focused()
+    heard_s = page.locator("audio").evaluate("sound => sound.duration")
+    assert 7.5 < heard_s < 12
+    overflow = "document.documentElement.scrollWidth - innerWidth"
+    assert page.evaluate(overflow) <= 0
+
+
+def test_all_that_the_microphone_heard_is_sent(browse, service, hum):
+    """Compare the upload with the file: nothing lost, nothing added, nothing filtered."""
+    page = browse(service, *hearing(hum))
+    page.get_by_role("button", name="Record").click()
+    expect(page.get_by_text("0:25 left")).to_be_visible(timeout=PATIENCE_MS)
+    page.evaluate(
+        "() => { const ask = fetch; "
+        "window.fetch = (what, how) => { window.sent = how.body; return ask(what, how); } }"
+    )
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_function("window.sent")
+    sent = page.evaluate("async () => Array.from(new Uint8Array(await window.sent.arrayBuffer()))")
+    samples, rate_hz = soundfile.read(io.BytesIO(bytes(sent)))
+    assert samples.ndim == 1
+    original, original_hz = soundfile.read(hum)
+    original = soxr.resample(original, original_hz, rate_hz)
+    probe = samples[rate_hz : 4 * rate_hz]  # three seconds from the middle
+    at = int(np.argmax(correlate(original, probe, "valid")))
+    assert np.corrcoef(original[at : at + len(probe)], probe)[0, 1] > 0.99
+
+
+def test_a_file_will_do(browse, service, hum):
+    page = browse(service)
+    page.get_by_label("Choose a file instead").set_input_files(hum)
+    sees_the_song(page)
+    expect(page.locator("audio")).to_be_visible()
+    page.get_by_label("I hum the beginning of the song").check()
+    with page.expect_request("**/search*anchor=start"):
+        page.get_by_role("button", name="Search again").click()
+    sees_the_song(page)
+
+
+def test_what_is_wrong_with_a_file_is_said(browse, service, tmp_path):
+    page = browse(service, allowed="422")
+    (tmp_path / "words.wav").write_text("this is no recording\n" * 50)
+    page.get_by_label("Choose a file instead").set_input_files(tmp_path / "words.wav")
+    status(page).to_contain_text("words.wav is damaged or is not audio")
+    expect(page.get_by_role("list")).to_be_hidden()
+    (tmp_path / "long.wav").write_bytes(bytes(20_000_001))
+    page.get_by_label("Choose a file instead").set_input_files(tmp_path / "long.wav")
+    status(page).to_contain_text("long.wav is larger than 20 MB")
+
+
+def test_silence_is_too_quiet(browse, service, silence):
+    page = browse(service, *hearing(silence))
+    page.get_by_role("button", name="Record").click()
+    expect(page.get_by_text("0:26 left")).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Stop").click()
+    status(page).to_contain_text("too quiet")
+
+
+def test_a_moment_is_too_short(browse, service, hum):
+    page = browse(service, *hearing(hum))
+    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Stop").click()
+    status(page).to_contain_text("too short")
+    expect(page.get_by_role("button", name="Record")).to_be_enabled()
+
+
+def test_without_permission(browse, service):
+    page = browse(service, "--use-fake-device-for-media-stream", "--deny-permission-prompts")
+    page.get_by_role("button", name="Record").click()
+    status(page).to_contain_text("does not let this page use the microphone")
+    expect(page.get_by_role("button", name="Record")).to_be_enabled()
+
+
+def test_without_a_microphone(browse, service):
+    page = browse(service, "--use-fake-ui-for-media-stream", permissions=["microphone"])
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => "
+        "{ throw new DOMException('Requested device not found', 'NotFoundError') } }"
+    )
+    page.get_by_role("button", name="Record").click()
+    status(page).to_contain_text("No microphone was found")
+
+
+def test_without_https(browse, service, hum):
+    """Elsewhere than on its own machine, a page over HTTP has no microphone, but takes files."""
+    port = service.rsplit(":", 1)[1]
+    mapped = "--host-resolver-rules=MAP lab.example 127.0.0.1"
+    page = browse(f"http://lab.example:{port}", mapped)
+    status(page).to_contain_text("over HTTPS")
+    page.get_by_role("button", name="Record").click()
+    status(page).to_contain_text("over HTTPS")
+    page.get_by_label("Choose a file instead").set_input_files(hum)
+    sees_the_song(page)
+
+
+def test_a_busy_service_may_be_asked_again(browse, service, hum):
+    page = browse(service, allowed="503")
+    busy = {"status": 503, "json": {"detail": "busy"}, "headers": {"Retry-After": "1"}}
+    page.route("**/search*", lambda route: route.fulfill(**busy), times=1)
+    page.get_by_label("Choose a file instead").set_input_files(hum)
+    status(page).to_contain_text("The service is busy")
+    page.get_by_role("button", name="Search again").click()
+    sees_the_song(page)
+
+
+def test_a_service_that_is_gone(browse, service, hum):
+    page = browse(service, allowed="ERR_FAILED")
+    page.route("**/search*", lambda route: route.abort())
+    page.get_by_label("Choose a file instead").set_input_files(hum)
+    status(page).to_contain_text("cannot be reached")
+
+
+def test_a_credential_is_asked_for(browse, catalogue, hum, tmp_path):
+    (tmp_path / "token").write_text(TOKEN)
+    with serving(catalogue, "--token-file", tmp_path / "token") as url:
+        page = browse(url, allowed="401")
+        field = page.get_by_label("This service asks for a credential")
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        expect(field).to_be_hidden()
+        page.get_by_label("Choose a file instead").set_input_files(hum)
+        status(page).to_contain_text("The credential is missing or wrong")
+        field.fill(TOKEN)
+        page.get_by_role("button", name="Use it").click()
+        sees_the_song(page)
+        page.reload()
+        status(page).to_contain_text("Press the button")
+        expect(field).to_be_hidden()
