@@ -149,6 +149,7 @@ class PostgresIndex:
             for role in readers:
                 _grant(run, new, role)
             if older:  # only now: whoever reads it waits for no more than the change of names
+                run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS EXCLUSIVE MODE", schema))
                 run.execute(_sql("DROP SCHEMA {schema} CASCADE", schema))
             run.execute(_sql("ALTER SCHEMA {schema} RENAME TO {name}", new, name=schema))
         return cls(schema, dsn)
@@ -198,6 +199,8 @@ class PostgresIndex:
         statement = _sql(_NEAREST, self.schema, self.size)
         with self._server.transaction() as run:
             run.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # Before the first look: who waits here sees all of what a writer put in its place.
+            run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS SHARE MODE", self.schema))
             run.execute(_SIGHT, [str(min(asked, _MOST_IN_SIGHT))])
             for q, query in enumerate(queries):
                 values = {"query": str(query.tolist()), "asked": asked, "k": k}
