@@ -123,9 +123,12 @@ def rescored(
         candidates: (Q, C) rows, -1 for none; no row twice.
         k: 1 or more.
     """
-    chosen = vectors[candidates.ravel()].astype(np.float32).reshape(*candidates.shape, -1)
-    _release(vectors)
-    similarity = np.einsum("qcd,qd->qc", chosen, queries)
+    similarity = np.empty(candidates.shape, np.float32)
+    for begin in range(0, len(queries), _MOST_QUERIES):
+        some = slice(begin, begin + _MOST_QUERIES)
+        chosen = vectors[candidates[some]].astype(np.float32)
+        _release(vectors)
+        similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf
     order = np.lexsort((candidates, -similarity))[:, :k]
     found = Nearest(*(np.take_along_axis(a, order, axis=1) for a in (similarity, candidates)))

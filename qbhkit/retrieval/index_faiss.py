@@ -60,11 +60,11 @@ class FaissChoices:
     sample: int = 100_000
     neighbours: int = 16
     effort_build: int = 100
-    effort: int = 256
+    effort: int = 400
     lists: int | None = None
-    probes: int = 64
+    probes: int = 512
     pq_parts: int = 64
-    candidates: int = 200
+    candidates: int = 400
 
     def kind_for(self, windows: int) -> Kind:
         """Return the kind of index for so many windows."""
@@ -207,7 +207,7 @@ def _made(vectors: NDArray, choices: FaissChoices) -> Any:
     else:
         lists = min(lists, windows // _POINTS_A_LIST)
         parts = gcd(size, choices.pq_parts)
-        index = faiss.index_factory(full, f"PCA{size},IVF{lists}_HNSW32,PQ{parts}x4fs")
+        index = faiss.index_factory(full, f"PCA{size},IVF{lists},PQ{parts}x4fs")
     if not index.is_trained:
         learnt_from = max(choices.sample, _POINTS_A_LIST * lists if kind == "ivf-pq" else 0)
         rows = np.random.default_rng(0).permutation(windows)[:learnt_from]
