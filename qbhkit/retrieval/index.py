@@ -131,8 +131,8 @@ def rescored(
         similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf
     order = np.lexsort((candidates, -similarity))[:, :k]
-    found = Nearest(*(np.take_along_axis(a, order, axis=1) for a in (similarity, candidates)))
-    return _padded(found, k)
+    best = np.take_along_axis(similarity, order, axis=1)
+    return _padded(Nearest(best, np.take_along_axis(candidates, order, axis=1)), k)
 
 
 def _padded(found: Nearest, k: int) -> Nearest:

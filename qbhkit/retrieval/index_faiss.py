@@ -1,9 +1,8 @@
 """Approximate search in memory with FAISS (MIT); what it finds is scored again exactly.
 
-Vectors are reduced by PCA. A graph (HNSW) over them, a byte a number, is searched; from some
-millions of windows on, where that takes too much memory, inverted lists of product-quantised
-vectors (IVF-PQ). The full vectors are read for the best candidates only, so they may be
-memory-mapped. On macOS faiss and torch bring an OpenMP each: import torch first.
+Vectors are reduced by PCA. A graph over them (HNSW), a byte a number, is searched; of many windows,
+where a graph is slow to build, inverted lists of product-quantised vectors (IVF-PQ). The full
+vectors are read for the best candidates only, so they may be memory-mapped.
 """
 
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ class FaissChoices:
         effort_build: windows kept in sight while the graph is built.
         effort: windows kept in sight while it is searched.
         lists: inverted lists; 4 times the root of the number of windows if None.
-        probes: lists that are read.
+        probes: lists that are read; an eighth of them, and 512 at least, if None.
         pq_parts: into which product quantisation cuts a vector; each takes half a byte.
         candidates: windows of a query that are scored exactly; 4 for each window asked for if that
             is more.
@@ -55,14 +54,14 @@ class FaissChoices:
 
     kind: Kind | None = None
     flat_up_to: int = 10_000
-    hnsw_up_to: int = 4_000_000
+    hnsw_up_to: int = 300_000
     size: int = 128
     sample: int = 100_000
     neighbours: int = 16
     effort_build: int = 100
     effort: int = 400
     lists: int | None = None
-    probes: int = 512
+    probes: int | None = None
     pq_parts: int = 64
     candidates: int = 400
 
@@ -184,7 +183,8 @@ class FaissIndex:
         if kind == "hnsw":
             how = faiss.SearchParametersHNSW(efSearch=max(self.choices.effort, asked))
         else:
-            how = faiss.SearchParametersIVF(nprobe=self.choices.probes)
+            lists = faiss.extract_index_ivf(self.index).nlist
+            how = faiss.SearchParametersIVF(nprobe=self.choices.probes or max(512, lists // 8))
         return faiss.SearchParametersPreTransform(index_params=how)
 
 

@@ -351,6 +351,8 @@ def _grant(run: Any, schema: str, role: str) -> None:
 
 def _insert(run: Any, schema: str, catalogue: Catalogue) -> None:
     """Append songs and windows to those that are there."""
+    if not catalogue.songs:
+        return
     from pgvector import HalfVector
     from pgvector.psycopg import register_vector
 
