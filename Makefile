@@ -54,6 +54,6 @@ clean:
 	@touch $@
 
 .venv/test.stamp: pyproject.toml | .venv/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,phone,trackers,training,melodia,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,phone,trackers,training,melodia,faiss,postgres,test]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tinysoundfont==0.3.7
 	@touch $@
