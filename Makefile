@@ -54,6 +54,6 @@ clean:
 	@touch $@
 
 .venv/test.stamp: pyproject.toml | .venv/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,phone,service,trackers,training,melodia,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,phone,service,trackers,training,melodia,dask,faiss,postgres,test]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tinysoundfont==0.3.7
 	@touch $@

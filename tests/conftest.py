@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qbhkit.corpora import Song, songs_of
 from qbhkit.corpora.abc import music21_collection
+from qbhkit.retrieval.catalogue import Catalogue, WindowGrid
 
 LATE_S = 3.3  # every third song of the folder begins with so long a rest
 SHORT_SONG = [71, 64, 67, 60, 72, 65, 69, 62]  # 2.4 s: shorter than every window
@@ -79,3 +80,25 @@ def catalogue(song_folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("built") / "catalogue"
     assert main(["catalogue", "build", str(song_folder), "--out", str(path)]) == 0
     return path
+
+
+def catalogue_of(vectors: NDArray, name: str = "song", windows_a_song: int = 2) -> Catalogue:
+    """A catalogue in memory whose songs are called name-0, name-1 and so on."""
+    song = np.arange(len(vectors)) // windows_a_song
+    start_s = np.arange(len(vectors)) * 1.5
+    songs = [
+        {"id": f"{name}-{k}", "title": f"Title {k}", "source": "test", "licence": "CC0"}
+        for k in range(len(np.unique(song)))
+    ]
+    return Catalogue(
+        Path(name), "model-1", "tracker", WindowGrid(), songs, [],
+        vectors.astype(np.float16), song, start_s, start_s + 4.0, song == 0,
+    )  # fmt: skip
+
+
+def clustered(count: int, size: int, seed: int = 0, clusters: int = 60) -> NDArray[np.float16]:
+    """(count, size) unit vectors that lie as melodies do: in clouds, none of them alone."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(clusters, size))  # the same for all seeds
+    vectors = centres[rng.integers(0, clusters, count)] + 0.6 * rng.normal(size=(count, size))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)

@@ -116,7 +116,8 @@ def test_environment_yml_equals_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
-    for name in ("notebooks", "phone", "service", "trackers", "training", "test"):
+    names = ("notebooks", "phone", "service", "trackers", "training", "dask", "faiss", "postgres")
+    for name in (*names, "test"):
         wanted += extras[name]
     listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))

@@ -1,9 +1,13 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import catalogue_of, clustered
 
-from qbhkit.errors import QbhError
+from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.retrieval import index as index_module
-from qbhkit.retrieval.index import ExactIndex
+from qbhkit.retrieval.index import ExactIndex, build_index, open_index
 
 
 def unit_rows(rng, count, size=8, dtype=np.float32):
@@ -125,3 +129,145 @@ def test_many_queries_are_searched_in_parts_with_the_same_result(monkeypatch):
     parts = index.best_windows(queries)
     np.testing.assert_allclose(parts.similarity, whole.similarity, rtol=1e-6)
     np.testing.assert_array_equal(parts.row, whole.row)
+
+
+def naive_nearest(vectors, queries, k):
+    """Sort all windows for every query."""
+    dots = queries.astype(np.float32) @ vectors.astype(np.float32).T
+    order = np.argsort(-dots, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(dots, order, axis=1), order
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("block_rows", [7, 1000])
+@pytest.mark.parametrize("most_single_bytes", [0, 1 << 30])
+def test_nearest_equals_a_naive_sort(dtype, block_rows, most_single_bytes, monkeypatch):
+    monkeypatch.setattr(index_module, "_MOST_SINGLE_BYTES", most_single_bytes)
+    monkeypatch.setattr(index_module, "_BLOCK_ROWS", block_rows)
+    rng = np.random.default_rng(10)
+    vectors, queries = unit_rows(rng, 50, dtype=dtype), unit_rows(rng, 6)
+    found = ExactIndex(vectors, np.arange(50), 50).nearest(queries, 9)
+    similarity, row = naive_nearest(vectors, queries, 9)
+    assert (found.similarity.dtype, found.row.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(found.row, row)
+    np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
+
+
+def test_more_windows_asked_for_than_there_are():
+    vectors = unit_rows(np.random.default_rng(11), 3)
+    found = ExactIndex(vectors, np.arange(3), 3).nearest(vectors[:2], 5)
+    assert found.row.shape == (2, 5)
+    assert sorted(found.row[0, :3]) == [0, 1, 2]
+    assert found.row[:, 3:].tolist() == found.similarity[:, 3:].tolist() == [[-1, -1]] * 2
+
+
+def test_nearest_without_windows_or_without_queries():
+    empty = ExactIndex(np.zeros((0, 8), np.float16), np.zeros(0, int), 0)
+    found = empty.nearest(unit_rows(np.random.default_rng(12), 2), 3)
+    assert found.row.tolist() == found.similarity.tolist() == [[-1] * 3] * 2
+    full = ExactIndex(unit_rows(np.random.default_rng(13), 4), np.arange(4), 4)
+    assert full.nearest(np.zeros((0, 8)), 3).row.shape == (0, 3)
+
+
+def test_of_equally_near_windows_the_first_come_first(monkeypatch):
+    monkeypatch.setattr(index_module, "_BLOCK_ROWS", 4)
+    vectors = np.repeat(unit_rows(np.random.default_rng(14), 1), 10, axis=0)
+    found = ExactIndex(vectors, np.arange(10), 10).nearest(vectors[:1], 6)
+    assert found.row.tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "message"),
+    [
+        (np.zeros((2, 7)), 1, r"queries of shape \(Q, 8\), not \(2, 7\)"),
+        (np.zeros(8), 1, r"queries of shape \(Q, 8\), not \(8,\)"),
+        (np.full((1, 8), np.nan), 1, "NaN"),
+        (np.full((1, 8), np.inf), 1, "NaN or infinite"),
+        (np.zeros((1, 8)), 0, "1 window or more, not 0"),
+    ],
+)
+def test_queries_that_are_none_are_refused(queries, k, message):
+    index = ExactIndex(unit_rows(np.random.default_rng(15), 4), np.arange(4), 4)
+    with pytest.raises(QbhError, match=message):
+        index.nearest(queries, k)
+
+
+def mapped(path, vectors, mode="r"):
+    np.save(path, vectors)
+    return np.load(path, mmap_mode=mode)
+
+
+def resident_kb(path):
+    """What a process holds of a file that it has mapped, as Linux tells."""
+    blocks = Path("/proc/self/smaps").read_text().split(str(path))[1:]
+    return sum(int(block.split("Rss:")[1].split()[0]) for block in blocks)
+
+
+def test_a_memory_map_is_searched_but_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "_MOST_SINGLE_BYTES", 0)
+    monkeypatch.setattr(index_module, "_BLOCK_ROWS", 1000)
+    vectors = unit_rows(np.random.default_rng(16), 20_000, 32, np.float16)
+    file = tmp_path / "vectors.npy"
+    index = ExactIndex(mapped(file, vectors), np.arange(20_000), 20_000)
+    found = index.nearest(vectors[:3], 4)
+    np.testing.assert_array_equal(found.row, naive_nearest(vectors, vectors[:3], 4)[1])
+    candidates = np.arange(0, 15_000, 5).reshape(3, 1000)
+    some = index_module.rescored(index.vectors, vectors[:3].astype(np.float32), candidates, 4)
+    assert (some.row % 5 == 0).all()
+    if sys.platform == "linux":
+        assert resident_kb(file) < 100  # of 1280
+        index.vectors.sum()
+        assert resident_kb(file) > 1000  # so it can be seen
+
+
+def test_changes_to_a_private_memory_map_are_not_lost(tmp_path):
+    vectors = mapped(
+        tmp_path / "vectors.npy", unit_rows(np.random.default_rng(17), 20, dtype=np.float16), "c"
+    )
+    vectors[0] = vectors[5]
+    index_module.checksum(vectors)
+    np.testing.assert_array_equal(vectors[0], vectors[5])
+
+
+def test_candidates_are_scored_again_and_none_is_invented():
+    rng = np.random.default_rng(18)
+    vectors, queries = unit_rows(rng, 30, dtype=np.float16), unit_rows(rng, 2)
+    candidates = np.array([[3, 9, -1, 4], [-1, -1, -1, -1]])
+    found = index_module.rescored(vectors, queries, candidates, 5)
+    dots = {row: float(queries[0] @ vectors[row].astype(np.float32)) for row in (3, 9, 4)}
+    best = sorted(dots, key=lambda row: -dots[row])
+    assert found.row.tolist() == [[*best, -1, -1], [-1] * 5]
+    np.testing.assert_allclose(found.similarity[0, :3], [dots[row] for row in best], atol=1e-6)
+    assert (found.similarity[found.row < 0] == -1).all()
+
+
+def test_the_checksum_names_the_vectors():
+    vectors = unit_rows(np.random.default_rng(19), 12, dtype=np.float16)
+    changed = vectors.copy()
+    changed[-1, -1] += np.float16(0.01)
+    names = {
+        index_module.checksum(each)
+        for each in (vectors, vectors.copy(), changed, vectors[:-1], vectors.reshape(24, 4))
+    }
+    assert len(names) == 4
+    with pytest.raises(QbhError, match="half precision, not float64"):
+        index_module.checksum(np.zeros((3, 2)))
+
+
+def test_the_registry_builds_and_opens():
+    catalogue = catalogue_of(clustered(30, 16))
+    for index in (build_index("exact", catalogue), open_index("exact", catalogue)):
+        assert index.name == "exact"
+        assert index.nearest(catalogue.vectors[4:5], 1).row.tolist() == [[4]]
+    with pytest.raises(QbhError, match="no index 'annoy': use one of exact, faiss, postgres"):
+        open_index("annoy", catalogue)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "install"),
+    [("faiss", "faiss", "faiss-cpu"), ("postgres", "psycopg", "pgvector")],
+)
+def test_a_missing_package_is_named(name, package, install, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf"not installed: pip install .*{install}"):
+        build_index(name, catalogue_of(clustered(30, 16)))

@@ -1,15 +1,176 @@
-"""Nearest windows of every song: exact search over unit vectors with NumPy."""
+"""Nearest windows among unit vectors: one protocol, a lazy registry, and exact search with NumPy.
 
-from typing import NamedTuple
+``exact`` reads every vector, ``faiss`` an approximate index of them in memory, ``postgres`` asks a
+server. All of them return exact cosines.
+"""
+
+import hashlib
+import mmap
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.errors import QbhError
+from qbhkit.errors import MissingPackageError, QbhError
 
+if TYPE_CHECKING:
+    from qbhkit.retrieval.catalogue import Catalogue
+
+# name -> "module:Class", imported when it is asked for
+INDEXES = {
+    "exact": "qbhkit.retrieval.index:ExactIndex",
+    "faiss": "qbhkit.retrieval.index_faiss:FaissIndex",
+    "postgres": "qbhkit.retrieval.index_postgres:PostgresIndex",
+}
 _BLOCK_ROWS = 16384  # half-precision rows turned to single at a time: 32 MB at 512
 _MOST_QUERIES = 64  # at a time: all their dot products are held at once
 _MOST_SINGLE_BYTES = 1 << 30  # smaller indexes are turned to single once: faster
+
+
+class Nearest(NamedTuple):
+    """For each query vector: its nearest windows, best first."""
+
+    similarity: NDArray[np.float32]  # (Q, k) cosines; -1 where there are fewer windows
+    row: NDArray[np.int64]  # (Q, k) of the catalogue; -1 where there are fewer windows
+
+
+class WindowIndex(Protocol):
+    """What an index is: a name and a method."""
+
+    name: str
+
+    def nearest(self, queries: NDArray, k: int) -> Nearest:
+        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
+
+        Raises:
+            QbhError: if the queries are no such vectors, or ``k`` is not positive.
+        """
+        ...
+
+
+def build_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowIndex:
+    """Build an index of a catalogue's windows and keep it where :func:`open_index` finds it.
+
+    Args:
+        name: ``exact``, ``faiss`` or ``postgres``.
+        catalogue: the windows; an older index of them is replaced.
+        options: as the ``build`` method of its class takes them.
+
+    Returns:
+        The index, opened.
+
+    Raises:
+        QbhError: if there is no such index, or it cannot be written.
+        MissingPackageError: if its package is not installed; says what to install.
+    """
+    built: WindowIndex = _class_of(name).build(catalogue, **options)
+    return built
+
+
+def open_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowIndex:
+    """Open the index of a catalogue's windows.
+
+    Args:
+        name: ``exact``, ``faiss`` or ``postgres``.
+        catalogue: what it was built from.
+        options: as the ``open`` method of its class takes them.
+
+    Raises:
+        QbhError: if there is no such index, or it is damaged or was made from other windows.
+        MissingPackageError: if its package is not installed; says what to install.
+    """
+    opened: WindowIndex = _class_of(name).open(catalogue, **options)
+    return opened
+
+
+def _class_of(name: str) -> Any:
+    if name not in INDEXES:
+        raise QbhError(f"There is no index {name!r}: use one of {', '.join(INDEXES)}.")
+    module, cls = INDEXES[name].split(":")
+    return getattr(import_module(module), cls)
+
+
+def not_installed(index: str, install: str) -> MissingPackageError:
+    """Return the error that says what to install for an index."""
+    return MissingPackageError(f"The index {index} is not installed: pip install {install}.")
+
+
+def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
+    """Return queries as (Q, size) float32.
+
+    Raises:
+        QbhError: if they have another shape, hold NaN or infinite values, or ``k`` is under 1.
+    """
+    queries = np.asarray(queries)
+    if queries.ndim != 2 or queries.shape[1] != size:
+        raise QbhError(f"This index takes queries of shape (Q, {size}), not {queries.shape}.")
+    if not np.isfinite(queries).all():
+        raise QbhError("A query vector holds NaN or infinite values: was it embedded from silence?")
+    if k < 1:
+        raise QbhError(f"Ask an index for 1 window or more, not {k}.")
+    return np.ascontiguousarray(queries, np.float32)
+
+
+def rescored(
+    vectors: NDArray, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int
+) -> Nearest:
+    """Choose the ``k`` nearest of each query's candidates by their exact cosines.
+
+    Args:
+        vectors: (W, D), may be memory-mapped: of a map no page stays in the process.
+        queries: (Q, D).
+        candidates: (Q, C) rows, -1 for none; no row twice.
+        k: 1 or more.
+    """
+    similarity = np.empty(candidates.shape, np.float32)
+    for begin in range(0, len(queries), _MOST_QUERIES):
+        some = slice(begin, begin + _MOST_QUERIES)
+        chosen = vectors[candidates[some]].astype(np.float32)
+        _release(vectors)
+        similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
+    similarity[candidates < 0] = -np.inf
+    order = np.lexsort((candidates, -similarity))[:, :k]
+    best = np.take_along_axis(similarity, order, axis=1)
+    return _padded(Nearest(best, np.take_along_axis(candidates, order, axis=1)), k)
+
+
+def _padded(found: Nearest, k: int) -> Nearest:
+    """Fill up to ``k`` columns, and give those without a row the similarity -1."""
+    missing = ((0, 0), (0, k - found.row.shape[1]))
+    row = np.pad(found.row, missing, constant_values=-1)
+    return Nearest(np.where(row < 0, np.float32(-1), np.pad(found.similarity, missing)), row)
+
+
+def _release(vectors: NDArray) -> None:
+    """Let go of the pages of a memory map: they stay in the system's cache, not in the process."""
+    base: Any = vectors
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if (
+        isinstance(base, mmap.mmap)
+        and not vectors.flags.writeable  # else pages may hold what is nowhere else
+        and hasattr(mmap, "MADV_DONTNEED")
+    ):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def checksum(vectors: NDArray) -> str:
+    """Return the SHA-256 of half-precision vectors, as 64 hex digits; it names what they are.
+
+    Raises:
+        QbhError: if they are not (W, D) in half precision.
+    """
+    if vectors.ndim != 2 or vectors.dtype != np.float16:
+        raise QbhError(
+            f"An index is made from (W, D) vectors in half precision, not {vectors.dtype} of shape "
+            f"{vectors.shape}."
+        )
+    digest = hashlib.sha256(str(vectors.shape[1]).encode())
+    for begin in range(0, len(vectors), _BLOCK_ROWS):
+        digest.update(np.ascontiguousarray(vectors[begin : begin + _BLOCK_ROWS]).data)
+        _release(vectors)
+    return digest.hexdigest()
 
 
 class BestWindows(NamedTuple):
@@ -22,6 +183,8 @@ class BestWindows(NamedTuple):
 class ExactIndex:
     """Search all windows exactly.
 
+    A memory map is read through at every search, block by block, and never held.
+
     Args:
         vectors: (W, D) float16 or float32, each of length 1, the windows of a song in a row.
         song: (W,) song number of each window, rising.
@@ -31,12 +194,46 @@ class ExactIndex:
         QbhError: if the shapes do not fit or songs are not in order.
     """
 
+    name = "exact"
+
     def __init__(self, vectors: NDArray, song: NDArray[np.int64], songs: int) -> None:
         if vectors.ndim != 2 or song.shape != vectors.shape[:1] or (np.diff(song) < 0).any():
             raise QbhError("An index needs (W, D) vectors and their rising song numbers (W,).")
         small = vectors.size * 4 <= _MOST_SINGLE_BYTES
         self.vectors = vectors.astype(np.float32) if small else vectors
         self.song, self.songs = song, songs
+
+    @classmethod
+    def build(cls, catalogue: "Catalogue") -> "ExactIndex":
+        """Return the index of a catalogue: its vectors as they are."""
+        return cls.open(catalogue)
+
+    @classmethod
+    def open(cls, catalogue: "Catalogue") -> "ExactIndex":
+        """Return the index of a catalogue: its vectors as they are."""
+        return cls(catalogue.vectors, catalogue.song, len(catalogue.songs))
+
+    def nearest(self, queries: NDArray, k: int) -> Nearest:
+        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
+
+        Of equally near windows the first is named first.
+
+        Raises:
+            QbhError: if the queries are no such vectors, or ``k`` is not positive.
+        """
+        queries = checked_queries(queries, k, self.vectors.shape[1])
+        similarity = np.full((len(queries), k), -np.inf, np.float32)
+        row = np.full((len(queries), k), -1, np.int64)
+        for begin in range(0, len(self.vectors), _BLOCK_ROWS):
+            block = self.vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
+            for q, dots in enumerate(queries @ block.T):
+                nearer = np.flatnonzero(dots > similarity[q, -1])
+                values = np.concatenate([similarity[q], dots[nearer]])
+                best = np.argsort(-values, kind="stable")[:k]
+                similarity[q] = values[best]
+                row[q] = np.concatenate([row[q], begin + nearer])[best]
+            _release(self.vectors)
+        return _padded(Nearest(similarity, row), k)
 
     def best_windows(
         self, queries: NDArray, admitted: NDArray[np.bool_] | None = None
@@ -68,6 +265,7 @@ class ExactIndex:
         for begin in range(0, len(song), _BLOCK_ROWS):
             block = vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
             dots[:, begin : begin + len(block)] = queries @ block.T
+            _release(vectors)
         present, first = np.unique(song, return_index=True)
         similarity[:, present] = np.maximum.reduceat(dots, first, axis=1)
         found = _first_hit(dots, first, similarity[:, present])

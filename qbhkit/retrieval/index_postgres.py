@@ -1,0 +1,388 @@
+"""Windows on a PostgreSQL server with pgvector: the index that many processes and machines share.
+
+A catalogue is a schema of its own with the tables ``about``, ``batches``, ``songs`` and
+``windows``. It holds all that an answer names, so that who asks needs no file of the catalogue. A
+write is one transaction: readers see the songs before it or those after it, never a part.
+
+The connection string is libpq's, from an argument or the variable ``QBHKIT_POSTGRES``; what it
+leaves out comes from libpq's own variables and password file. To build the graph of many windows
+fast the server wants memory: put ``options='-c maintenance_work_mem=4GB'`` into the string.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.errors import QbhError
+from qbhkit.retrieval.catalogue import Catalogue
+from qbhkit.retrieval.index import Nearest, checked_queries, checksum, not_installed
+
+FORMAT = 1
+VARIABLE = "QBHKIT_POSTGRES"
+_SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
+_CONNECT_TIMEOUT_S = 10
+_MOST_IN_SIGHT = 1000  # pgvector's highest ef_search
+_CURE = "write the catalogue to the server again"
+
+_TABLES = """
+CREATE TABLE {schema}.about (format int NOT NULL, model text NOT NULL, size int NOT NULL);
+CREATE TABLE {schema}.batches (
+    first bigint PRIMARY KEY, windows bigint NOT NULL, sha256 text NOT NULL
+);
+CREATE TABLE {schema}.songs (
+    number bigint PRIMARY KEY, id text NOT NULL UNIQUE, title text NOT NULL,
+    source text NOT NULL, licence text NOT NULL
+);
+CREATE TABLE {schema}.windows (
+    number bigint PRIMARY KEY, song bigint NOT NULL REFERENCES {schema}.songs,
+    start_s float8 NOT NULL, end_s float8 NOT NULL, vector {halfvec} NOT NULL
+)
+"""
+# Adding to a finished graph is slow: that of a whole catalogue is built when all windows are there.
+_GRAPH = """
+CREATE INDEX ON {schema}.windows USING hnsw (vector halfvec_ip_ops)
+WITH (m = 16, ef_construction = 100)
+"""
+# The graph knows half-precision products: those of the few that it finds are taken again.
+_NEAREST = """
+SELECT number, -(vector::vector <#> %(query)s::vector) AS similarity
+FROM (
+    SELECT number, vector FROM {schema}.windows
+    ORDER BY vector <#> %(query)s::{halfvec} LIMIT %(asked)s
+) AS found
+ORDER BY similarity DESC, number LIMIT %(k)s
+"""
+_SIGHT = """
+SELECT set_config('hnsw.ef_search', %s, true),
+    set_config('hnsw.iterative_scan', 'relaxed_order', true)
+"""
+_PASSAGES = """
+SELECT songs.id, songs.title, songs.source, songs.licence, windows.start_s, windows.end_s
+FROM unnest(%s::bigint[]) WITH ORDINALITY AS asked (number, place)
+JOIN {schema}.windows USING (number) JOIN {schema}.songs ON songs.number = windows.song
+ORDER BY asked.place
+"""
+
+
+class Passage(NamedTuple):
+    """A window as the server knows it."""
+
+    song_id: str
+    title: str
+    source: str
+    licence: str
+    start_s: float
+    end_s: float
+
+
+class PostgresIndex:
+    """Search windows on a server; give each thread an index of its own.
+
+    A row is a window's number on the server: songs that are added go on counting, so that it equals
+    the row of the catalogue that was written as long as the schema is not written anew.
+
+    Args:
+        schema: where the catalogue lies on the server.
+        dsn: libpq's connection string; ``QBHKIT_POSTGRES`` if None.
+        effort: windows kept in sight during a search, 1 to 1000.
+
+    Attributes:
+        model: identity of the weights that made the vectors.
+        size: of a vector.
+
+    Raises:
+        QbhError: if the server cannot be reached or holds no such catalogue.
+        MissingPackageError: if psycopg or pgvector is not installed.
+    """
+
+    name = "postgres"
+
+    def __init__(self, schema: str = "qbhkit", dsn: str | None = None, effort: int = 200) -> None:
+        self.schema, self.effort = _checked(schema), effort
+        self._server = _Server(dsn)
+        with self._server.transaction() as run:
+            about = _about(run, schema)
+        if about is None:
+            self.close()
+            raise QbhError(f"The server holds no catalogue {schema}: {_CURE}.")
+        self.model, self.size = about
+
+    @classmethod
+    def build(
+        cls,
+        catalogue: Catalogue,
+        schema: str = "qbhkit",
+        dsn: str | None = None,
+        readers: Sequence[str] = (),
+    ) -> "PostgresIndex":
+        """Write a catalogue to a server; an older one in the schema is replaced at the end.
+
+        Args:
+            catalogue: its songs and windows are written, its contours are not.
+            schema: small letters, digits and underscores.
+            dsn: of a role that may create schemas, and pgvector's extension if it is not there.
+            readers: roles that may search what is written.
+
+        Raises:
+            QbhError: if the server cannot be reached or refuses, or the schema holds something
+                else; then nothing has changed.
+            MissingPackageError: if psycopg or pgvector is not installed.
+        """
+        new, size = f"{_checked(schema)}__new", catalogue.vectors.shape[1]
+        with closing(_Server(dsn)) as server, server.transaction() as run:
+            _lock(run, schema)
+            run.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            older = _about(run, schema) is not None
+            if not older and _exists(run, schema):
+                raise QbhError(f"The schema {schema} holds something else: choose another name.")
+            run.execute(_sql("CREATE SCHEMA {schema}", new))
+            run.execute(_sql(_TABLES, new, size))
+            about = FORMAT, catalogue.model, size
+            run.execute(_sql("INSERT INTO {schema}.about VALUES (%s, %s, %s)", new), about)
+            _insert(run, new, catalogue)
+            run.execute(_sql(_GRAPH, new))
+            for role in readers:
+                _grant(run, new, role)
+            if older:  # only now: whoever reads it waits for no more than the change of names
+                run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS EXCLUSIVE MODE", schema))
+                run.execute(_sql("DROP SCHEMA {schema} CASCADE", schema))
+            run.execute(_sql("ALTER SCHEMA {schema} RENAME TO {name}", new, name=schema))
+        return cls(schema, dsn)
+
+    @classmethod
+    def open(
+        cls, catalogue: Catalogue, schema: str = "qbhkit", dsn: str | None = None
+    ) -> "PostgresIndex":
+        """Connect, and check that rows on the server are rows of this catalogue.
+
+        Raises:
+            QbhError: if they are not; else as the class.
+        """
+        index = cls(schema, dsn)
+        with index._server.transaction() as run:
+            batches = run.execute(
+                _sql("SELECT first, windows, sha256 FROM {schema}.batches", schema)
+            ).fetchall()
+        vectors = catalogue.vectors
+        if sum(windows for _, windows, _ in batches) != len(vectors) or any(
+            checksum(vectors[first : first + windows]) != digest
+            for first, windows, digest in batches
+        ):
+            index.close()
+            raise QbhError(
+                f"The schema {schema} on the server holds other windows than {catalogue.path}: "
+                f"{_CURE}."
+            )
+        return index
+
+    def nearest(self, queries: NDArray, k: int) -> Nearest:
+        """Find about the ``k`` nearest windows of each of (Q, D) vectors of length 1.
+
+        All queries of a call see the same songs.
+
+        Returns:
+            Windows in the order of their exact cosines; a nearer one may have been missed.
+
+        Raises:
+            QbhError: if the queries are no such vectors, ``k`` is not positive, or the server
+                fails.
+        """
+        queries = checked_queries(queries, k, self.size)
+        similarity = np.full((len(queries), k), -1, np.float32)
+        row = np.full((len(queries), k), -1, np.int64)
+        asked = max(k, self.effort)
+        statement = _sql(_NEAREST, self.schema, self.size)
+        with self._server.transaction() as run:
+            run.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # Before the first look: who waits here sees all of what a writer put in its place.
+            run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS SHARE MODE", self.schema))
+            run.execute(_SIGHT, [str(min(asked, _MOST_IN_SIGHT))])
+            for q, query in enumerate(queries):
+                values = {"query": str(query.tolist()), "asked": asked, "k": k}
+                # Not prepared: a plan that does not know how few are asked for reads all windows.
+                found = run.execute(statement, values, prepare=False).fetchall()
+                if found:
+                    row[q, : len(found)], similarity[q, : len(found)] = zip(*found, strict=True)
+        return Nearest(similarity, row)
+
+    def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
+        """Say what windows are, in the order of their rows.
+
+        Raises:
+            QbhError: if there is no such window, or the server fails.
+        """
+        wanted = [int(row) for row in rows]
+        with self._server.transaction() as run:
+            found = run.execute(_sql(_PASSAGES, self.schema), [wanted]).fetchall()
+        if len(found) != len(wanted):
+            raise QbhError(f"The catalogue {self.schema} was written anew meanwhile: search again.")
+        return [Passage(*values) for values in found]
+
+    def add(self, catalogue: Catalogue) -> None:
+        """Add all songs of a further catalogue; those who search meanwhile see all or none.
+
+        Args:
+            catalogue: made by the same model.
+
+        Raises:
+            QbhError: if it is of another model, a song is there already, or the server fails; then
+                nothing has changed.
+        """
+        if (catalogue.model, catalogue.vectors.shape[1]) != (self.model, self.size):
+            raise QbhError(
+                f"{catalogue.path} was made by the model {catalogue.model}, the catalogue "
+                f"{self.schema} on the server by {self.model}: build one again with its weights."
+            )
+        with self._server.transaction() as run:
+            _lock(run, self.schema)
+            if _about(run, self.schema) != (self.model, self.size):
+                raise QbhError(f"The catalogue {self.schema} was written anew: open it again.")
+            _insert(run, self.schema, catalogue)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+
+class _Server:
+    """A connection that is opened again when it broke, and whose errors are one sentence."""
+
+    def __init__(self, dsn: str | None) -> None:
+        self._dsn = dsn
+        self._connection = _connect(dsn)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Yield a cursor; commit after the block, or take all back if it raises."""
+        import psycopg
+
+        if self._connection.closed:
+            self._connection = _connect(self._dsn)
+        try:
+            with self._connection.transaction(), self._connection.cursor() as run:
+                yield run
+        except psycopg.Error as error:
+            raise QbhError(
+                f"PostgreSQL could not do it ({_first_line(error)}): nothing has changed."
+            ) from None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _connect(dsn: str | None) -> Any:
+    """Connect; no message repeats the connection string, which may hold a password."""
+    try:
+        import pgvector  # noqa: F401
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        raise not_installed("postgres", "'psycopg[binary]' pgvector") from None
+    try:
+        known: dict[str, Any] = conninfo_to_dict(
+            dsn if dsn is not None else os.environ.get(VARIABLE, "")
+        )
+    except psycopg.ProgrammingError:
+        raise QbhError(
+            f"The connection string (argument or {VARIABLE}) is malformed: write "
+            "postgresql://user@host/database."
+        ) from None
+    try:
+        known.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
+        return psycopg.connect(**known, autocommit=True)
+    except psycopg.Error as error:
+        said = _first_line(error).replace(str(known.get("password") or "\n"), "***")
+        raise QbhError(
+            f"PostgreSQL does not let us in ({said}): check the connection string (argument or "
+            f"{VARIABLE})."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _checked(schema: str) -> str:
+    if not _SCHEMA_NAME.fullmatch(schema):
+        raise QbhError(
+            f"A schema is named by up to 40 small letters, digits and underscores, not {schema!r}."
+        )
+    return schema
+
+
+def _sql(template: str, schema: str, size: int = 0, **names: str) -> Any:
+    """Put identifiers into a statement; values never are, they are bound."""
+    from psycopg import sql
+
+    parts = {key: sql.Identifier(name) for key, name in {"schema": schema, **names}.items()}
+    return sql.SQL(template).format(**parts, halfvec=sql.SQL(f"halfvec({int(size)})"))
+
+
+def _lock(run: Any, schema: str) -> None:
+    """Let one writer of a schema go on at a time, until its transaction ends."""
+    run.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"qbhkit {schema}"])
+
+
+def _exists(run: Any, schema: str) -> bool:
+    found = run.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchone()
+    return found is not None
+
+
+def _about(run: Any, schema: str) -> tuple[str, int] | None:
+    """Return model and vector size of the catalogue in a schema; None if there is none."""
+    (table,) = run.execute("SELECT to_regclass(%s)", [f"{schema}.about"]).fetchone()
+    if table is None:
+        return None
+    version, model, size = run.execute(_sql("SELECT * FROM {schema}.about", schema)).fetchone()
+    if version != FORMAT:
+        raise QbhError(f"The catalogue {schema} has format {version}, not {FORMAT}: {_CURE}.")
+    return model, size
+
+
+def _grant(run: Any, schema: str, role: str) -> None:
+    run.execute(_sql("GRANT USAGE ON SCHEMA {schema} TO {role}", schema, role=role))
+    run.execute(_sql("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}", schema, role=role))
+
+
+def _insert(run: Any, schema: str, catalogue: Catalogue) -> None:
+    """Append songs and windows to those that are there."""
+    if not catalogue.songs:
+        return
+    from pgvector import HalfVector
+    from pgvector.psycopg import register_vector
+
+    register_vector(run.connection)
+    run = run.connection.cursor()  # a later one knows the type
+    ids = [_text(song["id"]) for song in catalogue.songs]
+    known = run.execute(
+        _sql("SELECT id FROM {schema}.songs WHERE id = ANY(%s) LIMIT 1", schema), [ids]
+    ).fetchone()
+    if known is not None:
+        raise QbhError(f"The song {known[0]} is on the server already: leave it out.")
+    first_song, first = (
+        run.execute(_sql(f"SELECT count(*) FROM {{schema}}.{table}", schema)).fetchone()[0]
+        for table in ("songs", "windows")
+    )
+    batch = first, len(catalogue.vectors), checksum(catalogue.vectors)
+    run.execute(_sql("INSERT INTO {schema}.batches VALUES (%s, %s, %s)", schema), batch)
+    with run.copy(_sql("COPY {schema}.songs FROM STDIN", schema)) as copy:
+        for number, song in enumerate(catalogue.songs, first_song):
+            fields = (_text(song[key]) for key in ("id", "title", "source", "licence"))
+            copy.write_row((number, *fields))
+    with run.copy(_sql("COPY {schema}.windows FROM STDIN (FORMAT BINARY)", schema)) as copy:
+        copy.set_types(["int8", "int8", "float8", "float8", "halfvec"])
+        spans = zip(catalogue.song, catalogue.start_s, catalogue.end_s, strict=True)
+        for number, (song, start_s, end_s) in enumerate(spans, first):
+            vector = HalfVector(catalogue.vectors[number - first])
+            copy.write_row((number, first_song + int(song), float(start_s), float(end_s), vector))
+    run.execute(_sql("ANALYZE {schema}.windows", schema))
+
+
+def _text(value: str) -> str:
+    """Return text that the server takes: a file name may hold any bytes."""
+    return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
