@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qbhkit.runs import RunConfig
 
 METHODS = ("full", "vote", "vector", "linear-scaling", "dtw")
+INDEXES = ("exact", "faiss", "postgres")
 _SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
 _MOST_LISTED = 5
 
@@ -115,6 +116,20 @@ def _parser() -> argparse.ArgumentParser:
             "--weights", default=None, metavar="NAME", help="shipped weights or a .safetensors file"
         )
 
+    def with_index(command: Any) -> None:
+        command.add_argument(
+            "--index", choices=INDEXES, default="exact",
+            help="what finds windows; faiss and postgres once 'qbhkit catalogue index' has built "
+            "them (default: exact, which reads all)",
+        )  # fmt: skip
+        with_schema(command)
+
+    def with_schema(command: Any) -> None:
+        command.add_argument(
+            "--schema", default="qbhkit", metavar="NAME",
+            help="where the catalogue lies in the database of QBHKIT_POSTGRES (default: qbhkit)",
+        )  # fmt: skip
+
     command = add(
         "melody", _melody, "Extract the melody of recordings as CSV files.",
         "qbhkit melody hums/ song.mp3 --out f0/",
@@ -182,6 +197,18 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = add(
+        "index", _catalogue_index, "Build an index, so that many songs are searched faster.",
+        "qbhkit catalogue index catalogue/ --kind faiss", actions,
+    )  # fmt: skip
+    command.add_argument("catalogue", type=Path, metavar="CAT")
+    command.add_argument(
+        "--kind", choices=INDEXES[1:], default="faiss",
+        help="faiss: in the catalogue's folder (default); postgres: in the database whose libpq "
+        "connection string QBHKIT_POSTGRES holds",
+    )  # fmt: skip
+    with_schema(command)
+
+    command = add(
         "search", _search, "Name the songs of hums.",
         "qbhkit search hum.wav --catalogue catalogue/ -k 5",
     )  # fmt: skip
@@ -204,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
     with_tracker(command, "the hums", for_hums)
     with_weights(command)
+    with_index(command)
 
     command = add(
         "serve", _serve, "Answer hums over HTTP, and on a page to hum at in a browser.",
@@ -234,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     with_tracker(command, "the hums", for_hums)
     with_weights(command)
+    with_index(command)
 
     command = add(
         "evaluate", _evaluate, "Measure how often hums find their songs.",
@@ -582,6 +611,20 @@ def _catalogue_merge(options: argparse.Namespace) -> int:
     return 0
 
 
+def _catalogue_index(options: argparse.Namespace) -> int:
+    from qbhkit.retrieval.catalogue import open_catalogue
+    from qbhkit.retrieval.index import build_index
+
+    catalogue = open_catalogue(options.catalogue)
+    build_index(options.kind, catalogue, **_of_index(options.kind, options))
+    print(f"{options.catalogue}: {len(catalogue.song)} windows in the index {options.kind}")
+    return 0
+
+
+def _of_index(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    return {"schema": options.schema} if name == "postgres" else {}
+
+
 def _say_same_melodies(songs: "Sequence[Song]") -> None:
     from qbhkit.corpora.duplicates import same_melodies
 
@@ -593,16 +636,13 @@ def _say_same_melodies(songs: "Sequence[Song]") -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from qbhkit.embedding.encoders import ContourEmbedder
     from qbhkit.melody.trackers import get_tracker
-    from qbhkit.retrieval.catalogue import open_catalogue
-    from qbhkit.retrieval.search import Searcher, answer_line
-    from qbhkit.weights import DEFAULT_EMBEDDING
+    from qbhkit.retrieval.search import answer_line, open_searcher
 
     if options.k < 1:
         raise QbhError("-k must be at least 1.")
-    catalogue = open_catalogue(options.catalogue)
-    searcher = Searcher(catalogue, ContourEmbedder(options.weights or DEFAULT_EMBEDDING))
+    how = _of_index(options.index, options)
+    searcher = open_searcher(options.catalogue, options.weights, options.index, **how)
     hums = _Hums(lambda: get_tracker(options.tracker))
     failed = False
     takes = [options.queries] if options.together else [[query] for query in options.queries]
@@ -615,7 +655,7 @@ def _search(options: argparse.Namespace) -> int:
             except QbhError as error:
                 raise QbhError(f"{query}: {error}.") from None
             if options.save_match:
-                _save_matches(names, answers, catalogue, options.save_match)
+                _save_matches(names, answers, searcher.catalogue, options.save_match)
         except QbhError as error:
             _say(f"qbhkit: {error}")
             failed = True
@@ -664,6 +704,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise MissingPackageError(
             f"qbhkit serve needs {error.name}: pip install 'qbhkit[service]'."
         ) from None
+    from qbhkit.retrieval.search import open_searcher
     from qbhkit.service.recogniser import Recogniser
 
     config = ServiceConfig(
@@ -674,9 +715,9 @@ def _serve(options: argparse.Namespace) -> int:
     )
 
     def load() -> tuple[Recogniser, int]:
-        recogniser = Recogniser(
-            options.catalogue, options.weights, options.tracker, config.longest_s
-        )
+        how = _of_index(options.index, options)
+        searcher = open_searcher(options.catalogue, options.weights, options.index, **how)
+        recogniser = Recogniser(searcher, options.tracker, config.longest_s)
         recogniser.warm_up()
         return recogniser, recogniser.songs
 

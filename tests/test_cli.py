@@ -630,6 +630,43 @@ class TestSearch:
         assert line["results"][0]["song_id"] == "曲 é"
 
 
+class TestCatalogueIndex:
+    @pytest.fixture
+    def copy(self, catalogue, tmp_path):
+        return Path(shutil.copytree(catalogue, tmp_path / "copy"))
+
+    def test_an_index_is_built_and_searched(self, run, hums, copy):
+        done = run("catalogue", "index", copy)
+        assert done.code == 0
+        assert "windows in the index faiss" in done.out
+        lines = [
+            run("search", hums / "late.f0.csv", "--catalogue", copy, "--json", "--index", name).out
+            for name in ("exact", "faiss")
+        ]
+        assert lines[0] == lines[1]
+        assert run("catalogue", "verify", copy).code == 0
+
+    def test_without_an_index(self, run, hums, copy):
+        done = run("search", hums / "late.f0.csv", "--catalogue", copy, "--index", "faiss")
+        assert_refused(done, copy / "faiss", "build the index again")
+
+    def test_an_index_of_fewer_songs(self, run, hums, copy):
+        assert run("catalogue", "index", copy).code == 0
+        song = json.loads(run("search", hums / "late.f0.csv", "--catalogue", copy, "--json").out)
+        removed = song["results"][1]["song_id"]
+        assert run("catalogue", "remove", removed, "--catalogue", copy).code == 0
+        done = run("search", hums / "late.f0.csv", "--catalogue", copy, "--index", "faiss")
+        assert_refused(done, copy / "faiss", "was made from other windows")
+
+    def test_no_server(self, run, hums, copy, monkeypatch, tmp_path):
+        monkeypatch.setenv("QBHKIT_POSTGRES", f"host={tmp_path} user=someone dbname=songs")
+        for command in (
+            ["catalogue", "index", copy, "--kind", "postgres"],
+            ["search", hums / "late.f0.csv", "--catalogue", copy, "--index", "postgres"],
+        ):
+            assert_refused(run(*command), "QBHKIT_POSTGRES", "does not let us in")
+
+
 class TestDamagedCatalogue:
     @pytest.fixture
     def copy(self, catalogue, tmp_path):

@@ -209,3 +209,10 @@ def test_no_machine_path_stands_in_the_repository():
             text = path.read_text("utf-8", errors="ignore") if path.is_file() else ""
             found += [f"{name}: {hit}" for hit in private.findall(text)]
     assert found == []
+
+
+def test_the_command_line_offers_every_index():
+    from qbhkit import cli
+    from qbhkit.retrieval.index import INDEXES
+
+    assert tuple(INDEXES) == cli.INDEXES

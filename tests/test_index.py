@@ -7,7 +7,7 @@ from conftest import catalogue_of, clustered
 
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.retrieval import index as index_module
-from qbhkit.retrieval.index import ExactIndex, build_index, open_index
+from qbhkit.retrieval.index import ExactIndex, Nearest, best_of, build_index, open_index
 
 
 def unit_rows(rng, count, size=8, dtype=np.float32):
@@ -38,7 +38,7 @@ def test_best_windows_equal_a_naive_loop(dtype, share, most_single_bytes, monkey
     song = np.sort(rng.integers(0, 12, 60))
     vectors, queries = unit_rows(rng, 60, dtype=dtype), unit_rows(rng, 5)
     admitted = rng.random(60) < share
-    found = ExactIndex(vectors, song, 12).best_windows(queries, admitted)
+    found = ExactIndex(vectors, song, 12).only(admitted).best_windows(queries)
     expected = naive(vectors, song, 12, queries, admitted)
     assert found.similarity.shape == found.row.shape == (5, 12)
     for q in range(5):
@@ -51,13 +51,29 @@ def test_best_windows_equal_a_naive_loop(dtype, share, most_single_bytes, monkey
                 assert found.similarity[q, s] == -1
 
 
-def test_all_windows_are_admitted_by_default():
+def test_some_windows_keep_their_names():
     rng = np.random.default_rng(4)
     vectors, queries = unit_rows(rng, 20), unit_rows(rng, 3)
     index = ExactIndex(vectors, np.repeat(np.arange(4), 5), 4)
-    plain, masked = index.best_windows(queries), index.best_windows(queries, np.ones(20, bool))
-    np.testing.assert_array_equal(plain.similarity, masked.similarity)
-    np.testing.assert_array_equal(plain.row, masked.row)
+    songs = index.of_songs(np.array([3, 1]))
+    assert songs.rows.tolist() == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
+    whole, some = index.best_windows(queries), songs.best_windows(queries)
+    np.testing.assert_array_equal(some.similarity[:, [1, 3]], whole.similarity[:, [1, 3]])
+    np.testing.assert_array_equal(some.row[:, [1, 3]], whole.row[:, [1, 3]])
+    assert (some.similarity[:, [0, 2]] == -1).all()
+    np.testing.assert_array_equal(songs.nearest(vectors[5:6], 1).row, [[5]])
+    assert songs.only(np.array([0, 9])).rows.tolist() == [5, 19]
+    assert len(index.of_songs(np.zeros(0, int)).rows) == 0
+
+
+def test_the_best_of_a_list_bounds_the_songs_that_it_does_not_name():
+    near = Nearest(
+        np.array([[0.9, 0.8, 0.7], [0.6, -1, -1]], np.float32),
+        np.array([[4, 5, 0], [2, -1, -1]]),
+    )
+    best = best_of(near, np.array([0, 0, 1, 2, 2, 2]), 4)
+    np.testing.assert_allclose(best.similarity, [[0.7, 0.7, 0.9, 0.7], [-1, 0.6, -1, -1]])
+    assert best.row.tolist() == [[0, -1, 4, -1], [-1, 2, -1, -1]]
 
 
 def test_a_window_finds_itself():
@@ -84,7 +100,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
 def test_no_admitted_window_at_all():
     vectors = unit_rows(np.random.default_rng(7), 6)
     index = ExactIndex(vectors, np.repeat([0, 1], 3), 2)
-    found = index.best_windows(vectors[:2], np.zeros(6, bool))
+    found = index.only(np.zeros(6, bool)).best_windows(vectors[:2])
     np.testing.assert_array_equal(found.similarity, np.full((2, 2), -1))
 
 
@@ -101,9 +117,8 @@ def test_of_equal_windows_the_first_is_named():
     found = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).best_windows(vector)
     assert found.row.tolist() == [[0, 3]]
     assert found.similarity[0, 0] == found.similarity[0, 1]
-    later = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).best_windows(
-        vector, np.array([False, True, True, False, False, True])
-    )
+    later = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).only(np.array([1, 2, 5]))
+    later = later.best_windows(vector)
     assert later.row.tolist() == [[1, 5]]
 
 

@@ -1,5 +1,6 @@
 """The index on a real server, which these tests start themselves and ask over a Unix socket."""
 
+import json
 import logging
 import os
 import signal
@@ -18,9 +19,11 @@ import pytest
 from conftest import catalogue_of, clustered
 from psycopg.conninfo import make_conninfo
 
+from qbhkit.cli import main
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.index import build_index, open_index
 from qbhkit.retrieval.index_postgres import VARIABLE, PostgresIndex
+from qbhkit.storage import asset
 
 PASSWORD = "corr3ct-horse"
 NUMBERS = count()
@@ -481,3 +484,16 @@ def test_a_connection_that_broke_is_opened_again(index, songs, ask):
     with pytest.raises(QbhError, match="PostgreSQL could not do it"):
         index.nearest(songs.vectors[:1], 1)
     assert index.nearest(songs.vectors[:1], 1).row.tolist() == [[0]]
+
+
+def test_hums_are_searched_on_the_server(catalogue, schema, dsn, monkeypatch, capsys):
+    monkeypatch.setenv(VARIABLE, dsn)
+    assert (
+        main(["catalogue", "index", str(catalogue), "--kind", "postgres", "--schema", schema]) == 0
+    )
+    capsys.readouterr()
+    search = ["search", str(asset("hums/demo_1.flac")), "--catalogue", str(catalogue), "--json"]
+    assert main(search) == 0
+    exact = json.loads(capsys.readouterr().out)
+    assert main([*search, "--index", "postgres", "--schema", schema]) == 0
+    assert json.loads(capsys.readouterr().out) == exact

@@ -8,7 +8,10 @@ from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
 from qbhkit.retrieval.align import FARTHEST_ST
 from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue
-from qbhkit.retrieval.search import QueryWindows, Searcher
+from qbhkit.retrieval.index import build_index
+from qbhkit.retrieval.index_faiss import FaissChoices
+from qbhkit.retrieval.rows import StackedRows
+from qbhkit.retrieval.search import QueryWindows, Searcher, open_searcher
 
 # Of 30 s and more; in all but one the part from 6 to 16 s comes once.
 WHOLE_TUNES = [0, 3, 8, 12, 20]
@@ -319,3 +322,78 @@ def test_silent_pieces_do_not_vote(searcher, tunes, extra):
     alone, together = searcher.search(from_pitch(hum), k=1)[0], searcher.search(long, k=1)[0]
     assert together.song_id == alone.song_id == tune.id
     assert searcher.query_frames(long, "anywhere")[0].any(axis=(1, 2)).all()
+
+
+HUMMED = [3, 8, 12]
+
+
+@pytest.mark.parametrize("method", ["vector", "vote", "full"])
+@pytest.mark.parametrize("options", [{}, {"kind": "hnsw"}, {"kind": "ivf-pq", "probes": 4}])
+def test_an_approximate_index_answers_as_the_exact_one(searcher, tunes, method, options, tmp_path):
+    catalogue = searcher.catalogue
+    choices = FaissChoices(lists=8, **options)
+    index = build_index("faiss", catalogue, folder=tmp_path, choices=choices)
+    other = Searcher(catalogue, searcher.embedder, index=index)
+    for number in HUMMED:
+        hum = from_notes(part_of(tunes[number].notes, *PART_S, 3.0, 0.9))
+        exact = searcher.search(hum, 3, method=method)
+        found = other.search(hum, 3, method=method)
+        assert found[0].song_id == exact[0].song_id == tunes[number].id
+        assert found[0].score == pytest.approx(exact[0].score, abs=1e-5)
+        assert (found[0].start_s, found[0].end_s) == (exact[0].start_s, exact[0].end_s)
+
+
+class NearestOnly:
+    """An index that knows the windows of one song alone."""
+
+    name = "one"
+
+    def __init__(self, searcher, song):
+        self.exact = searcher.exact.of_songs(np.array([song]))
+
+    def nearest(self, queries, k):
+        return self.exact.nearest(queries, k)
+
+
+def test_songs_that_an_index_misses_come_last_with_windows_of_their_own(
+    searcher, tunes, monkeypatch
+):
+    monkeypatch.setattr("qbhkit.retrieval.search.SHORTLIST", 5)
+    other = Searcher(searcher.catalogue, searcher.embedder, index=NearestOnly(searcher, 8))
+    hum = from_notes(part_of(tunes[8].notes, *PART_S))
+    for method in ("vote", "full"):
+        found = other.scores(hum, method=method)
+        np.testing.assert_array_equal(searcher.catalogue.song[found.row], np.arange(len(tunes)))
+        assert found.score.argmax() == 8
+        looked_at = np.argsort(-found.score, kind="stable")[:5]
+        missed = np.setdiff1d(np.arange(len(tunes)), looked_at)
+        assert found.score[missed].max() <= found.score[looked_at].min()
+
+
+def test_the_index_is_not_asked_for_beginnings(searcher, tunes):
+    class Silent:
+        name = "silent"
+
+        def nearest(self, queries, k):
+            raise AssertionError("a search from the start reads the beginnings of all songs")
+
+    hum = from_notes(part_of(tunes[8].notes, 0, 10))
+    found = Searcher(searcher.catalogue, searcher.embedder, index=Silent()).search(hum, 3, "start")
+    assert found == searcher.search(hum, 3, "start")
+
+
+def test_a_catalogue_with_many_windows_stays_on_disk(searcher, tunes, monkeypatch):
+    path = searcher.catalogue.path
+    monkeypatch.setattr("qbhkit.retrieval.catalogue._MOST_IN_MEMORY", 1)
+    monkeypatch.setattr("qbhkit.retrieval.index._MOST_SINGLE_BYTES", 1)
+    mapped = open_catalogue(path)
+    assert isinstance(mapped.vectors, StackedRows)
+    np.testing.assert_array_equal(mapped.vectors[:], searcher.catalogue.vectors)
+    hum = from_notes(part_of(tunes[8].notes, *PART_S))
+    for anchor in ("start", "anywhere"):
+        found = Searcher(mapped, searcher.embedder).search(hum, 5, anchor)
+        expected = searcher.search(hum, 5, anchor)
+        assert [answer.song_id for answer in found] == [answer.song_id for answer in expected]
+        assert found[0].score == pytest.approx(expected[0].score, abs=1e-5)
+    build_index("faiss", mapped, choices=FaissChoices(kind="hnsw"))
+    assert open_searcher(path, index="faiss").search(hum, 1)[0].song_id == tunes[8].id

@@ -23,6 +23,7 @@ from qbhkit.retrieval.building import (
     grid_of,
     read_sources,
 )
+from qbhkit.retrieval.rows import Rows, StackedRows
 from qbhkit.retrieval.shards import CURE, WindowGrid, read_manifest, read_shard
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "read_sources",
 ]
 
+_MOST_IN_MEMORY = 1 << 18  # windows: 256 MB at 512 half-precision numbers each
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """An opened catalogue: all songs with contours, windows and vectors in memory.
+    """An opened catalogue: all songs with contours and windows; the vectors of many stay on disk.
 
     Attributes:
         path: its folder.
@@ -50,7 +53,7 @@ class Catalogue:
         grid: its windows.
         songs: id, title, source and licence of each song, and hashes of its content.
         contours: the contour of each song.
-        vectors: (W, D) float16.
+        vectors: (W, D) float16; of more than 262,144 windows the rows of memory maps.
         song: (W,) song number of each window.
         start_s, end_s: (W,) seconds.
         at_start: (W,) whether a window begins at the song's first note.
@@ -62,7 +65,7 @@ class Catalogue:
     grid: WindowGrid
     songs: list[dict[str, str]]
     contours: list[Contour]
-    vectors: NDArray[np.float16]
+    vectors: Rows
     song: NDArray[np.int64]
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
@@ -82,7 +85,9 @@ def open_catalogue(path: Path) -> Catalogue:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    shards = [read_shard(path, entry) for entry in manifest.shards]
+    mapped = manifest.windows > _MOST_IN_MEMORY
+    shards = [read_shard(path, entry, mapped) for entry in manifest.shards]
+    parts = [shard.vectors for shard in shards]
     if len({shard.vectors.shape[1] for shard in shards}) > 1:
         raise QbhError(f"{path} is damaged (its vectors differ in size): {CURE}.")
     firsts = np.cumsum([0, *(len(shard.songs) for shard in shards[:-1])])
@@ -93,7 +98,7 @@ def open_catalogue(path: Path) -> Catalogue:
         manifest.grid,
         [entry for shard in shards for entry in shard.songs],
         [contour for shard in shards for contour in shard.contours],
-        np.concatenate([shard.vectors for shard in shards]),
+        StackedRows(parts) if mapped else np.concatenate(parts),
         np.concatenate([shard.song + first for shard, first in zip(shards, firsts, strict=True)]),
         np.concatenate([shard.start for shard in shards]) * CONTOUR_HOP_S,
         np.concatenate([shard.end for shard in shards]) * CONTOUR_HOP_S,

@@ -5,7 +5,6 @@ server. All of them return exact cosines.
 """
 
 import hashlib
-import mmap
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.retrieval.rows import Rows, release
 
 if TYPE_CHECKING:
     from qbhkit.retrieval.catalogue import Catalogue
@@ -25,7 +25,7 @@ INDEXES = {
 }
 _BLOCK_ROWS = 16384  # half-precision rows turned to single at a time: 32 MB at 512
 _MOST_QUERIES = 64  # at a time: all their dot products are held at once
-_MOST_SINGLE_BYTES = 1 << 30  # smaller indexes are turned to single once: faster
+_MOST_SINGLE_BYTES = 1 << 29  # smaller indexes are turned to single once: faster
 
 
 class Nearest(NamedTuple):
@@ -113,7 +113,7 @@ def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
 
 
 def rescored(
-    vectors: NDArray, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int
+    vectors: Rows, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int
 ) -> Nearest:
     """Choose the ``k`` nearest of each query's candidates by their exact cosines.
 
@@ -127,7 +127,7 @@ def rescored(
     for begin in range(0, len(queries), _MOST_QUERIES):
         some = slice(begin, begin + _MOST_QUERIES)
         chosen = vectors[candidates[some]].astype(np.float32)
-        _release(vectors)
+        release(vectors)
         similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf
     order = np.lexsort((candidates, -similarity))[:, :k]
@@ -142,20 +142,7 @@ def _padded(found: Nearest, k: int) -> Nearest:
     return Nearest(np.where(row < 0, np.float32(-1), np.pad(found.similarity, missing)), row)
 
 
-def _release(vectors: NDArray) -> None:
-    """Let go of the pages of a memory map: they stay in the system's cache, not in the process."""
-    base: Any = vectors
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if (
-        isinstance(base, mmap.mmap)
-        and not vectors.flags.writeable  # else pages may hold what is nowhere else
-        and hasattr(mmap, "MADV_DONTNEED")
-    ):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
-def checksum(vectors: NDArray) -> str:
+def checksum(vectors: Rows) -> str:
     """Return the SHA-256 of half-precision vectors, as 64 hex digits; it names what they are.
 
     Raises:
@@ -169,19 +156,19 @@ def checksum(vectors: NDArray) -> str:
     digest = hashlib.sha256(str(vectors.shape[1]).encode())
     for begin in range(0, len(vectors), _BLOCK_ROWS):
         digest.update(np.ascontiguousarray(vectors[begin : begin + _BLOCK_ROWS]).data)
-        _release(vectors)
+        release(vectors)
     return digest.hexdigest()
 
 
 class BestWindows(NamedTuple):
     """For each query vector and song: the highest cosine, and the row that reached it."""
 
-    similarity: NDArray[np.float32]  # (Q, songs); -1 where a song has no admitted window
-    row: NDArray[np.int64]  # (Q, songs)
+    similarity: NDArray[np.float32]  # (Q, songs); -1 where a song has no window
+    row: NDArray[np.int64]  # (Q, songs) of the catalogue
 
 
 class ExactIndex:
-    """Search all windows exactly.
+    """Search windows exactly.
 
     A memory map is read through at every search, block by block, and never held.
 
@@ -189,6 +176,7 @@ class ExactIndex:
         vectors: (W, D) float16 or float32, each of length 1, the windows of a song in a row.
         song: (W,) song number of each window, rising.
         songs: number of songs.
+        rows: (W,) what the windows are called in answers; their places by default.
 
     Raises:
         QbhError: if the shapes do not fit or songs are not in order.
@@ -196,12 +184,20 @@ class ExactIndex:
 
     name = "exact"
 
-    def __init__(self, vectors: NDArray, song: NDArray[np.int64], songs: int) -> None:
+    def __init__(
+        self,
+        vectors: Rows,
+        song: NDArray[np.int64],
+        songs: int,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
         if vectors.ndim != 2 or song.shape != vectors.shape[:1] or (np.diff(song) < 0).any():
             raise QbhError("An index needs (W, D) vectors and their rising song numbers (W,).")
         small = vectors.size * 4 <= _MOST_SINGLE_BYTES
-        self.vectors = vectors.astype(np.float32) if small else vectors
+        self.vectors = vectors[:].astype(np.float32) if small else vectors
         self.song, self.songs = song, songs
+        self.rows = np.arange(len(song)) if rows is None else rows
+        self._present, self._first = np.unique(song, return_index=True)
 
     @classmethod
     def build(cls, catalogue: "Catalogue") -> "ExactIndex":
@@ -212,6 +208,24 @@ class ExactIndex:
     def open(cls, catalogue: "Catalogue") -> "ExactIndex":
         """Return the index of a catalogue: its vectors as they are."""
         return cls(catalogue.vectors, catalogue.song, len(catalogue.songs))
+
+    def only(self, places: NDArray) -> "ExactIndex":
+        """Return the index of some windows, held in memory; answers call them as this one does.
+
+        Args:
+            places: rising places of windows in this index, or (W,) booleans.
+        """
+        places = np.flatnonzero(places) if places.dtype == bool else places
+        vectors = self.vectors[places]
+        release(self.vectors)
+        return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
+
+    def of_songs(self, songs: NDArray[np.int64]) -> "ExactIndex":
+        """Return the index of all windows of some songs, given by their numbers."""
+        at = np.flatnonzero(np.isin(self._present, songs))
+        ends = np.append(self._first, len(self.song))[at + 1]
+        spans = [np.arange(*span) for span in zip(self._first[at], ends, strict=True)]
+        return self.only(np.concatenate([np.zeros(0, np.int64), *spans]))
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
         """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
@@ -231,46 +245,61 @@ class ExactIndex:
                 values = np.concatenate([similarity[q], dots[nearer]])
                 best = np.argsort(-values, kind="stable")[:k]
                 similarity[q] = values[best]
-                row[q] = np.concatenate([row[q], begin + nearer])[best]
-            _release(self.vectors)
+                row[q] = np.concatenate([row[q], self.rows[begin + nearer]])[best]
+            release(self.vectors)
         return _padded(Nearest(similarity, row), k)
 
-    def best_windows(
-        self, queries: NDArray, admitted: NDArray[np.bool_] | None = None
-    ) -> BestWindows:
+    def best_windows(self, queries: NDArray) -> BestWindows:
         """Find the best window of every song for every query vector.
 
         Args:
             queries: (Q, D), each of length 1.
-            admitted: (W,) windows that may be found; all by default.
 
         Returns:
             Similarities and rows (Q, songs).
         """
         if len(queries) > _MOST_QUERIES:
             parts = [
-                self.best_windows(queries[begin : begin + _MOST_QUERIES], admitted)
+                self.best_windows(queries[begin : begin + _MOST_QUERIES])
                 for begin in range(0, len(queries), _MOST_QUERIES)
             ]
             return BestWindows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        vectors, song = self.vectors, self.song
-        if admitted is not None:
-            vectors, song = vectors[admitted], song[admitted]
         similarity = np.full((len(queries), self.songs), -1.0, np.float32)
         best = np.zeros((len(queries), self.songs), np.int64)
-        if not len(song):
+        if not len(self.song):
             return BestWindows(similarity, best)
-        dots = np.empty((len(queries), len(song)), np.float32)
+        dots = np.empty((len(queries), len(self.song)), np.float32)
         queries = queries.astype(np.float32)
-        for begin in range(0, len(song), _BLOCK_ROWS):
-            block = vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
+        for begin in range(0, len(self.song), _BLOCK_ROWS):
+            block = self.vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
             dots[:, begin : begin + len(block)] = queries @ block.T
-            _release(vectors)
-        present, first = np.unique(song, return_index=True)
+            release(self.vectors)
+        present, first = self._present, self._first
         similarity[:, present] = np.maximum.reduceat(dots, first, axis=1)
-        found = _first_hit(dots, first, similarity[:, present])
-        best[:, present] = found if admitted is None else np.flatnonzero(admitted)[found]
+        best[:, present] = self.rows[_first_hit(dots, first, similarity[:, present])]
         return BestWindows(similarity, best)
+
+
+def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:
+    """Return the best window of every song as far as a list of the nearest windows knows it.
+
+    Args:
+        near: (Q, k) windows, best first.
+        song: (W,) song number of each row.
+        songs: number of songs.
+
+    Returns:
+        Similarities and rows (Q, songs); a song of which a list names no window may be as near as
+        the last window of the list and no nearer, and has the row -1.
+    """
+    last = near.similarity[:, -1:]
+    best = BestWindows(np.repeat(last, songs, axis=1), np.full((len(last), songs), -1, np.int64))
+    for q, (similarity, row) in enumerate(zip(*near, strict=True)):
+        listed = row[row >= 0]
+        found, place = np.unique(song[listed], return_index=True)  # the first is the best
+        best.similarity[q, found] = similarity[row >= 0][place]
+        best.row[q, found] = listed[place]
+    return best
 
 
 def _first_hit(dots: NDArray, first: NDArray, highest: NDArray) -> NDArray[np.int64]:

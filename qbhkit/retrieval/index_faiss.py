@@ -20,6 +20,7 @@ from qbhkit.config import build as build_config
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.catalogue import Catalogue
 from qbhkit.retrieval.index import Nearest, checked_queries, checksum, not_installed, rescored
+from qbhkit.retrieval.rows import Rows
 from qbhkit.storage import atomic_path, read_json, sha256_file, write_json
 
 FORMAT = 1
@@ -87,7 +88,7 @@ class FaissIndex:
     name = "faiss"
 
     def __init__(
-        self, vectors: NDArray, index: Any, choices: FaissChoices, threads: int | None = None
+        self, vectors: Rows, index: Any, choices: FaissChoices, threads: int | None = None
     ) -> None:
         self.vectors, self.index, self.choices, self.threads = vectors, index, choices, threads
 
@@ -188,7 +189,7 @@ class FaissIndex:
         return faiss.SearchParametersPreTransform(index_params=how)
 
 
-def _made(vectors: NDArray, choices: FaissChoices) -> Any:
+def _made(vectors: Rows, choices: FaissChoices) -> Any:
     """Learn an index from a sample of vectors and put all of them in."""
     faiss = _faiss()
     windows, full = vectors.shape

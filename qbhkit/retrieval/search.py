@@ -7,6 +7,7 @@ by frame; both together give the score, and the score and its lead over other so
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from qbhkit.contour import Contour, Reading, stretch
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.align import FARTHEST_ST, Aligner, Alignments
-from qbhkit.retrieval.catalogue import Catalogue, Embedder
+from qbhkit.retrieval.catalogue import Catalogue, Embedder, open_catalogue
 from qbhkit.retrieval.confidence import Calibration, leads
-from qbhkit.retrieval.index import BestWindows, ExactIndex
+from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
+from qbhkit.weights import DEFAULT_EMBEDDING
 
 Anchor = Literal["start", "anywhere"]
 Method = Literal["vector", "vote", "full"]
@@ -25,6 +27,7 @@ METHODS: tuple[Method, ...] = ("vector", "vote", "full")
 Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
 SHORTEST_QUERY_S = 1.0  # of voiced sound
 SHORTLIST = 200  # songs that are aligned: those of 98% of the development hums are among them
+_NEAREST = 1000  # windows that an approximate index finds for each part of a hum
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class Searcher:
         cut: how hums are cut.
         calibration: weights of the stages, and confidence; by default what is stored with the
             embedder's weights.
+        index: finds windows where ``anchor`` is ``anywhere``; all of them are read if None. What an
+            approximate index finds is compared again with all windows of the best songs.
 
     Raises:
         QbhError: if the catalogue was made by another model.
@@ -132,6 +137,7 @@ class Searcher:
         embedder: Embedder,
         cut: QueryWindows | None = None,
         calibration: Calibration | None = None,
+        index: WindowIndex | None = None,
     ) -> None:
         if catalogue.model != embedder.identity:
             raise QbhError(
@@ -141,11 +147,17 @@ class Searcher:
         self.catalogue, self.embedder = catalogue, embedder
         self.cut = cut or cut_of(embedder.reading)
         self.calibration = calibration or Calibration.of(embedder)
-        self.index = ExactIndex(catalogue.vectors, catalogue.song, len(catalogue.songs))
-        first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
-        first_s = np.minimum.reduceat(catalogue.start_s, first)
+        self.exact = ExactIndex.open(catalogue)
+        self.index = index or self.exact
+        self._first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
+        first_s = np.minimum.reduceat(catalogue.start_s, self._first)
         self._since_s = catalogue.start_s - first_s[catalogue.song]  # (W,) since the first note
-        self._latest_s = np.maximum.reduceat(self._since_s, first)[catalogue.song]  # (W,)
+        self._latest_s = np.maximum.reduceat(self._since_s, self._first)[catalogue.song]  # (W,)
+
+    @cached_property
+    def _beginnings(self) -> ExactIndex:
+        """The windows that begin at a song's first note."""
+        return self.exact.only(self.catalogue.at_start)
 
     @cached_property
     def aligner(self) -> Aligner:
@@ -224,18 +236,24 @@ class Searcher:
         vectors = self.embedder.embed(query.frames)
         found = self._best_windows(vectors, query.begins_s, anchor)
         vote = _soft_mean(found.similarity.astype(float), cut.sharpness)
+        chosen = np.argsort(-vote, kind="stable")[:SHORTLIST]
+        approximate = anchor == "anywhere" and self.index is not self.exact
+        # A path from the first note is going to be asked for, so any window may vote by then.
+        if approximate or (method == "full" and anchor == "start"):
+            likest = self.exact.of_songs(chosen).best_windows(vectors)
+            vote[chosen] = _soft_mean(likest.similarity[:, chosen].astype(float), cut.sharpness)
+        if approximate:
+            found.similarity[:, chosen] = likest.similarity[:, chosen]
+            found.row[:, chosen] = likest.row[:, chosen]
+            others = np.delete(np.arange(len(vote)), chosen)  # known by a bound alone
+            vote[others] = np.minimum(vote[others], vote[chosen].min())
+            found.row[:, others] = np.where(found.row < 0, self._first, found.row)[:, others]
         whole = found.row[:: len(cut.parts)]  # (pieces, songs); the whole comes first of each piece
         best_piece = found.similarity[:: len(cut.parts)].argmax(axis=0)
         row = whole[best_piece, np.arange(len(best_piece))]
         if method != "full":
             nothing = np.zeros(0)
             return Scores(vote, vote, row, nothing.astype(np.int64), None, nothing)
-        chosen = np.argsort(-vote, kind="stable")[:SHORTLIST]
-        if anchor == "start":  # a path from the first note is asked for: any window may vote
-            admitted = np.isin(self.catalogue.song, chosen)
-            likest = self.index.best_windows(vectors, admitted).similarity[:, chosen]
-            vote = vote.copy()
-            vote[chosen] = _soft_mean(likest.astype(float), cut.sharpness)
         distance, paths = self._aligned(query.pieces, chosen, whole[:, chosen], anchor)
         score = vote - self.calibration.distance * FARTHEST_ST
         score[chosen] = vote[chosen] - self.calibration.distance * distance
@@ -263,16 +281,18 @@ class Searcher:
 
     def _best_windows(self, vectors: NDArray, begins_s: NDArray, anchor: Anchor) -> BestWindows:
         """Find every part's best window in each song, among those that the anchor admits."""
+        catalogue = self.catalogue
         if anchor == "anywhere":
-            return self.index.best_windows(vectors)
-        shape = len(vectors), len(self.catalogue.songs)
+            if self.index is self.exact:
+                return self.exact.best_windows(vectors)
+            near = self.index.nearest(vectors, min(_NEAREST, len(catalogue.song)))
+            return best_of(near, catalogue.song, len(catalogue.songs))
+        shape = len(vectors), len(catalogue.songs)
         best = BestWindows(np.empty(shape, np.float32), np.empty(shape, np.int64))
         for begin_s in np.unique(begins_s):
             chosen = begins_s == begin_s
-            admitted = self._about(begin_s) if begin_s else self.catalogue.at_start
-            best.similarity[chosen], best.row[chosen] = self.index.best_windows(
-                vectors[chosen], admitted
-            )
+            admitted = self.exact.only(self._about(begin_s)) if begin_s else self._beginnings
+            best.similarity[chosen], best.row[chosen] = admitted.best_windows(vectors[chosen])
         return best
 
     def _about(self, begin_s: float) -> NDArray[np.bool_]:
@@ -320,6 +340,29 @@ class Searcher:
         begins = np.where(silent, begins[whole], begins)
         pieces = [replace(sung, frames=sung.frames[at : at + length]) for at in starts]
         return _Cut(frames.astype(np.float32), begins * sung.hop_s, pieces)
+
+
+def open_searcher(
+    path: Path, weights: str | None = None, index: str = "exact", **options: Any
+) -> Searcher:
+    """Open a catalogue for searching.
+
+    Args:
+        path: its folder.
+        weights: name or file of those that made it; the shipped ones by default.
+        index: ``exact``, or one that :func:`qbhkit.retrieval.index.build_index` has built.
+        options: as the index takes them.
+
+    Raises:
+        QbhError: if the catalogue or the index is missing or damaged, or other weights made it.
+        MissingPackageError: if the package of the index is not installed.
+    """
+    from qbhkit.embedding.encoders import ContourEmbedder
+
+    searcher = Searcher(open_catalogue(path), ContourEmbedder(weights or DEFAULT_EMBEDDING))
+    if index != ExactIndex.name:
+        searcher.index = open_index(index, searcher.catalogue, **options)
+    return searcher
 
 
 def _pieces(sung: Contour, cut: QueryWindows) -> tuple[NDArray[np.int64], int]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from qbhkit.config import build as build_config
 from qbhkit.contour import Contour, from_pitch
 from qbhkit.errors import QbhError
+from qbhkit.retrieval.rows import map_half
 from qbhkit.storage import atomic_path, sha256_file
 
 FORMAT = 2
@@ -260,8 +261,13 @@ def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> Sha
     return entry
 
 
-def read_shard(folder: Path, entry: ShardEntry) -> Shard:
+def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
     """Read a shard and check it: its checksum, shapes and offsets.
+
+    Args:
+        folder: of the catalogue.
+        entry: of the shard.
+        mapped: leave the vectors in the file, as a read-only memory map.
 
     Raises:
         QbhError: if it is missing or damaged.
@@ -273,7 +279,9 @@ def read_shard(folder: Path, entry: ShardEntry) -> Shard:
         raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
     with _reading(path) as stored:
         songs = _songs_of(stored)
-        part = {key: stored.get_tensor(key) for key in _ARRAYS}
+        part = {key: stored.get_tensor(key) for key in _ARRAYS if key != "vectors" or not mapped}
+        if mapped:
+            part["vectors"] = map_half(path, "vectors")
         if len(songs) != entry.songs or not _consistent(part, entry):
             raise ValueError("its parts do not fit together")
         return Shard(

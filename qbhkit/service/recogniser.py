@@ -9,33 +9,26 @@ from typing import Any
 
 from qbhkit.audio import load, refuse_silence
 from qbhkit.contour import from_f0
-from qbhkit.embedding.encoders import ContourEmbedder
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker
-from qbhkit.retrieval.catalogue import open_catalogue
 from qbhkit.retrieval.search import Anchor, Searcher, answer_line
 from qbhkit.storage import asset
-from qbhkit.weights import DEFAULT_EMBEDDING
 
 
 class Recogniser:
     """Name the songs of recordings.
 
     Args:
-        catalogue: folder of the catalogue.
-        weights: name or file of the embedding; the shipped one by default.
+        searcher: of a catalogue.
         tracker: name of the pitch tracker; the default one for hums.
         longest_s: longer recordings are refused, seconds.
 
     Raises:
-        QbhError: if the catalogue, the weights or the tracker cannot be used.
+        QbhError: if the tracker cannot be used.
     """
 
-    def __init__(
-        self, catalogue: Path, weights: str | None, tracker: str | None, longest_s: float
-    ) -> None:
-        embedder = ContourEmbedder(weights or DEFAULT_EMBEDDING)
-        self._searcher = Searcher(open_catalogue(catalogue), embedder)
+    def __init__(self, searcher: Searcher, tracker: str | None, longest_s: float) -> None:
+        self._searcher = searcher
         self._tracker_name, self._longest_s = tracker, longest_s
         self._idle: deque[Tracker] = deque()
         self._one_search = Lock()  # numba's own threads may not be entered twice everywhere

@@ -1,0 +1,81 @@
+"""Rows of vectors that may lie in files: memory maps, stacked as if they were one array."""
+
+import json
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class StackedRows:
+    """Rows that lie in several arrays, memory maps for instance, read as if they lay in one.
+
+    Args:
+        parts: (W1, D), (W2, D) and so on, of one type.
+
+    Attributes:
+        shape, dtype, ndim, size: of all rows together.
+    """
+
+    ndim = 2
+
+    def __init__(self, parts: Sequence[NDArray]) -> None:
+        self.parts = list(parts)
+        self._begin = np.cumsum([0, *(len(part) for part in parts)])
+        self.shape = int(self._begin[-1]), parts[0].shape[1]
+        self.size = self.shape[0] * self.shape[1]
+        self.dtype = parts[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray:
+        """Return a copy of the rows that a slice or an array of numbers names."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        rows = np.asarray(rows)
+        found = np.empty((*rows.shape, self.shape[1]), self.dtype)
+        part = np.searchsorted(self._begin, rows, side="right") - 1
+        for number in np.unique(part):
+            here = part == number
+            found[here] = self.parts[number][rows[here] - self._begin[number]]
+        return found
+
+
+Rows = NDArray | StackedRows
+
+
+def map_half(path: Path, name: str) -> NDArray:
+    """Map a half-precision tensor of a safetensors file, read-only.
+
+    Args:
+        path: a file that safetensors has opened without complaint.
+        name: of the tensor.
+
+    Raises:
+        ValueError: if it is not in half precision.
+    """
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        about = json.loads(stream.read(length))[name]
+    if about["dtype"] != "F16":
+        raise ValueError(f"{name} is not in half precision")
+    offset = 8 + length + about["data_offsets"][0]
+    return np.memmap(path, np.float16, "r", offset, tuple(about["shape"]))
+
+
+def release(vectors: Rows) -> None:
+    """Let go of the pages of memory maps: they stay in the system's cache, not in the process."""
+    for part in getattr(vectors, "parts", [vectors]):
+        base = part
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if (
+            isinstance(base, mmap.mmap)
+            and not part.flags.writeable  # else pages may hold what is nowhere else
+            and hasattr(mmap, "MADV_DONTNEED")
+        ):
+            base.madvise(mmap.MADV_DONTNEED)

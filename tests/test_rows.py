@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from qbhkit.retrieval.rows import StackedRows, map_half, release
+
+
+@pytest.fixture
+def stacked(tmp_path):
+    """Three memory-mapped parts, and the same rows as one array."""
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float16)
+    parts = []
+    for number, part in enumerate(np.split(rows, [7, 8])):
+        path = tmp_path / f"{number}.safetensors"
+        save_file({"before": np.zeros(3, np.float32), "vectors": part}, path)
+        parts.append(map_half(path, "vectors"))
+    return StackedRows(parts), rows
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        slice(None),
+        slice(3, 9),
+        slice(20, 99),
+        slice(5, 5),
+        np.array([29, 0, 7, 7, 8]),
+        np.array([[1, 29], [6, 8], [7, 0]]),
+        np.zeros(0, int),
+        17,
+    ],
+)
+def test_rows_are_read_as_from_one_array(stacked, asked):
+    found, rows = stacked
+    np.testing.assert_array_equal(found[asked], rows[asked])
+    assert found[asked].dtype == np.float16
+    release(found)
+    np.testing.assert_array_equal(found[asked], rows[asked])
+
+
+def test_what_is_told_of_the_rows(stacked):
+    found, rows = stacked
+    for name in ("shape", "dtype", "ndim", "size"):
+        assert getattr(found, name) == getattr(rows, name)
+    assert len(found) == 30
+
+
+def test_maps_cannot_be_written(stacked):
+    with pytest.raises(ValueError, match="read-only"):
+        stacked[0].parts[0][0] = 0
+
+
+def test_only_half_precision_is_mapped(tmp_path):
+    save_file({"vectors": np.zeros((2, 2), np.float32)}, tmp_path / "single.safetensors")
+    with pytest.raises(ValueError, match="half precision"):
+        map_half(tmp_path / "single.safetensors", "vectors")
