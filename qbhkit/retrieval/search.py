@@ -27,7 +27,7 @@ METHODS: tuple[Method, ...] = ("vector", "vote", "full")
 Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
 SHORTEST_QUERY_S = 1.0  # of voiced sound
 SHORTLIST = 200  # songs that are aligned: those of 98% of the development hums are among them
-_NEAREST = 1000  # windows that an approximate index finds for each part of a hum
+NEAREST = 200  # windows that an approximate index finds for each part of a hum
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Searcher:
         if anchor == "anywhere":
             if self.index is self.exact:
                 return self.exact.best_windows(vectors)
-            near = self.index.nearest(vectors, min(_NEAREST, len(catalogue.song)))
+            near = self.index.nearest(vectors, min(NEAREST, len(catalogue.song)))
             return best_of(near, catalogue.song, len(catalogue.songs))
         shape = len(vectors), len(catalogue.songs)
         best = BestWindows(np.empty(shape, np.float32), np.empty(shape, np.int64))
