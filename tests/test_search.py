@@ -10,8 +10,9 @@ from qbhkit.retrieval.align import FARTHEST_ST
 from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue
 from qbhkit.retrieval.index import build_index
 from qbhkit.retrieval.index_faiss import FaissChoices
+from qbhkit.retrieval.queries import QueryWindows
 from qbhkit.retrieval.rows import StackedRows
-from qbhkit.retrieval.search import QueryWindows, Searcher, open_searcher
+from qbhkit.retrieval.search import Searcher, open_searcher
 
 # Of 30 s and more; in all but one the part from 6 to 16 s comes once.
 WHOLE_TUNES = [0, 3, 8, 12, 20]
@@ -397,3 +398,30 @@ def test_a_catalogue_with_many_windows_stays_on_disk(searcher, tunes, monkeypatc
         assert found[0].score == pytest.approx(expected[0].score, abs=1e-5)
     build_index("faiss", mapped, choices=FaissChoices(kind="hnsw"))
     assert open_searcher(path, index="faiss").search(hum, 1)[0].song_id == tunes[8].id
+
+
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+@pytest.mark.parametrize("method", ["vector", "vote", "full"])
+def test_many_hums_at_once_are_answered_as_one_by_one(searcher, tunes, anchor, method, monkeypatch):
+    monkeypatch.setattr("qbhkit.retrieval.search._BATCH", 2)
+    hums = [
+        from_notes(part_of(tunes[number].notes, 0, end_s)) for number, end_s in [(3, 9), (8, 40)]
+    ]
+    hums.append([hums[0], from_notes(part_of(tunes[3].notes, *PART_S))])  # two takes
+    found = searcher.search_many(hums, 4, anchor, method)
+    for hum, answers in zip(hums, found, strict=True):
+        expected = searcher.search(hum, 4, anchor, method)
+        assert [answer.song_id for answer in answers] == [answer.song_id for answer in expected]
+        np.testing.assert_allclose(
+            [answer.score for answer in answers],
+            [answer.score for answer in expected],
+            atol=1e-5,
+        )
+        assert answers[0].start_s == expected[0].start_s
+    assert searcher.search_many([], 4, anchor, method) == []
+
+
+def test_of_many_hums_the_silent_one_is_named(searcher, tunes):
+    hum = from_notes(part_of(tunes[3].notes, 0, 9))
+    with pytest.raises(QbhError, match=r"^hum 2: only 0\.0 s"):
+        searcher.search_many([hum, from_pitch(np.zeros(50)), hum])

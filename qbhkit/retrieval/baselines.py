@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qbhkit.contour import Contour, voiced_median
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.align import flatten, held_pitch
-from qbhkit.retrieval.search import SHORTEST_QUERY_S, Anchor
+from qbhkit.retrieval.queries import SHORTEST_QUERY_S, Anchor
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
 SCALES = np.exp2(np.linspace(-1, 1, 17))

@@ -30,7 +30,8 @@ from qbhkit.melody.trackers import Tracker, get_tracker
 from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song, grid_of
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
 from qbhkit.retrieval.evaluate import Query, rank_of, report
-from qbhkit.retrieval.search import Anchor, Method, Searcher
+from qbhkit.retrieval.queries import Anchor
+from qbhkit.retrieval.search import Method, Searcher
 
 ANCHORS: tuple[Anchor, ...] = ("start", "anywhere")
 ELSEWHERE = "ioacas"  # what the scores of another corpus are called

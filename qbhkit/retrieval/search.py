@@ -5,7 +5,7 @@ by frame; both together give the score, and the score and its lead over other so
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,54 +13,27 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.contour import Contour, Reading, stretch
+from qbhkit.contour import Contour
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.align import FARTHEST_ST, Aligner, Alignments
 from qbhkit.retrieval.catalogue import Catalogue, Embedder, open_catalogue
 from qbhkit.retrieval.confidence import Calibration, leads
 from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
+from qbhkit.retrieval.queries import (
+    Anchor,
+    Query,
+    QueryCut,
+    QueryWindows,
+    cut_of,
+    cut_up,
+)
 from qbhkit.weights import DEFAULT_EMBEDDING
 
-Anchor = Literal["start", "anywhere"]
 Method = Literal["vector", "vote", "full"]
 METHODS: tuple[Method, ...] = ("vector", "vote", "full")
-Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
-SHORTEST_QUERY_S = 1.0  # of voiced sound
 SHORTLIST = 200  # songs that are aligned: those of 98% of the development hums are among them
+_BATCH = 16  # hums that are compared at once
 NEAREST = 200  # windows that an approximate index finds for each part of a hum
-
-
-@dataclass(frozen=True)
-class QueryWindows:
-    """How a hum is cut: parts of it vote, so that one wrong bar does not spoil the whole.
-
-    Args:
-        piece_s: longer hums are cut into pieces of this length, seconds; those with less than 1 s
-            of voice are left out, and ``anchor start`` uses the first of them only.
-        piece_step_s: from one piece to the next.
-        parts: (start, length) of the windows of a piece, as shares of it.
-        sharpness: how much more the likest windows count than the others: 0 takes their mean.
-    """
-
-    piece_s: float = 14.0
-    piece_step_s: float = 7.0
-    parts: tuple[tuple[float, float], ...] = (
-        (0.0, 1.0),
-        (0.0, 0.84),
-        (0.0, 0.7),
-        (0.0, 0.5),
-        (0.15, 0.85),
-        (0.3, 0.7),
-        (0.5, 0.5),
-    )
-    sharpness: float = 4.0
-
-
-def cut_of(reading: Reading) -> QueryWindows:
-    """Return how hums are cut for a model: in parts, or whole where windows keep their speed."""
-    if reading.window_s is None:
-        return QueryWindows()
-    return QueryWindows(1.5 * reading.window_s, 0.75 * reading.window_s, ((0.0, 1.0),))
 
 
 # Whoever hums a song from its start is at 4 s of it after 2.6 to 6.2 s, give or take.
@@ -103,14 +76,6 @@ class Scores(NamedTuple):
     aligned: NDArray[np.int64]  # (C,) the songs that were aligned, by falling vote
     paths: Alignments | None  # (C,) of the piece of the hum that fits best
     distance_st: NDArray[np.float64]  # (C,) mean over pieces
-
-
-class _Cut(NamedTuple):
-    """A query cut into pieces and windows of them."""
-
-    frames: NDArray[np.float32]  # (Q, L, 2), piece by piece
-    begins_s: NDArray[np.float64]  # (Q,) from the hum's first note
-    pieces: list[Contour]
 
 
 class Searcher:
@@ -168,7 +133,34 @@ class Searcher:
         self, hum: Query, k: int = 10, anchor: Anchor = "anywhere", method: Method = "full"
     ) -> list[Answer]:
         """Return the ``k`` best songs, best first; arguments and errors as :meth:`scores`."""
-        found = self.scores(hum, anchor, method)
+        return self._answers(self.scores(hum, anchor, method), k)
+
+    def search_many(
+        self,
+        hums: Sequence[Query],
+        k: int = 10,
+        anchor: Anchor = "anywhere",
+        method: Method = "full",
+    ) -> list[list[Answer]]:
+        """Search many hums at once, which reads the windows of the catalogue less often.
+
+        Returns:
+            Of each hum what :meth:`search` returns.
+
+        Raises:
+            QbhError: if less than 1 s of one of them is voiced; says which, counted from 1.
+        """
+        cuts = []
+        for number, hum in enumerate(hums, 1):
+            try:
+                cuts.append(cut_up(hum, anchor, self._cut_for(method), self.embedder.reading))
+            except QbhError as error:
+                raise QbhError(f"hum {number}: {error}") from None
+        batches = (cuts[begin : begin + _BATCH] for begin in range(0, len(cuts), _BATCH))
+        found = (scores for batch in batches for scores in self._scores_of(batch, anchor, method))
+        return [self._answers(scores, k) for scores in found]
+
+    def _answers(self, found: Scores, k: int) -> list[Answer]:
         catalogue = self.catalogue
         order = np.argsort(-found.score, kind="stable")[: max(0, k)]
         answers = [
@@ -231,10 +223,36 @@ class Searcher:
         Raises:
             QbhError: if less than 1 s of the hum is voiced.
         """
-        cut = replace(self.cut, parts=((0.0, 1.0),)) if method == "vector" else self.cut
-        query = self._cut_up(hum, anchor, cut)
-        vectors = self.embedder.embed(query.frames)
-        found = self._best_windows(vectors, query.begins_s, anchor)
+        query = cut_up(hum, anchor, self._cut_for(method), self.embedder.reading)
+        return self._scores_of([query], anchor, method)[0]
+
+    def _cut_for(self, method: Method) -> QueryWindows:
+        return replace(self.cut, parts=((0.0, 1.0),)) if method == "vector" else self.cut
+
+    def _scores_of(
+        self, queries: Sequence[QueryCut], anchor: Anchor, method: Method
+    ) -> list[Scores]:
+        """Score every song for each query; the windows of all are compared together."""
+        vectors = self.embedder.embed(np.concatenate([query.frames for query in queries]))
+        begins_s = np.concatenate([query.begins_s for query in queries])
+        found = self._best_windows(vectors, begins_s, anchor)
+        ends = np.cumsum([len(query.frames) for query in queries])[:-1]
+        columns = (np.split(column, ends) for column in (vectors, *found))
+        return [
+            self._settled(query, own, BestWindows(similarity, row), anchor, method)
+            for query, own, similarity, row in zip(queries, *columns, strict=True)
+        ]
+
+    def _settled(
+        self,
+        query: QueryCut,
+        vectors: NDArray[np.float32],
+        found: BestWindows,
+        anchor: Anchor,
+        method: Method,
+    ) -> Scores:
+        """Let the windows of a query vote, look at the best songs again, and align them."""
+        cut = self._cut_for(method)
         vote = _soft_mean(found.similarity.astype(float), cut.sharpness)
         chosen = np.argsort(-vote, kind="stable")[:SHORTLIST]
         approximate = anchor == "anywhere" and self.index is not self.exact
@@ -310,36 +328,8 @@ class Searcher:
             (pieces * parts, L, 2) frames, piece by piece, and (pieces * parts,) seconds from the
             hum's first note to the beginning of each.
         """
-        frames, begins_s, _ = self._cut_up(hum, anchor, self.cut)
+        frames, begins_s, _ = cut_up(hum, anchor, self.cut, self.embedder.reading)
         return frames, begins_s
-
-    def _cut_up(self, hum: Query, anchor: Anchor, cut: QueryWindows) -> _Cut:
-        if isinstance(hum, Sequence):
-            takes = [self._cut_up(take, anchor, cut) for take in hum]
-            return _Cut(
-                np.concatenate([take.frames for take in takes]),
-                np.concatenate([take.begins_s for take in takes]),
-                [piece for take in takes for piece in take.pieces],
-            )
-        sung, _ = hum.trimmed()
-        if sung.voiced_s < SHORTEST_QUERY_S - 1e-9:
-            raise QbhError(
-                f"only {sung.voiced_s:.1f} s of the hum is voiced, {SHORTEST_QUERY_S:.0f} s is "
-                "needed: hum louder, longer, or closer to the microphone"
-            )
-        starts, length = _pieces(sung, cut)
-        parts = np.array(cut.parts)
-        if anchor == "start":
-            starts = starts[:1]
-        begins = (starts[:, None] + parts[:, 0] * length).reshape(-1)  # (pieces * parts,)
-        lengths = np.tile(parts[:, 1] * length, len(starts))
-        frames = stretch(sung.frames, self.embedder.reading.positions(begins, lengths))
-        silent = ~np.any(frames[..., 1], axis=1)
-        whole = np.repeat(np.arange(0, len(frames), len(parts)), len(parts))
-        frames[silent] = frames[whole[silent]]  # a part that is a pause votes as its whole piece
-        begins = np.where(silent, begins[whole], begins)
-        pieces = [replace(sung, frames=sung.frames[at : at + length]) for at in starts]
-        return _Cut(frames.astype(np.float32), begins * sung.hop_s, pieces)
 
 
 def open_searcher(
@@ -363,19 +353,6 @@ def open_searcher(
     if index != ExactIndex.name:
         searcher.index = open_index(index, searcher.catalogue, **options)
     return searcher
-
-
-def _pieces(sung: Contour, cut: QueryWindows) -> tuple[NDArray[np.int64], int]:
-    """Return the first frame of each piece with 1 s of voice, and their length in frames."""
-    length = round(cut.piece_s / sung.hop_s)
-    if len(sung) <= length:
-        return np.zeros(1, np.int64), len(sung)
-    step = round(cut.piece_step_s / sung.hop_s)
-    starts = np.append(np.arange(0, len(sung) - length, step), len(sung) - length)
-    voiced = np.concatenate([[0], np.cumsum(sung.voiced)])
-    voiced_s = (voiced[starts + length] - voiced[starts]) * sung.hop_s
-    enough = voiced_s >= min(SHORTEST_QUERY_S - 1e-9, voiced_s.max())
-    return starts[enough], length
 
 
 def _soft_mean(values: NDArray, sharpness: float) -> NDArray:

@@ -35,7 +35,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import qbhkit
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.search import Anchor, Answer
+from qbhkit.retrieval.queries import Anchor
+from qbhkit.retrieval.search import Answer
 from qbhkit.service.pool import BoundedPool, PoolFullError
 from qbhkit.service.upload import receive
 

@@ -11,7 +11,8 @@ from qbhkit.audio import load, refuse_silence
 from qbhkit.contour import from_f0
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker, get_tracker
-from qbhkit.retrieval.search import Anchor, Searcher, answer_line
+from qbhkit.retrieval.queries import Anchor
+from qbhkit.retrieval.search import Searcher, answer_line
 from qbhkit.storage import asset
 
 

@@ -29,7 +29,8 @@ from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sou
 from qbhkit.retrieval.crossfold import ANCHORS
 from qbhkit.retrieval.evaluate import Query, rank_of, report
 from qbhkit.retrieval.index import build_index
-from qbhkit.retrieval.search import Anchor, Searcher
+from qbhkit.retrieval.queries import Anchor
+from qbhkit.retrieval.search import Searcher
 from qbhkit.storage import cache_dir, data_dir
 
 CORPORA = (*MUSIC21_COLLECTIONS, "pop909")

@@ -34,7 +34,8 @@ from qbhkit.retrieval.evaluate import (
     report,
 )
 from qbhkit.retrieval.perform import TRACKER, hear_states, listener_of
-from qbhkit.retrieval.search import Anchor, Searcher
+from qbhkit.retrieval.queries import Anchor
+from qbhkit.retrieval.search import Searcher
 
 
 def scorer(searcher: Searcher, heard: dict[str, Contour], anchor: Anchor) -> Scorer:
