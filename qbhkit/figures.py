@@ -1,6 +1,6 @@
 """One function for each figure; all share one style that colour-blind readers can use."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -577,5 +577,54 @@ def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
         named = grid[0, 0].get_legend_handles_labels()
         figure.legend(*named, loc="outside upper right", ncols=2)
         figure.supylabel("share", fontsize=10)
+    plt.close(figure)
+    return figure
+
+
+def growth_figure(results: Mapping[str, Any]) -> "Figure":
+    """Show what every index costs, and what it finds, against the size of the catalogue.
+
+    Args:
+        results: data/results/growth.json.
+
+    Notebook: notebooks/08_catalogue_and_index.py
+    """
+    import matplotlib.pyplot as plt
+
+    rows = list(results["sizes"].values())
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["indexes"]))
+    colours = dict(zip(kinds, (HUM, THIRD, SONG, FOURTH), strict=False))
+    panels: list[tuple[str, str, Callable[[Any], float], Callable[[Any], float] | None]] = [
+        ("Building the index", "s", lambda part: part["build_s"], None),
+        (
+            "Look-ups of one hum", "ms (dotted: p95)",
+            lambda part: part["lookups_ms"]["p50"], lambda part: part["lookups_ms"]["p95"],
+        ),
+        (
+            "Query, from wav to answer", "ms (dotted: p95)",
+            lambda part: part["query_ms"]["p50"], lambda part: part["query_ms"]["p95"],
+        ),
+        ("Most memory of the process", "MB", lambda part: part["memory_mb"]["peak"], None),
+        ("Index on disk", "bytes a window", lambda part: part.get("disk_bytes_a_window", 0), None),
+        ("Windows found (recall@10)", "share", lambda part: part["recall_at_10"], None),
+    ]  # fmt: skip
+    with _style():
+        figure, grid = plt.subplots(2, 3, figsize=(9.6, 5.2))
+        for axes, (title, unit, value, upper) in zip(grid.flat, panels, strict=True):
+            for kind in kinds:
+                known = [(row["windows"], row["indexes"].get(kind)) for row in rows]
+                sizes = [size for size, part in known if part]
+                parts = [part for _, part in known if part]
+                style: Any = {"color": colours[kind], "marker": "o", "ms": 4}
+                axes.plot(sizes, [value(part) for part in parts], label=kind, **style)
+                if upper:
+                    axes.plot(sizes, [upper(part) for part in parts], ls=":", **style)
+            axes.set(title=title, ylabel=unit, xscale="log")
+            if unit != "share":
+                axes.set_yscale("symlog" if "bytes" in unit else "log")
+        for axes in grid[1]:
+            axes.set_xlabel("windows")
+        named = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside lower center", ncols=len(kinds))
     plt.close(figure)
     return figure

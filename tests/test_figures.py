@@ -10,6 +10,7 @@ from qbhkit.figures import (
     distortions_figure,
     encoder_figure,
     f0_figure,
+    growth_figure,
     hum_statistics_figure,
     match_figure,
     normalised_figure,
@@ -213,3 +214,31 @@ def test_similarities_are_marked_with_the_negatives_of_each_mining():
         np.testing.assert_allclose(own, [[0, 0], [1, 1], [2, 2]])
         np.testing.assert_allclose(negatives, np.transpose([columns, rows]))  # x, y
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_every_index_is_drawn_as_far_as_it_was_measured():
+    def part(ms):
+        return {
+            "build_s": 2.0,
+            "lookups_ms": {"p50": ms, "p95": 2 * ms},
+            "query_ms": {"p50": ms + 50, "p95": ms + 90},
+            "memory_mb": {"own": 1.0, "peak": 300.0},
+            "disk_bytes_a_window": 40,
+            "recall_at_10": 0.99,
+        }
+
+    sizes = {
+        "100": {"windows": 120, "indexes": {"exact": part(3.0), "other": part(1.0)}},
+        "1000": {"windows": 1100, "indexes": {"exact": part(30.0)}},
+    }
+    figure = growth_figure({"sizes": sizes})
+    lookups = figure.axes[1].get_lines()
+    assert [line.get_label() for line in lookups if not line.get_label().startswith("_")] == [
+        "exact",
+        "other",
+    ]
+    np.testing.assert_allclose(lookups[0].get_xdata(), [120, 1100])
+    np.testing.assert_allclose(lookups[0].get_ydata(), [3, 30])
+    np.testing.assert_allclose(lookups[1].get_ydata(), [6, 60])
+    np.testing.assert_allclose(lookups[2].get_xdata(), [120])
+    assert figure.axes[3].get_ylabel() == "MB"

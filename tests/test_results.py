@@ -64,6 +64,16 @@ def test_the_model_cards_say_what_was_measured(name):
             assert measured(block) in card
 
 
+def test_the_card_of_the_published_configuration_says_what_was_measured():
+    card = " ".join(asset("weights/published.md").read_text("utf-8").split())
+    found, weights = result("crossfold_published"), load_weights("published")
+    for anchor in ("start", "anywhere"):
+        assert measured(found["methods"]["vector"][anchor]) in card
+        assert measured(found["methods"]["full"][anchor]) in card
+    assert weights.config["calibration"] == found["calibration"]
+    assert f"{sum(array.size for array in weights.arrays.values()):,} parameters" in card
+
+
 def measured(block):
     return f"top-1 {block['top1']:.3f}, top-10 {block['top10']:.3f}, MRR {block['mrr']:.3f}"
 
@@ -82,11 +92,20 @@ def test_the_readme_says_what_fine_tuned_weights_find(anchor, method):
     block = found[anchor] if method == "vote" else found["methods"][method][anchor]
     assert metrics(block["ranks"])._asdict() == {key: block[key] for key in metrics([])._fields}
     assert block["n"] == 423
-    cells = [
+    assert f"| {anchor} | {method}, fine-tuned | {cells_of(block)} |" in README
+
+
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+def test_the_readme_says_what_the_published_configuration_finds(anchor):
+    block = result("crossfold_published")["methods"]["vector"][anchor]
+    assert f"| {anchor} | vector, published configuration | {cells_of(block)} |" in README
+
+
+def cells_of(block):
+    return " | ".join(
         f"{block[key]:.3f} ({block['intervals'][key][0]:.2f}-{block['intervals'][key][1]:.2f})"
         for key in ("top1", "top5", "top10", "mrr")
-    ]
-    assert f"| {anchor} | {method}, fine-tuned | {' | '.join(cells)} |" in README
+    )
 
 
 def test_the_readme_says_what_is_refused():
@@ -121,6 +140,8 @@ def test_the_readme_says_what_was_found_of_another_corpus():
     [
         ("stage1", "qbhkit.embedding.training", "TrainConfig"),
         ("best", "qbhkit.embedding.training", "TrainConfig"),
+        ("published-stage1", "qbhkit.embedding.training", "TrainConfig"),
+        ("published", "qbhkit.embedding.training", "TrainConfig"),
         ("crnn-lite", "qbhkit.melody.training", "MelodyTrainConfig"),
     ],
 )
