@@ -185,6 +185,8 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
         Lines with ``row``, ``seeds`` and, for each anchor, another corpus if there is one, and each
         measure, mean and largest distance from it; for top-1 also the paired difference to the
         first row, both with seed 0, and its 95% interval over hums.
+
+    Notebook: notebooks/07_train_supervised.py
     """
     runs: dict[str, list[dict[str, Any]]] = {}
     for key, run in found["rows"].items():

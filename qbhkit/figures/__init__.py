@@ -1,0 +1,60 @@
+"""One function for each figure; all share one style that colour-blind readers can use."""
+
+from qbhkit.figures.learning import (
+    encoder_figure,
+    projection_figure,
+    similarity_figure,
+    stages_figure,
+    training_figure,
+)
+from qbhkit.figures.melodies import (
+    contour_figure,
+    distortions_figure,
+    draw_contour,
+    f0_figure,
+    match_figure,
+    melody_figure,
+    normalised_figure,
+    parts_figure,
+    path_figure,
+    pipeline_figure,
+)
+from qbhkit.figures.results import (
+    ablation_figure,
+    growth_figure,
+    hum_statistics_figure,
+    rank_matrix_figure,
+    topk_figure,
+    tracker_accuracy,
+)
+from qbhkit.figures.style import FOURTH, HUM, METHOD_COLOURS, SONG, THIRD, save_figure
+
+__all__ = [
+    "FOURTH",
+    "HUM",
+    "METHOD_COLOURS",
+    "SONG",
+    "THIRD",
+    "ablation_figure",
+    "contour_figure",
+    "distortions_figure",
+    "draw_contour",
+    "encoder_figure",
+    "f0_figure",
+    "growth_figure",
+    "hum_statistics_figure",
+    "match_figure",
+    "melody_figure",
+    "normalised_figure",
+    "parts_figure",
+    "path_figure",
+    "pipeline_figure",
+    "projection_figure",
+    "rank_matrix_figure",
+    "save_figure",
+    "similarity_figure",
+    "stages_figure",
+    "topk_figure",
+    "tracker_accuracy",
+    "training_figure",
+]

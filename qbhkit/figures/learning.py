@@ -1,0 +1,200 @@
+"""Pictures of encoders, losses and training runs."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.contour import Floats
+from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NOT_DRAWN = ("epoch", "rate", "pairs_per_s", "audio_s_per_s")
+
+
+def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure":
+    """Show a training run: the loss, and beside it every measure that lies between 0 and 1.
+
+    Args:
+        curve: a line for each epoch, as :func:`qbhkit.runs.fit` logs it.
+        title: of the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    keys = list(dict.fromkeys(key for line in curve for key in line if key not in _NOT_DRAWN))
+    sides: tuple[list[str], list[str]] = ([], [])
+    for key in keys:
+        sides["loss" not in key].append(key)
+    with styled():
+        figure, panels = plt.subplots(1, 2, figsize=(9, 2.8))
+        for axes, names in zip(panels, sides, strict=True):
+            for key, colour in zip(names, cycle((HUM, SONG, THIRD, FOURTH))):
+                points = [(line["epoch"] + 1, line[key]) for line in curve if key in line]
+                axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=key)
+            axes.set_xlabel("epoch")
+            if names:
+                axes.legend(loc="best")
+        panels[0].set(title=title, ylabel="loss", ylim=(0, None))
+        panels[1].set(ylabel="share", ylim=(0, 1.02))
+    plt.close(figure)
+    return figure
+
+
+def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
+    """Show what an encoder makes of one contour: a box for each tensor, its values in colour.
+
+    Sides grow with the square roots of frames and channels; colours are relative to the largest
+    value of each tensor.
+
+    Args:
+        tensors: by name, in order: (C, T) channels by frames, or (C,) where time is gone.
+        title: of the figure.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])
+    boxes = {name: values.reshape(len(values), -1) for name, values in tensors.items()}  # (C, T)
+    high, wide = np.sqrt([box.shape for box in boxes.values()]).T
+    room = np.maximum(wide, 5.5)  # for the words below
+    middle = np.cumsum(room + 1.5) - room / 2
+    floor = -high.max() / 2
+    with styled():
+        figure, axes = plt.subplots(figsize=(9, 3.4))
+        for n, (name, box) in enumerate(boxes.items()):
+            left, right = middle[n] - wide[n] / 2, middle[n] + wide[n] / 2
+            axes.imshow(
+                box / max(float(np.abs(box).max()), 1e-9), cmap=colours, vmin=-1, vmax=1,
+                extent=(left, right, -high[n] / 2, high[n] / 2), interpolation="nearest",
+            )  # fmt: skip
+            axes.add_patch(
+                plt.Rectangle((left, -high[n] / 2), wide[n], high[n], fill=False, lw=0.6)
+            )
+            if n:
+                before = middle[n - 1] + wide[n - 1] / 2
+                axes.annotate(
+                    "", (left - 0.2, 0), (before + 0.2, 0), arrowprops={"arrowstyle": "->"}
+                )
+            shape = " × ".join(map(str, tensors[name].shape))
+            axes.text(middle[n], floor - 1, f"{name}\n{shape}", ha="center", va="top")
+        axes.set(title=title, aspect="auto", ylim=(floor - 6, 1 - floor))
+        axes.set_xlim(0, middle[-1] + room[-1] / 2)
+        axes.axis("off")
+    plt.close(figure)
+    return figure
+
+
+def similarity_figure(
+    near: NDArray, chosen: Mapping[str, tuple[Any, Any]], names: Sequence[str], title: str
+) -> "Figure":
+    """Show how near anchors lie to positives, and the negatives that each mining chooses.
+
+    Args:
+        near: (B, B) cosine, anchors in rows; a row's own positive on the diagonal.
+        chosen: rows and columns of negatives, by the name of a panel.
+        names: (B,) of the tunes.
+        title: of the figure.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
+    import matplotlib.pyplot as plt
+
+    own = np.arange(len(near))
+    with styled():
+        figure, panels = plt.subplots(
+            1, len(chosen), figsize=(1 + 1.9 * len(chosen), 2.9), sharey=True, squeeze=False
+        )
+        for axes, (name, (rows, columns)) in zip(panels[0], chosen.items(), strict=True):
+            picture = axes.imshow(near, cmap="gray_r", vmin=min(0, near.min()), vmax=1)
+            axes.scatter(own, own, marker="s", s=60, facecolor="none", edgecolor=HUM, lw=2)
+            axes.scatter(columns, rows, s=28, color=SONG, edgecolor="white", lw=0.7)
+            axes.set_title(name)
+            axes.set_xticks(own, names)
+            axes.set_yticks(own, names)
+            axes.grid(False)
+        panels[0, 0].set_ylabel("anchors")
+        figure.supxlabel("positives (squares: a row's own; dots: its negatives)", fontsize=10)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.colorbar(picture, ax=panels, label="cosine", shrink=0.8)
+    plt.close(figure)
+    return figure
+
+
+def projection_figure(results: Mapping[str, Any]) -> "Figure":
+    """Show hums and the songs they are of in the plane, before training and after.
+
+    Args:
+        results: data/results/projection.json.
+
+    Notebook: notebooks/12_paper_figures.py
+    """
+    import matplotlib.pyplot as plt
+
+    panels = results["panels"]
+    colours = dict(zip(results["songs"], cycle((HUM, SONG, THIRD, FOURTH, "#56B4E9", "0.4"))))
+    with styled():
+        figure, grid = plt.subplots(1, len(panels), figsize=(9.6, 3.9))
+        for axes, (name, block) in zip(grid, panels.items(), strict=True):
+            for kind, shape, size, alpha in (("hums", "o", 22, 0.6), ("melodies", "*", 190, 1.0)):
+                for song, x, y in block[kind]:
+                    axes.scatter(
+                        x, y, marker=shape, s=size, color=colours[song], alpha=alpha,
+                        edgecolor="white", lw=0.5,
+                    )  # fmt: skip
+            axes.set(title=f"{name}: {block['nearest']:.0%} nearest to their own")
+            axes.set(xlabel="first principal axis", xticks=[], yticks=[])
+        grid[0].set_ylabel("second principal axis")
+        for song, colour in colours.items():
+            grid[-1].scatter([], [], color=colour, label=song)
+        grid[-1].scatter([], [], color="0.3", marker="*", s=90, label="a song's beginning")
+        figure.legend(loc="outside lower center", ncols=4)
+    plt.close(figure)
+    return figure
+
+
+def stages_figure(
+    first: Sequence[Mapping[str, float]],
+    second: Sequence[Mapping[str, float]],
+    found: Mapping[str, Mapping[str, float]],
+) -> "Figure":
+    """Show both stages of training one after the other, and what real hums say of each.
+
+    Args:
+        first: the curve of stage 1, a line for each epoch.
+        second: that of stage 2.
+        found: top-1 of real hums, ``{"stage 1": {"start": 0.8, ...}, "stages 1 and 2": ...}``.
+
+    Notebook: notebooks/12_paper_figures.py
+    """
+    import matplotlib.pyplot as plt
+
+    with styled():
+        figure, (curves, bars) = plt.subplots(1, 2, figsize=(9.6, 3.2), width_ratios=(2, 1))
+        done = 0
+        for name, curve, colour in (("stage 1", first, SONG), ("stage 2", second, HUM)):
+            epochs = [done + line["epoch"] + 1 for line in curve if "validation_mrr" in line]
+            shown = [line["validation_mrr"] for line in curve if "validation_mrr" in line]
+            curves.plot(epochs, shown, color=colour, marker=".", label=name)
+            curves.axvspan(done + 0.5, done + len(curve) + 0.5, color=colour, alpha=0.06, lw=0)
+            done += len(curve)
+        curves.set(
+            title="Distorted melodies that no stage has seen", xlabel="epoch",
+            ylabel="MRR of finding their melody", ylim=(None, 1),
+        )  # fmt: skip
+        curves.legend(loc="lower right")
+        places = np.arange(len(next(iter(found.values()))))
+        for n, (name, colour) in enumerate(zip(found, (SONG, HUM), strict=True)):
+            values = list(found[name].values())
+            drawn = bars.bar(places + 0.38 * (n - 0.5), values, 0.36, color=colour, label=name)
+            bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
+        bars.set_xticks(places, list(next(iter(found.values()))))
+        bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.12))
+        bars.legend(loc="lower right", framealpha=0.9, frameon=True)
+    plt.close(figure)
+    return figure

@@ -1,0 +1,52 @@
+"""What all figures share: palette, style, and how they are written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qbhkit.storage import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color universal design", 2008.
+HUM, SONG, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+METHOD_COLOURS = {
+    "full": HUM,
+    "vote": FOURTH,
+    "vector": "#56B4E9",
+    "linear-scaling": SONG,
+    "dtw": THIRD,
+}
+_STYLE: dict[str, Any] = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "qbhkit",  # so that a rebuilt figure is the same file
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the kit's style within the block."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def save_figure(figure: "Figure", folder: Path, name: str) -> None:
+    """Write a figure as ``NAME.svg`` and ``NAME.png`` (150 dpi), atomically."""
+    for suffix in (".svg", ".png"):
+        with atomic_path(folder / f"{name}{suffix}") as part:
+            metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
+            with styled():  # the salt of SVG names is read when the file is written
+                figure.savefig(part, dpi=150, metadata=metadata)
