@@ -6,14 +6,17 @@ shards that are whole stay, and what is missing is made again.
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import qbhkit
 from qbhkit.errors import Failure, MissingPackageError, QbhError
 from qbhkit.melody import trackers
 from qbhkit.retrieval.building import (
@@ -82,14 +85,44 @@ def open_crew(
         weights = str(Path(weights).absolute())
     with _addressed(workers, scheduler) as address:
         try:
+            _probe(address)
             client = Client(address, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise QbhError(
                 f"No Dask scheduler answers at {address} ({error}): start one with 'dask "
                 "scheduler', or use --workers."
             ) from None
         with client:
+            _refuse_without_kit(client)
             yield Cluster(client, partial(_load_embedder, weights))
+
+
+def _probe(address: str) -> None:
+    """Refuse what a client would wait for for ever: a port, say the dashboard's, that is silent."""
+    from distributed.comm import get_address_host_port
+
+    host, port = get_address_host_port(address)  # says what is malformed
+    if "://" in address and not address.startswith("tcp://"):
+        return  # with TLS a scheduler waits for the client to speak
+    # Refused at once, it may be just starting: the client tries for longer.
+    with suppress(ConnectionError), socket.create_connection((host, port), _CONNECT_S) as probe:
+        probe.recv(1)
+
+
+def _refuse_without_kit(client: Any) -> None:
+    """Wait for a worker, and refuse a cluster that cannot import this module: its workers die."""
+    client.wait_for_workers(1)
+    found = client.run(import_module, __name__, on_error="return")
+    try:
+        found["scheduler"] = client.run_on_scheduler(import_module, __name__)
+    except ImportError as error:
+        found["scheduler"] = error
+    for where, result in found.items():
+        if isinstance(result, Exception):
+            raise QbhError(
+                f"The Dask cluster cannot use the kit ({where}: {result}): install qbhkit "
+                f"{qbhkit.__version__} for its scheduler and all workers."
+            )
 
 
 @contextmanager
@@ -171,7 +204,8 @@ class Cluster:
         """Yield what became of groups, None where the workers died; so many are under way."""
         from distributed import as_completed
 
-        left, flying = iter(groups), {}
+        left = iter(groups)
+        flying: dict[str, tuple[int, Group]] = {}
         done = as_completed(loop=self.client.loop)
         while True:
             busy = ahead if ahead == 1 else max(ahead, 2 * sum(self.client.nthreads().values()))
@@ -224,9 +258,8 @@ def _from_anywhere(group: Group) -> Group:
 
 
 def _killer(source: str) -> Failure:
-    return Failure(
-        source, f"{source} was given up: whichever worker tried it died, perhaps for lack of memory."
-    )
+    reason = "whichever worker tried it died, perhaps for lack of memory"
+    return Failure(source, f"{source} was given up: {reason}.")
 
 
 def _load_embedder(weights: str) -> Embedder:
@@ -255,8 +288,6 @@ def _tools(order: _Order) -> Tools:
 
 def _refuse_other(what: str, here: str, wanted: str) -> None:
     if here != wanted:
-        import socket
-
         raise QbhError(
             f"A worker on {socket.gethostname()} has the {what} {here}, not {wanted}: give all "
             "workers the same kit and weights."
