@@ -5,7 +5,9 @@ share; what travels is a name and a count. The client alone writes the manifest.
 shards that are whole stay, and what is missing is made again.
 """
 
+import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -148,6 +150,8 @@ def _addressed(workers: int | None, scheduler: str | None) -> Iterator[str]:
                 host="127.0.0.1",
                 protocol="tcp://",
                 dashboard_address=None,
+                silence_logs=logging.ERROR,
+                preload=__name__,
             )
         with cluster:
             yield cluster.scheduler_address
@@ -156,6 +160,16 @@ def _addressed(workers: int | None, scheduler: str | None) -> Iterator[str]:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the client, which ends its workers without a word: Dask calls this in each.
+
+    Args:
+        worker: the one that begins.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 class Cluster:
