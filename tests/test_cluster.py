@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -204,24 +204,11 @@ def test_workers_with_other_weights_are_refused(source, crew, diary, tmp_path):
     assert not (tmp_path / "c" / "manifest.json").exists()
 
 
-class Result:
-    """Stand in for a future."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def result(self):
-        if isinstance(self.value, BaseException):
-            raise self.value
-        return self.value
-
-
 def test_what_a_worker_wrote_elsewhere_is_noticed(tmp_path):
-    made = building.Made(ShardEntry("0" * 64, 1, 1), [], False)
+    written = Future()
+    written.set_result(building.Made(ShardEntry("0" * 64, 1, 1), [], False))
     with pytest.raises(QbhError, match="choose a folder that all workers share"):
-        Cluster(None, None)._result(Result(made), tmp_path)
-    with pytest.raises(QbhError, match="run the same command again to go on"):
-        Cluster(None, None)._result(Result(CancelledError()), tmp_path)
+        Cluster(None, None)._result(written, tmp_path)
 
 
 CHILD = """
@@ -259,43 +246,51 @@ def test_a_killed_client_leaves_shards_and_no_workers(source, alone, diary, tmp_
         try:
             wait_until(lambda: list(diary.glob("caught-*")))
             wait_until(lambda: len(list((tmp_path / "c" / "shards").glob("[0-9a-f]*"))) > 4)
+            assert all(map(running, heard_by(diary)))
         finally:
             child.kill()
-    assert heard_by(diary)
     wait_until(lambda: not any(map(running, heard_by(diary))))
     report = build(source, tmp_path / "c", diary)
     assert report.reused > 4
     assert files_of(tmp_path / "c") == files_of(alone[0])
 
 
+class Elsewhere:
+    """A cluster that somebody else started."""
+
+    def __init__(self, folder):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.address, self.folder, self.children = f"tcp://127.0.0.1:{port}", folder, []
+        self.start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+
+    def start(self, program, *arguments, path=()):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
+        with open(self.folder / f"{program}.log", "ab") as log:
+            child = subprocess.Popen(
+                [*command, *arguments], cwd=self.folder, stdout=log, stderr=log,
+                env=child_env(*path, Path(__file__).parent),
+            )  # fmt: skip
+        self.children.append(child)
+        return child
+
+    def worker(self, *path):
+        return self.start("worker", self.address, "--nthreads", "1", path=path)
+
+
 @pytest.fixture(scope="module")
-def scheduler(tmp_path_factory):
-    """A cluster that somebody else started: its address, and how to give it another worker."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    folder = tmp_path_factory.mktemp("scratch")
-    children = []
-
-    def start(program, *arguments, env):
-        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", *arguments]
-        log = open(folder / f"{program}.log", "ab")  # noqa: SIM115
-        children.append(subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log))
-
-    def worker(*folders):
-        start("worker", address, "--nthreads", "1", "--no-dashboard", env=child_env(*folders))
-
-    port = address.rpartition(":")[2]
-    start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", env=child_env())
-    worker()
-    yield address, worker
-    for child in reversed(children):
-        child.terminate()
-    for child in children:
+def elsewhere(tmp_path_factory):
+    """A scheduler and a worker that this process did not start."""
+    there = Elsewhere(tmp_path_factory.mktemp("elsewhere"))
+    there.worker()
+    yield there
+    for child in there.children:
+        child.kill()
         child.wait()
 
 
 def test_the_command_line_uses_a_cluster_that_is_there(
-    source, scheduler, tmp_path, capsys, monkeypatch
+    source, elsewhere, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(cluster, "_CONNECT_S", WAIT_S)  # it is starting
     tunes = tmp_path / "tunes"
@@ -304,13 +299,13 @@ def test_the_command_line_uses_a_cluster_that_is_there(
         (tunes / file.name).symlink_to(file)
     monkeypatch.chdir(tmp_path)  # the workers have another one
     assert main(["catalogue", "build", "tunes", "--out", "a"]) == 0
-    command = ["catalogue", "build", "tunes", "--out", "b", "--scheduler", scheduler[0]]
+    command = ["catalogue", "build", "tunes", "--out", "b", "--scheduler", elsewhere.address]
     assert main(command) == 0
     assert f"b: {TUNES} songs" in capsys.readouterr().out
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
-def test_a_worker_without_the_kit_is_named(source, scheduler, tmp_path, capsys):
+def test_a_worker_without_the_kit_is_named(source, elsewhere, tmp_path, capsys):
     from distributed import Client
 
     (tmp_path / "sitecustomize.py").write_text(
@@ -321,14 +316,33 @@ def test_a_worker_without_the_kit_is_named(source, scheduler, tmp_path, capsys):
         "            raise ModuleNotFoundError('No module named qbhkit')\n"
         "sys.meta_path.insert(0, Missing())\n"
     )
-    address, worker = scheduler
-    worker(tmp_path)
-    with Client(address, timeout=WAIT_S, set_as_default=False) as client:
+    bare = elsewhere.worker(tmp_path)
+    with Client(elsewhere.address, timeout=WAIT_S, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=WAIT_S)
     command = ["catalogue", "build", str(source), "--out", str(tmp_path / "c")]
-    assert main([*command, "--scheduler", address]) == 2
+    assert main([*command, "--scheduler", elsewhere.address]) == 2
+    bare.kill()
     said = capsys.readouterr().err
     assert re.search(r"cannot use the kit \(tcp://127\S+: No module named qbhkit\): install", said)
+
+
+def test_a_scheduler_that_dies_stops_the_build(source, alone, elsewhere, diary, tmp_path):
+    (diary / "trap").touch()
+
+    def kill():
+        wait_until(lambda: list(diary.glob("caught-*")))
+        elsewhere.children[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with (
+        pytest.raises(QbhError, match="scheduler is gone: start it and run the same command"),
+        open_crew(scheduler=elsewhere.address) as crew,
+    ):
+        build(source, tmp_path / "c", diary, crew=crew)
+    killer.join()
+    assert build(source, tmp_path / "c", diary).reused
+    assert files_of(tmp_path / "c") == files_of(alone[0])
 
 
 def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch):

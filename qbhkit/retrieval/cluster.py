@@ -79,6 +79,7 @@ def open_crew(
         raise QbhError(f"{workers} workers build nothing: ask for at least one.")
     try:
         from distributed import Client
+        from distributed.utils import silence_logging_cmgr
     except ImportError:
         raise MissingPackageError(
             "A cluster needs Dask, which is not installed: pip install 'qbhkit[dask]'."
@@ -94,7 +95,7 @@ def open_crew(
                 f"No Dask scheduler answers at {address} ({error}): start one with 'dask "
                 "scheduler', or use --workers."
             ) from None
-        with client:
+        with client, silence_logging_cmgr(logging.CRITICAL):  # what is wrong is said once
             _refuse_without_kit(client)
             yield Cluster(client, partial(_load_embedder, weights))
 
@@ -203,14 +204,23 @@ class Cluster:
             self.make_embedder,
             tools.get_tracker,
         )
+        from distributed import CancelledError
+        from distributed.comm import CommClosedError
+
         suspects = []
-        for number, group, made in self._flow(order, groups, _AHEAD):
-            if made is None:
-                suspects.append((number, group))
-            else:
-                yield number, made
-        for number, group, made in self._flow(order, suspects, 1):
-            yield number, made or Made(None, [_killer(song.source) for song in group.songs], False)
+        try:
+            for number, group, made in self._flow(order, groups, _AHEAD):
+                if made is None:
+                    suspects.append((number, group))
+                else:
+                    yield number, made
+            for number, group, made in self._flow(order, suspects, 1):
+                failures = [_killer(song.source) for song in group.songs]
+                yield number, made or Made(None, failures, False)
+        except (CancelledError, CommClosedError):
+            raise QbhError(
+                "The Dask scheduler is gone: start it and run the same command again to go on."
+            ) from None
 
     def _flow(
         self, order: "_Order", groups: Iterable[tuple[int, Group]], ahead: int
@@ -233,18 +243,12 @@ class Cluster:
             yield *flying.pop(future.key), self._result(future, order.folder)
 
     def _result(self, future: Any, folder: Path) -> Made | None:
-        from concurrent.futures import CancelledError
-
         from distributed import KilledWorker
 
         try:
             made: Made = future.result()
         except KilledWorker:
             return None
-        except CancelledError:
-            raise QbhError(
-                "The Dask scheduler is gone: start it and run the same command again to go on."
-            ) from None
         if made.entry and not made.entry.path(folder).is_file():
             raise QbhError(
                 f"{made.entry.path(folder)} was written by a worker and is not here: choose a "
