@@ -95,7 +95,7 @@ def open_crew(
                 f"No Dask scheduler answers at {address} ({error}): start one with 'dask "
                 "scheduler', or use --workers."
             ) from None
-        with client, silence_logging_cmgr(logging.CRITICAL):  # what is wrong is said once
+        with silence_logging_cmgr(logging.CRITICAL), client:  # what is wrong is said once
             _refuse_without_kit(client)
             yield Cluster(client, partial(_load_embedder, weights))
 
@@ -196,6 +196,9 @@ class Cluster:
             QbhError: if a worker has another model or tracker or lacks the kit, does not share the
                 folder, or the scheduler is gone.
         """
+        from distributed import CancelledError
+        from distributed.comm import CommClosedError
+
         order = _Order(
             tools.folder.absolute(),
             tools.embedder.identity,
@@ -204,9 +207,6 @@ class Cluster:
             self.make_embedder,
             tools.get_tracker,
         )
-        from distributed import CancelledError
-        from distributed.comm import CommClosedError
-
         suspects = []
         try:
             for number, group, made in self._flow(order, groups, _AHEAD):
