@@ -130,6 +130,17 @@ def _parser() -> argparse.ArgumentParser:
             help="where the catalogue lies in the database of QBHKIT_POSTGRES (default: qbhkit)",
         )  # fmt: skip
 
+    def with_crew(command: Any) -> None:
+        crew = command.add_mutually_exclusive_group()
+        crew.add_argument(
+            "--workers", type=int, default=None, metavar="N",
+            help="Dask processes to share the work (default: none, this process alone)",
+        )  # fmt: skip
+        crew.add_argument(
+            "--scheduler", default=None, metavar="ADDRESS",
+            help="a Dask cluster to share it, such as tcp://10.0.0.1:8786; waits for its workers",
+        )  # fmt: skip
+
     command = add(
         "melody", _melody, "Extract the melody of recordings as CSV files.",
         "qbhkit melody hums/ song.mp3 --out f0/",
@@ -159,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("sources", **sources)
     command.add_argument("--out", type=Path, required=True, metavar="CAT", help="the catalogue")
     with_tracker(command, "recordings of songs", for_songs)
+    with_crew(command)
     with_weights(command)
     with_data(command)
     command = add(
@@ -168,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("sources", **sources)
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
     with_tracker(command, "recordings of songs", "the catalogue's own; no other is admitted")
+    with_crew(command)
     with_weights(command)
     with_data(command)
     command = add(
@@ -512,11 +525,16 @@ def _quiet() -> bool:
 def _catalogue_build(options: argparse.Namespace) -> int:
     from qbhkit.embedding.encoders import ContourEmbedder
     from qbhkit.retrieval.catalogue import build_catalogue
+    from qbhkit.retrieval.cluster import open_crew
     from qbhkit.weights import DEFAULT_EMBEDDING
 
     songs, unreadable = _read_songs(options)
-    embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
-    found = build_catalogue(songs, options.out, embedder, options.tracker, progress=not _quiet())
+    weights = options.weights or DEFAULT_EMBEDDING
+    embedder, shown = ContourEmbedder(weights), not _quiet()
+    with open_crew(options.workers, options.scheduler, weights) as crew:
+        found = build_catalogue(
+            songs, options.out, embedder, options.tracker, progress=shown, crew=crew
+        )
     print(
         f"{options.out}: {found.songs} songs, {found.windows} windows"
         + (f" ({found.reused} songs were there already)" if found.reused else "")
@@ -540,12 +558,17 @@ def _read_songs(options: argparse.Namespace) -> "tuple[list[Song], list[Failure]
 
 def _catalogue_add(options: argparse.Namespace) -> int:
     from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.retrieval.cluster import open_crew
     from qbhkit.retrieval.upkeep import add_songs
     from qbhkit.weights import DEFAULT_EMBEDDING
 
     songs, unreadable = _read_songs(options)
-    embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
-    found = add_songs(songs, options.catalogue, embedder, options.tracker, progress=not _quiet())
+    weights = options.weights or DEFAULT_EMBEDDING
+    embedder, shown = ContourEmbedder(weights), not _quiet()
+    with open_crew(options.workers, options.scheduler, weights) as crew:
+        found = add_songs(
+            songs, options.catalogue, embedder, options.tracker, progress=shown, crew=crew
+        )
     print(
         f"{options.catalogue}: {found.added} songs added; {found.songs} songs, "
         f"{found.windows} windows"

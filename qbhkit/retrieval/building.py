@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -135,53 +136,6 @@ class BuildReport(NamedTuple):
     failures: list[Failure]
 
 
-def build_catalogue(
-    songs: Sequence[Song],
-    path: Path,
-    embedder: Embedder,
-    tracker: str | None = None,
-    get_tracker: MakeTracker = trackers.get_tracker,
-    grid: WindowGrid | None = None,
-    progress: bool = True,
-) -> BuildReport:
-    """Build a catalogue, or bring one up to date; an interrupted build goes on where it stopped.
-
-    A recording whose contour a shard holds, from the same bytes and tracker, is not listened to.
-
-    Args:
-        songs: as :func:`read_sources` gives them.
-        path: folder of the catalogue; made if it is missing.
-        embedder: makes the vectors.
-        tracker: name of the tracker for recordings; the default one for songs if None.
-        get_tracker: makes it, when the first recording comes.
-        grid: the windows; by default those of :func:`grid_of`.
-        progress: show a bar on standard error.
-
-    Returns:
-        Counts, and the songs that could not be indexed.
-
-    Raises:
-        QbhError: if not a single song could be indexed; an older catalogue there stays as it was.
-    """
-    path, grid = Path(path), grid or grid_of(embedder.reading)
-    name = tracker or trackers.default_song_tracker()
-    identity = trackers.identity_of(name)
-    entries, failures, reused = [], [], 0
-    with sole_writer(path):
-        workshop = Workshop(path, embedder, grid, identity, cache(lambda: get_tracker(name)))
-        for made in workshop.make_all(songs, progress):
-            failures += made.failures
-            if made.entry:
-                entries.append(made.entry)
-                reused += made.entry.songs if made.reused else 0
-        if not entries:
-            reason = f": {failures[0].reason}" if failures else "."
-            raise QbhError(f"Not one song could be indexed{reason}")
-        manifest = Manifest(FORMAT, embedder.identity, identity, grid, tuple(entries))
-        publish(path, manifest)
-    return BuildReport(manifest.songs, manifest.windows, reused, failures)
-
-
 class Made(NamedTuple):
     """What became of a group of songs."""
 
@@ -190,63 +144,50 @@ class Made(NamedTuple):
     reused: bool
 
 
-class Workshop:
-    """Make the shards of songs in a folder, or find them made.
+@dataclass(frozen=True)
+class Group:
+    """Songs that become one shard.
+
+    Args:
+        songs: any number in notes or f0, or a single recording.
+        entries: their descriptions.
+        heard: the shard that holds the recording's contour, and its number there, if one does.
+    """
+
+    songs: Sequence[Song]
+    entries: Sequence[SongEntry]
+    heard: tuple[ShardEntry, int] | None = None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What makes the shards of a catalogue.
 
     Args:
         folder: the catalogue's.
         embedder: makes the vectors.
         grid: the windows.
         tracker: identity of the tracker.
-        listener: makes it, when it is needed.
-
-    Attributes:
-        whole: the undamaged shards that were there, and their recipes.
+        get_tracker: makes it, when the first recording comes.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        embedder: Embedder,
-        grid: WindowGrid,
-        tracker: str,
-        listener: Callable[[], Tracker],
-    ) -> None:
-        self.folder, self.embedder, self.grid = folder, embedder, grid
-        self.tracker, self.listener = tracker, listener
-        self.whole = whole_shards(folder)
-        self._by_recipe = {recipe: entry for entry, recipe in self.whole.items()}
-        self._heard = {
-            (song["content"], song["tracker"]): (entry, number)
-            for entry, recipe in self.whole.items()
-            for number, song in enumerate(json.loads(recipe)["songs"])
-            if "tracker" in song
-        }
+    folder: Path
+    embedder: Embedder
+    grid: WindowGrid
+    tracker: str
+    get_tracker: MakeTracker
 
-    def make_all(self, songs: Sequence[Song], progress: bool) -> Iterator[Made]:
-        """Make the shards of all songs, up to 256 in one, and every recording in one of its own.
+    @cached_property
+    def listener(self) -> Tracker:
+        """The tracker, made once."""
+        return self.get_tracker(self.tracker.split("@")[0])
 
-        A recording takes seconds to listen to: stopping a build, or adding a song before others,
-        must not make it be heard again.
-        """
-        symbolic = [song for song in songs if song.audio is None]
-        starts = range(0, len(symbolic), _SONGS_A_SHARD)
-        groups = [symbolic[begin : begin + _SONGS_A_SHARD] for begin in starts]
-        groups += [[song] for song in songs if song.audio is not None]
-        with tqdm(total=len(songs), desc="catalogue", unit="song", disable=not progress) as bar:
-            for group in groups:
-                yield self._make(group)
-                bar.update(len(group))
-
-    def _make(self, group: Sequence[Song]) -> Made:
-        described = [song_entry(song, self.tracker) for song in group]
-        recipe = recipe_of(self.embedder.identity, self.grid, described)
-        if known := self._by_recipe.get(recipe):
-            return Made(known, [], True)
+    def make(self, group: Group) -> Made:
+        """Make the shard of a group and write it; songs that cannot be indexed are left out."""
         songs, contours, cuts, failures = [], [], [], []
-        for song, entry in zip(group, described, strict=True):
+        for song, entry in zip(group.songs, group.entries, strict=True):
             try:
-                contour = self._contour_of(song, entry)
+                contour = self._contour_of(song, group.heard)
                 cut = cut_song(contour, self.grid, self.embedder.reading)
                 if not len(cut.frames):
                     raise QbhError(f"{song.source} holds no melody: nothing in it is voiced.")
@@ -270,16 +211,140 @@ class Workshop:
         made = write_shard(self.folder, self.embedder.identity, self.grid, shard)
         return Made(made, failures, False)
 
-    def _contour_of(self, song: Song, entry: SongEntry) -> Contour:
+    def _contour_of(self, song: Song, heard: tuple[ShardEntry, int] | None) -> Contour:
         if song.audio is None:
             return song.contour()
-        if found := self._heard.get((entry["content"], self.tracker)):
-            shard, number = found
+        if heard:
+            shard, number = heard
             return read_melodies(self.folder, shard).contours[number]
-        tracker = self.listener()
-        audio = load(song.audio, tracker.rate_hz)
+        audio = load(song.audio, self.listener.rate_hz)
         refuse_silence(audio, song.audio)
-        return from_f0(tracker.track(audio))
+        return from_f0(self.listener.track(audio))
+
+
+class Crew(Protocol):
+    """Who makes the shards: this process, or the workers of a cluster."""
+
+    def __call__(
+        self, tools: Tools, groups: Iterable[tuple[int, Group]]
+    ) -> Iterator[tuple[int, Made]]:
+        """Yield the number of each group and what became of it, in any order."""
+        ...
+
+
+def in_turn(tools: Tools, groups: Iterable[tuple[int, Group]]) -> Iterator[tuple[int, Made]]:
+    """Make one group after the other in this process: the usual :class:`Crew`."""
+    return ((number, tools.make(group)) for number, group in groups)
+
+
+def build_catalogue(
+    songs: Sequence[Song],
+    path: Path,
+    embedder: Embedder,
+    tracker: str | None = None,
+    get_tracker: MakeTracker = trackers.get_tracker,
+    grid: WindowGrid | None = None,
+    progress: bool = True,
+    crew: Crew = in_turn,
+) -> BuildReport:
+    """Build a catalogue, or bring one up to date; an interrupted build goes on where it stopped.
+
+    A recording whose contour a shard holds, from the same bytes and tracker, is not listened to.
+
+    Args:
+        songs: as :func:`read_sources` gives them.
+        path: folder of the catalogue; made if it is missing.
+        embedder: makes the vectors.
+        tracker: name of the tracker for recordings; the default one for songs if None.
+        get_tracker: makes it, when the first recording comes.
+        grid: the windows; by default those of :func:`grid_of`.
+        progress: show a bar, in a terminal or a notebook.
+        crew: who makes the shards; :func:`~qbhkit.retrieval.cluster.open_crew` gives others.
+
+    Returns:
+        Counts, and the songs that could not be indexed.
+
+    Raises:
+        QbhError: if not a single song could be indexed; an older catalogue there stays as it was.
+    """
+    path, grid = Path(path), grid or grid_of(embedder.reading)
+    name = tracker or trackers.default_song_tracker()
+    identity = trackers.identity_of(name)
+    entries, failures, reused = [], [], 0
+    with sole_writer(path):
+        tools = Tools(path, embedder, grid, identity, get_tracker)
+        for made in Workshop(tools, crew).make_all(songs, progress):
+            failures += made.failures
+            if made.entry:
+                entries.append(made.entry)
+                reused += made.entry.songs if made.reused else 0
+        if not entries:
+            reason = f": {failures[0].reason}" if failures else "."
+            raise QbhError(f"Not one song could be indexed{reason}")
+        manifest = Manifest(FORMAT, embedder.identity, identity, grid, tuple(entries))
+        publish(path, manifest)
+    return BuildReport(manifest.songs, manifest.windows, reused, failures)
+
+
+class Workshop:
+    """Make the shards of songs in a folder, or find them made.
+
+    Args:
+        tools: what makes them.
+        crew: who does.
+
+    Attributes:
+        whole: the undamaged shards that were there, and their recipes.
+    """
+
+    def __init__(self, tools: Tools, crew: Crew = in_turn) -> None:
+        self.tools, self.crew = tools, crew
+        self.whole = whole_shards(tools.folder)
+        self._by_recipe = {recipe: entry for entry, recipe in self.whole.items()}
+        self._heard = {
+            (song["content"], song["tracker"]): (entry, number)
+            for entry, recipe in self.whole.items()
+            for number, song in enumerate(json.loads(recipe)["songs"])
+            if "tracker" in song
+        }
+
+    def make_all(self, songs: Sequence[Song], progress: bool) -> list[Made]:
+        """Make the shards of all songs, up to 256 in one, and every recording in one of its own.
+
+        A recording takes seconds to listen to: stopping a build, or adding a song before others,
+        must not make it be heard again.
+
+        Returns:
+            What became of each group, in the order of the songs, whoever was first.
+        """
+        symbolic = [song for song in songs if song.audio is None]
+        starts = range(0, len(symbolic), _SONGS_A_SHARD)
+        groups = [symbolic[begin : begin + _SONGS_A_SHARD] for begin in starts]
+        groups += [[song] for song in songs if song.audio is not None]
+        made: dict[int, Made] = {}
+        with tqdm(total=len(songs), desc="catalogue", unit="song", disable=not progress) as bar:
+
+            def done(number: int, result: Made) -> None:
+                made[number] = result
+                bar.update(len(groups[number]))
+
+            def due() -> Iterator[tuple[int, Group]]:
+                for number, group in enumerate(map(self._describe, groups)):
+                    if known := self._by_recipe.get(self._recipe(group)):
+                        done(number, Made(known, [], True))
+                    else:
+                        yield number, group
+
+            for number, result in self.crew(self.tools, due()):
+                done(number, result)
+        return [made[number] for number in range(len(groups))]
+
+    def _describe(self, songs: Sequence[Song]) -> Group:
+        entries = [song_entry(song, self.tools.tracker) for song in songs]
+        return Group(songs, entries, self._heard.get((entries[0]["content"], self.tools.tracker)))
+
+    def _recipe(self, group: Group) -> str:
+        return recipe_of(self.tools.embedder.identity, self.tools.grid, group.entries)
 
 
 def song_entry(song: Song, tracker: str) -> SongEntry:

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,15 @@ from qbhkit.corpora import Song
 from qbhkit.corpora.duplicates import MelodyMatcher, note_pitches
 from qbhkit.errors import Failure, QbhError
 from qbhkit.melody import trackers
-from qbhkit.retrieval.building import Embedder, MakeTracker, Workshop, song_entry
+from qbhkit.retrieval.building import (
+    Crew,
+    Embedder,
+    MakeTracker,
+    Tools,
+    Workshop,
+    in_turn,
+    song_entry,
+)
 from qbhkit.retrieval.shards import (
     CURE,
     MANIFEST,
@@ -68,6 +75,7 @@ def add_songs(
     tracker: str | None = None,
     get_tracker: MakeTracker = trackers.get_tracker,
     progress: bool = True,
+    crew: Crew = in_turn,
 ) -> AddReport:
     """Add songs to a catalogue, in new shards; an interrupted command goes on where it stopped.
 
@@ -81,7 +89,8 @@ def add_songs(
         embedder: must be the one the catalogue was built with.
         tracker: name of the tracker for recordings, the catalogue's own.
         get_tracker: makes it, when the first recording comes.
-        progress: show a bar on standard error.
+        progress: show a bar, in a terminal or a notebook.
+        crew: who makes the shards; :func:`~qbhkit.retrieval.cluster.open_crew` gives others.
 
     Returns:
         Counts, the songs that were there already, and those that could not be indexed.
@@ -92,10 +101,9 @@ def add_songs(
     """
     path = Path(path)
     with _changing(path) as manifest:
-        name = _refuse_other_makers(path, manifest, embedder, tracker, songs)
-        workshop = Workshop(
-            path, embedder, manifest.grid, manifest.tracker, cache(lambda: get_tracker(name))
-        )
+        _refuse_other_makers(path, manifest, embedder, tracker, songs)
+        tools = Tools(path, embedder, manifest.grid, manifest.tracker, get_tracker)
+        workshop = Workshop(tools, crew)
         there = _Tunes()
         for entry in manifest.shards:
             if entry not in workshop.whole:
@@ -141,8 +149,8 @@ def _changing(path: Path) -> Iterator[Manifest]:
 
 def _refuse_other_makers(
     path: Path, manifest: Manifest, embedder: Embedder, tracker: str | None, songs: Sequence[Song]
-) -> str:
-    """Return the name of the catalogue's tracker, if it and the model are those at hand."""
+) -> None:
+    """Refuse a model or a tracker that did not make the catalogue."""
     if manifest.model != embedder.identity:
         raise QbhError(
             f"{path} was made by the model {manifest.model}, not {embedder.identity}: add with "
@@ -156,7 +164,6 @@ def _refuse_other_makers(
                 f"{path} was made by the tracker {manifest.tracker}, not {identity}: add with "
                 "that one, or build it again with this one."
             )
-    return name
 
 
 class _Tunes:

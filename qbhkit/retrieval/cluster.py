@@ -1,0 +1,312 @@
+"""A catalogue built by the workers of a Dask cluster: one on this machine, or one that is there.
+
+A worker writes the shards it makes straight into the catalogue's folder, which all of them must
+share; what travels is a name and a count. The client alone writes the manifest. Whatever dies, the
+shards that are whole stay, and what is missing is made again.
+"""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import qbhkit
+from qbhkit.errors import Failure, MissingPackageError, QbhError
+from qbhkit.melody import trackers
+from qbhkit.retrieval.building import (
+    Crew,
+    Embedder,
+    Group,
+    Made,
+    MakeTracker,
+    Tools,
+    WindowGrid,
+    in_turn,
+)
+from qbhkit.weights import DEFAULT_EMBEDDING
+
+_DEATHS = 3  # of workers, after which a group is no longer given to others
+_AHEAD = 32  # groups that wait with the scheduler, at the least
+_CONNECT_S = 10.0
+
+# By default Dask has workers return every freed 64 KiB to the system and fetch them again: eight
+# times the page faults, half as much time again for crnn-lite. 32 MiB is the most that glibc takes.
+_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+}
+
+
+@contextmanager
+def open_crew(
+    workers: int | None = None, scheduler: str | None = None, weights: str = DEFAULT_EMBEDDING
+) -> Iterator[Crew]:
+    """Open the crew that builds a catalogue: worker processes, a cluster, or this process alone.
+
+    Worker processes of this machine end with the block, or with this process, however it ends. A
+    script that starts them does its work under ``if __name__ == "__main__":``.
+
+    Args:
+        workers: processes to start on this machine.
+        scheduler: address of a cluster instead, such as ``tcp://10.0.0.1:8786``. Its workers need
+            the kit, and see recordings and catalogue under the same paths; the build waits for
+            the first of them.
+        weights: as the client's embedder has them; workers load them by this name.
+
+    Yields:
+        What ``build_catalogue`` and ``add_songs`` take as ``crew``.
+
+    Raises:
+        QbhError: if there are no workers to start, or the scheduler cannot be reached.
+        MissingPackageError: if dask is not installed.
+    """
+    if workers is None and scheduler is None:
+        yield in_turn
+        return
+    if workers is not None and workers < 1:
+        raise QbhError(f"{workers} workers build nothing: ask for at least one.")
+    try:
+        from distributed import Client
+        from distributed.utils import silence_logging_cmgr
+    except ImportError:
+        raise MissingPackageError(
+            "A cluster needs Dask, which is not installed: pip install 'qbhkit[dask]'."
+        ) from None
+    if Path(weights).is_file():
+        weights = str(Path(weights).absolute())
+    with _addressed(workers, scheduler) as address:
+        try:
+            _probe(address)
+            client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise QbhError(
+                f"No Dask scheduler answers at {address} ({error}): start one with 'dask "
+                "scheduler', or use --workers."
+            ) from None
+        with silence_logging_cmgr(logging.CRITICAL), client:  # what is wrong is said once
+            _refuse_without_kit(client)
+            yield Cluster(client, partial(_load_embedder, weights))
+
+
+def _probe(address: str) -> None:
+    """Refuse what a client would wait for for ever: a port, say the dashboard's, that is silent."""
+    from distributed.comm import get_address_host_port
+
+    host, port = get_address_host_port(address)  # says what is malformed
+    if "://" in address and not address.startswith("tcp://"):
+        return  # with TLS a scheduler waits for the client to speak
+    # Refused at once, it may be just starting: the client tries for longer.
+    with suppress(ConnectionError), socket.create_connection((host, port), _CONNECT_S) as probe:
+        probe.recv(1)
+
+
+def _refuse_without_kit(client: Any) -> None:
+    """Wait for a worker, and refuse a cluster that cannot import this module: its workers die."""
+    client.wait_for_workers(1)
+    found = client.run(import_module, __name__, on_error="return")
+    try:
+        found["scheduler"] = client.run_on_scheduler(import_module, __name__)
+    except ImportError as error:
+        found["scheduler"] = error
+    for where, result in found.items():
+        if isinstance(result, Exception):
+            raise QbhError(
+                f"The Dask cluster cannot use the kit ({where}: {result}): install qbhkit "
+                f"{qbhkit.__version__} for its scheduler and all workers."
+            )
+
+
+@contextmanager
+def _addressed(workers: int | None, scheduler: str | None) -> Iterator[str]:
+    """Yield the address of a scheduler, which has workers of its own if none was given."""
+    if scheduler is not None:
+        yield scheduler
+        return
+    import dask
+    from distributed import LocalCluster
+
+    settings = {
+        "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
+        "distributed.scheduler.allowed-failures": _DEATHS - 1,
+    }
+    before = dict(os.environ)  # into which Dask puts what it sets for a worker
+    try:
+        with dask.config.set(settings):
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                protocol="tcp://",
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
+                preload=__name__,
+            )
+        with cluster:
+            yield cluster.scheduler_address
+    finally:
+        for name in {*_ENVIRONMENT, "PYTHONHASHSEED"}:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the client, which ends its workers without a word: Dask calls this in each.
+
+    Args:
+        worker: the one that begins.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+
+
+class Cluster:
+    """Make shards on the workers of a Dask cluster: a :class:`~qbhkit.retrieval.building.Crew`.
+
+    Args:
+        client: connected to the scheduler.
+        make_embedder: makes the client's embedder, once on each worker.
+    """
+
+    def __init__(self, client: Any, make_embedder: Callable[[], Embedder]) -> None:
+        self.client, self.make_embedder = client, make_embedder
+
+    def __call__(
+        self, tools: Tools, groups: Iterable[tuple[int, Group]]
+    ) -> Iterator[tuple[int, Made]]:
+        """Yield the number of each group and what became of it, as they are done.
+
+        A group whose workers died is tried once more when nothing else is under way, since its
+        neighbours on those workers are suspected too; its songs fail if they die again.
+
+        Raises:
+            QbhError: if a worker has another model or tracker or lacks the kit, does not share the
+                folder, or the scheduler is gone.
+        """
+        from distributed import CancelledError
+        from distributed.comm import CommClosedError
+
+        order = _Order(
+            tools.folder.absolute(),
+            tools.embedder.identity,
+            tools.grid,
+            tools.tracker,
+            self.make_embedder,
+            tools.get_tracker,
+        )
+        suspects = []
+        try:
+            for number, group, made in self._flow(order, groups, _AHEAD):
+                if made is None:
+                    suspects.append((number, group))
+                else:
+                    yield number, made
+            for number, group, made in self._flow(order, suspects, 1):
+                failures = [_killer(song.source) for song in group.songs]
+                yield number, made or Made(None, failures, False)
+        except (CancelledError, CommClosedError):
+            raise QbhError(
+                "The Dask scheduler is gone: start it and run the same command again to go on."
+            ) from None
+
+    def _flow(
+        self, order: "_Order", groups: Iterable[tuple[int, Group]], ahead: int
+    ) -> Iterator[tuple[int, Group, Made | None]]:
+        """Yield what became of groups, None where the workers died; so many are under way."""
+        from distributed import as_completed
+
+        left = iter(groups)
+        flying: dict[str, tuple[int, Group]] = {}
+        done = as_completed(loop=self.client.loop)
+        while True:
+            busy = ahead if ahead == 1 else max(ahead, 2 * sum(self.client.nthreads().values()))
+            for number, group in islice(left, max(0, busy - len(flying))):
+                future = self.client.submit(_make, order, _from_anywhere(group), pure=False)
+                flying[future.key] = number, group
+                done.add(future)
+            if not flying:
+                return
+            future = next(done)
+            yield *flying.pop(future.key), self._result(future, order.folder)
+
+    def _result(self, future: Any, folder: Path) -> Made | None:
+        from distributed import KilledWorker
+
+        try:
+            made: Made = future.result()
+        except KilledWorker:
+            return None
+        if made.entry and not made.entry.path(folder).is_file():
+            raise QbhError(
+                f"{made.entry.path(folder)} was written by a worker and is not here: choose a "
+                "folder that all workers share."
+            )
+        return made
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a worker needs to make shards as the client would."""
+
+    folder: Path
+    model: str
+    grid: WindowGrid
+    tracker: str
+    make_embedder: Callable[[], Embedder] = field(compare=False)
+    get_tracker: MakeTracker = field(compare=False)
+
+
+def _from_anywhere(group: Group) -> Group:
+    """Return the group with recordings whose paths do not depend on the working folder."""
+    songs = [replace(song, audio=song.audio and song.audio.absolute()) for song in group.songs]
+    return replace(group, songs=songs)
+
+
+def _killer(source: str) -> Failure:
+    reason = "whichever worker tried it died, perhaps for lack of memory"
+    return Failure(source, f"{source} was given up: {reason}.")
+
+
+def _load_embedder(weights: str) -> Embedder:
+    from qbhkit.embedding.encoders import ContourEmbedder
+
+    return ContourEmbedder(weights)
+
+
+def _make(order: _Order, group: Group) -> Made:
+    """Make a shard: on a worker."""
+    import torch
+
+    torch.set_num_threads(1)  # the other cores have workers of their own
+    tools = _tools(order)
+    if any(song.audio is not None for song in group.songs):
+        _refuse_other("tracker", trackers.identity_of(order.tracker.split("@")[0]), order.tracker)
+    return tools.make(group)
+
+
+@lru_cache(maxsize=1)
+def _tools(order: _Order) -> Tools:
+    embedder = order.make_embedder()
+    _refuse_other("model", embedder.identity, order.model)
+    return Tools(order.folder, embedder, order.grid, order.tracker, order.get_tracker)
+
+
+def _refuse_other(what: str, here: str, wanted: str) -> None:
+    if here != wanted:
+        raise QbhError(
+            f"A worker on {socket.gethostname()} has the {what} {here}, not {wanted}: give all "
+            "workers the same kit and weights."
+        )
