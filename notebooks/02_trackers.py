@@ -38,7 +38,7 @@ from IPython.display import Audio, display
 import qbhkit
 from qbhkit.audio import Audio as Recording
 from qbhkit.errors import QbhError
-from qbhkit.figures import f0_figure, save_figure, tracker_accuracy
+from qbhkit.figures import f0_figure, tracker_accuracy
 from qbhkit.melody.degrade import add_noise
 from qbhkit.melody.metrics import melody_score
 from qbhkit.melody.synthesis import Voice, render_hum
@@ -205,9 +205,7 @@ table.round({"times real time": 1, "MB": 0, "clips": 0}).round(3)
 # and heard one a singer; it is an open point below.
 
 # %%
-figure = tracker_accuracy(results)
-save_figure(figure, Path("../figures"), "tracker_accuracy")
-figure
+tracker_accuracy(results)
 
 # %% [markdown]
 # What spoils a hum, by overall accuracy:

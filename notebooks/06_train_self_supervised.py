@@ -39,7 +39,7 @@ from qbhkit.contour import normalise
 from qbhkit.corpora.duplicates import MelodyMatcher
 from qbhkit.corpora.training_songs import training_songs
 from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train
-from qbhkit.figures import normalised_figure, save_figure, training_figure
+from qbhkit.figures import normalised_figure, training_figure
 from qbhkit.retrieval.evaluate import pair_mrr
 from qbhkit.runs import generator
 
@@ -162,9 +162,7 @@ assert [line["loss"] for line in resumed] == [line["loss"] for line in curve]
 
 # %%
 recorded = json.loads(Path("../data/results/train_stage1.json").read_text())
-figure = training_figure(recorded["curve"], "Stage 1, full run")
-save_figure(figure, Path("../figures"), "training_stage1")
-figure
+training_figure(recorded["curve"], "Stage 1, full run")
 
 # %% [markdown]
 # What is that worth on 423 real hums that it never heard, searched among 2,048 songs? Crossed folds without

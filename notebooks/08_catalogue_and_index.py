@@ -27,6 +27,7 @@ data_dir = ""  # not needed here: the tunes come with the music21 package
 import json
 import platform
 import tempfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from qbhkit.contour import from_f0
 from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.embedding.encoders import ContourEmbedder
-from qbhkit.figures import growth_figure, save_figure
+from qbhkit.figures import growth_figure
 from qbhkit.melody.trackers import get_tracker
 from qbhkit.retrieval.catalogue import build_catalogue, cut_song, grid_of, open_catalogue
 from qbhkit.retrieval.index import build_index, open_index
@@ -130,7 +131,7 @@ assert not verify_catalogue(folder).problems
 # people's catalogues are merged if the same network made them.
 
 # %%
-transposed = songs[7]._replace(id="copy", notes=songs[7].notes + np.array([0, 0, 5]))
+transposed = replace(songs[7], id="copy", notes=songs[7].notes + np.array([0, 0, 5]))
 added = add_songs([transposed], folder, embedder, progress=False)
 print(f"added {added.added}; {added.twins[0].id} is the melody of {added.twins[0].there}")
 removed = remove_songs([songs[0].id], folder)
@@ -209,9 +210,7 @@ pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 
 # %%
 growth = json.loads(Path("../data/results/growth.json").read_text())
-figure = growth_figure(growth)
-save_figure(figure, Path("../figures"), "growth")
-figure
+growth_figure(growth)
 
 # %%
 lines = [

@@ -36,7 +36,7 @@ from qbhkit.contour import from_f0, stretch
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
 from qbhkit.embedding.encoders import ContourEmbedder
-from qbhkit.figures import save_figure, topk_figure
+from qbhkit.figures import topk_figure
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
 from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
@@ -171,12 +171,10 @@ pd.DataFrame(rows).T
 print(results["anywhere"]["comparable_to"])
 
 # %%
-figure = topk_figure(
+topk_figure(
     {name: block["ranks"] for name, block in results["anywhere"]["methods"].items()},
     "423 real hums, searched anywhere in 2,048 songs",
 )
-save_figure(figure, Path("../figures"), "topk_hums_anywhere")
-figure
 
 # %% [markdown]
 # ## By singer

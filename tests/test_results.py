@@ -9,6 +9,7 @@ import pytest
 
 from qbhkit.config import build, config_path, read_yaml
 from qbhkit.melody.trackers import identity_of
+from qbhkit.retrieval.ablation import table
 from qbhkit.retrieval.evaluate import intervals, metrics
 from qbhkit.storage import asset
 from qbhkit.weights import load_weights
@@ -210,3 +211,16 @@ def test_the_readme_table_of_trackers_is_the_recorded_result():
         measured[3] += f" ({low:.2f}-{high:.2f})"
         speed = f"{1 / block['real_time_factor']:.3g}"
         assert cells[1:] == [*measured, speed, f"{block['memory_mb']:.0f}"]
+
+
+def test_the_readme_holds_the_table_of_the_ablation():
+    rows = re.search(r"<!-- ablation -->\n(.*?)\n<!-- /ablation -->", README, re.DOTALL)[1]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()[2:]]
+    lines = table(result("ablation"))
+    assert [row[0] for row in cells] == [line["row"] for line in lines]
+    keys = [f"{a} {m}" for a in ("start", "anywhere") for m in ("top1", "top10", "mrr")]
+    for row, line in zip(cells, lines, strict=True):
+        assert int(row[1]) == line["seeds"]
+        for cell, key in zip(row[2:], [*keys, "ioacas mrr"], strict=False):
+            spread = f" ± {line[f'{key} spread']:.3f}" if line["seeds"] > 1 else ""
+            assert cell == f"{line[key]:.3f}{spread}"

@@ -195,6 +195,6 @@ def stages_figure(
             bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
         bars.set_xticks(places, list(next(iter(found.values()))))
         bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.12))
-        bars.legend(loc="lower right", framealpha=0.9, frameon=True)
+        bars.legend(loc="upper right")
     plt.close(figure)
     return figure

@@ -41,7 +41,7 @@ def topk_figure(
     k = np.arange(1, most + 1)
     with styled():
         figure, axes = plt.subplots(figsize=(7.2, 4.2))
-        others = cycle((HUM, SONG, THIRD, FOURTH))
+        others = cycle(("0.15", "#E69F00", SONG, THIRD))
         for method, found in ranks.items():
             place = np.array([rank or np.inf for rank in found])
             hits = place[:, None] <= k  # (queries, most)

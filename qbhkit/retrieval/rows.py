@@ -35,7 +35,12 @@ class StackedRows:
     def __getitem__(self, rows: Any) -> NDArray:
         """Return a copy of the rows that a slice or an array of numbers names."""
         if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(len(self)))
+            begin, end, step = rows.indices(len(self))
+            if step != 1:
+                return self[np.arange(begin, end, step)]
+            spans = zip(self.parts, self._begin, strict=False)
+            inside = [part[max(0, begin - at) : max(0, end - at)] for part, at in spans]
+            return np.concatenate(inside)
         rows = np.asarray(rows)
         found = np.empty((*rows.shape, self.shape[1]), self.dtype)
         part = np.searchsorted(self._begin, rows, side="right") - 1
