@@ -28,6 +28,7 @@ data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DAT
 # %%
 import json
 import platform
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 
 import ipywidgets
@@ -153,10 +154,8 @@ spoilt = {
 }
 test = HumRecorder(searcher)
 for how, samples in spoilt.items():
-    try:
+    with suppress(QbhError):
         test.hear(Audio(samples, hum.rate_hz))
-    except QbhError:
-        pass
     print(f"{how}: {test.status}")
 
 # %% [markdown]

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats, from_f0
@@ -79,9 +80,9 @@ class HumRecorder(anywidget.AnyWidget):
     _css = Path(__file__).with_name("recorder.css")
     _core = traitlets.Unicode().tag(sync=True)  # the recorder that the page of the service uses
     _most_bytes = traitlets.Int(MOST_BYTES).tag(sync=True)
-    _line = traitlets.List().tag(sync=True)  # (N,) semitones of the whole recording, or None
+    _line: Any = traitlets.List().tag(sync=True)  # (N,) semitones of the whole recording, or None
     _kept_s = traitlets.List([0.0, 0.0]).tag(sync=True)  # where the trimmed hum begins and ends
-    _songs = traitlets.List().tag(sync=True)
+    _songs: Any = traitlets.List().tag(sync=True)
     longest_s = traitlets.Float(30.0).tag(sync=True)
     status = traitlets.Unicode("Press the button and hum.").tag(sync=True)
     problem = traitlets.Bool(False).tag(sync=True)
@@ -142,7 +143,8 @@ class HumRecorder(anywidget.AnyWidget):
             self._forget()
             if not np.isfinite(audio.samples).all():
                 raise QbhError("The recording holds NaN or infinite samples: record it again.")
-            self._clipped = bool(np.mean(np.abs(audio.samples) >= FULL_SCALE) > CLIPPED)
+            at_stop = np.count_nonzero(np.abs(audio.samples) >= FULL_SCALE)
+            self._clipped = at_stop > CLIPPED * len(audio.samples)
             self._recording = self.audio = _at_rate(audio, PLAYED_HZ)
             self._kept_s = [0.0, audio.duration_s]
             _refuse_unusable(audio)
@@ -285,7 +287,8 @@ class HumRecorder(anywidget.AnyWidget):
         """Search for a part of the recording."""
         assert self._recording is not None
         assert self._whole is not None
-        first, last = round(start_s / CONTOUR_HOP_S), round(end_s / CONTOUR_HOP_S)
+        first = round(start_s / CONTOUR_HOP_S)
+        last = min(math.ceil(end_s / CONTOUR_HOP_S - 1e-6), len(self._whole))
         begin, end = (round(frame * CONTOUR_HOP_S * PLAYED_HZ) for frame in (first, last))
         kept = Audio(self._recording.samples[begin:end], PLAYED_HZ)
         _refuse_unusable(kept)
@@ -327,7 +330,7 @@ class HumRecorder(anywidget.AnyWidget):
         catalogue = searcher.catalogue
         number = catalogue.number[answer.song_id]
         song = catalogue.contours[number]
-        path = np.array([answer.start_s, answer.end_s]) / song.hop_s
+        path: NDArray = np.array([answer.start_s, answer.end_s]) / song.hop_s
         laid: list[list[float | None]] = []
         if answer.transposition_st is not None:  # else the song is far shorter than the hum
             from_start = self._anchor == "start"
