@@ -143,7 +143,7 @@ class HumRecorder(anywidget.AnyWidget):
             self._forget()
             if not np.isfinite(audio.samples).all():
                 raise QbhError("The recording holds NaN or infinite samples: record it again.")
-            at_stop = np.count_nonzero(np.abs(audio.samples) >= FULL_SCALE)
+            at_stop = int(np.count_nonzero(np.abs(audio.samples) >= FULL_SCALE))
             self._clipped = at_stop > CLIPPED * len(audio.samples)
             self._recording = self.audio = _at_rate(audio, PLAYED_HZ)
             self._kept_s = [0.0, audio.duration_s]
