@@ -98,7 +98,7 @@ function render({ model, el }) {
   const play = button("▶ Play", "Play the hum");
   const save = button("Save as wav");
   const [from, to] = [slider("Start of the hum"), slider("End of the hum")];
-  const [fromText, toText] = [make("output"), make("output")];
+  const [fromText, toText] = [make("span"), make("span")];
   const mine = make("section", { class: "qbh-mine", "aria-label": "Your hum" },
     make("div", { class: "qbh-canvas" }, line.svg, ...veils),
     make("div", { class: "qbh-trim" },
@@ -257,15 +257,16 @@ function render({ model, el }) {
     line.svg.parentElement.hidden = from.parentElement.parentElement.hidden = !whole;
     if (!whole) return;
     line.draw(0, whole, overTime(pitches));
-    for (const [control, text, at] of [[from, fromText, begin], [to, toText, end]]) {
-      control.max = whole.toFixed(1);
-      control.value = at.toFixed(1);
-      text.textContent = tenths(at);
-    }
-    drawVeils();
+    from.max = to.max = whole.toFixed(1);
+    from.value = begin.toFixed(1);
+    to.value = end.toFixed(1);
+    drawTrim();
   }
 
-  function drawVeils() {
+  function drawTrim() {
+    for (const [control, text] of [[from, fromText], [to, toText]]) {
+      control.ariaValueText = text.textContent = tenths(Number(control.value));
+    }
     veils[0].style.width = `${(100 * from.value) / from.max}%`;
     veils[1].style.width = `${100 - (100 * to.value) / to.max}%`;
   }
@@ -365,9 +366,7 @@ function render({ model, el }) {
     const least = 2; // seconds, as the kernel wants
     if (target === from) from.value = Math.max(0, Math.min(from.value, to.value - least));
     else to.value = Math.min(to.max, Math.max(to.value, Number(from.value) + least));
-    fromText.textContent = tenths(Number(from.value));
-    toText.textContent = tenths(Number(to.value));
-    drawVeils();
+    drawTrim();
     clearTimeout(trimming);
     trimming = setTimeout(() => {
       model.send({ type: "trim", start_s: Number(from.value), end_s: Number(to.value) });

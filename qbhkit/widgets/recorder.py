@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ except ImportError:
         "The recorder widget is not installed: pip install 'qbhkit[notebooks]'."
     ) from None
 
+_ONE_SEARCH = Lock()  # each widget may have a thread, and numba's own may not be entered twice
 SHORTEST_S = 2.0
 LONGEST_FILE_S = 60.0  # two minutes of sound would pass a notebook server's limit in one message
 MOST_BYTES = 20_000_000  # of a file
@@ -307,10 +309,11 @@ class HumRecorder(anywidget.AnyWidget):
 
     def _list_songs(self, searcher: "Searcher", hum: Contour) -> None:
         try:
-            self.results = searcher.search(hum, self._k, self._anchor)
+            with _ONE_SEARCH:
+                self.results = searcher.search(hum, self._k, self._anchor)
+                self._songs = [self._row(searcher, hum, answer) for answer in self.results]
         except QbhError as error:  # begins in lower case, for it follows a file's name elsewhere
             raise QbhError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
-        self._songs = [self._row(searcher, hum, answer) for answer in self.results]
 
     def _verdict(self) -> tuple[str, bool]:
         """Return what a hum that was heard is told, and whether something is wrong with it."""
