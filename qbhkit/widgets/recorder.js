@@ -15,6 +15,8 @@ const tenths = (seconds) => `${seconds.toFixed(1)} s`;
 function make(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  // else JupyterLab takes arrows, Enter and Space for shortcuts, wherever the focus is
+  if (tag === "button" || tag === "input") made.setAttribute("data-lm-suppress-shortcuts", "true");
   made.append(...children);
   return made;
 }
@@ -99,19 +101,17 @@ function render({ model, el }) {
   const save = button("Save as wav");
   const [from, to] = [slider("Start of the hum"), slider("End of the hum")];
   const [fromText, toText] = [make("span"), make("span")];
-  const mine = make("section", { class: "qbh-mine", "aria-label": "Your hum" },
-    make("div", { class: "qbh-canvas" }, line.svg, ...veils),
-    make("div", { class: "qbh-trim" },
-      make("label", {}, "From", from, fromText), make("label", {}, "To", to, toText)),
+  const canvas = make("div", { class: "qbh-canvas" }, line.svg, ...veils);
+  const trim = make("div", { class: "qbh-trim" },
+    make("label", {}, "From", from, fromText), make("label", {}, "To", to, toText));
+  const mine = make("section", { class: "qbh-mine", "aria-label": "Your hum" }, canvas, trim,
     make("div", { class: "qbh-row" }, play, save));
   const over = new Plot("", "song", "match", "hum");
   const caption = make("figcaption");
   const list = make("ol", { "aria-label": "Songs it fits" });
   const found = make("section", { class: "qbh-found", "aria-label": "What it fits" },
     make("figure", {}, over.svg, caption), list);
-  const root = make("div", { class: "qbh", role: "group", "aria-label": "Hum recorder",
-    // JupyterLab would take arrows, Enter and Space for its own shortcuts
-    "data-lm-suppress-shortcuts": "true" },
+  const root = make("div", { class: "qbh", role: "group", "aria-label": "Hum recorder" },
     make("div", { class: "qbh-head" }, record,
       make("div", {}, status, make("div", { class: "qbh-meter" }, level, left),
         make("div", { class: "qbh-row" }, make("span", {}, file, choose), here))),
@@ -145,6 +145,8 @@ function render({ model, el }) {
     record.ariaDisabled = String(state === "busy");
     // What does nothing for the moment says so and keeps the focus, which a disabled control loses.
     for (const control of [file, here, play, save]) control.ariaDisabled = String(state !== "idle");
+    trim.hidden = !model.get("_line").length;
+    canvas.hidden = state !== "recording" && trim.hidden;
     mine.hidden = state === "idle" ? !model.get("_kept_s")[1] : state !== "recording";
     mine.classList.toggle("qbh-live", state === "recording");
     found.hidden = state !== "idle" || !model.get("_songs").length;
@@ -254,7 +256,6 @@ function render({ model, el }) {
     const pitches = model.get("_line");
     const [begin, end] = model.get("_kept_s");
     const whole = pitches.length * HOP_S;
-    line.svg.parentElement.hidden = from.parentElement.parentElement.hidden = !whole;
     if (!whole) return;
     line.draw(0, whole, overTime(pitches));
     from.max = to.max = whole.toFixed(1);
@@ -290,7 +291,7 @@ function render({ model, el }) {
     tune.addEventListener("click", () => toggle(tune, rank));
     const hum = button("▶ Hum", `Play hum beside ${song.title}`);
     hum.addEventListener("click", () => toggle(hum, null));
-    const sure = song.confidence === null ? "" : `${Math.round(100 * song.confidence)}% sure`;
+    const sure = song.confidence === null ? "" : `${Math.min(99, Math.round(100 * song.confidence))}% sure`;
     return make("li", {}, title, make("span", { class: "qbh-detail" }, `${seconds} · ${sure}`),
       make("span", { class: "qbh-plays" }, tune, hum));
   }
