@@ -171,6 +171,11 @@ def test_what_a_view_records_arrives_whole(widget, sent, hum):
     assert widget.results[0].song_id == TRUTH
 
 
+def test_what_a_view_says_is_known_here(widget):
+    receive(widget, type="say", words="No microphone was found.", problem=True)
+    assert (widget.status, widget.problem) == ("No microphone was found.", True)
+
+
 def test_a_part_that_is_lost_is_missed(widget, sent, hum):
     receive(widget, type="begin", name=None, rate_hz=RATE_HZ)
     receive(widget, hum.samples.tobytes(), type="piece")

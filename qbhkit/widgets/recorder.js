@@ -132,10 +132,16 @@ function render({ model, el }) {
   let pressed = null; // the button whose sound plays
   const tickets = new Map(); // of sounds on their way
 
+  function tell(words, problem) {
+    status.textContent = words;
+    status.classList.toggle("qbh-problem", problem);
+  }
+
+  // A message and not a change of the state: those are held back while the kernel is busy, and one
+  // that came after the hum would cover its answer.
   function say(words, problem = false) {
-    model.set("status", words);
-    model.set("problem", problem);
-    model.save_changes();
+    tell(words, problem);
+    model.send({ type: "say", words, problem });
   }
 
   function show(next) {
@@ -242,8 +248,7 @@ function render({ model, el }) {
   // --- what the kernel has found
 
   function drawStatus() {
-    status.textContent = model.get("status");
-    status.classList.toggle("qbh-problem", model.get("problem"));
+    tell(model.get("status"), model.get("problem"));
   }
 
   function drawLive() {

@@ -366,6 +366,8 @@ class HumRecorder(anywidget.AnyWidget):
                         self._draw_live(self._incoming)
                 case "end":
                     self._take(content["bytes"])
+                case "say":
+                    self._tell(content["words"], content["problem"])
                 case "trim":
                     self.trim(content["start_s"], content["end_s"])
                 case "record_here":

@@ -325,8 +325,8 @@ def test_without_permission(browse, server):
 )
 def test_without_a_microphone(browse, server, script, words):
     page = browse()
-    page.add_init_script(script)
     recorder = run_notebook(page, server, "alone")
+    page.evaluate(f"() => {{ {script} }}")
     press(recorder, "Record")
     says(recorder, words)
     choose(recorder, asset("hums/demo_1.flac"))
