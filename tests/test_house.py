@@ -22,6 +22,7 @@ MAY_ENTER = {
     "qbhkit.embedding": set(),
     "qbhkit.retrieval": {"qbhkit.melody", "qbhkit.embedding"},
     "qbhkit.service": {"qbhkit.melody", "qbhkit.embedding", "qbhkit.retrieval"},
+    "qbhkit.widgets": {"qbhkit.melody", "qbhkit.embedding", "qbhkit.retrieval"},
 }
 
 
@@ -187,6 +188,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         "assert read_split('folk')['held_out']; "
         "from importlib.resources import files; page = files('qbhkit.service') / 'page'; "
         "assert (page / 'index.html').is_file() and (page / 'recorder.js').is_file(); "
+        "view = files('qbhkit') / 'widgets'; "
+        "assert all((view / f'recorder.{kind}').is_file() for kind in ('py', 'js', 'css')); "
         "hum = str(asset('hums/demo_1.flac')); "
         "assert main(['melody', hum, '--out', 'out']) == 0; "
         "assert main(['catalogue', 'build', 'out/demo_1.f0.csv', '--out', 'cat']) == 0; "

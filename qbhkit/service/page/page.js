@@ -1,4 +1,4 @@
-import { start } from "./recorder.js";
+import { problem, start } from "./recorder.js";
 
 const LONGEST_S = 30; // more of a tune finds no more
 const SHORTEST_S = 2;
@@ -6,10 +6,6 @@ const TOO_QUIET = 0.01; // peak, of 1
 const BARS = 80;
 
 const WORDS = {
-  NotAllowedError: "The browser does not let this page use the microphone: allow it in the address bar, then press Record again.",
-  NotFoundError: "No microphone was found: plug one in, or choose a file instead.",
-  NotReadableError: "The microphone is in use by another program: close that, then press Record again.",
-  SecurityError: "Browsers give a page the microphone only on the machine itself (localhost) or over HTTPS: choose a file instead.",
   busy: "The service is busy: wait a moment, then press Search again.",
   away: "The service cannot be reached: check that it still runs, then press Search again.",
   credential: "The credential is missing or wrong: type it above.",
@@ -79,7 +75,7 @@ async function begin() {
     );
   } catch (error) {
     show("idle");
-    say(WORDS[error.name] ?? `The microphone does not work (${error.message}).`, true);
+    say(problem(error), true);
     return;
   }
   at("found").hidden = at("mine").hidden = true;
@@ -220,4 +216,4 @@ fetch("healthz")
     at("credential").hidden = !health.needs_token || Boolean(token);
   })
   .catch(() => say(WORDS.away, true));
-if (!window.isSecureContext) say(WORDS.SecurityError, true);
+if (!window.isSecureContext) say(problem({ name: "SecurityError" }), true);

@@ -1,24 +1,39 @@
 // A microphone recorder in one file. The page imports it; the audio thread loads the same file once
 // more and finds, at its end, the processor that it runs. So no blob: address is needed, which a
-// strict Content-Security-Policy would refuse. Whoever inlines this text elsewhere passes `module`,
-// an address that serves it.
+// strict Content-Security-Policy would refuse. (The widget for notebooks, which has only this text,
+// imports it from one all the same.)
 
 const CHUNK = 2048; // samples handed over at a time: 43 ms at 48 kHz
+
+const WORDS = {
+  NotAllowedError: "The browser does not let this page use the microphone: allow it in the address bar, then press Record again.",
+  NotFoundError: "No microphone was found: plug one in, or choose a file instead.",
+  NotReadableError: "The microphone is in use by another program: close that, then press Record again.",
+  NotSupportedError: "This editor gives its pages no microphone: open them in a browser, or choose a file instead.",
+  SecurityError: "Browsers give a page the microphone only on the machine itself (localhost) or over HTTPS: choose a file instead.",
+};
+
+/** Say in words why `start` has thrown an error. */
+export const problem = (error) =>
+  WORDS[error.name] ?? `The microphone does not work (${error.message}).`;
 
 /**
  * Record the microphone as it sounds: one channel, none of the filters made for speech.
  *
  * @param {(peak: number) => void} onLevel called for each chunk with its peak, 0 to 1
  * @param {(samples: Float32Array) => void} onSamples called with each chunk, -1 to 1
- * @param {string} module address of this file
  * @returns {Promise<{rate: number, stop: () => Promise<{samples: Float32Array, rate: number}>}>}
  *   samples a second, and the function that ends the recording and returns all of it
  * @throws {DOMException} NotAllowedError, NotFoundError or NotReadableError of getUserMedia;
- *   SecurityError where the page is neither on this machine nor over HTTPS
+ *   SecurityError where the page is neither on this machine nor over HTTPS; NotSupportedError
+ *   where it lies in a frame that may not record, as in some editors
  */
-export async function start(onLevel, onSamples = () => {}, module = import.meta.url) {
+export async function start(onLevel, onSamples = () => {}) {
   if (!navigator.mediaDevices) {
     throw new DOMException("no microphone for this address", "SecurityError");
+  }
+  if (document.featurePolicy?.allowsFeature("microphone") === false) {
+    throw new DOMException("no microphone for this frame", "NotSupportedError");
   }
   const stream = await navigator.mediaDevices.getUserMedia({
     audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
@@ -33,7 +48,7 @@ export async function start(onLevel, onSamples = () => {}, module = import.meta.
   }
 
   try {
-    await context.audioWorklet.addModule(module);
+    await context.audioWorklet.addModule(import.meta.url);
     await context.resume();
   } catch (error) {
     await close();

@@ -1,0 +1,365 @@
+"""The recorder widget in a real Chromium: JupyterLab, Notebook 7 and Voila, one server for all."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import correlate
+
+from qbhkit.audio import Audio, load, write_wav
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.retrieval.building import build_catalogue
+from qbhkit.storage import asset, cache_dir, write_json
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed (apt-get install chromium)", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+for package in ("anywidget", "jupyterlab", "notebook", "voila"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+expect, Page, Locator = playwright.expect, playwright.Page, playwright.Locator
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "11_hum_it_yourself.ipynb"
+TRUTH = "KILLARNEY"  # what demo_1 is a hum of
+PATIENCE_MS = 300_000  # the machine may be busy
+ROOT = ["--no-sandbox"] if os.geteuid() == 0 else []
+FAKE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+SETUP = """\
+from pathlib import Path
+from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.retrieval.catalogue import open_catalogue
+from qbhkit.retrieval.search import Searcher
+from qbhkit.widgets import HumRecorder
+searcher = Searcher(open_catalogue(Path("catalogue")), ContourEmbedder())
+"""
+ONE = "HumRecorder(searcher)"
+TWO = """\
+import ipywidgets
+ipywidgets.VBox([HumRecorder(searcher), HumRecorder(searcher, longest_s=3)])
+"""
+ALONE = "HumRecorder()"  # nothing is searched
+
+
+@pytest.fixture(scope="module")
+def folder(embedder, tmp_path_factory) -> Path:
+    """Notebooks, and a catalogue of three books of tunes, of which one holds the true one."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    book = music21_collection("oneills1850")
+    known = next(n for n, path in enumerate(book.files) if path.name == "0487-0500.abc")
+    songs = [song for path in book.files[known - 1 : known + 2] for song in book.read(path)]
+    build_catalogue(songs, folder / "catalogue", embedder, progress=False)
+    for name, cell in (("one", ONE), ("two", TWO), ("alone", ALONE)):
+        cells = [nbformat.v4.new_code_cell(text) for text in (SETUP, cell)]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder, tmp_path_factory) -> Iterator[str]:
+    """JupyterLab, which serves Notebook 7 and Voila too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = tmp_path_factory.mktemp("jupyter")
+    options = [
+        "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}",
+        "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+    write_json(own / "config" / "labconfig" / "default_setting_overrides.json", quiet)
+    names = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "run",
+    }
+    env = os.environ | {name: str(own / value) for name, value in names.items()}
+    url = f"http://127.0.0.1:{port}"
+    with (own / "log.txt").open("w") as told:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        with subprocess.Popen(command, env=env, stdout=told, stderr=told) as process:
+            while True:
+                assert process.poll() is None, (own / "log.txt").read_text()[-3000:]
+                with suppress(OSError):
+                    urllib.request.urlopen(f"{url}/api/status", timeout=5).close()
+                    break
+                time.sleep(0.3)
+            yield url
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def hum(tmp_path_factory) -> Path:
+    """A bundled hum as the wav file that Chromium wants."""
+    path = tmp_path_factory.mktemp("microphone") / "hum.wav"
+    write_wav(load(asset("hums/demo_1.flac"), 48000), path)
+    return path
+
+
+@pytest.fixture
+def browse() -> Iterator[Callable[..., Page]]:
+    """Open a page in a Chromium of its own, in which no script of the widget may fail.
+
+    Those scripts are the only ones with a blob: address; errors of the editors are theirs.
+    """
+    wrong = []
+
+    with playwright.sync_playwright() as running:
+
+        def note(error) -> None:
+            if "blob:" in (error.stack or ""):
+                wrong.append(error.stack)
+
+        def browse(*arguments: str, **context) -> Page:
+            browser = running.chromium.launch(
+                executable_path=CHROMIUM, args=[*ROOT, "--disable-gpu", *arguments]
+            )
+            view = {"viewport": {"width": 1280, "height": 1150}}
+            page = browser.new_context(**view | context).new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            page.on("pageerror", note)
+            return page
+
+        yield browse
+    assert wrong == []
+
+
+def hearing(path: Path) -> list[str]:
+    return [*FAKE, f"--use-file-for-fake-audio-capture={path}%noloop"]
+
+
+def recorders(page: Page) -> Locator:
+    return page.get_by_role("group", name="Hum recorder")
+
+
+def run_notebook(page: Page, server: str, name: str, where: str = "lab") -> Locator:
+    """Open a notebook, run it, and return its first recorder."""
+    place = {"lab": f"lab/workspaces/{name}/tree", "notebook": "notebooks"}[where]
+    page.goto(f"{server}/{place}/{name}.ipynb")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
+    page.evaluate(
+        "async () => { const open = jupyterapp.shell.currentWidget; "
+        "await open.context.ready; await open.sessionContext.ready; "
+        "await jupyterapp.commands.execute('notebook:run-all-cells') }"
+    )
+    recorder = recorders(page).first
+    expect(recorder).to_be_visible(timeout=PATIENCE_MS)
+    return recorder
+
+
+def says(recorder: Locator, words: str) -> None:
+    expect(recorder.get_by_role("status")).to_contain_text(words, timeout=PATIENCE_MS)
+
+
+def finds_the_song(recorder: Locator) -> None:
+    says(recorder, f"It fits {TRUTH} best.")
+    expect(recorder.get_by_role("listitem").first).to_contain_text(TRUTH)
+
+
+def waits_for(recorder: Locator, words: str | re.Pattern) -> None:
+    expect(recorder.get_by_text(words)).to_be_visible(timeout=PATIENCE_MS)
+
+
+def press(recorder: Locator, name: str) -> None:
+    recorder.get_by_role("button", name=name, exact=True).click()
+
+
+def choose(recorder: Locator, *path: Path) -> None:
+    recorder.get_by_label("Choose or drop a file").set_input_files(*path)
+
+
+def shoot(part: Locator | Page, name: str) -> None:
+    """Keep a picture for people to look at."""
+    folder = cache_dir() / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    part.screenshot(path=folder / f"{name}.png")
+
+
+def darken(page: Page) -> None:
+    theme = "jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    page.evaluate(f"async () => {{ await {theme} }}")
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+
+
+@pytest.mark.parametrize("where", ["lab", "notebook"])
+def test_a_hum_into_the_microphone_finds_its_song(browse, server, hum, where):
+    page = browse(*hearing(hum))
+    recorder = run_notebook(page, server, "one", where)
+    shoot(page, f"{where}-page")
+    shoot(recorder, f"{where}-idle")
+    if where == "notebook":
+        darken(page)
+    press(recorder, "Record")
+    says(recorder, "Listening")
+    waits_for(recorder, re.compile("0:2[0-3] left"))
+    line = recorder.get_by_role("img", name="Pitch of the hum").locator("path")
+    expect(line).to_have_attribute("d", re.compile("L.*L"), timeout=PATIENCE_MS)
+    shoot(recorder, f"{where}-recording")
+    press(recorder, "Stop")
+    finds_the_song(recorder)
+    shoot(recorder, f"{where}-found")
+    expect(recorder.get_by_role("img", name=f"The hum over {TRUTH}")).to_be_visible()
+    for kind in ("Play song: KILLARNEY", "Play hum beside KILLARNEY"):
+        recorder.get_by_role("button", name=kind).click()
+        waits_for(recorder, "■")
+        recorder.get_by_role("button", name=kind.replace("Play", "Stop")).click()
+        expect(recorder.get_by_text("■")).to_be_hidden()
+    with page.expect_download() as saved:
+        press(recorder, "Save as wav")
+    samples, rate_hz = soundfile.read(saved.value.path())
+    original = load(hum, rate_hz).samples
+    probe = samples[rate_hz : 4 * rate_hz]  # nothing lost, nothing added on the way to the kernel
+    at = int(np.argmax(correlate(original, probe, "valid")))
+    assert np.corrcoef(original[at : at + len(probe)], probe)[0, 1] > 0.99
+
+
+def test_the_keyboard_is_enough(browse, server, hum):
+    page = browse(*hearing(hum))
+    recorder = run_notebook(page, server, "one")
+    darken(page)
+    cells = page.locator(".jp-Cell").count()
+    recorder.get_by_role("button", name="Record").focus()
+    page.keyboard.press("Enter")
+    says(recorder, "Listening")
+    expect(recorder.get_by_role("button", name="Stop")).to_be_focused()
+    waits_for(recorder, re.compile("0:2[0-3] left"))
+    page.keyboard.press("Space")
+    finds_the_song(recorder)
+    expect(recorder.get_by_role("button", name="Record")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(recorder.get_by_label("Choose or drop a file")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(recorder.get_by_label("Start of the hum")).to_be_focused()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    waits_for(recorder, "0.5 s")
+    page.wait_for_timeout(1000)
+    says(recorder, "best.")
+    page.keyboard.press("Tab")
+    expect(recorder.get_by_label("End of the hum")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(recorder.get_by_role("button", name="Stop the hum")).to_be_focused()
+    page.keyboard.press("Space")
+    expect(recorder.get_by_role("button", name="Play the hum")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    first, second = recorder.get_by_role("listitem").all()[:2]
+    expect(first.get_by_role("button").first).to_be_focused()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(second.get_by_role("button").first).to_have_attribute("aria-pressed", "true")
+    shoot(recorder, "keyboard-dark")
+    assert page.locator(".jp-Cell").count() == cells  # the editor's shortcuts kept out
+
+
+def test_a_file_will_do(browse, server, hum, tmp_path):
+    page = browse(viewport={"width": 760, "height": 900})
+    recorder = run_notebook(page, server, "one")
+    (tmp_path / "words.wav").write_text("this is no recording\n" * 50)
+    choose(recorder, tmp_path / "words.wav")
+    says(recorder, "words.wav is damaged or is not audio")
+    shoot(recorder, "file-wrong")
+    (tmp_path / "long.wav").write_bytes(bytes(20_000_001))
+    choose(recorder, tmp_path / "long.wav")
+    says(recorder, "long.wav is larger than 20 MB")
+    write_wav(Audio(np.zeros(48000, np.float32), 16000), tmp_path / "silence.wav")
+    choose(recorder, tmp_path / "silence.wav")
+    says(recorder, "too quiet")
+    shoot(recorder, "file-quiet")
+    choose(recorder, asset("hums/demo_1.flac"))
+    finds_the_song(recorder)
+    shoot(recorder, "file-narrow")
+    dropped = page.evaluate_handle(
+        "bytes => { const held = new DataTransfer(); "
+        "held.items.add(new File([new Uint8Array(bytes)], 'dropped.wav')); return held }",
+        list((tmp_path / "silence.wav").read_bytes()),
+    )
+    recorder.dispatch_event("drop", {"dataTransfer": dropped})
+    says(recorder, "too quiet")
+
+
+def test_without_permission(browse, server):
+    page = browse("--use-fake-device-for-media-stream", "--deny-permission-prompts")
+    recorder = run_notebook(page, server, "alone")
+    press(recorder, "Record")
+    says(recorder, "does not let this page use the microphone")
+    shoot(recorder, "denied")
+    press(recorder, "Record on the kernel's machine (10 s)")
+    says(recorder, "kernel's machine" if find_spec("sounddevice") else "pip install sounddevice")
+    shoot(recorder, "denied-here")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})", "over HTTPS"),
+        (
+            "document.featurePolicy.allowsFeature = () => false",
+            "This editor gives its pages no micro",
+        ),
+        (
+            "navigator.mediaDevices.getUserMedia = async () => "
+            "{ throw new DOMException('none', 'NotFoundError') }",
+            "No microphone was found",
+        ),
+    ],
+    ids=["no HTTPS", "an editor", "no microphone"],
+)
+def test_without_a_microphone(browse, server, script, words):
+    page = browse()
+    recorder = run_notebook(page, server, "alone")
+    page.evaluate(f"() => {{ {script} }}")
+    press(recorder, "Record")
+    says(recorder, words)
+    choose(recorder, asset("hums/demo_1.flac"))
+    says(recorder, "Heard.")
+    shoot(recorder, f"alone-{words.split()[0]}")
+
+
+def test_two_recorders_keep_apart(browse, server, hum):
+    page = browse(*hearing(hum))
+    run_notebook(page, server, "two")
+    first, second = recorders(page).all()
+    choose(second, asset("hums/demo_1.flac"))
+    finds_the_song(second)
+    says(first, "Press the button and hum.")
+    press(first, "Record")
+    says(first, "Listening")
+    press(first, "Stop")
+    says(first, "too short")
+    finds_the_song(second)
+    shoot(page, "two")
+    press(second, "Record")
+    says(second, "Listening")
+    press(second, "Record")  # is there again when the time is up
+
+
+def test_voila_shows_the_notebook_without_its_code(browse, server, folder):
+    shutil.copy(NOTEBOOK, folder)
+    page = browse(viewport={"width": 1000, "height": 1400})
+    page.goto(f"{server}/voila/render/{NOTEBOOK.name}")
+    recorder = recorders(page).first
+    expect(recorder).to_be_visible(timeout=2 * PATIENCE_MS)
+    expect(page.get_by_text("from qbhkit.widgets import")).to_have_count(0)
+    shoot(page, "voila")
+    choose(recorder, asset("hums/demo_1.flac"))
+    finds_the_song(recorder)
+    shoot(recorder, "voila-found")
