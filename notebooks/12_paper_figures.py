@@ -183,7 +183,7 @@ rules = {
     "absurd frames": {"absurd_chance": 1, "absurd_share": 0.3},
 }
 versions = {
-    name: Contour(distort(melody.frames[None], replace(off, **rule), np.random.default_rng(2))[0])
+    name: Contour(distort(melody.frames[None], replace(off, **rule), np.random.default_rng(4))[0])
     for name, rule in rules.items()
 }
 rng, steps = np.random.default_rng(3), len(melody)

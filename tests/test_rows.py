@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from qbhkit.retrieval.rows import StackedRows, map_half, release
+from qbhkit.retrieval.rows import ChosenRows, StackedRows, map_half, release
 
 
 @pytest.fixture
@@ -57,3 +57,16 @@ def test_only_half_precision_is_mapped(tmp_path):
     save_file({"vectors": np.zeros((2, 2), np.float32)}, tmp_path / "single.safetensors")
     with pytest.raises(ValueError, match="half precision"):
         map_half(tmp_path / "single.safetensors", "vectors")
+
+
+def test_chosen_rows_are_rows_of_the_others(stacked):
+    found, rows = stacked
+    places = np.array([3, 29, 7, 8, 3])
+    chosen = ChosenRows(found, places)
+    for name in ("shape", "dtype", "ndim", "size"):
+        assert getattr(chosen, name) == getattr(rows[places], name)
+    for asked in (slice(None), slice(1, 3), np.array([4, 0])):
+        np.testing.assert_array_equal(chosen[asked], rows[places][asked])
+    release(chosen)
+    np.testing.assert_array_equal(chosen[:], rows[places])
+    assert len(ChosenRows(rows, places)) == 5

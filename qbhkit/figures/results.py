@@ -41,20 +41,23 @@ def topk_figure(
     k = np.arange(1, most + 1)
     with styled():
         figure, axes = plt.subplots(figsize=(7.2, 4.2))
+        lowest = 1.0
         others = cycle(("0.15", "#E69F00", SONG, THIRD))
         for method, found in ranks.items():
             place = np.array([rank or np.inf for rank in found])
             hits = place[:, None] <= k  # (queries, most)
             drawn = np.random.default_rng(0).integers(0, len(hits), (1000, len(hits)))
             low, high = np.percentile(hits[drawn].mean(axis=1), [2.5, 97.5], axis=0)
+            lowest = min(lowest, low[0])
             colour = METHOD_COLOURS.get(method) or next(others)
             axes.fill_between(k, low, high, color=colour, alpha=0.15, lw=0)
             axes.plot(k, hits.mean(axis=0), color=colour, label=method, lw=2)
         for (name, points), shape in zip((marks or {}).items(), cycle("Xv^")):
             axes.plot(*zip(*points, strict=True), shape, color="0.25", label=name, ls="none")
+            lowest = min(lowest, *(share for _, share in points))
         axes.set(
             title=title, xlabel="k", ylabel="queries with their song in the first k",
-            ylim=(0, 1), xlim=(0.5, most),
+            ylim=(max(0, np.floor(10 * lowest - 1) / 10), 1), xlim=(0.5, most),
         )  # fmt: skip
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     plt.close(figure)
@@ -122,8 +125,9 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
             axes.hlines(place, gains[:, 1], gains[:, 2], color=colour, alpha=0.4, lw=3)
             axes.plot(gains[:, 0], place, "o", color=colour)
             title = "searched from the start" if anchor == "start" else "anywhere"
-            axes.set(title=title, xlabel="points of top-1 over the first row (seed 0)")
+            axes.set_title(title)
         pair[0].set_yticks(place, names)
+        figure.supxlabel("points of top-1 over the first row (seed 0)", fontsize=10)
     plt.close(figure)
     return figure
 
@@ -243,7 +247,10 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
             lambda part: part["query_ms"]["p50"], lambda part: part["query_ms"]["p95"],
         ),
         ("Most memory of the process", "MB", lambda part: part["memory_mb"]["peak"], None),
-        ("Index on disk", "bytes a window", lambda part: part.get("disk_bytes_a_window", 0), None),
+        (
+            "Index on disk", "bytes a window",
+            lambda part: part.get("disk_bytes_a_window", np.nan), None,
+        ),
         ("Windows found (recall@10)", "share", lambda part: part["recall_at_10"], None),
     ]  # fmt: skip
     with styled():
@@ -258,8 +265,8 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
                 if upper:
                     axes.plot(sizes, [upper(part) for part in parts], ls=":", **style)
             axes.set(title=title, ylabel=unit, xscale="log")
-            if unit != "share":
-                axes.set_yscale("symlog" if "bytes" in unit else "log")
+            if unit not in ("share", "MB"):
+                axes.set_yscale("log")
         for axes in grid[1]:
             axes.set_xlabel("windows")
         named = grid[0, 0].get_legend_handles_labels()

@@ -5,6 +5,7 @@ server. All of them return exact cosines.
 """
 
 import hashlib
+from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import MissingPackageError, QbhError
-from qbhkit.retrieval.rows import Rows, release
+from qbhkit.retrieval.rows import ChosenRows, Rows, release
 
 if TYPE_CHECKING:
     from qbhkit.retrieval.catalogue import Catalogue
@@ -23,7 +24,11 @@ INDEXES = {
     "faiss": "qbhkit.retrieval.index_faiss:FaissIndex",
     "postgres": "qbhkit.retrieval.index_postgres:PostgresIndex",
 }
-_BLOCK_ROWS = 16384  # half-precision rows turned to single at a time: 32 MB at 512
+# Rows turned to single precision at a time: 8 MB at 512, which the allocator has at hand; larger
+# ones it would fetch from the system each time, page by page.
+_BLOCK_ROWS = 4096
+_BLOCKS_HELD = 32  # of a memory map, before its pages are let go
+_HASHED_ROWS = 65536  # at a time
 _MOST_QUERIES = 64  # at a time: all their dot products are held at once
 _MOST_SINGLE_BYTES = 1 << 29  # smaller indexes are turned to single once: faster
 
@@ -154,8 +159,8 @@ def checksum(vectors: Rows) -> str:
             f"{vectors.shape}."
         )
     digest = hashlib.sha256(str(vectors.shape[1]).encode())
-    for begin in range(0, len(vectors), _BLOCK_ROWS):
-        digest.update(np.ascontiguousarray(vectors[begin : begin + _BLOCK_ROWS]).data)
+    for begin in range(0, len(vectors), _HASHED_ROWS):
+        digest.update(np.ascontiguousarray(vectors[begin : begin + _HASHED_ROWS]).data)
         release(vectors)
     return digest.hexdigest()
 
@@ -193,8 +198,7 @@ class ExactIndex:
     ) -> None:
         if vectors.ndim != 2 or song.shape != vectors.shape[:1] or (np.diff(song) < 0).any():
             raise QbhError("An index needs (W, D) vectors and their rising song numbers (W,).")
-        small = vectors.size * 4 <= _MOST_SINGLE_BYTES
-        self.vectors = vectors[:].astype(np.float32) if small else vectors
+        self.vectors = vectors
         self.song, self.songs = song, songs
         self.rows = np.arange(len(song)) if rows is None else rows
         self._present, self._first = np.unique(song, return_index=True)
@@ -207,7 +211,7 @@ class ExactIndex:
     @classmethod
     def open(cls, catalogue: "Catalogue") -> "ExactIndex":
         """Return the index of a catalogue: its vectors as they are."""
-        return cls(catalogue.vectors, catalogue.song, len(catalogue.songs))
+        return cls(_held(catalogue.vectors), catalogue.song, len(catalogue.songs))
 
     def only(self, places: NDArray) -> "ExactIndex":
         """Return the index of some windows, held in memory; answers call them as this one does.
@@ -216,16 +220,18 @@ class ExactIndex:
             places: rising places of windows in this index, or (W,) booleans.
         """
         places = np.flatnonzero(places) if places.dtype == bool else places
-        vectors = self.vectors[places]
+        vectors = _held(self.vectors[places])
         release(self.vectors)
         return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
 
     def of_songs(self, songs: NDArray[np.int64]) -> "ExactIndex":
-        """Return the index of all windows of some songs, given by their numbers."""
+        """Return the index of all windows of some songs, given by their numbers; it reads on."""
         at = np.flatnonzero(np.isin(self._present, songs))
         ends = np.append(self._first, len(self.song))[at + 1]
         spans = [np.arange(*span) for span in zip(self._first[at], ends, strict=True)]
-        return self.only(np.concatenate([np.zeros(0, np.int64), *spans]))
+        places = np.concatenate([np.zeros(0, np.int64), *spans])
+        vectors = ChosenRows(self.vectors, places)
+        return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
         """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
@@ -238,15 +244,13 @@ class ExactIndex:
         queries = checked_queries(queries, k, self.vectors.shape[1])
         similarity = np.full((len(queries), k), -np.inf, np.float32)
         row = np.full((len(queries), k), -1, np.int64)
-        for begin in range(0, len(self.vectors), _BLOCK_ROWS):
-            block = self.vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
+        for begin, block in self._blocks():
             for q, dots in enumerate(queries @ block.T):
                 nearer = np.flatnonzero(dots > similarity[q, -1])
                 values = np.concatenate([similarity[q], dots[nearer]])
                 best = np.argsort(-values, kind="stable")[:k]
                 similarity[q] = values[best]
                 row[q] = np.concatenate([row[q], self.rows[begin + nearer]])[best]
-            release(self.vectors)
         return _padded(Nearest(similarity, row), k)
 
     def best_windows(self, queries: NDArray) -> BestWindows:
@@ -270,14 +274,27 @@ class ExactIndex:
             return BestWindows(similarity, best)
         dots = np.empty((len(queries), len(self.song)), np.float32)
         queries = queries.astype(np.float32)
-        for begin in range(0, len(self.song), _BLOCK_ROWS):
-            block = self.vectors[begin : begin + _BLOCK_ROWS].astype(np.float32, copy=False)
+        for begin, block in self._blocks():
             dots[:, begin : begin + len(block)] = queries @ block.T
-            release(self.vectors)
         present, first = self._present, self._first
         similarity[:, present] = np.maximum.reduceat(dots, first, axis=1)
         best[:, present] = self.rows[_first_hit(dots, first, similarity[:, present])]
         return BestWindows(similarity, best)
+
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the first place and the vectors of block after block."""
+        for number, begin in enumerate(range(0, len(self.song), _BLOCK_ROWS), 1):
+            block = self.vectors[begin : begin + _BLOCK_ROWS]
+            yield begin, block.astype(np.float32, copy=False)
+            if number % _BLOCKS_HELD == 0:
+                release(self.vectors)
+        release(self.vectors)
+
+
+def _held(vectors: Rows) -> Rows:
+    """Return vectors in single precision, unless they would take too much memory."""
+    small = vectors.size * 4 <= _MOST_SINGLE_BYTES
+    return vectors[:].astype(np.float32, copy=False) if small else vectors
 
 
 def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:

@@ -50,7 +50,36 @@ class StackedRows:
         return found
 
 
-Rows = NDArray | StackedRows
+class ChosenRows:
+    """Some rows of others, read when they are asked for.
+
+    Args:
+        rows: (W, D).
+        places: (C,) numbers of rows.
+
+    Attributes:
+        shape, dtype, ndim, size: of the chosen rows.
+        parts: the arrays in which they lie.
+    """
+
+    ndim = 2
+
+    def __init__(self, rows: "Rows", places: NDArray[np.int64]) -> None:
+        self._rows, self._places = rows, places
+        self.parts: list[NDArray] = getattr(rows, "parts", [rows])
+        self.shape: tuple[int, int] = len(places), rows.shape[1]
+        self.size = self.shape[0] * self.shape[1]
+        self.dtype: np.dtype[Any] = rows.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray:
+        """Return a copy of the rows that a slice or an array of numbers names."""
+        return self._rows[self._places[rows]]
+
+
+Rows = NDArray | StackedRows | ChosenRows
 
 
 def map_half(path: Path, name: str) -> NDArray:
