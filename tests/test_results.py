@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qbhkit.config import build, config_path, read_yaml
+from qbhkit.embedding.end_to_end import AudioEmbedder
 from qbhkit.melody.trackers import identity_of
 from qbhkit.retrieval.ablation import table
 from qbhkit.retrieval.evaluate import intervals, metrics
@@ -73,6 +74,18 @@ def test_the_card_of_the_published_configuration_says_what_was_measured():
         assert measured(found["methods"]["full"][anchor]) in card
     assert weights.config["calibration"] == found["calibration"]
     assert f"{sum(array.size for array in weights.arrays.values()):,} parameters" in card
+
+
+def test_the_card_of_the_end_to_end_network_says_what_was_measured():
+    card = " ".join(asset("weights/end-to-end.md").read_text("utf-8").split())
+    found = result("end_to_end")
+    for anchor in ("start", "anywhere"):
+        block = found[anchor]["methods"]["end-to-end"]
+        assert measured(block) in card
+        assert measured(block["other_singers"]) in card
+        assert f"{found[anchor]['methods']['contour, swift-f0']['top1']:.3f}" in card
+    assert found["weights"] == AudioEmbedder("end-to-end").weights
+    assert found["teacher"] == AudioEmbedder("end-to-end").identity
 
 
 def measured(block):
