@@ -39,7 +39,7 @@ from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig
+from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig, activations
 from qbhkit.embedding.losses import Kind, Mining, Negatives, make_loss, triplet_hinge
 from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs, WindowRange
 from qbhkit.embedding.training import spread_of
@@ -178,31 +178,24 @@ print(pd.DataFrame(rows).T.to_string())
 # values that it really had (orange above 0, blue below):
 
 # %%
-contour = torch.from_numpy(melody[None])
-encoder = embedder.encoder
-seen = watch(encoder)
-with torch.inference_mode():
-    encoder(contour)
-pools = [f"stages.{n}" for n, part in encoder.stages.named_children() if "Pool" in str(part)]
-tensors = {"contour": contour[0].T}
-tensors |= {f"stage {n + 1}": seen[name][0, :, 0] for n, name in enumerate(pools)}
-tensors |= {"summary": seen["summary"][0], "vector": seen[""][0]}
-encoder_figure(
-    {name: out.numpy() for name, out in tensors.items()}, "One melody in the shipped encoder"
-)
+encoder, contour = embedder.encoder, torch.from_numpy(melody[None])
+tensors = activations(encoder, contour)
+encoder_figure({name: out[0] for name, out in tensors.items()}, "One melody in the shipped encoder")
 
 # %% [markdown]
 # ## What the attention looks at
 #
 # Context attention cuts the channels into heads. Each head compares every frame with a vector that it
-# has learnt, and a softmax over time makes weights of that. In four lines, from what the hooks have seen:
+# has learnt, and a softmax over time makes weights of that. In four lines, from what the hooks see:
 
 # %%
+seen = watch(encoder)
+encoder(contour)
 attention, frames = encoder.summary, seen["stages"][0, :, 0].T  # frames: (T, C)
 keys = torch.tanh(seen["summary.project"][0]).unflatten(1, (attention.heads, -1))  # (T, H, C/H)
 weights = torch.softmax((keys * attention.context).sum(-1), dim=0).detach()  # (T, H)
 by_hand = (weights[..., None] * frames.unflatten(1, (attention.heads, -1))).sum(0).flatten()
-np.testing.assert_allclose(by_hand.detach(), seen["summary"][0], atol=1e-5)
+np.testing.assert_allclose(by_hand.detach(), tensors["summary"][0], atol=1e-5)
 
 # %%
 step_s = 8 / len(weights)

@@ -37,7 +37,7 @@ from qbhkit.audio import load
 from qbhkit.contour import Contour, Reading, from_f0, normalise, stretch
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.embedding.augment import Distortions, distort, warp_positions, with_only
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.encoders import ContourEmbedder, activations
 from qbhkit.figures import (
     ablation_figure,
     distortions_figure,
@@ -99,24 +99,9 @@ figure
 
 
 # %%
-def watch(encoder):
-    seen = {}
-    for name, part in encoder.named_modules():
-        part.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
-    return seen
-
-
-encoder, contour = embedder.encoder, torch.from_numpy(normalise(frames[:1], embedder.normalisation))
-seen = watch(encoder)
-with torch.inference_mode():
-    encoder(contour)
-pools = [f"stages.{n}" for n, part in encoder.stages.named_children() if "Pool" in str(part)]
-tensors = {"contour": contour[0].T}
-tensors |= {f"stage {n + 1}": seen[name][0, :, 0] for n, name in enumerate(pools)}
-tensors |= {"summary": seen["summary"][0], "vector": seen[""][0]}
-figure = encoder_figure(
-    {name: out.numpy() for name, out in tensors.items()}, "From contour to vector"
-)
+contour = torch.from_numpy(normalise(frames[:1], embedder.normalisation))
+tensors = activations(embedder.encoder, contour)
+figure = encoder_figure({name: out[0] for name, out in tensors.items()}, "From contour to vector")
 save_figure(figure, FIGURES, "encoder")
 figure
 

@@ -10,14 +10,14 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import qbhkit
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qbhkit.contour import Contour, F0Track
     from qbhkit.corpora import Song
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qbhkit.retrieval.upkeep import Twin
     from qbhkit.runs import RunConfig
 
+T = TypeVar("T")
 METHODS = ("full", "vote", "vector", "linear-scaling", "dtw")
 INDEXES = ("exact", "faiss", "postgres")
 _SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
@@ -523,18 +524,10 @@ def _quiet() -> bool:
 
 
 def _catalogue_build(options: argparse.Namespace) -> int:
-    from qbhkit.embedding.encoders import ContourEmbedder
     from qbhkit.retrieval.catalogue import build_catalogue
-    from qbhkit.retrieval.cluster import open_crew
-    from qbhkit.weights import DEFAULT_EMBEDDING
 
     songs, unreadable = _read_songs(options)
-    weights = options.weights or DEFAULT_EMBEDDING
-    embedder, shown = ContourEmbedder(weights), not _quiet()
-    with open_crew(options.workers, options.scheduler, weights) as crew:
-        found = build_catalogue(
-            songs, options.out, embedder, options.tracker, progress=shown, crew=crew
-        )
+    found = _with_crew(build_catalogue, songs, options.out, options)
     print(
         f"{options.out}: {found.songs} songs, {found.windows} windows"
         + (f" ({found.reused} songs were there already)" if found.reused else "")
@@ -556,19 +549,25 @@ def _read_songs(options: argparse.Namespace) -> "tuple[list[Song], list[Failure]
     return songs, unreadable
 
 
-def _catalogue_add(options: argparse.Namespace) -> int:
+def _with_crew(
+    work: "Callable[..., T]", songs: "list[Song]", catalogue: Path, options: argparse.Namespace
+) -> T:
+    """Build or add with the weights, the tracker and the workers that the options name."""
     from qbhkit.embedding.encoders import ContourEmbedder
     from qbhkit.retrieval.cluster import open_crew
-    from qbhkit.retrieval.upkeep import add_songs
     from qbhkit.weights import DEFAULT_EMBEDDING
 
-    songs, unreadable = _read_songs(options)
     weights = options.weights or DEFAULT_EMBEDDING
     embedder, shown = ContourEmbedder(weights), not _quiet()
     with open_crew(options.workers, options.scheduler, weights) as crew:
-        found = add_songs(
-            songs, options.catalogue, embedder, options.tracker, progress=shown, crew=crew
-        )
+        return work(songs, catalogue, embedder, options.tracker, progress=shown, crew=crew)
+
+
+def _catalogue_add(options: argparse.Namespace) -> int:
+    from qbhkit.retrieval.upkeep import add_songs
+
+    songs, unreadable = _read_songs(options)
+    found = _with_crew(add_songs, songs, options.catalogue, options)
     print(
         f"{options.catalogue}: {found.added} songs added; {found.songs} songs, "
         f"{found.windows} windows"

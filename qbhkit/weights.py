@@ -31,13 +31,36 @@ class Weights:
     sha256: str
 
 
-def save_weights(path: Path, arrays: dict[str, NDArray], config: dict[str, Any]) -> None:
-    """Write arrays and their configuration as one safetensors file, atomically."""
+def save_weights(
+    path: Path, arrays: dict[str, NDArray], config: dict[str, Any], half: bool = False
+) -> None:
+    """Write arrays and their configuration as one safetensors file, atomically.
+
+    Args:
+        path: to write.
+        arrays: by name.
+        config: what is needed to use them.
+        half: write float32 as float16, half the size and about 3 digits.
+
+    Raises:
+        QbhError: if a value is too large for float16.
+    """
     from safetensors.numpy import save_file
 
+    if half:
+        arrays = {key: _halved(key, value) for key, value in arrays.items()}
     with atomic_path(Path(path)) as part:
         plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
         save_file(plain, part, metadata={"qbhkit": json.dumps(config)})
+
+
+def _halved(key: str, array: NDArray) -> NDArray:
+    """Return float32 as float16; counters stay whole numbers."""
+    if array.dtype != np.float32:
+        return array
+    if np.abs(array).max() > np.finfo(np.float16).max:
+        raise QbhError(f"{key} holds values too large for half precision: export without half.")
+    return array.astype(np.float16)
 
 
 def weights_path(name: str) -> Path:

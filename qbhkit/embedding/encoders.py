@@ -344,6 +344,39 @@ class ContourEncoder(nn.Module):
         return nn.functional.normalize(x.float(), dim=1)
 
 
+def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[np.float32]]:
+    """Return what normalised contours become on their way through an encoder.
+
+    Args:
+        encoder: any kind of it.
+        contours: (B, L, inputs).
+
+    Returns:
+        In this order ``contour`` (B, inputs, L); ``stage 1`` and so on (B, C, T), each after its
+        max-pool, or one of all layers where there is none; ``summary`` (B, C); ``vector``
+        (B, size).
+
+    Raises:
+        QbhError: as the encoder does.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
+    pools = [part for part in encoder.stages.modules() if isinstance(part, nn.MaxPool2d)]
+    parts = {f"stage {n}": part for n, part in enumerate(pools or [encoder.stages], 1)}
+    found = {"contour": contours.transpose(1, 2)[:, :, None]}
+    handles = [
+        part.register_forward_hook(lambda _, __, out, name=name: found.update({name: out}))
+        for name, part in (parts | {"summary": encoder.summary}).items()
+    ]
+    try:
+        with torch.inference_mode():
+            found["vector"] = encoder(contours)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (out[:, :, 0] if out.ndim == 4 else out).numpy() for name, out in found.items()}
+
+
 class ContourEmbedder:
     """Turn windows of contours into vectors with trained weights.
 
@@ -407,16 +440,5 @@ def export_encoder(
         QbhError: if a weight is too large for float16.
     """
     arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
-    if half:
-        arrays = {key: _halved(key, value) for key, value in arrays.items()}
     config = {"encoder": asdict(encoder.config), **asdict(reading), "normalisation": how}
-    save_weights(path, arrays, config)
-
-
-def _halved(key: str, array: NDArray) -> NDArray:
-    """Return float32 as float16; counters stay whole numbers."""
-    if array.dtype != np.float32:
-        return array
-    if np.abs(array).max() > np.finfo(np.float16).max:
-        raise QbhError(f"{key} holds values too large for half precision: export without half.")
-    return array.astype(np.float16)
+    save_weights(path, arrays, config, half)

@@ -177,13 +177,16 @@ def _embed(
 def export_audio_encoder(
     encoder: ContourEncoder, path: Path, teacher: ContourEmbedder, heard_by: str
 ) -> None:
-    """Write a trained encoder of states with what is needed to use it.
+    """Write a trained encoder of states, in half precision, with what is needed to use it.
 
     Args:
         encoder: trained.
         path: the ``.safetensors`` file to write.
         teacher: whose vectors it has learnt.
         heard_by: identity of the network whose states it reads.
+
+    Raises:
+        QbhError: if a weight is too large for float16.
     """
     arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
     config = {
@@ -193,7 +196,7 @@ def export_audio_encoder(
         "teacher": teacher.identity,
         "heard_by": heard_by,
     }
-    save_weights(path, arrays, config)
+    save_weights(path, arrays, config, half=True)
 
 
 class AudioEmbedder:

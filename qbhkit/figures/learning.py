@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import Floats
-from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, styled
+from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,14 +23,11 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
         curve: a line for each epoch, as :func:`qbhkit.runs.fit` logs it.
         title: of the figure.
     """
-    import matplotlib.pyplot as plt
-
     keys = list(dict.fromkeys(key for line in curve for key in line if key not in _NOT_DRAWN))
     sides: tuple[list[str], list[str]] = ([], [])
     for key in keys:
         sides["loss" not in key].append(key)
-    with styled():
-        figure, panels = plt.subplots(1, 2, figsize=(9, 2.8))
+    with canvas(1, 2, figsize=(9, 2.8)) as (figure, panels):
         for axes, names in zip(panels, sides, strict=True):
             for key, colour in zip(names, cycle((HUM, SONG, THIRD, FOURTH))):
                 points = [(line["epoch"] + 1, line[key]) for line in curve if key in line]
@@ -40,7 +37,6 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
                 axes.legend(loc="best")
         panels[0].set(title=title, ylabel="loss", ylim=(0, None))
         panels[1].set(ylabel="share", ylim=(0, 1.02))
-    plt.close(figure)
     return figure
 
 
@@ -56,8 +52,8 @@ def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
 
     Notebook: notebooks/05_encoder_and_loss.py
     """
-    import matplotlib.pyplot as plt
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
 
     colours = LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])
     boxes = {name: values.reshape(len(values), -1) for name, values in tensors.items()}  # (C, T)
@@ -65,17 +61,14 @@ def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
     room = np.maximum(wide, 5.5)  # for the words below
     middle = np.cumsum(room + 1.5) - room / 2
     floor = -high.max() / 2
-    with styled():
-        figure, axes = plt.subplots(figsize=(9, 3.4))
+    with canvas(figsize=(9, 3.4)) as (figure, axes):
         for n, (name, box) in enumerate(boxes.items()):
             left, right = middle[n] - wide[n] / 2, middle[n] + wide[n] / 2
             axes.imshow(
                 box / max(float(np.abs(box).max()), 1e-9), cmap=colours, vmin=-1, vmax=1,
                 extent=(left, right, -high[n] / 2, high[n] / 2), interpolation="nearest",
             )  # fmt: skip
-            axes.add_patch(
-                plt.Rectangle((left, -high[n] / 2), wide[n], high[n], fill=False, lw=0.6)
-            )
+            axes.add_patch(Rectangle((left, -high[n] / 2), wide[n], high[n], fill=False, lw=0.6))
             if n:
                 before = middle[n - 1] + wide[n - 1] / 2
                 axes.annotate(
@@ -86,7 +79,6 @@ def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
         axes.set(title=title, aspect="auto", ylim=(floor - 6, 1 - floor))
         axes.set_xlim(0, middle[-1] + room[-1] / 2)
         axes.axis("off")
-    plt.close(figure)
     return figure
 
 
@@ -103,13 +95,10 @@ def similarity_figure(
 
     Notebook: notebooks/05_encoder_and_loss.py
     """
-    import matplotlib.pyplot as plt
-
     own = np.arange(len(near))
-    with styled():
-        figure, panels = plt.subplots(
-            1, len(chosen), figsize=(1 + 1.9 * len(chosen), 2.9), sharey=True, squeeze=False
-        )
+    with canvas(
+        1, len(chosen), figsize=(1 + 1.9 * len(chosen), 2.9), sharey=True, squeeze=False
+    ) as (figure, panels):
         for axes, (name, (rows, columns)) in zip(panels[0], chosen.items(), strict=True):
             picture = axes.imshow(near, cmap="gray_r", vmin=min(0, near.min()), vmax=1)
             axes.scatter(own, own, marker="s", s=60, facecolor="none", edgecolor=HUM, lw=2)
@@ -122,7 +111,6 @@ def similarity_figure(
         figure.supxlabel("positives (squares: a row's own; dots: its negatives)", fontsize=10)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         figure.colorbar(picture, ax=panels, label="cosine", shrink=0.8)
-    plt.close(figure)
     return figure
 
 
@@ -134,12 +122,9 @@ def projection_figure(results: Mapping[str, Any]) -> "Figure":
 
     Notebook: notebooks/12_paper_figures.py
     """
-    import matplotlib.pyplot as plt
-
     panels = results["panels"]
     colours = dict(zip(results["songs"], cycle((HUM, SONG, THIRD, FOURTH, "#56B4E9", "0.4"))))
-    with styled():
-        figure, grid = plt.subplots(1, len(panels), figsize=(9.6, 3.9))
+    with canvas(1, len(panels), figsize=(9.6, 3.9)) as (figure, grid):
         for axes, (name, block) in zip(grid, panels.items(), strict=True):
             for kind, shape, size, alpha in (("hums", "o", 22, 0.6), ("melodies", "*", 190, 1.0)):
                 for song, x, y in block[kind]:
@@ -154,7 +139,6 @@ def projection_figure(results: Mapping[str, Any]) -> "Figure":
             grid[-1].scatter([], [], color=colour, label=song)
         grid[-1].scatter([], [], color="0.3", marker="*", s=90, label="a song's beginning")
         figure.legend(loc="outside lower center", ncols=4)
-    plt.close(figure)
     return figure
 
 
@@ -172,10 +156,7 @@ def stages_figure(
 
     Notebook: notebooks/12_paper_figures.py
     """
-    import matplotlib.pyplot as plt
-
-    with styled():
-        figure, (curves, bars) = plt.subplots(1, 2, figsize=(9.6, 3.2), width_ratios=(2, 1))
+    with canvas(1, 2, figsize=(9.6, 3.2), width_ratios=(2, 1)) as (figure, (curves, bars)):
         done = 0
         for name, curve, colour in (("stage 1", first, SONG), ("stage 2", second, HUM)):
             epochs = [done + line["epoch"] + 1 for line in curve if "validation_mrr" in line]
@@ -196,5 +177,4 @@ def stages_figure(
         bars.set_xticks(places, list(next(iter(found.values()))))
         bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.12))
         bars.legend(loc="upper right")
-    plt.close(figure)
     return figure

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
 from qbhkit.contour import Contour, F0Track, Floats, hz_to_midi
-from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, styled
+from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,14 +26,10 @@ def draw_contour(
 
 def contour_figure(contour: Contour, title: str) -> "Figure":
     """Show one contour: time in seconds, pitch in MIDI semitones."""
-    import matplotlib.pyplot as plt
-
-    with styled():
-        figure, axes = plt.subplots(figsize=(8, 2.8))
+    with canvas(figsize=(8, 2.8)) as (figure, axes):
         draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
         axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="best")
-    plt.close(figure)
     return figure
 
 
@@ -41,10 +37,7 @@ def normalised_figure(
     contours: Mapping[str, np.ndarray], title: str, ylabel: str, hop_s: float = 0.1
 ) -> "Figure":
     """Show normalised contours (N, 2) on one pair of axes, one colour each."""
-    import matplotlib.pyplot as plt
-
-    with styled():
-        figure, axes = plt.subplots(figsize=(8, 2.8))
+    with canvas(figsize=(8, 2.8)) as (figure, axes):
         for (label, frames), colour in zip(
             contours.items(), (HUM, SONG, THIRD, FOURTH), strict=False
         ):
@@ -53,7 +46,6 @@ def normalised_figure(
             axes.plot(time_s, pitch, color=colour, label=label, lw=2)
         axes.set(title=title, xlabel="time (s)", ylabel=ylabel)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    plt.close(figure)
     return figure
 
 
@@ -69,21 +61,17 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
         end_s: its end.
         title: of the figure.
     """
-    import matplotlib.pyplot as plt
-
     sung, _ = hum.trimmed()
     first, last = round(start_s / song.hop_s), round(end_s / song.hop_s)
     matched = Contour(song.frames[first:last], song.hop_s)
     key_st = float(np.median(matched.pitch_st[matched.voiced]))
     key_st -= float(np.median(sung.pitch_st[sung.voiced]))
     stretched = Contour(sung.transposed(key_st).frames, hop_s=(end_s - start_s) / max(1, len(sung)))
-    with styled():
-        figure, axes = plt.subplots(figsize=(9, 3.2))
+    with canvas(figsize=(9, 3.2)) as (figure, axes):
         draw_contour(axes, matched, "song", SONG, start_s)
         draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
         axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    plt.close(figure)
     return figure
 
 
@@ -99,14 +87,11 @@ def path_figure(
         transposition_st: how much higher than the song the hum is.
         title: of the figure.
     """
-    import matplotlib.pyplot as plt
-
     sung, _ = hum.trimmed()
     first, last = int(path[0]), int(path[-1]) + 1
     around = slice(max(0, first - 20), last + 20)
     voiced = sung.voiced
-    with styled():
-        figure, axes = plt.subplots(figsize=(9, 3.2))
+    with canvas(figsize=(9, 3.2)) as (figure, axes):
         part = Contour(song.frames[around], song.hop_s)
         draw_contour(axes, part, "song", SONG, around.start * song.hop_s)
         axes.axvspan(first * song.hop_s, last * song.hop_s, color=SONG, alpha=0.08, lw=0)
@@ -117,7 +102,6 @@ def path_figure(
         )  # fmt: skip
         axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    plt.close(figure)
     return figure
 
 
@@ -129,13 +113,11 @@ def parts_figure(hum: Contour, parts: Sequence[tuple[float, float]], title: str)
         parts: (start, length) as shares of the hum.
         title: of the figure.
     """
-    import matplotlib.pyplot as plt
-
     sung, _ = hum.trimmed()
-    with styled():
-        figure, (top, below) = plt.subplots(
-            2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(parts) + 0.5)
-        )
+    with canvas(2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(parts) + 0.5)) as (
+        figure,
+        (top, below),
+    ):
         draw_contour(top, sung, "hum", HUM)
         top.set(title=title, ylabel="pitch (MIDI semitones)")
         for row, (start, length) in enumerate(parts):
@@ -144,7 +126,6 @@ def parts_figure(hum: Contour, parts: Sequence[tuple[float, float]], title: str)
         below.set_yticklabels([str(row + 1) for row in range(len(parts))])
         below.invert_yaxis()
         below.grid(visible=False, axis="y")
-    plt.close(figure)
     return figure
 
 
@@ -167,7 +148,6 @@ def melody_figure(
         span_s: the seconds to show.
     """
     import librosa
-    import matplotlib.pyplot as plt
     from matplotlib.colors import PowerNorm
 
     first, end = (round(second / track.hop_s) for second in span_s)
@@ -176,10 +156,10 @@ def melody_figure(
     hop, window = round(0.03 * audio.rate_hz), round(0.064 * audio.rate_hz)
     spectrum = np.abs(librosa.stft(samples, n_fft=window, hop_length=hop))
     level_db = librosa.amplitude_to_db(spectrum, ref=np.max)
-    with styled():
-        figure, (above, middle, below) = plt.subplots(
-            3, 1, figsize=(9, 5.5), sharex=True, height_ratios=(3, 3, 1)
-        )
+    with canvas(3, 1, figsize=(9, 5.5), sharex=True, height_ratios=(3, 3, 1)) as (
+        figure,
+        (above, middle, below),
+    ):
         above.imshow(
             level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-36,
             interpolation="bilinear", extent=(*extent_s, 0, audio.rate_hz / 2),
@@ -201,7 +181,6 @@ def melody_figure(
         below.set(xlabel="time (s)", ylabel="P(voice)", ylim=(-0.05, 1.05), xlim=extent_s)
         for axes in (above, middle):
             axes.grid(False)
-    plt.close(figure)
     return figure
 
 
@@ -213,10 +192,7 @@ def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figur
         found: what trackers heard, at most three of them, by name.
         title: of the figure.
     """
-    import matplotlib.pyplot as plt
-
-    with styled():
-        figure, axes = plt.subplots(figsize=(8, 2.8))
+    with canvas(figsize=(8, 2.8)) as (figure, axes):
         colours = ("0.75", HUM, SONG, THIRD)
         widths = (6, 2, 1.5, 1)  # so that what lies below still shows
         rows = {"sung": true, **found}
@@ -226,7 +202,6 @@ def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figur
             axes.plot(time_s, hz_to_midi(hz), color=colour, label=label, lw=width)
         axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    plt.close(figure)
     return figure
 
 
@@ -243,18 +218,15 @@ def distortions_figure(
 
     Notebook: notebooks/04_augmentation.py
     """
-    import matplotlib.pyplot as plt
-
     rows = -(-len(versions) // columns)
-    with styled():
-        figure, grid = plt.subplots(
-            rows,
-            columns,
-            figsize=(9.6, 0.9 + 1.65 * rows),
-            sharex=True,
-            sharey="row",
-            squeeze=False,
-        )
+    with canvas(
+        rows,
+        columns,
+        figsize=(9.6, 0.9 + 1.65 * rows),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    ) as (figure, grid):
         for axes, (name, version) in zip(grid.flat, versions.items(), strict=False):
             for contour, colour, width, label in (
                 (plain, "0.75", 4, "melody"), (version, HUM, 1.4, "what became of it"),
@@ -272,7 +244,6 @@ def distortions_figure(
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2)
         figure.supxlabel("time (s)", fontsize=10)
         figure.supylabel("pitch (MIDI semitones)", fontsize=10)
-    plt.close(figure)
     return figure
 
 
@@ -294,10 +265,7 @@ def pipeline_figure(
 
     Notebook: notebooks/12_paper_figures.py
     """
-    import matplotlib.pyplot as plt
-
-    with styled():
-        figure, panels = plt.subplots(1, 5, figsize=(12, 2.7), width_ratios=(3, 3, 3, 2.2, 2.2))
+    with canvas(1, 5, figsize=(12, 2.7), width_ratios=(3, 3, 3, 2.2, 2.2)) as (figure, panels):
         sound, pitch, kept, embedded, ranked = panels
         time_s = np.arange(len(audio.samples)) / audio.rate_hz
         sound.plot(time_s, audio.samples, color="0.45", lw=0.4)
@@ -322,5 +290,4 @@ def pipeline_figure(
             shown = title if len(title) < 22 else title[:20] + "..."
             ranked.text(0.02, y, shown, va="center", fontsize=7.5)
         ranked.set(title="songs\nranked by score", xlabel="score", yticks=[], xlim=(0, 1))
-    plt.close(figure)
     return figure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qbhkit.figures.style import FOURTH, HUM, METHOD_COLOURS, SONG, THIRD, styled
+from qbhkit.figures.style import FOURTH, HUM, METHOD_COLOURS, SONG, THIRD, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +36,8 @@ def topk_figure(
 
     Notebook: notebooks/10_evaluation.py
     """
-    import matplotlib.pyplot as plt
-
     k = np.arange(1, most + 1)
-    with styled():
-        figure, axes = plt.subplots(figsize=(7.2, 4.2))
+    with canvas(figsize=(7.2, 4.2)) as (figure, axes):
         lowest = 1.0
         others = cycle(("0.15", "#E69F00", SONG, THIRD))
         for method, found in ranks.items():
@@ -60,7 +57,6 @@ def topk_figure(
             ylim=(max(0, np.floor(10 * lowest - 1) / 10), 1), xlim=(0.5, most),
         )  # fmt: skip
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    plt.close(figure)
     return figure
 
 
@@ -77,7 +73,6 @@ def rank_matrix_figure(
 
     Notebook: notebooks/12_paper_figures.py
     """
-    import matplotlib.pyplot as plt
     from matplotlib.colors import LinearSegmentedColormap
 
     rows, row = np.unique(songs, return_inverse=True)
@@ -90,8 +85,7 @@ def rank_matrix_figure(
     by_song = np.argsort(-total.sum(axis=1) / count.sum(axis=1), kind="stable")
     by_singer = np.argsort(-total.sum(axis=0) / count.sum(axis=0), kind="stable")
     colours = LinearSegmentedColormap.from_list("found", [SONG, "#F7E9DC", HUM])
-    with styled():
-        figure, axes = plt.subplots(figsize=(1.8 + 0.21 * len(columns), 1.5 + 0.19 * len(rows)))
+    with canvas(figsize=(1.8 + 0.21 * len(columns), 1.5 + 0.19 * len(rows))) as (figure, axes):
         picture = axes.imshow(
             mean[np.ix_(by_song, by_singer)], cmap=colours, vmin=0, vmax=1, aspect="auto"
         )
@@ -100,7 +94,6 @@ def rank_matrix_figure(
         axes.set(title=title, xlabel="singers, best found first", ylabel="songs, best found first")
         axes.grid(False)
         figure.colorbar(picture, ax=axes, label="mean of 1 / rank", shrink=0.6)
-    plt.close(figure)
     return figure
 
 
@@ -112,13 +105,11 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
 
     Notebook: notebooks/07_train_supervised.py
     """
-    import matplotlib.pyplot as plt
-
     names, place = [line["row"] for line in lines], -np.arange(len(lines))
-    with styled():
-        figure, pair = plt.subplots(
-            1, 2, figsize=(8.6, 1.2 + 0.3 * len(lines)), sharey=True, sharex=True
-        )
+    with canvas(1, 2, figsize=(8.6, 1.2 + 0.3 * len(lines)), sharey=True, sharex=True) as (
+        figure,
+        pair,
+    ):
         for axes, anchor, colour in zip(pair, ("start", "anywhere"), (HUM, SONG), strict=True):
             gains = 100 * np.array([line[f"{anchor} top1 against first"] for line in lines])
             axes.axvline(0, color="0.6", lw=1)
@@ -128,7 +119,6 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
             axes.set_title(title)
         pair[0].set_yticks(place, names)
         figure.supxlabel("points of top-1 over the first row (seed 0)", fontsize=10)
-    plt.close(figure)
     return figure
 
 
@@ -141,14 +131,11 @@ def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
 
     Notebook: notebooks/02_trackers.py
     """
-    import matplotlib.pyplot as plt
-
     blocks = results["trackers"]
     scores = {name: block["sets"]["songs 0 dB"] for name, block in blocks.items()}
     most = max(score["clips"] for score in scores.values())
     points: dict[str, tuple[float, float]] = {}
-    with styled():
-        figure, axes = plt.subplots(figsize=(7.2, 4.4))
+    with canvas(figsize=(7.2, 4.4)) as (figure, axes):
         for name, score in scores.items():
             low, high = score["overall_accuracy_interval"]
             colour = SONG if name.startswith("crnn") else HUM
@@ -164,7 +151,6 @@ def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
         )  # fmt: skip
         axes.margins(x=0.18)
         _label_points(figure, axes, points)
-    plt.close(figure)
     return figure
 
 
@@ -198,12 +184,9 @@ def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
 
     Notebook: notebooks/04_augmentation.py
     """
-    import matplotlib.pyplot as plt
-
     statistics = results["statistics"]
     rows = -(-len(statistics) // 4)
-    with styled():
-        figure, grid = plt.subplots(rows, 4, figsize=(9.6, 0.4 + 2.1 * rows), squeeze=False)
+    with canvas(rows, 4, figsize=(9.6, 0.4 + 2.1 * rows), squeeze=False) as (figure, grid):
         for axes, (name, block) in zip(grid.flat, statistics.items(), strict=False):
             shown = block["histogram"]
             for side, colour in (("real", HUM), ("distorted", SONG)):
@@ -219,7 +202,6 @@ def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
         named = grid[0, 0].get_legend_handles_labels()
         figure.legend(*named, loc="outside upper right", ncols=2)
         figure.supylabel("share", fontsize=10)
-    plt.close(figure)
     return figure
 
 
@@ -231,8 +213,6 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
-    import matplotlib.pyplot as plt
-
     rows = list(results["sizes"].values())
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["indexes"]))
     colours = dict(zip(kinds, (HUM, THIRD, SONG, FOURTH), strict=False))
@@ -253,8 +233,7 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
         ),
         ("Windows found (recall@10)", "share", lambda part: part["recall_at_10"], None),
     ]  # fmt: skip
-    with styled():
-        figure, grid = plt.subplots(2, 3, figsize=(9.6, 5.2))
+    with canvas(2, 3, figsize=(9.6, 5.2)) as (figure, grid):
         for axes, (title, unit, value, upper) in zip(grid.flat, panels, strict=True):
             for kind in kinds:
                 known = [(row["windows"], row["indexes"].get(kind)) for row in rows]
@@ -271,5 +250,4 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
             axes.set_xlabel("windows")
         named = grid[0, 0].get_legend_handles_labels()
         figure.legend(*named, loc="outside lower center", ncols=len(kinds))
-    plt.close(figure)
     return figure

@@ -1,7 +1,7 @@
 """What all figures share: palette, style, and how they are written."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,25 @@ _STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Draw in the kit's style within the block."""
+def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
+    """Yield a figure and its axes in the kit's style; arguments as of ``pyplot.subplots``.
+
+    It is closed after the block, so that a notebook shows it once.
+    """
+    import matplotlib.pyplot as plt
+
+    with _styled():
+        figure, axes = plt.subplots(*grid, **how)
+        try:
+            yield figure, axes
+        finally:
+            plt.close(figure)
+
+
+def _styled() -> AbstractContextManager[None]:
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        yield
+    return matplotlib.rc_context(_STYLE)  # type: ignore[arg-type]
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> None:
@@ -48,5 +61,5 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> None:
     for suffix in (".svg", ".png"):
         with atomic_path(folder / f"{name}{suffix}") as part:
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
-            with styled():  # the salt of SVG names is read when the file is written
+            with _styled():  # the salt of SVG names is read when the file is written
                 figure.savefig(part, dpi=150, metadata=metadata)

@@ -4,7 +4,7 @@ Parts of the hum vote for songs by their vectors; the best songs are then aligne
 by frame; both together give the score, and the score and its lead over other songs the confidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -150,15 +150,7 @@ class Searcher:
         Raises:
             QbhError: if less than 1 s of one of them is voiced; says which, counted from 1.
         """
-        cuts = []
-        for number, hum in enumerate(hums, 1):
-            try:
-                cuts.append(cut_up(hum, anchor, self._cut_for(method), self.embedder.reading))
-            except QbhError as error:
-                raise QbhError(f"hum {number}: {error}") from None
-        batches = (cuts[begin : begin + _BATCH] for begin in range(0, len(cuts), _BATCH))
-        found = (scores for batch in batches for scores in self._scores_of(batch, anchor, method))
-        return [self._answers(scores, k) for scores in found]
+        return [self._answers(scores, k) for scores in self.scores_many(hums, anchor, method)]
 
     def _answers(self, found: Scores, k: int) -> list[Answer]:
         catalogue = self.catalogue
@@ -225,6 +217,23 @@ class Searcher:
         """
         query = cut_up(hum, anchor, self._cut_for(method), self.embedder.reading)
         return self._scores_of([query], anchor, method)[0]
+
+    def scores_many(
+        self, hums: Sequence[Query], anchor: Anchor = "anywhere", method: Method = "full"
+    ) -> Iterator[Scores]:
+        """Yield of each hum what :meth:`scores` returns, reading windows once for some of them.
+
+        Raises:
+            QbhError: as of :meth:`search_many`.
+        """
+        cuts = []
+        for number, hum in enumerate(hums, 1):
+            try:
+                cuts.append(cut_up(hum, anchor, self._cut_for(method), self.embedder.reading))
+            except QbhError as error:
+                raise QbhError(f"hum {number}: {error}") from None
+        for begin in range(0, len(cuts), _BATCH):
+            yield from self._scores_of(cuts[begin : begin + _BATCH], anchor, method)
 
     def _cut_for(self, method: Method) -> QueryWindows:
         return replace(self.cut, parts=((0.0, 1.0),)) if method == "vector" else self.cut

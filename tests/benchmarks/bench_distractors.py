@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import QbhError, hums, machine, save
-from numpy.typing import NDArray
+from common import hums, listen, machine, save
 from tqdm import tqdm
 
-from qbhkit.audio import load
-from qbhkit.contour import Contour, from_f0
+from qbhkit.contour import Contour
 from qbhkit.corpora import Song, open_corpus
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.corpora.duplicates import MelodyMatcher
@@ -71,11 +69,7 @@ def main() -> int:
     if options.subset:
         found = found[:: max(1, len(found) // options.subset)][: options.subset]
     queries = [Query(str(hum.path), hum.song_id, hum.singer) for hum in found]
-    embedder, tracker = ContourEmbedder(options.weights), get_tracker()
-    heard = [
-        from_f0(tracker.track(load(Path(query.path), tracker.rate_hz)))
-        for query in tqdm(queries, "melody", unit="hum")
-    ]
+    embedder, heard = ContourEmbedder(options.weights), listen(queries, get_tracker())
     true, others = pools()
     result: dict[str, Any] = {"weights": embedder.identity, "machine": machine()}
     for name, distractors in others.items():
@@ -107,13 +101,9 @@ def ranked(
     number = searcher.catalogue.number
     strict: list[int | None] = []
     lenient: list[int | None] = []
-    for query, hum in tqdm(list(zip(queries, heard, strict=True)), anchor, unit="hum"):
-        try:
-            scores: NDArray = searcher.scores(hum, anchor).score
-        except QbhError:  # too little is voiced
-            strict.append(None)
-            lenient.append(None)
-            continue
+    found = searcher.scores_many(heard, anchor)
+    for query in tqdm(queries, anchor, unit="hum"):
+        scores = next(found).score
         strict.append(rank_of(scores, number[query.song_id]))
         right = [number[key] for key in (query.song_id, *alike[query.song_id])]
         best = max(right, key=lambda song: float(scores[song]))

@@ -3,13 +3,19 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tqdm import tqdm
+
+from qbhkit.audio import load
+from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora.folders import Hum, MirQbsh
 from qbhkit.errors import QbhError
+from qbhkit.melody.trackers import Tracker
+from qbhkit.retrieval.evaluate import Query
 from qbhkit.storage import cache_dir, data_dir, write_json
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
@@ -19,6 +25,14 @@ DATABASE = ("mir-qbsh", "mirex-essen-2000")  # the 2,048 songs of MIREX
 def hums() -> list[Hum]:
     """Return the real hums, or say where they should be."""
     return MirQbsh(data_dir() / "mir-qbsh").hums()
+
+
+def listen(queries: Sequence[Query], tracker: Tracker) -> list[Contour]:
+    """Hear the contours of recordings, with a bar on standard error."""
+    return [
+        from_f0(tracker.track(load(Path(query.path), tracker.rate_hz)))
+        for query in tqdm(queries, "melody", unit="hum")
+    ]
 
 
 def database_folder() -> Path:
@@ -52,4 +66,13 @@ def save(name: str, result: dict[str, Any]) -> None:
     print(f"written: data/results/{name}.json")
 
 
-__all__ = ["DATABASE", "QbhError", "database_folder", "hums", "machine", "save", "seconds"]
+__all__ = [
+    "DATABASE",
+    "QbhError",
+    "database_folder",
+    "hums",
+    "listen",
+    "machine",
+    "save",
+    "seconds",
+]
