@@ -19,13 +19,12 @@ from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qbhkit.contour import Contour, F0Track
+    from qbhkit.contour import Contour
     from qbhkit.corpora import Song
     from qbhkit.embedding.sampling import Hummed
     from qbhkit.embedding.training import TrainConfig
     from qbhkit.errors import Failure
-    from qbhkit.melody.trackers import Tracker
-    from qbhkit.retrieval.catalogue import Catalogue
+    from qbhkit.retrieval.catalogue import Catalogue, Embedder
     from qbhkit.retrieval.confidence import Case
     from qbhkit.retrieval.evaluate import Query, Scorer
     from qbhkit.retrieval.search import Answer, Method
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from qbhkit.runs import RunConfig
 
 T = TypeVar("T")
-METHODS = ("full", "vote", "vector", "linear-scaling", "dtw")
+END_TO_END = "end-to-end"
+METHODS = ("full", "vote", "vector", END_TO_END, "linear-scaling", "dtw")
 INDEXES = ("exact", "faiss", "postgres")
 _SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
 _MOST_LISTED = 5
@@ -230,9 +230,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
     command.add_argument("-k", type=int, default=10, help="songs in each answer (default: 10)")
     command.add_argument(
-        "--method", choices=METHODS[:3], default="full",
+        "--method", choices=METHODS[:4], default="full",
         help="full: the songs that the hum's parts vote for, aligned with it (default); "
-        "vote: without the alignment; vector: the whole hum at once",
+        "vote: without the alignment; vector: the whole hum at once; end-to-end: full, by what the "
+        "melody network hears instead of a pitch, in a catalogue built with --weights stage1",
     )  # fmt: skip
     command.add_argument(
         "--together", action="store_true", help="the queries are takes of one tune: one answer"
@@ -658,22 +659,25 @@ def _say_same_melodies(songs: "Sequence[Song]") -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from qbhkit.melody.trackers import get_tracker
+    from qbhkit.retrieval.ears import query_reader
     from qbhkit.retrieval.search import answer_line, open_searcher
 
     if options.k < 1:
         raise QbhError("-k must be at least 1.")
+    method, weights = options.method, options.weights
+    if method == END_TO_END:
+        method, weights = "full", weights or END_TO_END
     how = _of_index(options.index, options)
-    searcher = open_searcher(options.catalogue, options.weights, options.index, **how)
-    hums = _Hums(lambda: get_tracker(options.tracker))
+    searcher = open_searcher(options.catalogue, weights, options.index, **how)
+    read = query_reader(searcher.embedder, options.tracker)
     failed = False
     takes = [options.queries] if options.together else [[query] for query in options.queries]
     for names in takes:
         query = ", ".join(names)
         try:
-            heard = [hums.contour(Path(name)) for name in names]
+            heard = [read(Path(name)) for name in names]
             try:
-                answers = searcher.search(heard, options.k, options.anchor, options.method)
+                answers = searcher.search(heard, options.k, options.anchor, method)
             except QbhError as error:
                 raise QbhError(f"{query}: {error}.") from None
             if options.save_match:
@@ -682,7 +686,7 @@ def _search(options: argparse.Namespace) -> int:
             _say(f"qbhkit: {error}")
             failed = True
             continue
-        sure = searcher.confident(answers) if options.method == "full" else None
+        sure = searcher.confident(answers) if method == "full" else None
         line = answer_line(query, sum(hum.voiced_s for hum in heard), answers, sure)
         if options.json:
             print(json.dumps(line), flush=True)  # ASCII: no locale can spoil it
@@ -750,36 +754,11 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Hums:
-    """Read queries: f0 CSVs as they are, recordings through a tracker made when first needed."""
-
-    def __init__(self, make_tracker: Any) -> None:
-        self._make_tracker = make_tracker
-        self._tracker: Tracker | None = None
-
-    def track(self, path: Path) -> "F0Track":
-        from qbhkit.audio import load, refuse_silence
-        from qbhkit.contour import read_f0_csv
-
-        if path.name.lower().endswith(".csv"):
-            return read_f0_csv(path)
-        if self._tracker is None:
-            self._tracker = self._make_tracker()
-        audio = load(path, self._tracker.rate_hz)
-        refuse_silence(audio, path)
-        return self._tracker.track(audio)
-
-    def contour(self, path: Path) -> "Contour":
-        from qbhkit.contour import from_f0
-
-        return from_f0(self.track(path))
-
-
 def _evaluate(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from qbhkit.embedding.encoders import ContourEmbedder
-    from qbhkit.melody.trackers import get_tracker
+    from qbhkit.embedding.end_to_end import AudioEmbedder
     from qbhkit.retrieval import evaluate
     from qbhkit.retrieval.catalogue import open_catalogue
     from qbhkit.retrieval.confidence import Calibration, Case
@@ -793,19 +772,18 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{options.queries} names the song {unknown[0].song_id}, which is not in "
             f"{options.catalogue}: its songs have ids such as {catalogue.songs[0]['id']}."
         )
-    hums = _Hums(lambda: get_tracker(options.tracker))
-    contours: dict[str, Contour | None] = {}
-    for query in tqdm(queries, desc="melody", unit="hum", disable=_quiet()):
-        try:
-            contours[query.path] = hums.contour(Path(query.path))
-        except QbhError as error:
-            _say(f"qbhkit: {error}")
-            contours[query.path] = None
     blocks = {}
     cases: dict[Query, Case] = {}
     embedder = ContourEmbedder(options.weights or DEFAULT_EMBEDDING)
-    for method in dict.fromkeys(options.method or ["full"]):
-        score = _scorer(method, catalogue, embedder, options.anchor, contours)
+    methods = dict.fromkeys(options.method or ["full"])
+    contours = _heard(queries, embedder, options.tracker) if {*methods} - {END_TO_END} else {}
+    for method in methods:
+        if method == END_TO_END:
+            by_states = AudioEmbedder()
+            heard = _heard(queries, by_states)
+            score = _scorer("full", catalogue, by_states, options.anchor, heard)
+        else:
+            score = _scorer(method, catalogue, embedder, options.anchor, contours)
         ranks: list[int | None] = []
         for query in tqdm(queries, desc=method, unit="hum", disable=_quiet()):
             scores, truth = score(query.path), catalogue.number[query.song_id]
@@ -835,6 +813,25 @@ def _evaluate(options: argparse.Namespace) -> int:
         ]
         print(f"{method:16}" + "".join(f"{cell:>22}" for cell in cells))
     return 0
+
+
+def _heard(
+    queries: "list[Query]", embedder: "Embedder", tracker: str | None = None
+) -> "dict[str, Contour | None]":
+    """Hear queries for an embedder; say which cannot be used, and keep None for them."""
+    from tqdm import tqdm
+
+    from qbhkit.retrieval.ears import query_reader
+
+    read = query_reader(embedder, tracker)
+    found: dict[str, Contour | None] = {}
+    for query in tqdm(queries, desc="melody", unit="hum", disable=_quiet()):
+        found[query.path] = None
+        try:
+            found[query.path] = read(Path(query.path))
+        except QbhError as error:
+            _say(f"qbhkit: {error}")
+    return found
 
 
 def _calibration_of(cases: "dict[Query, Case]", distance: float) -> dict[str, Any]:

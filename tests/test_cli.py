@@ -75,6 +75,15 @@ def sung(notes, hop_s=0.01, begin_s=0.0, end_s=9.0):
 
 
 @pytest.fixture(scope="module")
+def stage1_catalogue(song_folder, tmp_path_factory) -> Path:
+    """The songs by the weights that taught the end-to-end encoder."""
+    path = tmp_path_factory.mktemp("stage1") / "catalogue"
+    build = ["catalogue", "build", str(song_folder), "--out", str(path), "--weights", "stage1"]
+    assert main(build) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
 def hums(song_notes, tmp_path_factory) -> Path:
     """``good.wav`` (of TRUTH), ``late.f0.csv`` (of LATE), and queries that cannot be used."""
     folder = tmp_path_factory.mktemp("hums")
@@ -492,6 +501,25 @@ class TestSearch:
         assert line["results"][0]["confidence"] is None
         assert line["results"][0]["score"] == line["results"][0]["vote"]
 
+    def test_end_to_end(self, run, hums, stage1_catalogue):
+        options = ["--catalogue", stage1_catalogue, "--method", "end-to-end"]
+        line = results_of(run("search", hums / "good.wav", *options, "--json"))[0]
+        assert line["results"][0]["song_id"] == TRUTH
+        assert line["results"][0]["tempo_ratio"] > 0
+        assert line["confident"] in (True, False)
+        pitch = results_of(
+            run("search", hums / "good.wav", *options[:2], "--weights", "stage1", "--json")
+        )[0]
+        assert pitch["results"][0]["vote"] != line["results"][0]["vote"]
+        refused = run("search", hums / "late.f0.csv", *options)
+        assert_refused(refused, "late.f0.csv", "holds no sound")
+        refused = run("search", hums / "good.wav", *options, "--tracker", "pyin")
+        assert_refused(refused, "leave --tracker pyin out")
+
+    def test_end_to_end_in_a_catalogue_of_another_teacher(self, run, hums, catalogue):
+        options = ["--catalogue", catalogue, "--method", "end-to-end"]
+        assert_refused(run("search", hums / "good.wav", *options), catalogue, "best-", "stage1-")
+
     def test_takes_of_one_tune_get_one_answer(self, run, hums, catalogue):
         queries = [hums / "late.f0.csv", hums / "late.f0.csv"]
         options = ["--catalogue", catalogue, "--json"]
@@ -842,7 +870,8 @@ class TestEvaluate:
     def test_queries_that_cannot_be_embedded_are_misses(self, evaluate, table, hums):
         names = ["silent.wav", "unvoiced.f0.csv", "truncated.wav", "nan.wav", "empty.wav"]
         rows = [[hums / name, TRUTH, ""] for name in names]
-        options = [option for name in cli.METHODS for option in ("--method", name)]
+        methods = set(cli.METHODS) - {cli.END_TO_END}
+        options = [option for name in methods for option in ("--method", name)]
         done, result = evaluate(table(["deep/good.wav", TRUTH, ""], *rows), *options)
         assert done.code == 0
         for block in result["methods"].values():
@@ -851,6 +880,18 @@ class TestEvaluate:
         assert "per_singer" not in result
         for name in set(names) - {"unvoiced.f0.csv"}:
             assert done.err.count(str(hums / name)) == 1
+
+    def test_end_to_end_beside_the_others(self, run, table, hums, stage1_catalogue, tmp_path):
+        rows = [["deep/good.wav", TRUTH, ""], [hums / "late.f0.csv", LATE, ""]]
+        done = run(
+            "evaluate", "--queries", table(*rows), "--catalogue", stage1_catalogue, "--weights",
+            "stage1", "--method", "end-to-end", "--method", "vote", "--out", tmp_path / "R.json",
+        )  # fmt: skip
+        assert done.code == 0
+        methods = json.loads((tmp_path / "R.json").read_text("utf-8"))["methods"]
+        assert methods["end-to-end"]["ranks"] == [1, None]
+        assert methods["vote"]["ranks"] == [1, 1]
+        assert done.err.count("holds no sound") == 1
 
     def test_only_misses(self, evaluate, table, hums):
         done, result = evaluate(table([hums / "silent.wav", TRUTH, "x"]))

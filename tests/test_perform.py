@@ -6,19 +6,17 @@ import torch
 
 from qbhkit.audio import Audio
 from qbhkit.cli import main as qbhkit
-from qbhkit.contour import from_f0
 from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding.performances import read_performances
 from qbhkit.errors import QbhError
 from qbhkit.melody.lite import LiteExtractor
 from qbhkit.melody.synthesis import LEAD_IN_S, Voice, sung_line
 from qbhkit.retrieval import perform as performing
+from qbhkit.retrieval.ears import StateEar
 from qbhkit.retrieval.perform import (
     PerformConfig,
     Stage,
     draw_stretch,
-    hear_states,
-    listener_of,
     perform,
     perform_all,
     set_stage,
@@ -31,9 +29,9 @@ EXACT = Voice(note_error_st=0, timing_error=0, gap=0, jitter_st=0, vibrato_st=0)
 
 
 @pytest.fixture(scope="module")
-def listener():
+def ear():
     torch.set_num_threads(1)
-    return LiteExtractor()
+    return StateEar(LiteExtractor())
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +93,19 @@ class TestStretch:
 
 class TestPerform:
     def test_what_is_heard_is_the_song_at_its_spans_and_not_beside_them(
-        self, stage, listener, monkeypatch
+        self, stage, ear, monkeypatch
     ):
         heard = []
 
-        def keep(*arguments):
-            heard.append(hear_states(*arguments))
+        def keep(self, audio):
+            heard.append(hear(self, audio))
             return heard[-1]
 
-        monkeypatch.setattr(performing, "hear_states", keep)
+        hear = StateEar.hear
+        monkeypatch.setattr(StateEar, "hear", keep)
         errors = []
         for number in range(4):
-            found = perform(number, stage, listener)
+            found = perform(number, stage, ear)
             contour, _ = heard[-1].trimmed()
             np.testing.assert_array_equal(found.states, contour.states)
             assert len(found.spans) == len(found.states)
@@ -123,8 +122,8 @@ class TestPerform:
         assert right < 0.85 * min(before, after)
         assert max(before, after) < min(before2, after2)
 
-    def test_a_number_is_always_sung_alike(self, stage, listener):
-        one, two, other = (perform(number, stage, listener) for number in (5, 5, 6))
+    def test_a_number_is_always_sung_alike(self, stage, ear):
+        one, two, other = (perform(number, stage, ear) for number in (5, 5, 6))
         np.testing.assert_array_equal(one.states, two.states)
         assert one.states.shape != other.states.shape or (one.states != other.states).any()
 
@@ -138,7 +137,7 @@ class TestPerform:
         assert 43 < min(medians) < 55 < 63 < max(medians) < 72
         assert min(notes[:, 2].min() for notes in sung) > 37
 
-    def test_a_band_and_damage_change_what_is_heard(self, stage, listener):
+    def test_a_band_and_damage_change_what_is_heard(self, stage, ear):
         pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
         line = sung_line(NOTES, EXACT, np.random.default_rng(0))
 
@@ -161,29 +160,11 @@ class TestPerform:
         with pytest.raises(QbhError, match="nothing to sing"):
             set_stage(CONFIG, few)
 
-    def test_silence_is_not_performed(self, stage, listener, monkeypatch):
+    def test_silence_is_not_performed(self, stage, ear, monkeypatch):
         silence = Audio(np.zeros(80000, np.float32), 8000)
         monkeypatch.setattr(performing, "_record", lambda *_: silence)
         with pytest.raises(QbhError, match="No voice is heard"):
-            perform(0, stage, listener)
-
-
-class TestHearing:
-    def test_states_lie_beside_the_contour_of_the_same_run(self, listener):
-        rng = np.random.default_rng(0)
-        samples = 0.3 * np.sin(2 * np.pi * 220 * np.arange(12345) / 8000)
-        audio = Audio((samples + rng.normal(0, 0.01, 12345)).astype(np.float32), 8000)
-        heard = hear_states(listener, audio)
-        np.testing.assert_array_equal(heard.frames[:, :2], from_f0(listener.track(audio)).frames)
-        np.testing.assert_array_equal(heard.states, listener.states(audio)[: len(heard)])
-        assert len(heard) == 16
-
-    def test_states_of_another_network_are_refused(self):
-        class Other:
-            heard_by = "crnn-lite@000000000000"
-
-        with pytest.raises(QbhError, match=r"reads states of crnn-lite@0{12}, not .* train it"):
-            listener_of(Other())
+            perform(0, stage, ear)
 
 
 class TestAll:
@@ -196,7 +177,7 @@ class TestAll:
         """Parts of two, and a singer who counts instead of singing."""
         calls = []
 
-        def perform(number, stage, listener):
+        def perform(number, stage, ear):
             calls.append(number)
             return performing.Performance(
                 np.full((3, 4), number), np.zeros((3, 2)), songs_contour(stage), number
@@ -216,10 +197,10 @@ class TestAll:
         assert quick == [0, 1, 2, 3, 4]
         sing = performing.perform
 
-        def stop(number, stage, listener):
+        def stop(number, stage, ear):
             if number == 3:
                 raise KeyboardInterrupt
-            return sing(number, stage, listener)
+            return sing(number, stage, ear)
 
         monkeypatch.setattr(performing, "perform", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -248,10 +229,10 @@ class TestAll:
     def test_parts_of_another_run_are_not_mixed_in(self, songs, tmp_path, quick, monkeypatch):
         sing = performing.perform
 
-        def stop(number, stage, listener):
+        def stop(number, stage, ear):
             if number == 3:
                 raise KeyboardInterrupt
-            return sing(number, stage, listener)
+            return sing(number, stage, ear)
 
         monkeypatch.setattr(performing, "perform", stop)
         with pytest.raises(KeyboardInterrupt):

@@ -199,6 +199,16 @@ def export_audio_encoder(
     save_weights(path, arrays, config, half=True)
 
 
+def open_embedder(weights: str) -> "ContourEmbedder | AudioEmbedder":
+    """Open weights of either kind: what embeds contours, or what embeds states.
+
+    Raises:
+        QbhError: if the weights are missing, damaged, or hold no encoder.
+    """
+    audio = load_weights(weights).config.get("kind") == KIND
+    return AudioEmbedder(weights) if audio else ContourEmbedder(weights)
+
+
 class AudioEmbedder:
     """Turn windows of what was heard into the vectors of the teacher.
 

@@ -16,6 +16,7 @@ METHOD_COLOURS = {
     "full": HUM,
     "vote": FOURTH,
     "vector": "#56B4E9",
+    "end-to-end": "#E69F00",
     "linear-scaling": SONG,
     "dtw": THIRD,
 }

@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from qbhkit.audio import Audio
-from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, Floats, from_f0, from_notes
+from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, Floats, from_notes
 from qbhkit.corpora.training_songs import TrainingSongs
-from qbhkit.embedding.end_to_end import AudioEmbedder
 from qbhkit.embedding.performances import (
-    Heard,
     Performance,
     Stored,
     join_performances,
@@ -41,10 +39,10 @@ from qbhkit.melody.synthesis import Hum, Line, Voice, render_line, sung_line
 from qbhkit.melody.timbre import Timbre, sing
 from qbhkit.melody.trackers import get_tracker, identity_of
 from qbhkit.melody.voices import spoken_timbres
+from qbhkit.retrieval.ears import LISTENER, StateEar
 from qbhkit.runs import generator
 from qbhkit.storage import read_json, write_json
 
-TRACKER = "crnn-lite"
 _A_PART = 50  # performances
 _TRIES = 20
 _FEWEST_NOTES = 6
@@ -142,39 +140,13 @@ def _rising(notes: NDArray) -> NDArray[np.float64]:
     return notes[np.diff(notes[:, 0], prepend=-np.inf) > 1e-3]
 
 
-def hear_states(listener: LiteExtractor, audio: Audio) -> Heard:
-    """Return what the network hears in a recording: its contour and its states.
-
-    Args:
-        listener: hears it.
-        audio: mono at 8 kHz.
-    """
-    hearing = listener.hear(audio)
-    contour = from_f0(hearing.f0)
-    return Heard(np.concatenate([contour.frames, hearing.states[: len(contour)]], axis=1))
-
-
-def listener_of(embedder: AudioEmbedder) -> LiteExtractor:
-    """Return the network whose states an encoder was trained on.
-
-    Raises:
-        QbhError: if that was another one than the kit's.
-    """
-    if embedder.heard_by != identity_of(TRACKER):
-        raise QbhError(
-            f"The end-to-end encoder reads states of {embedder.heard_by}, not "
-            f"{identity_of(TRACKER)}: make performances and train it again."
-        )
-    return LiteExtractor()
-
-
-def perform(number: int, stage: Stage, listener: LiteExtractor) -> Performance:
+def perform(number: int, stage: Stage, ear: StateEar) -> Performance:
     """Sing a stretch of a song, and hear it.
 
     Args:
         number: of the performance: the same one is always sung alike.
         stage: songs and voices.
-        listener: hears it.
+        ear: hears it.
 
     Raises:
         QbhError: if twenty attempts gave nothing in which a voice is heard.
@@ -187,7 +159,7 @@ def perform(number: int, stage: Stage, listener: LiteExtractor) -> Performance:
             continue
         voice = _draw_voice(stage.config, rng)
         line = sung_line(_with_errors(notes, stage.config, rng), voice, rng)
-        heard = hear_states(listener, _record(line, voice, stage, rng))
+        heard = ear.hear(_record(line, voice, stage, rng))
         kept, late_s = heard.trimmed()
         if kept.voiced_s < _SHORTEST_S:
             continue
@@ -323,7 +295,7 @@ def perform_all(
     for song in songs.songs:
         digest.update(b"" if song.notes is None else np.ascontiguousarray(song.notes).tobytes())
     made_of = {
-        "heard_by": identity_of(TRACKER),
+        "heard_by": identity_of(LISTENER),
         "songs": digest.hexdigest(),
         "drawn": json.loads(json.dumps(asdict(config))),
     }
@@ -374,7 +346,7 @@ def _made(due: Sequence[tuple[Path, range]], stage: Stage, workers: int) -> Iter
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_at_hand: tuple[Stage, LiteExtractor]  # of a worker process
+_at_hand: tuple[Stage, StateEar]  # of a worker process
 
 
 def _prepare(stage: Stage, threads: int | None = 1) -> None:
@@ -383,7 +355,7 @@ def _prepare(stage: Stage, threads: int | None = 1) -> None:
 
     if threads:
         torch.set_num_threads(threads)  # the other cores have workers of their own
-    _at_hand = stage, LiteExtractor()
+    _at_hand = stage, StateEar(LiteExtractor())
 
 
 def _make_part(due: tuple[Path, range]) -> int:

@@ -107,7 +107,7 @@ class Searcher:
         if catalogue.model != embedder.identity:
             raise QbhError(
                 f"{catalogue.path} was made by the model {catalogue.model}, not "
-                f"{embedder.identity}: build it again with these weights."
+                f"{embedder.identity}: build it again with those weights."
             )
         self.catalogue, self.embedder = catalogue, embedder
         self.cut = cut or cut_of(embedder.reading)
@@ -348,7 +348,8 @@ def open_searcher(
 
     Args:
         path: its folder.
-        weights: name or file of those that made it; the shipped ones by default.
+        weights: name or file of those that made it, or of an end-to-end encoder whose teacher made
+            it; the shipped ones by default.
         index: ``exact``, or one that :func:`qbhkit.retrieval.index.build_index` has built.
         options: as the index takes them.
 
@@ -356,9 +357,9 @@ def open_searcher(
         QbhError: if the catalogue or the index is missing or damaged, or other weights made it.
         MissingPackageError: if the package of the index is not installed.
     """
-    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.embedding.end_to_end import open_embedder
 
-    searcher = Searcher(open_catalogue(path), ContourEmbedder(weights or DEFAULT_EMBEDDING))
+    searcher = Searcher(open_catalogue(path), open_embedder(weights or DEFAULT_EMBEDDING))
     if index != ExactIndex.name:
         searcher.index = open_index(index, searcher.catalogue, **options)
     return searcher

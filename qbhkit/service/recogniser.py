@@ -8,9 +8,8 @@ from threading import Lock
 from typing import Any
 
 from qbhkit.audio import load, refuse_silence
-from qbhkit.contour import from_f0
 from qbhkit.errors import QbhError
-from qbhkit.melody.trackers import Tracker, get_tracker
+from qbhkit.retrieval.ears import Ear, ear_of
 from qbhkit.retrieval.queries import Anchor
 from qbhkit.retrieval.search import Searcher, answer_line
 from qbhkit.storage import asset
@@ -31,7 +30,7 @@ class Recogniser:
     def __init__(self, searcher: Searcher, tracker: str | None, longest_s: float) -> None:
         self._searcher = searcher
         self._tracker_name, self._longest_s = tracker, longest_s
-        self._idle: deque[Tracker] = deque()
+        self._idle: deque[Ear] = deque()
         self._one_search = Lock()  # numba's own threads may not be entered twice everywhere
 
     @property
@@ -59,10 +58,10 @@ class Recogniser:
             QbhError: if the recording cannot be used.
         """
         try:
-            with self._tracker() as tracker:
-                audio = load(path, tracker.rate_hz, self._longest_s)
+            with self._ear() as ear:
+                audio = load(path, ear.rate_hz, self._longest_s)
                 refuse_silence(audio, path)
-                hum = from_f0(tracker.track(audio))
+                hum = ear.hear(audio)
         except QbhError as error:
             raise QbhError(str(error).replace(str(path), name)) from None
         try:
@@ -73,13 +72,13 @@ class Recogniser:
         return answer_line(name, hum.voiced_s, answers, self._searcher.confident(answers))
 
     @contextmanager
-    def _tracker(self) -> Iterator[Tracker]:
-        """Lend a tracker to one thread at a time, for some keep state."""
+    def _ear(self) -> Iterator[Ear]:
+        """Lend an ear to one thread at a time, for some trackers keep state."""
         try:
-            tracker = self._idle.pop()
+            ear = self._idle.pop()
         except IndexError:
-            tracker = get_tracker(self._tracker_name)
+            ear = ear_of(self._searcher.embedder, self._tracker_name)
         try:
-            yield tracker
+            yield ear
         finally:
-            self._idle.append(tracker)
+            self._idle.append(ear)

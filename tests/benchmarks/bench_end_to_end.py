@@ -24,6 +24,7 @@ from qbhkit.embedding.end_to_end import AudioEmbedder
 from qbhkit.melody.trackers import default_tracker, get_tracker
 from qbhkit.retrieval.catalogue import open_catalogue
 from qbhkit.retrieval.crossfold import ANCHORS
+from qbhkit.retrieval.ears import LISTENER, ear_of
 from qbhkit.retrieval.evaluate import (
     Query,
     Scorer,
@@ -33,7 +34,6 @@ from qbhkit.retrieval.evaluate import (
     rank_queries,
     report,
 )
-from qbhkit.retrieval.perform import TRACKER, hear_states, listener_of
 from qbhkit.retrieval.queries import Anchor
 from qbhkit.retrieval.search import Searcher
 
@@ -63,19 +63,19 @@ def main() -> int:
         found = found[:: max(1, len(found) // options.subset)][: options.subset]
     queries = [Query(str(hum.path), hum.song_id, hum.singer) for hum in found]
     audio, teacher = AudioEmbedder(options.weights), ContourEmbedder(options.teacher)
-    listener, tracker = listener_of(audio), get_tracker()
+    ear, tracker = ear_of(audio), get_tracker()
     folder = Path(f"{database_folder()}-{Path(options.teacher).stem}")
     build = ["catalogue", "build", *DATABASE, "--out", str(folder), "--weights", options.teacher]
     if code := qbhkit(build):
         return code
     catalogue = open_catalogue(folder)
     usual, by_states = f"contour, {default_tracker()}", "end-to-end"
-    same = f"contour, {TRACKER}"
+    same = f"contour, {LISTENER}"
     heard: dict[str, dict[str, Contour]] = {usual: {}, same: {}, by_states: {}}
     for query in tqdm(queries, "melody", unit="hum"):
         path = Path(query.path)
         heard[usual][query.path] = from_f0(tracker.track(load(path, tracker.rate_hz)))
-        states = hear_states(listener, load(path, listener.rate_hz))
+        states = ear.hear(load(path, ear.rate_hz))
         heard[same][query.path] = Contour(states.frames[:, :2])
         heard[by_states][query.path] = states
     searchers = {usual: Searcher(catalogue, teacher), same: Searcher(catalogue, teacher)}
