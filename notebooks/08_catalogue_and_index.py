@@ -262,13 +262,13 @@ pd.DataFrame(paper).round(1)
 # %% [markdown]
 # What breaks first, step by step:
 #
-# - **a million windows** (17 thousand songs): nothing. A laptop with FAISS.
+# - **a million windows** (ten thousand songs): nothing. A laptop with FAISS.
 # - **ten million**: opening. The process hashes every shard before it trusts it, and keeps all contours and titles in
 #   Python. One server with FAISS still answers; keep it running (`qbhkit serve`).
 # - **a hundred million**: the contours no longer fit beside everything else, and the lists to read become long.
 #   Split the songs over machines by a hash of their id, ask all of them, merge the ten best of each; or
 #   PostgreSQL with `PARTITION BY HASH (song)`, one HNSW graph a partition, which Citus spreads over machines.
-# - **a billion** (17 million songs): a vector that takes a kilobyte. 128 numbers instead of 512 (the ablation
+# - **a billion** (ten million songs): a vector that takes a kilobyte. 128 numbers instead of 512 (the ablation
 #   of [notebook 07](07_train_supervised.ipynb) says what that costs), quantised codes only in memory, and full vectors on
 #   disks of many machines.
 

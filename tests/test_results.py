@@ -52,6 +52,25 @@ def test_the_readme_says_what_the_benchmarks_measured():
     assert f"{augment['pairs_per_s']['vectorised']:,} a second" in README
     assert f"{query['query_ms']['total']:.0f} ms (tracker" in README
     assert f"{query['catalogue']['windows_per_s']:,} windows/s" in README
+    assert f"of many hums at once {query['query_ms']['search, all at once']:.0f} each" in README
+    training, cluster = result("bench_training"), result("bench_cluster")
+    assert f"{training['pairs_per_s']['loop']['kit']:,} a second" in README
+    assert f"{training['ratios']['loop']['kit_over_per_item']} times a straightforward" in README
+    assert f"{training['most_over_fewest_songs']} times as fast as from ten thousand" in README
+    assert cluster["catalogues_equal"]
+    assert f"{cluster['ratios']['one_process_over_two_workers']} times as fast" in README
+
+
+def test_the_readme_says_how_a_catalogue_grows():
+    row = max(result("growth")["sizes"].values(), key=lambda row: row["windows"])
+    part = row["indexes"]["faiss ivf-pq"]
+    words = " ".join(README.split())
+    assert row["windows"] >= 1_000_000
+    assert f"{row['songs']:,} tunes" in words
+    assert f"all look-ups of a hum {part['lookups_ms']['p50']:.0f} ms" in words
+    assert f"from wav to answer {part['query_ms']['p50']:.0f} ms" in words
+    assert f"{part['memory_mb']['peak']:,.0f} MB of memory" in words
+    assert f"recall@10 {part['recall_at_10']:.3f} of exact" in words
 
 
 @pytest.mark.parametrize("name", ["stage1", "best"])
