@@ -54,7 +54,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## A song becomes windows
 #
-# A hum may be of any part of a song, and slower or faster. So every song is cut into windows of 4 to 16
+# A hum may be of any part of a song, and slower or faster. So every song is cut into windows of 4 to 19
 # seconds, a quarter of their length apart, and each window is read on 80 steps whatever its length: a hum of
 # 8 s that was sung too slowly is simply like a shorter window.
 
@@ -151,7 +151,7 @@ assert merged.songs == second.songs
 
 # %%
 catalogue = open_catalogue(folder.parent / "both")
-hum = json.loads(asset("hums/hums.json").read_text("utf-8"))[0]
+hum = json.loads(asset("hums/hums.json").read_text("utf-8"))[1]
 contour = from_f0(get_tracker().track(load(asset(f"hums/{hum['file']}"))))
 searcher = Searcher(catalogue, embedder)
 frames, _ = searcher.query_frames(contour, "anywhere")
@@ -185,6 +185,7 @@ by_index = searcher.search(contour, k=3)
 searcher.index = searcher.exact
 by_all = searcher.search(contour, k=3)
 assert [answer.song_id for answer in by_index] == [answer.song_id for answer in by_all]
+assert by_all[0].song_id == hum["song_id"]
 pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 
 # %% [markdown]

@@ -34,7 +34,7 @@ from tempfile import TemporaryDirectory
 import ipywidgets
 import numpy as np
 import pandas as pd
-from IPython.display import display
+from IPython.display import Image, display
 
 import qbhkit
 from qbhkit.audio import Audio, load
@@ -85,6 +85,12 @@ print(len(searcher.catalogue.songs), "songs")
 # %%
 recorder = HumRecorder(searcher, k=5)
 recorder
+
+# %% [markdown]
+# Where this page is only read, not run, the recorder does not show. After a hum it looks like this:
+
+# %%
+Image("recorder.png", width=480)
 
 # %% [markdown]
 # ## A hum from a file
