@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from qbhkit import cli
 from qbhkit.audio import Audio, load, write_wav
-from qbhkit.cli import main
+from qbhkit.cli import data, main
+from qbhkit.cli.hums import END_TO_END, METHODS
 from qbhkit.contour import F0Track, midi_to_hz, read_f0_csv, write_f0_csv
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval.catalogue import open_catalogue
@@ -870,7 +870,7 @@ class TestEvaluate:
     def test_queries_that_cannot_be_embedded_are_misses(self, evaluate, table, hums):
         names = ["silent.wav", "unvoiced.f0.csv", "truncated.wav", "nan.wav", "empty.wav"]
         rows = [[hums / name, TRUTH, ""] for name in names]
-        methods = set(cli.METHODS) - {cli.END_TO_END}
+        methods = set(METHODS) - {END_TO_END}
         options = [option for name in methods for option in ("--method", name)]
         done, result = evaluate(table(["deep/good.wav", TRUTH, ""], *rows), *options)
         assert done.code == 0
@@ -1055,7 +1055,7 @@ class TestProcess:
         def interrupted(options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_data_list", interrupted)
+        monkeypatch.setattr(data, "list_corpora", interrupted)
         done = run("data", "list")
         assert done.code == 130
         assert "run the same command again" in done.err

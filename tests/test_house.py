@@ -215,7 +215,7 @@ def test_no_machine_path_stands_in_the_repository():
 
 
 def test_the_command_line_offers_every_index():
-    from qbhkit import cli
+    from qbhkit.cli import catalogues
     from qbhkit.retrieval.index import INDEXES
 
-    assert tuple(INDEXES) == cli.INDEXES
+    assert tuple(INDEXES) == catalogues.INDEXES

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from common import DATABASE, RESULTS, database_folder, hums
 
-from qbhkit.cli import METHODS
 from qbhkit.cli import main as qbhkit
+from qbhkit.cli.hums import METHODS
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.retrieval.evaluate import metrics
 from qbhkit.storage import atomic_path, cache_dir, write_json

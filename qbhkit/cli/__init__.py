@@ -1,0 +1,38 @@
+"""The command line: thin, scriptable, and honest about bad input (exit code 2)."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from qbhkit.cli.parser import make_parser
+from qbhkit.cli.terminal import say
+from qbhkit.errors import QbhError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        0, or 2 after one sentence on standard error for input that a user can mend.
+    """
+    options = make_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a title that the terminal has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return int(options.run(options) or 0)
+    except QbhError as error:
+        say(f"qbhkit: {error}")
+        return 2
+    except BrokenPipeError:  # the reader of a pipe has left
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except OSError as error:
+        say(f"qbhkit: {error.filename or 'a file'} cannot be used ({error.strerror or error}).")
+        return 2
+    except KeyboardInterrupt:
+        say("qbhkit: stopped; run the same command again to go on.")
+        return 130

@@ -1,0 +1,5 @@
+"""``python -m qbhkit.cli``."""
+
+from qbhkit.cli import main
+
+raise SystemExit(main())

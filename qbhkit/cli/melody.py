@@ -1,0 +1,46 @@
+"""``qbhkit melody``."""
+
+import argparse
+from pathlib import Path
+
+from qbhkit.cli.terminal import quiet, report_failures, say
+from qbhkit.errors import QbhError
+
+
+def melody(options: argparse.Namespace) -> int:
+    """Run ``qbhkit melody``."""
+    from qbhkit.corpora import stem_of
+    from qbhkit.melody.batch import extract_all
+    from qbhkit.melody.trackers import default_song_tracker
+
+    paths = [path for name in options.inputs for path in _audio_files(Path(name))]
+    stems: dict[str, Path] = {}
+    for path in paths:
+        stem = stem_of(path)
+        if stem in stems:
+            raise QbhError(
+                f"{stems[stem]} and {path} would both be written to {stem}.f0.csv; rename one."
+            )
+        stems[stem] = path
+    done = extract_all(
+        {path: options.out / f"{stem}.f0.csv" for stem, path in stems.items()},
+        options.tracker or default_song_tracker(),
+        options.workers,
+        progress=not quiet(),
+    )
+    if done.reused:
+        say(f"{done.reused} of {len(paths)} were there already")
+    failures = done.failures
+    return report_failures(failures, len(paths), options.inputs)
+
+
+def _audio_files(path: Path) -> list[Path]:
+    from qbhkit.audio import AUDIO_SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    named = [child for child in path.rglob("*") if child.name.lower().endswith(AUDIO_SUFFIXES)]
+    found = [child for child in named if child.name[:2] != "._"]  # what macOS leaves in archives
+    if not found:
+        raise QbhError(f"{path} holds no audio files ({', '.join(AUDIO_SUFFIXES)}).")
+    return sorted(found)
