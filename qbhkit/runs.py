@@ -250,11 +250,16 @@ def load_checkpoint(
         raise QbhError(
             f"{path} is damaged ({type(error).__name__}): start without --resume."
         ) from None
-    if state.get("config") != config or "network" not in state:
+    if not isinstance(state, dict) or state.get("config") != config:
         raise QbhError(f"{path} belongs to another configuration: start without --resume.")
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    return list(state["curve"])
+    try:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        return list(state["curve"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise QbhError(
+            f"{path} is damaged ({type(error).__name__}): start without --resume."
+        ) from None
 
 
 def report(config: dict[str, Any], curve: Curve) -> dict[str, Any]:

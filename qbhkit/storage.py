@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qbhkit.errors import QbhError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
 
@@ -66,6 +69,26 @@ def read_json(path: Path, cure: str) -> Any:
         raise QbhError(f"{path} does not exist: {cure}.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise QbhError(f"{path} is damaged ({error}): {cure}.") from None
+
+
+def map_array(path: Path) -> "NDArray[Any]":
+    """Map a ``.npy`` file of numbers into memory, so that its header can claim no more than it has.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: if it is damaged or something else.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header may raise anything, from TokenError on
+        raise ValueError(str(error)) from None
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it is an archive")
+    return found
 
 
 def sha256_file(path: Path) -> str:

@@ -360,7 +360,7 @@ class TestWrongFiles:
                 convert(sources, sources / "out")
         with open(path, "wb") as stream:
             np.savez(stream, good)
-        with pytest.raises(QbhError, match="not an archive"):
+        with pytest.raises(QbhError, match=rf"{name} is damaged or no \.npy file"):
             convert(sources, sources / "out")
         path.unlink()
         with pytest.raises(QbhError, match=rf"{name} does not exist"):

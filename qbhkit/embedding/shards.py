@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from qbhkit.contour import Contour
 from qbhkit.embedding.sampling import ContourBank
 from qbhkit.errors import QbhError
-from qbhkit.storage import atomic_path, read_json, sha256_file, write_json
+from qbhkit.storage import atomic_path, map_array, read_json, sha256_file, write_json
 
 FORMAT = 1
 _CURE = "write the contours again (qbhkit.embedding.shards.write_shards)"
@@ -132,7 +132,7 @@ def _map(path: Path, sums: dict[str, str], kind: np.dtype, shape: tuple[int, ...
     try:
         if sha256_file(path) != sums.get(path.name):
             raise ValueError("its checksum differs")
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = map_array(path)
         if found.dtype != kind or found.shape != shape:
             raise ValueError(f"it holds {found.dtype} {found.shape}")
     except (OSError, ValueError) as error:

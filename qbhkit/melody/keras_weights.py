@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.melody.crnn import CLASSES, PATCH, STATES, WIDTHS, MelodyCrnn, export_crnn
-from qbhkit.storage import sha256_file
+from qbhkit.storage import map_array, sha256_file
 
 _CURE = "give the authors' own file, such as ResNet_NS.hdf5"
 _PATCH_CURE = "give the authors' x_data_mean_total_31.npy and x_data_std_total_31.npy"
@@ -74,16 +74,15 @@ def convert_crnn(weights: Path, mean: Path, std: Path, folder: Path) -> Path:
 
 
 def _patch(path: Path) -> NDArray:
-    """Read a (31, 513) array; mapped, so that no header can claim more than the file holds."""
+    """Read a (31, 513) array."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_array(path)
     except FileNotFoundError:
         raise QbhError(f"{path} does not exist: check the path.") from None
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError):
         raise QbhError(f"{path} is damaged or no .npy file of numbers: {_PATCH_CURE}.") from None
-    if not isinstance(array, np.ndarray) or array.shape != PATCH or array.dtype.kind != "f":
-        shape = getattr(array, "shape", "an archive")
-        raise QbhError(f"{path} must hold (31, 513) numbers, not {shape}: {_PATCH_CURE}.")
+    if array.shape != PATCH or array.dtype.kind != "f":
+        raise QbhError(f"{path} must hold (31, 513) numbers, not {array.shape}: {_PATCH_CURE}.")
     if not np.isfinite(array).all():
         raise QbhError(f"{path} holds NaN or infinite values: {_PATCH_CURE}.")
     return np.array(array, np.float32)

@@ -25,7 +25,7 @@ from qbhkit.melody.band import LEADS, Part, arrange, cut, read_score, render
 from qbhkit.melody.synthesis import LEAD_IN_S, Hum, Voice, render_hum, sung_line
 from qbhkit.melody.timbre import Timbre, sing, sing_again
 from qbhkit.runs import generator
-from qbhkit.storage import read_json, write_json
+from qbhkit.storage import map_array, read_json, write_json
 
 RATE_HZ = 8000
 HOP = round(F0_HOP_S * RATE_HZ)  # samples a frame
@@ -91,10 +91,7 @@ class StemBank:
     def __init__(self, folder: Path) -> None:
         self.info = read_json(folder / "bank.json", "build the bank again")
         try:
-            self._stems = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in _STEMS
-            }
+            self._stems = {name: map_array(folder / f"{name}.npy") for name in _STEMS}
         except (OSError, ValueError) as error:
             raise QbhError(f"{folder} is damaged ({error}): delete it, and train again.") from None
 

@@ -156,7 +156,13 @@ class FaissIndex:
             raise QbhError(f"{file} is missing: {_CURE}.")
         if sha256_file(file) != digest:
             raise QbhError(f"{file} is damaged (its checksum differs): {_CURE}.")
-        return cls(catalogue.vectors, _faiss().read_index(str(file)), choices, threads)
+        try:
+            index = _faiss().read_index(str(file))
+        except RuntimeError:
+            raise QbhError(f"{file} is no index of FAISS: {_CURE}.") from None
+        if (index.ntotal, index.d) != catalogue.vectors.shape:
+            raise QbhError(f"{file} holds other windows than {catalogue.path}: {_CURE}.")
+        return cls(catalogue.vectors, index, choices, threads)
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
         """Find about the ``k`` nearest windows of each of (Q, D) vectors of length 1.

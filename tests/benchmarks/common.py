@@ -16,7 +16,7 @@ from qbhkit.corpora.folders import Hum, MirQbsh
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker
 from qbhkit.retrieval.evaluate import Query
-from qbhkit.storage import cache_dir, data_dir, write_json
+from qbhkit.storage import cache_dir, data_dir, read_json, write_json
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 DATABASE = ("mir-qbsh", "mirex-essen-2000")  # the 2,048 songs of MIREX
@@ -66,6 +66,13 @@ def save(name: str, result: dict[str, Any]) -> None:
     print(f"written: data/results/{name}.json")
 
 
+def save_part(name: str, part: str, result: dict[str, Any]) -> None:
+    """Write one part of a result that several benchmarks make together."""
+    path = RESULTS / f"{name}.json"
+    before = read_json(path, "measure again") if path.is_file() else {}
+    save(name, before | {part: result})
+
+
 __all__ = [
     "DATABASE",
     "QbhError",
@@ -74,5 +81,6 @@ __all__ = [
     "listen",
     "machine",
     "save",
+    "save_part",
     "seconds",
 ]

@@ -1,0 +1,75 @@
+"""Every reader of the kit against damaged files: ``qbhkit bench fuzz``.
+
+Each target of ``fuzzing.py`` is attacked in a process of its own; where its code is Python, atheris
+(``pip install atheris``; no part of the kit's set-up) guides half of the inputs by the lines they
+reach. The counts go into data/results/robustness.json; a find ends the run and keeps its input.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from common import machine, save_part
+from fuzzing import TARGETS
+
+SCRIPT = Path(__file__).with_name("fuzzing.py")
+A_RUN = 4000  # inputs a process, so that what a reader leaks cannot add up for ever
+
+
+def attacked(target: str, count: int, seed: int, *options: str) -> dict[str, Any]:
+    """Attack one target in a process of its own, and return its counts.
+
+    Raises:
+        AssertionError: if it died; names its last input, which is kept.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{target}-"))
+    command = [sys.executable, str(SCRIPT), target, str(count), str(seed), str(folder / "attack")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith('{"inputs"')]
+    if not found:
+        raise AssertionError(
+            f"{target}, seed {seed}: died of {folder / 'attack' / 'input'}\n{done.stderr[-4000:]}"
+        )
+    return json.loads(found[-1])
+
+
+def runs(total: int) -> Iterator[tuple[str, int, int, bool]]:
+    """Share so many inputs among the targets: name, count, seed, guided or not."""
+    each = -(-total // len(TARGETS))
+    for name, target in TARGETS.items():
+        for seed, begin in enumerate(range(0, each, A_RUN)):
+            yield name, min(A_RUN, each - begin), seed, target.guided and seed % 2 == 1
+
+
+def main() -> int:
+    """Attack all targets."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--inputs", type=int, default=100_000)
+    options = parser.parse_args()
+    guidable = find_spec("atheris") is not None
+    found: dict[str, dict[str, Any]] = {}
+    for name, count, seed, guided in runs(options.inputs):
+        how = ["--guided"] if guided and guidable else []
+        counts = attacked(name, count, seed, *how)
+        print(f"{name:10} seed {seed} {'guided' if how else 'chance':7}", counts, flush=True)
+        entry = found.setdefault(
+            name, {"inputs": 0, "guided": 0, "refused": 0, "slowest_s": 0, "peak_mb": 0}
+        )
+        for key in ("inputs", "refused"):
+            entry[key] += counts[key]
+        entry["guided"] += counts["inputs"] if how else 0
+        for key in ("slowest_s", "peak_mb"):
+            entry[key] = max(entry[key], counts[key])
+    total = sum(entry["inputs"] for entry in found.values())
+    save_part("robustness", "files", {"inputs": total, "readers": found, "machine": machine()})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
