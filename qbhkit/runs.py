@@ -1,5 +1,6 @@
 """What every training run shares: its loop, a checkpoint that resumes, a curve, its seeds."""
 
+import io
 import math
 import platform
 import subprocess
@@ -228,8 +229,10 @@ def save_checkpoint(
         "optimiser": optimiser.state_dict(),
         "curve": curve,
     }
+    content = io.BytesIO()  # torch's own writer hides why a file cannot be written
+    torch.save(state, content)
     with atomic_path(path) as part:
-        torch.save(state, part)
+        part.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(

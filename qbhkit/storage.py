@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EIO, ENOSPC
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield part
         part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(part, target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say what it lacks
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -44,6 +48,23 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_arrays(target: Path, arrays: "dict[str, NDArray[Any]]", metadata: dict[str, str]) -> None:
+    """Write arrays as a safetensors file, atomically.
+
+    Raises:
+        OSError: if they cannot be written, for example because the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with atomic_path(Path(target)) as part:
+        try:
+            save_file(arrays, part, metadata=metadata)
+        except SafetensorError as error:  # it hides what the system said
+            full = "No space left" in str(error)
+            raise OSError(ENOSPC if full else EIO, str(error), str(target)) from None
 
 
 def write_json(target: Path, value: Any) -> None:

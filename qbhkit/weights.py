@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import asset, atomic_path, cache_dir, data_dir
+from qbhkit.storage import asset, cache_dir, data_dir, write_arrays
 
 DEFAULT_EMBEDDING = "best"
 
@@ -45,13 +45,10 @@ def save_weights(
     Raises:
         QbhError: if a value is too large for float16.
     """
-    from safetensors.numpy import save_file
-
     if half:
         arrays = {key: _halved(key, value) for key, value in arrays.items()}
-    with atomic_path(Path(path)) as part:
-        plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-        save_file(plain, part, metadata={"qbhkit": json.dumps(config)})
+    plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    write_arrays(path, plain, {"qbhkit": json.dumps(config)})
 
 
 def _halved(key: str, array: NDArray) -> NDArray:

@@ -1,6 +1,7 @@
 import json
 import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,11 +69,11 @@ def test_a_checkpoint_holds_nothing_that_could_run(checkpoint):
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(checkpoint, monkeypatch):
-    def full_disk(state, path):
-        path.write_bytes(b"half")
+    def full_disk(path, content):
+        path.write_text("half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(checkpoint, CONFIG, *make(2), [])
     assert load_checkpoint(checkpoint, CONFIG, *make(1)) == CURVE

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from errno import ENOSPC
 
 from qbhkit.cli.parser import make_parser
 from qbhkit.cli.terminal import say
@@ -31,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except OSError as error:
-        say(f"qbhkit: {error.filename or 'a file'} cannot be used ({error.strerror or error}).")
+        cure = "make room, and run the same command again" if error.errno == ENOSPC else ""
+        what = f"{error.filename or 'a file'} cannot be used ({error.strerror or error})"
+        say(f"qbhkit: {what}{cure and ': '}{cure}.")
+        return 2
+    except MemoryError:
+        say("qbhkit: there is not enough memory for this: give it less at a time.")
         return 2
     except KeyboardInterrupt:
         say("qbhkit: stopped; run the same command again to go on.")

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from errno import ENOSPC
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -47,6 +48,8 @@ def download(
             _continue(url, part, progress)
             break
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno == ENOSPC:
+                raise OSError(ENOSPC, error.strerror, str(part)) from None
             if isinstance(error, urllib.error.HTTPError):
                 if error.code == 416 and part.is_file():
                     break  # the part is the whole file; its hash decides

@@ -20,7 +20,7 @@ from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats, Reading
 from qbhkit.embedding.augment import Distortions, Frames, warp_positions
 from qbhkit.embedding.sampling import ContourBank, gather
 from qbhkit.errors import QbhError
-from qbhkit.storage import atomic_path
+from qbhkit.storage import write_arrays
 
 KIND = "performances"
 _CURE = "make it with 'qbhkit data perform'"
@@ -122,10 +122,7 @@ def join_performances(parts: Sequence[Path], path: Path, made_of: dict[str, Any]
 
 
 def _save(arrays: dict[str, NDArray[Any]], path: Path, made_of: dict[str, Any]) -> None:
-    from safetensors.numpy import save_file
-
-    with atomic_path(path) as part:
-        save_file(arrays, part, metadata={"qbhkit": json.dumps({"kind": KIND, **made_of})})
+    write_arrays(path, arrays, {"qbhkit": json.dumps({"kind": KIND, **made_of})})
 
 
 class Stored(NamedTuple):

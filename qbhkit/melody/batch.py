@@ -23,7 +23,7 @@ class Extraction(NamedTuple):
     """What became of the recordings."""
 
     written: int
-    reused: int  # were there already, from the same tracker and not older than the recording
+    reused: int  # were there already, by the same tracker from the same recording
     failures: list[Failure]
 
 
@@ -52,17 +52,18 @@ def extract_all(
     if not isinstance(made_by, dict):
         raise QbhError(f"{note} is damaged: delete it.")
     identity = identity_of(tracker)
+    stamps = {source: _stamp(identity, source) for source in outputs}
     due = {
         source: target
         for source, target in outputs.items()
-        if made_by.get(target.name) != identity or not _fresh(source, target)
+        if made_by.get(target.name) != stamps[source] or not target.is_file()
     }
     failures: list[Failure] = []
     if due:
         listener = get_tracker(tracker)  # before anything is deleted: it may be missing
-        for target in due.values():  # what is there from now on is of this tracker
+        for target in due.values():  # what is there from now on is of this tracker and recording
             target.unlink(missing_ok=True)
-        write_json(note, made_by | {target.name: identity for target in due.values()})
+        write_json(note, made_by | {target.name: stamps[source] for source, target in due.items()})
         workers = min(workers or os.cpu_count() or 1, len(due))
         results = _together(due, tracker, workers) if workers > 1 else _in_turn(due, listener)
         for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
@@ -72,11 +73,13 @@ def extract_all(
     return Extraction(len(due) - len(failures), len(outputs) - len(due), failures)
 
 
-def _fresh(source: Path, target: Path) -> bool:
+def _stamp(identity: str, source: Path) -> str:
+    """Say who listened to which state of a recording: clocks go back, so no times are compared."""
     try:
-        return target.stat().st_mtime >= source.stat().st_mtime
-    except OSError:
-        return False
+        found = source.stat()
+    except OSError:  # listening to it will say what is wrong
+        return identity
+    return f"{identity}, {found.st_size} bytes of {found.st_mtime_ns}"
 
 
 def _in_turn(due: Mapping[Path, Path], listener: Tracker) -> Iterator[Failure | None]:
