@@ -38,7 +38,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(part, target)
     except OSError as error:
-        error.filename = error.filename or str(target)  # a full disk does not say what it lacks
+        if error.errno and not error.filename:
+            error.filename = str(target)  # a full disk does not say for which file
         raise
     finally:
         part.unlink(missing_ok=True)
