@@ -70,6 +70,18 @@ class Speed(NamedTuple):
     a_step: float
 
 
+def settle_vector_maths() -> None:
+    """Call torch's vector maths (Intel MKL's) for the first time, in one thread.
+
+    When two threads make the first call at once, one of them now and then computes otherwise: in
+    one process of eight tanh was off by 5e-5 that once, so that vectors of the same song differed.
+    Modules of networks call this when they are imported.
+    """
+    import torch
+
+    torch.tanh(torch.zeros(64))
+
+
 def generator(seed: int, *counters: int) -> Generator:
     """Return a generator that only these numbers determine, whatever was drawn before.
 

@@ -1,4 +1,4 @@
-"""Kills, full and read-only disks, sources that vanish: nothing is lost, and the kit says what to do.
+"""Kills, full and read-only disks, sources that vanish: nothing is lost, and the cure is named.
 
 Ten kills of building and adding are in test_catalogue_kill.py, two writers of one catalogue in
 test_catalogue_upkeep.py; ``qbhkit bench faults`` kills each work fifty times.

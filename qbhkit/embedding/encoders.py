@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from qbhkit.config import build
 from qbhkit.contour import Normalisation, Reading, normalise
 from qbhkit.errors import QbhError
+from qbhkit.runs import settle_vector_maths
 from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
+
+settle_vector_maths()
 
 Kind = Literal["conv", "lstm"]
 Block = Literal["plain", "residual"]

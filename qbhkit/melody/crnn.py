@@ -20,7 +20,10 @@ from torch.nn.functional import leaky_relu, leaky_relu_, max_pool2d
 from qbhkit.audio import Audio
 from qbhkit.contour import F0_HOP_S, F0Track, Floats, midi_to_hz
 from qbhkit.errors import QbhError
+from qbhkit.runs import settle_vector_maths
 from qbhkit.weights import crnn_path, load_weights, save_weights
+
+settle_vector_maths()
 
 RATE_HZ = 8000
 HOP, WINDOW, BINS = 80, 1024, 513  # samples, samples, frequencies

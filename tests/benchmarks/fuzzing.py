@@ -539,7 +539,7 @@ TARGETS = {
         _zip_seeds,
         _read_zip,
         r"PK\x03\x04 PK\x01\x02 PK\x05\x06 PK\x06\x06 ..\\..\\x corpus/../../x"
-        r" \x00\x00\xff\xa1 /tmp/x",
+        r" \x00\x00\xff\xa1 /outside",
     ),
 }
 
