@@ -304,8 +304,9 @@ pd.DataFrame(rows).T[["top1", "top10", "mrr"]].astype(float).round(3)
 # windows of one length and random negatives (most of what there is to lose; nearly all random negatives are easy,
 # and the loss is soon nothing). Where it holds: max-hinge, given the nearest negatives, is as good as InfoNCE; and
 # distortions of pitch matter, since those of time alone cost 11 points. What does not matter here:
-# 128 numbers instead of 512, and pop songs beside the folk tunes. Frames of 50 ms gain a point or two at
-# twice the work. One seed each, where the table says so: differences of two points are within the intervals.
+# 128 numbers instead of 512, combined training instead of two stages, pop songs beside the folk tunes, and whether
+# those are read as notes or heard in audio. Frames of 50 ms gain a point or two at twice the work. Three seeds of
+# one recipe lie up to 1.5 points from their mean, so of single rows that are two points apart nothing can be said.
 
 # %% [markdown]
 # ## The shipped weights

@@ -245,6 +245,22 @@ def test_the_readme_table_of_trackers_is_the_recorded_result():
         assert cells[1:] == [*measured, speed, f"{block['memory_mb']:.0f}"]
 
 
+def test_the_readme_says_what_every_tune_as_a_distractor_does():
+    found, text = result("distractors"), " ".join(README.split())
+    every, held_out = found["all"], found["held out"]
+    assert (
+        f"POP909, {every['songs']:,} songs) stage 1 finds top-10 {every['start']['top10']:.3f}"
+        in text
+    )
+    assert f"from the start and {every['anywhere']['top10']:.3f} anywhere" in text
+    top10 = f"{held_out['start']['top10']:.3f} and {held_out['anywhere']['top10']:.3f}"
+    assert f"({held_out['songs']:,} songs) {top10}" in text
+    assert len(every["near_duplicates"]) == 19
+    lenient, strict = every["start"]["same_tune"]["top1"], every["start"]["top1"]
+    assert f"the start is {lenient:.3f} instead of {strict:.3f}" in text
+    assert f"top-10 anywhere {every['anywhere']['same_tune']['top10']:.3f}" in text
+
+
 def test_the_readme_holds_the_table_of_the_ablation():
     rows = re.search(r"<!-- ablation -->\n(.*?)\n<!-- /ablation -->", README, re.DOTALL)[1]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()[2:]]
@@ -256,3 +272,7 @@ def test_the_readme_holds_the_table_of_the_ablation():
         for cell, key in zip(row[2:], [*keys, "ioacas mrr"], strict=False):
             spread = f" ± {line[f'{key} spread']:.3f}" if line["seeds"] > 1 else ""
             assert cell == f"{line[key]:.3f}{spread}"
+    widest = max(line["anywhere top1 spread"] for line in lines)
+    assert f"Seeds lie up to {100 * widest:.1f} points of top-1 anywhere" in " ".join(
+        README.split()
+    )
