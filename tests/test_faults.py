@@ -108,6 +108,6 @@ def test_not_enough_memory_is_one_sentence(monkeypatch, capsys, tmp_path):
     def greedy(*_arguments):
         raise MemoryError
 
-    monkeypatch.setattr("qbhkit.retrieval.catalogue.open_catalogue", greedy)
+    monkeypatch.setattr("qbhkit.retrieval.search.open_catalogue", greedy)
     assert main(["search", "hum.wav", "--catalogue", str(tmp_path)]) == 2
     assert "not enough memory" in capsys.readouterr().err
