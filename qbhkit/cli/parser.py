@@ -239,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
         "train",
         training.train,
         "Train an embedding or a melody network.",
-        "qbhkit train first --out runs/first --resume",
+        "qbhkit train tiny --out runs/tiny --resume",
     )
     command.add_argument("config", metavar="CONFIG", help="YAML file or a shipped name")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
