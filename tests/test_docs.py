@@ -9,7 +9,7 @@ import qbhkit
 
 
 def empty_notebooks(out):
-    """Stand in for the notebooks' pages, which tests/test_notebooks.py makes by the same exporter."""
+    """Stand in for the notebooks' pages, which test_notebooks.py makes by the same exporter."""
     out.mkdir(parents=True)
     for path in (make_docs.ROOT / "notebooks").glob("*.*"):
         (out / path.name).with_suffix(".html" if path.suffix == ".ipynb" else path.suffix).touch()
