@@ -6,6 +6,7 @@ is fetched and nothing is hosted: open ``index.html``.
 
 import argparse
 import importlib
+import inspect
 import pkgutil
 import re
 import shutil
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from types import ModuleType
 
 import markdown2
 import pdoc
@@ -41,6 +43,8 @@ def reference(out: Path, names: list[str]) -> None:
     """Write one page for each module; warnings of pdoc are errors."""
     modules = [importlib.import_module(name) for name in names]
     packages = [module for module in modules if hasattr(module, "__path__")]
+    for module in modules:
+        describe_fields(module)
     # A package's page lists its modules, not what it re-exports.
     exported = [vars(package).pop("__all__", None) for package in packages]
     with warnings.catch_warnings():
@@ -64,10 +68,23 @@ def reference(out: Path, names: list[str]) -> None:
         # What a model inherits from pydantic links to pydantic's own pages.
         html = re.sub(r'<a href="\.\./concepts/[^"]*">(.*?)</a>', r"\1", html)
         html = html.replace("fixed facts,", f'<a href="{up}{FACTS}">fixed facts</a>,')
-        html = html.replace('<nav class="pdoc">', f'<nav class="pdoc">{links(up)}', 1)
+        home = f'<p><a href="{up}index.html">README and notebooks</a></p>'
+        html = html.replace('<nav class="pdoc">', f'<nav class="pdoc">{home}', 1)
         if page == out / "qbhkit.html":
             html = html.replace("</section>", f"{overview(names)}</section>", 1)
         page.write_text(html, "utf-8")
+
+
+def describe_fields(module: ModuleType) -> None:
+    """Give the fields of a module's NamedTuples the comments behind them, which hold the shapes."""
+    for kind in vars(module).values():
+        if hasattr(kind, "_fields") and kind.__module__ == module.__name__:
+            comments = dict(
+                re.findall(r"^    (\w+): .*?# (.*)$", inspect.getsource(kind), re.MULTILINE)
+            )
+            for name in kind._fields:
+                getattr(kind, name).__doc__ = comments.get(name, "")
+            kind.__new__.__doc__ = ""
 
 
 def overview(names: list[str]) -> str:
@@ -81,13 +98,11 @@ def overview(names: list[str]) -> str:
     return f'<ul class="docstring">{"".join(entries)}</ul>'
 
 
-def links(up: str = "") -> str:
-    """Return the line that leads from every page to the others."""
+def links() -> str:
+    """Return the line that leads from every text to the others."""
     pages = {"README": "index", **{name: name for name in TEXTS[1:]}, "API": "qbhkit"}
     return (
-        "<p>"
-        + " · ".join(f'<a href="{up}{page}.html">{n}</a>' for n, page in pages.items())
-        + "</p>"
+        "<p>" + " · ".join(f'<a href="{page}.html">{n}</a>' for n, page in pages.items()) + "</p>"
     )
 
 

@@ -43,6 +43,12 @@ def test_shapes_sources_and_notebooks_are_on_the_page(pages):
     assert f'href="../../{make_docs.FACTS}"' in page
 
 
+def test_the_fields_of_a_named_tuple_have_their_shapes(pages):
+    page = (pages / "qbhkit/retrieval/index.html").read_text("utf-8")
+    assert "(Q, k) cosines; -1 where there are fewer windows" in page
+    assert not any("Alias for field" in path.read_text("utf-8") for path in pages.rglob("*.html"))
+
+
 def test_the_linked_facts_are_there(pages):
     page, anchor = make_docs.FACTS.split("#")
     assert f'id="{anchor}"' in (pages / page).read_text("utf-8")
