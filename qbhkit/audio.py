@@ -169,12 +169,18 @@ def _phone_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArra
         raise QbhError(f"{path} needs a decoder: pip install av, or install ffmpeg.")
 
 
+def _major(package: Any) -> int:
+    return int(package.__version__.split(".")[0])
+
+
 def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     import av
 
+    # Tags may hold any bytes; PyAV 19, which only Python 3.12 and later get, knows that by itself.
+    tags: dict[str, Any] = {"metadata_errors": "replace"} if _major(av) < 19 else {}
     try:
         allowed = {"format_whitelist": _PHONE_FORMATS}
-        with av.open(str(path), metadata_errors="replace", container_options=allowed) as container:
+        with av.open(str(path), container_options=allowed, **tags) as container:
             if not container.streams.audio:
                 raise QbhError(f"{path} has no audio track.")
             track = container.streams.audio[0]
