@@ -1,11 +1,11 @@
 """Train the shipped embedding again, measure it again, compare every number: ``make reproduce``.
 
 ``--profile full`` runs both recipes of the shipped weights from nothing, all hums against the 2,048
-songs, the crossed folds and the figures, and compares them with data/results. It takes some
-hours on two cores (data/results/reproduce.json), needs MIR-QBSH, POP909 and the Essen files of
-MIREX, and goes on where it was stopped. ``--profile tiny`` takes the same steps over tunes and hums that come with the kit, in a
-minute, and compares them with tests/golden/reproduce_tiny.json. ``--threads`` measures what a run
-of the full recipe, cut short, changes when it is repeated and when it has one thread.
+songs, the crossed folds and the figures, and compares them with data/results. It takes some hours
+on two cores, needs MIR-QBSH, POP909 and the Essen files of MIREX, and goes on where it was stopped.
+``--profile tiny`` takes the same steps over tunes and hums that come with the kit, in two minutes,
+and compares them with tests/golden/reproduce_tiny.json. ``--threads`` measures what a run of the
+full recipe, cut short, changes when it is repeated and when it has one thread.
 
 What may differ, and by how much, stands in ``ALLOWED``. On one machine nothing may: same seed, same
 curve, same ranks.
