@@ -212,10 +212,3 @@ def test_no_machine_path_stands_in_the_repository():
             text = path.read_text("utf-8", errors="ignore") if path.is_file() else ""
             found += [f"{name}: {hit}" for hit in private.findall(text)]
     assert found == []
-
-
-def test_the_command_line_offers_every_index():
-    from qbhkit.cli import catalogues
-    from qbhkit.retrieval.index import INDEXES
-
-    assert tuple(INDEXES) == catalogues.INDEXES

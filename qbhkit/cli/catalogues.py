@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from qbhkit.errors import Failure
     from qbhkit.retrieval.upkeep import Twin
 
-INDEXES = ("exact", "faiss", "postgres")
 _MOST_LISTED = 5
 _Report = TypeVar("_Report")
 
