@@ -31,12 +31,12 @@ Normalisation = Literal["key", "published"]
 
 
 def hz_to_midi(frequency_hz: NDArray) -> NDArray:
-    """Convert Hz (> 0) to MIDI semitones: 69 + 12 log2(f / 440)."""
+    """Convert Hz (> 0) of any shape to MIDI semitones: 69 + 12 log2(f / 440)."""
     return 69.0 + 12.0 * np.log2(np.asarray(frequency_hz) / 440.0)
 
 
 def midi_to_hz(midi_st: NDArray) -> NDArray:
-    """Convert MIDI semitones to Hz."""
+    """Convert MIDI semitones of any shape to Hz."""
     return 440.0 * 2.0 ** ((np.asarray(midi_st) - 69.0) / 12.0)
 
 

@@ -128,6 +128,9 @@ class MirQbsh:
 def read_pitch_vector(path: Path) -> NDArray[np.float64]:
     """Read a MIR-QBSH label: one MIDI pitch a line for every 32 ms, 0 = unvoiced.
 
+    Returns:
+        (N,) semitones.
+
     Raises:
         QbhError: if a line is not a number from 0 to 127.
     """

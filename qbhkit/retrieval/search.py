@@ -333,6 +333,10 @@ class Searcher:
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Cut a hum into windows.
 
+        Args:
+            hum: with at least one voiced frame.
+            anchor: as :meth:`scores`.
+
         Returns:
             (pieces * parts, L, 2) frames, piece by piece, and (pieces * parts,) seconds from the
             hum's first note to the beginning of each.
