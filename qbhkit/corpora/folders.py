@@ -10,17 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import read_tags
-from qbhkit.contour import (
-    F0_HOP_S,
-    PUBLISHED_MEAN_ST,
-    PUBLISHED_STD_ST,
-    F0Track,
-    midi_to_hz,
-    read_f0_csv,
-)
+from qbhkit.contour import F0_HOP_S, PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, midi_to_hz
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.corpora.songs import Song, stem_of
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import read_f0_csv
 from qbhkit.storage import cache_dir, read_json
 
 
