@@ -67,6 +67,13 @@ def test_f0_track_voiced_needs_a_pitch_and_half_the_confidence():
     assert track.frequency_hz.dtype == np.float32
 
 
+def test_f0_track_takes_the_bounds_themselves():
+    F0Track(np.array([8.18, 22050.0]), np.array([0.0, 1.0]))
+    for frequency in (8.17, 22050.1):
+        with pytest.raises(QbhError, match="is it in semitones"):
+            F0Track(np.array([frequency]), np.ones(1))
+
+
 def test_lowest_frequency_makes_a_contour():
     contour = from_f0(F0Track(np.full(20, 8.18), np.ones(20)))
     assert contour.voiced.all()
@@ -87,6 +94,10 @@ def test_lowest_frequency_makes_a_contour():
 def test_contour_refuses(frames, says):
     with pytest.raises(QbhError, match=says):
         Contour(np.array(frames))
+
+
+def test_contour_takes_the_bounds_themselves():
+    assert Contour(np.array([[-12, 1], [140, 1], [0, 0]])).pitch_st.tolist() == [-12, 140, 0]
 
 
 def test_contour_refuses_a_hop_that_is_not_positive():
@@ -173,6 +184,7 @@ def test_last_partial_frame_counts_what_is_there():
     contour = from_f0(track_of(np.concatenate([np.full(10, 60.0), np.full(3, 62.0)])))
     assert contour.pitch_st == pytest.approx([60, 62])
     assert len(from_f0(track_of(np.zeros(0)))) == 0
+    assert from_f0(track_of(np.full(4, 60.0))).pitch_st == pytest.approx([60])
 
 
 @pytest.mark.parametrize("method", ["median", "pick"])
