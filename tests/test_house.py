@@ -15,7 +15,7 @@ PACKAGE = ROOT / "qbhkit"
 # The ground floor from the bottom up: a module imports only what stands before it.
 GROUND_FLOOR = [
     "qbhkit.errors", "qbhkit", "qbhkit.storage", "qbhkit.runs", "qbhkit.config", "qbhkit.audio",
-    "qbhkit.contour", "qbhkit.corpora", "qbhkit.weights", "qbhkit.figures",
+    "qbhkit.contour", "qbhkit.f0_csv", "qbhkit.corpora", "qbhkit.weights", "qbhkit.figures",
 ]  # fmt: skip
 MAY_ENTER = {
     "qbhkit.melody": set(),
