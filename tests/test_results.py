@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from qbhkit.retrieval.ablation import table
 from qbhkit.retrieval.evaluate import intervals, metrics
 from qbhkit.storage import asset
 from qbhkit.weights import load_weights
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import robustness
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -276,3 +280,12 @@ def test_the_readme_holds_the_table_of_the_ablation():
     assert f"Seeds lie up to {100 * widest:.1f} points of top-1 anywhere" in " ".join(
         README.split()
     )
+
+
+def test_the_readme_says_what_was_attacked():
+    found = result("robustness")
+    assert f"<!-- robustness -->\n{robustness.table(found)}\n<!-- /robustness -->" in README
+    if "service" in found:
+        memory = found["service"]["memory_mb"]
+        assert found["service"]["wrong"] == 0
+        assert memory["last_minute"] <= 1.05 * memory["first_minute"]

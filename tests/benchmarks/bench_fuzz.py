@@ -17,10 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, machine, save_part
+from common import save_entry
 from fuzzing import TARGETS
-
-from qbhkit.storage import read_json
 
 SCRIPT = Path(__file__).with_name("fuzzing.py")
 A_RUN = 4000  # inputs a process, so that what a reader leaks cannot add up for ever
@@ -51,15 +49,6 @@ def runs(total: int) -> Iterator[tuple[str, int, int, bool]]:
             yield name, min(A_RUN, each - begin), seed, target.guided and seed % 2 == 1
 
 
-def record(name: str, entry: dict[str, Any]) -> None:
-    """Write the counts of one target beside those of the others."""
-    path = RESULTS / "robustness.json"
-    before = read_json(path, "run it again").get("files", {}) if path.is_file() else {}
-    readers = before.get("readers", {}) | {name: entry}
-    total = sum(reader["inputs"] for reader in readers.values())
-    save_part("robustness", "files", {"inputs": total, "readers": readers, "machine": machine()})
-
-
 def main() -> int:
     """Attack all targets."""
     parser = argparse.ArgumentParser()
@@ -79,7 +68,7 @@ def main() -> int:
             entry["guided"] += counts["inputs"] if how else 0
             for key in ("slowest_s", "peak_mb"):
                 entry[key] = max(entry[key], counts[key])
-        record(name, entry)
+        save_entry("robustness", "files", "readers", name, entry)
     return 0
 
 
