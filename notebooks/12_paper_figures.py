@@ -21,7 +21,9 @@
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny" and "full" draw the same figures
 seed = 0
-data_dir = ""  # not needed here: numbers are read from data/results, sounds from the package
+data_dir = ""  # not needed here: sounds come from the package
+results_dir = "../data/results"  # where the numbers are; "make reproduce" gives its own
+figures_dir = "../figures"
 
 # %%
 import json
@@ -70,10 +72,10 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %%
 def recorded(name):
-    return json.loads(Path(f"../data/results/{name}.json").read_text("utf-8"))
+    return json.loads((Path(results_dir) / f"{name}.json").read_text("utf-8"))
 
 
-FIGURES = Path("../figures")
+FIGURES = Path(figures_dir)
 hums = json.loads(asset("hums/hums.json").read_text("utf-8"))
 known = hums[1]
 recording = load(asset(f"hums/{known['file']}"))

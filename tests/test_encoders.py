@@ -243,8 +243,8 @@ def test_pools_may_be_given_one_by_one():
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, not 1.0."),
         ({"dropout": -0.1}, "dropout must be at least 0 and less than 1, not -0.1."),
         ({"dropout": float("nan")}, "dropout must be at least 0 and less than 1, not nan."),
-        ({"kind": "lstm", "compression": 8}, "An lstm has no stages: leave block and compression"),
-        ({"kind": "lstm", "block": "residual"}, "An lstm has no stages: leave block and compress"),
+        ({"kind": "lstm", "compression": 8}, "The kind lstm has no stages: leave block and"),
+        ({"kind": "lstm", "block": "residual"}, "The kind lstm has no stages: leave block and"),
         ({"kind": "lstm", "widths": (9,), "summary": "max"}, "width of an lstm (9) must be even."),
     ],
 )

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from qbhkit.corpora import Song
     from qbhkit.errors import Failure
-    from qbhkit.retrieval.upkeep import Twin
+    from qbhkit.retrieval.twins import Twin
 
-INDEXES = ("exact", "faiss", "postgres")
 _MOST_LISTED = 5
 _Report = TypeVar("_Report")
 

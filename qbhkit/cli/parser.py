@@ -6,13 +6,13 @@ from typing import Any
 
 import qbhkit
 from qbhkit.cli import catalogues, data, hums, melody, training, weights
-from qbhkit.cli.catalogues import INDEXES
 from qbhkit.cli.hums import METHODS
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``qbhkit``; it sets ``run`` to the function of the command."""
     from qbhkit.melody.trackers import TRACKERS
+    from qbhkit.retrieval.index import INDEXES
 
     parser = argparse.ArgumentParser(
         prog="qbhkit", description="Query by humming: a hum in, ranked songs out."
@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     def with_index(command: Any) -> None:
         command.add_argument(
-            "--index", choices=INDEXES, default="exact",
+            "--index", choices=list(INDEXES), default="exact",
             help="what finds windows; faiss and postgres once 'qbhkit catalogue index' has built "
             "them (default: exact, which reads all)",
         )  # fmt: skip
@@ -156,7 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("catalogue", type=Path, metavar="CAT")
     command.add_argument(
-        "--kind", choices=INDEXES[1:], default="faiss",
+        "--kind", choices=list(INDEXES)[1:], default="faiss",
         help="faiss: in the catalogue's folder (default); postgres: in the database whose libpq "
         "connection string QBHKIT_POSTGRES holds",
     )  # fmt: skip
@@ -239,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
         "train",
         training.train,
         "Train an embedding or a melody network.",
-        "qbhkit train first --out runs/first --resume",
+        "qbhkit train tiny --out runs/tiny --resume",
     )
     command.add_argument("config", metavar="CONFIG", help="YAML file or a shipped name")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

@@ -49,7 +49,7 @@ def read_midi(path: Path) -> NDArray[np.float64]:
 
 
 def melody_notes(score: Any) -> NDArray[np.float64]:
-    """Pick the melody of a symusic score in seconds; see :func:`read_midi`."""
+    """Pick the melody, (M, 3), of a symusic score in seconds; see :func:`read_midi`."""
     tracks = [track for track in score.tracks if len(track.notes) and not track.is_drum]
     named = [track for track in tracks if MELODY_TRACK.search(track.name)]
     chosen = [max(named, key=lambda track: len(track.notes))] if named else tracks

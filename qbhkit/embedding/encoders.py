@@ -5,7 +5,7 @@ it and is read from its ``forward``.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,15 +17,14 @@ from torch import Tensor, nn
 
 from qbhkit.config import build
 from qbhkit.contour import Normalisation, Reading, normalise
+from qbhkit.embedding.summaries import ContextAttention, LastState, MaxOverTime, SimpleAttention
 from qbhkit.errors import QbhError
 from qbhkit.runs import settle_vector_maths
 from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
 
 settle_vector_maths()
 
-Kind = Literal["conv", "lstm"]
 Block = Literal["plain", "residual"]
-Summary = Literal["context", "attention", "gru", "max"]
 
 _CHANNELS = 2  # of a contour: normalised pitch, voiced
 _BATCH = 1024
@@ -43,17 +42,17 @@ class EncoderConfig:
         heads: context vectors of the summary ``context``; must divide the last width.
         size: length of the embedding (published: 512).
         dropout: share of the summary's values dropped in training.
-        kind: ``conv``: stages of convolutions, each of which ends in a max-pool over time.
-            ``lstm``: a bidirectional LSTM, which keeps every frame.
+        kind: a key of ``STAGES``. ``conv``: stages of convolutions, each of which ends in a
+            max-pool over time. ``lstm``: a bidirectional LSTM, which keeps every frame.
         block: ``plain``: the convolutions of a stage one after another. ``residual``: with a
             shortcut around them.
         compression: frames of input to one frame before the summary (published: about 160), a
             product of one whole number over 1 for each stage. None: each stage halves time. Or
             the frames of each stage's max-pool, 1 for a stage without one.
         linear: channels that a linear layer makes of each frame before the first stage; 0: none.
-        summary: of all frames in one vector. ``context``: attention to learned context vectors.
-            ``attention``: a learned score for each channel of each frame. ``gru``: the last state
-            of a GRU. ``max``: the largest value of each channel.
+        summary: of all frames in one vector, a key of ``SUMMARIES``. ``context``: attention to
+            learned context vectors. ``attention``: a learned score for each channel of each frame.
+            ``gru``: the last state of a GRU. ``max``: the largest value of each channel.
         inputs: channels of a frame: 2 of a contour, or as many as a recording's states have.
 
     Raises:
@@ -68,17 +67,18 @@ class EncoderConfig:
     heads: int = 8
     size: int = 512
     dropout: float = 0.0
-    kind: Kind = "conv"
+    kind: str = "conv"
     block: Block = "plain"
     compression: int | tuple[int, ...] | None = None
     linear: int = 0
-    summary: Summary = "context"
+    summary: str = "context"
     inputs: int = _CHANNELS
 
     def __post_init__(self) -> None:
-        for name, choices in (("kind", Kind), ("block", Block), ("summary", Summary)):
-            if (value := getattr(self, name)) not in get_args(choices):
-                raise QbhError(f"{name} must be {' or '.join(get_args(choices))}, not {value!r}.")
+        choices = {"kind": STAGES, "block": get_args(Block), "summary": SUMMARIES}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise QbhError(f"{name} must be {' or '.join(known)}, not {value!r}.")
         for name in ("convolutions", "kernel", "heads", "size", "compression", "inputs"):
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
@@ -99,15 +99,15 @@ class EncoderConfig:
                 f"compression ({self.compression}) cannot be spread over {len(self.widths)} "
                 "stages: it must be a product of so many whole numbers over 1."
             )
-        if self.kind == "lstm" and (self.block != "plain" or self.compression is not None):
-            raise QbhError("An lstm has no stages: leave block and compression out.")
+        if self.kind != "conv" and (self.block != "plain" or self.compression is not None):
+            raise QbhError(f"The kind {self.kind} has no stages: leave block and compression out.")
         if self.kind == "lstm" and self.widths[-1] % 2:
             raise QbhError(f"The last width of an lstm ({self.widths[-1]}) must be even.")
 
     @property
     def pools(self) -> tuple[int, ...]:
-        """Return the frames of each stage's max-pool, the widest first; none for an ``lstm``."""
-        if self.kind == "lstm":
+        """Return the frames of each stage's max-pool, the widest first; none but for ``conv``."""
+        if self.kind != "conv":
             return ()
         if isinstance(self.compression, tuple):
             return self.compression
@@ -203,10 +203,7 @@ class BiLstm(nn.Module):
         return states.transpose(1, 2)[:, :, None]
 
 
-def _stages(inputs: int, config: EncoderConfig) -> nn.Module:
-    """Return what maps (B, inputs, 1, L) to (B, widths[-1], 1, L // total)."""
-    if config.kind == "lstm":
-        return BiLstm(inputs, config.widths[-1], len(config.widths))
+def _convolution_stages(inputs: int, config: EncoderConfig) -> nn.Module:
     layers: list[nn.Module] = []
     for outputs, pool in zip(config.widths, config.pools, strict=True):
         if config.block == "residual":
@@ -218,87 +215,20 @@ def _stages(inputs: int, config: EncoderConfig) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-class ContextAttention(nn.Module):
-    """Sum frames weighted by their likeness to learned context vectors, one a head.
+# What reads frames, by name: made of the channels in and a configuration, it maps
+# (B, inputs, 1, L) to (B, widths[-1], 1, L // total).
+STAGES: dict[str, Callable[[int, EncoderConfig], nn.Module]] = {
+    "conv": _convolution_stages,
+    "lstm": lambda inputs, config: BiLstm(inputs, config.widths[-1], len(config.widths)),
+}
 
-    Args:
-        width: channels.
-        heads: must divide ``width``.
-
-    Source: fixed facts, "Embedding network"; Yang et al., "Hierarchical attention networks", 2016.
-    Notebook: notebooks/05_encoder_and_loss.py
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(width, width)
-        self.context = nn.Parameter(torch.randn(heads, width // heads) * (width // heads) ** -0.5)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
-        batch, time, width = frames.shape
-        keys = torch.tanh(self.project(frames)).view(batch, time, self.heads, -1)  # (B, T, H, C/H)
-        weights = torch.softmax((keys * self.context).sum(-1), dim=1)  # (B, T, H)
-        values = frames.view(batch, time, self.heads, -1)  # (B, T, H, C/H)
-        return (weights.unsqueeze(-1) * values).sum(1).reshape(batch, width)
-
-
-class SimpleAttention(nn.Module):
-    """Sum frames weighted by a learned linear score of each of their channels.
-
-    Source: fixed facts, "Embedding network".
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.score = nn.Linear(width, width, bias=False)  # the softmax would undo a bias
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
-        weights = torch.softmax(self.score(frames), dim=1)  # (B, T, C)
-        return (weights * frames).sum(1)
-
-
-class LastState(nn.Module):
-    """Read frames with a GRU and keep its last state.
-
-    Source: fixed facts, "Embedding network".
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(width, width, batch_first=True)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
-        _, last = self.gru(frames)  # (1, B, C)
-        return last[0]
-
-
-class MaxOverTime(nn.Module):
-    """Keep the largest value of each channel.
-
-    Source: fixed facts, "Embedding network".
-    """
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
-        return frames.amax(1)
-
-
-def _summary(config: EncoderConfig) -> nn.Module:
-    """Return what maps (B, T, widths[-1]) to (B, widths[-1])."""
-    width = config.widths[-1]
-    match config.summary:
-        case "context":
-            return ContextAttention(width, config.heads)
-        case "attention":
-            return SimpleAttention(width)
-        case "gru":
-            return LastState(width)
-        case "max":
-            return MaxOverTime()
+# What makes one vector of frames, by name: it maps (B, T, widths[-1]) to (B, widths[-1]).
+SUMMARIES: dict[str, Callable[[EncoderConfig], nn.Module]] = {
+    "context": lambda config: ContextAttention(config.widths[-1], config.heads),
+    "attention": lambda config: SimpleAttention(config.widths[-1]),
+    "gru": lambda config: LastState(config.widths[-1]),
+    "max": lambda config: MaxOverTime(),
+}
 
 
 class ContourEncoder(nn.Module):
@@ -315,8 +245,8 @@ class ContourEncoder(nn.Module):
         self.config = config
         # Names and order are fixed: stored weights have the names, and a seed the order.
         self.linear = nn.Linear(config.inputs, config.linear) if config.linear else nn.Identity()
-        self.stages = _stages(config.linear or config.inputs, config)
-        self.summary = _summary(config)
+        self.stages = STAGES[config.kind](config.linear or config.inputs, config)
+        self.summary = SUMMARIES[config.summary](config)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.widths[-1], config.size)
 

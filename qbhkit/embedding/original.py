@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from qbhkit.contour import Reading
-from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, Summary, export_encoder
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, export_encoder
 from qbhkit.errors import QbhError
 
 _CURE = "give a folder that the original code trained into"
@@ -28,7 +28,7 @@ _HPARAMS_BYTES = 16 << 10  # at most, for the original's 70 values or so
 _REPEATS = 8  # of values in it, at most: each can double what there is
 _LARGEST = 4096  # of the sizes in it
 _READING = Reading(200, 20.0)  # windows of 20 s as they are
-_SUMMARIES: dict[str, Summary] = {
+_SUMMARIES: dict[str, str] = {
     "context_attention": "context", "simple_attention": "attention", "rnn": "gru",
 }  # fmt: skip
 _RESIDUAL = {

@@ -136,7 +136,8 @@ def tunes(folder: Path, count: int, begin: int = 0) -> Path:
     """Write public-domain tunes as f0 CSV files."""
     from itertools import islice
 
-    from qbhkit.contour import F0Track, midi_to_hz, write_f0_csv
+    from qbhkit.contour import F0Track, midi_to_hz
+    from qbhkit.f0_csv import write_f0_csv
 
     folder.mkdir(parents=True)
     for song in islice(songs_of(music21_collection("airdsAirs")), begin, begin + count):

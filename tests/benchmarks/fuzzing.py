@@ -112,7 +112,8 @@ def _f0_seeds(folder: Path) -> dict[str, bytes]:
 
 
 def _read_f0(path: Path) -> object:
-    from qbhkit.contour import from_f0, read_f0_csv
+    from qbhkit.contour import from_f0
+    from qbhkit.f0_csv import read_f0_csv
 
     return from_f0(read_f0_csv(path))
 
