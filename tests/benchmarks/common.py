@@ -73,6 +73,13 @@ def save_part(name: str, part: str, result: dict[str, Any]) -> None:
     save(name, before | {part: result})
 
 
+def save_entry(name: str, part: str, kind: str, key: str, entry: dict[str, Any]) -> None:
+    """Write one entry of a part, beside those of earlier runs."""
+    path = RESULTS / f"{name}.json"
+    before = read_json(path, "measure again").get(part, {}) if path.is_file() else {}
+    save_part(name, part, {kind: before.get(kind, {}) | {key: entry}, "machine": machine()})
+
+
 __all__ = [
     "DATABASE",
     "QbhError",
@@ -81,6 +88,7 @@ __all__ = [
     "listen",
     "machine",
     "save",
+    "save_entry",
     "save_part",
     "seconds",
 ]
