@@ -147,13 +147,17 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
 def _refuse_truncated(path: Path) -> None:
     """Compare the length a wav or aiff header claims with the file: libsndfile passes over it."""
     with open(path, "rb") as stream:
-        header = stream.read(12)
-    kind = (header[:4], header[8:])
-    if kind not in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")):
+        header = stream.read(28)
+    kind = (header[:4], header[8:12])
+    if kind == (b"RF64", b"WAVE"):  # for more than 4 GB: the length stands in a chunk of its own
+        length = header[20:28] if header[12:16] == b"ds64" else b""
+    elif kind in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")):
+        length = header[4:8]
+    else:
         return
-    claimed = int.from_bytes(header[4:8], "little" if kind[0] == b"RIFF" else "big") + 8
-    streamed = claimed >= 0xFFFFFFFF or claimed == 8  # written to a pipe: the length is unknown
-    if not streamed and claimed > path.stat().st_size + 1:  # an odd last byte may go unpadded
+    claimed = int.from_bytes(length, "big" if kind[0] == b"FORM" else "little") + 8
+    unknown = claimed >= 256 ** len(length) - 1 or claimed == 8  # it was written to a pipe
+    if not unknown and claimed > path.stat().st_size + 1:  # an odd last byte may go unpadded
         raise QbhError(
             f"{path} is truncated: its header claims {claimed} bytes, {path.stat().st_size} are "
             "there; copy or record it again."

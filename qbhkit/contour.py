@@ -4,16 +4,13 @@ An :class:`F0Track` is what a tracker gives (Hz every 10 ms). A :class:`Contour`
 embedding and the baselines compare (MIDI semitones every 100 ms, and whether the frame is voiced).
 """
 
-import csv
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import atomic_path
 
 Floats = NDArray[np.float32]
 
@@ -24,19 +21,17 @@ VOICING_THRESHOLD = 0.5
 PUBLISHED_MEAN_ST = 61.702336487738215
 PUBLISHED_STD_ST = 5.5201786930065415
 LOWEST_HZ, HIGHEST_HZ = 8.18, 22050.0  # just above MIDI 0, which means unvoiced
-_SHORTEST_HOP_S, _LONGEST_S = 1e-4, 6 * 3600.0
-F0_CSV_HEADER = ["time_s", "frequency_hz", "voicing"]
 
 Normalisation = Literal["key", "published"]
 
 
 def hz_to_midi(frequency_hz: NDArray) -> NDArray:
-    """Convert Hz (> 0) to MIDI semitones: 69 + 12 log2(f / 440)."""
+    """Convert Hz (> 0) of any shape to MIDI semitones: 69 + 12 log2(f / 440)."""
     return 69.0 + 12.0 * np.log2(np.asarray(frequency_hz) / 440.0)
 
 
 def midi_to_hz(midi_st: NDArray) -> NDArray:
-    """Convert MIDI semitones to Hz."""
+    """Convert MIDI semitones of any shape to Hz."""
     return 440.0 * 2.0 ** ((np.asarray(midi_st) - 69.0) / 12.0)
 
 
@@ -392,63 +387,3 @@ def windows(
         if end > start and voiced[end] - voiced[start] >= min_voiced * (end - start):
             kept.append(Window(start * contour.hop_s, end * contour.hop_s, start, end))
     return kept
-
-
-def write_f0_csv(track: F0Track, path: Path) -> None:
-    """Write an f0 track as CSV with the header ``time_s,frequency_hz,voicing``, atomically."""
-    with atomic_path(Path(path)) as part, open(part, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(F0_CSV_HEADER)
-        for k, (frequency, voicing) in enumerate(
-            zip(track.frequency_hz, track.voicing, strict=True)
-        ):
-            writer.writerow([f"{k * track.hop_s:.10g}", f"{frequency:.3f}", f"{voicing:.3f}"])
-
-
-def read_f0_csv(path: Path) -> F0Track:
-    """Read an f0 track from CSV (``time_s,frequency_hz,voicing``) of any constant hop.
-
-    Raises:
-        QbhError: if the file is missing, has another header, fewer than two rows, a value that is
-            no number, or times that do not rise in equal steps of at least 0.1 ms within 6 hours.
-    """
-    path = Path(path)
-    expected = ",".join(F0_CSV_HEADER)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = [row for row in csv.reader(stream) if row]
-    except FileNotFoundError:
-        raise QbhError(f"{path} does not exist: check the path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
-    if not rows or [cell.strip() for cell in rows[0]] != F0_CSV_HEADER:
-        raise QbhError(f"{path} must begin with the header {expected}.")
-    try:
-        table = np.array([[float(cell) for cell in row] for row in rows[1:]], float)
-    except ValueError:
-        raise QbhError(f"{path} holds a row that is not three numbers ({expected}).") from None
-    if table.ndim != 2 or table.shape[1] != 3 or len(table) < 2:
-        raise QbhError(f"{path} needs at least two rows of three numbers ({expected}).")
-    if not np.isfinite(table).all():
-        raise QbhError(f"{path} holds NaN or infinite values: write 0 Hz where unvoiced.")
-    steps_s = np.diff(table[:, 0])
-    hop_s = float(np.median(steps_s))
-    if hop_s <= 0 or np.abs(steps_s - hop_s).max() > 0.01 * hop_s + 1e-3:
-        raise QbhError(f"{path} needs times that rise in equal steps: resample it to a fixed hop.")
-    hop_s = float((table[-1, 0] - table[0, 0]) / (len(table) - 1))
-    if hop_s < _SHORTEST_HOP_S or table[-1, 0] + hop_s > _LONGEST_S:
-        raise QbhError(
-            f"{path} claims a frame every {hop_s:g} s up to {table[-1, 0]:g} s: its first column "
-            "must be in seconds."
-        )
-    lead = max(0, int(float(table[0, 0]) / hop_s + 1e-6))  # a track may begin late
-    if lead * hop_s > 3600:
-        raise QbhError(f"{path} begins at {table[0, 0]:g} s: its times must start within an hour.")
-    try:
-        return F0Track(
-            np.concatenate([np.zeros(lead), table[:, 1]]),
-            np.concatenate([np.zeros(lead), table[:, 2]]),
-            hop_s,
-        )
-    except QbhError as error:
-        raise QbhError(f"{path}: {error}") from None

@@ -96,6 +96,9 @@ def read_json(path: Path, cure: str) -> Any:
 def map_array(path: Path) -> "NDArray[Any]":
     """Map a ``.npy`` file of numbers into memory, so that its header can claim no more than it has.
 
+    Returns:
+        The array, read-only, shaped as it was stored.
+
     Raises:
         OSError: if it cannot be opened.
         ValueError: if it is damaged or something else.

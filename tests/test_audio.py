@@ -202,6 +202,17 @@ def test_truncated_files_are_refused(tmp_path, suffix):
         load(path)
 
 
+def test_a_wav_for_more_than_4_gb_is_heard_and_a_cut_one_refused(tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, sine(16000), 16000, format="RF64")
+    raw = path.read_bytes()
+    assert raw[:4] == b"RF64"
+    assert load(path).duration_s == pytest.approx(1.0)
+    path.write_bytes(raw[:-8000])
+    with pytest.raises(QbhError, match=r"long\.wav is truncated"):
+        load(path)
+
+
 def test_wav_of_unknown_length_is_heard(tmp_path):
     path = tmp_path / "piped.wav"
     soundfile.write(path, sine(16000), 16000)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from qbhkit.audio import Audio, write_wav
-from qbhkit.contour import read_f0_csv
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import read_f0_csv
 from qbhkit.melody import batch
 from qbhkit.melody.batch import extract_all
 from qbhkit.melody.trackers import get_tracker

@@ -16,8 +16,8 @@ from qbhkit.corpora import Song
 from qbhkit.errors import QbhError
 from qbhkit.retrieval import building, shards
 from qbhkit.retrieval.catalogue import WindowGrid, open_catalogue
+from qbhkit.retrieval.twins import Twin
 from qbhkit.retrieval.upkeep import (
-    Twin,
     add_songs,
     describe_catalogue,
     merge_catalogues,

@@ -14,7 +14,8 @@ import pytest
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.cli import data, main
 from qbhkit.cli.hums import END_TO_END, METHODS
-from qbhkit.contour import F0Track, midi_to_hz, read_f0_csv, write_f0_csv
+from qbhkit.contour import F0Track, midi_to_hz
+from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval.catalogue import open_catalogue
 from qbhkit.retrieval.evaluate import intervals, metrics

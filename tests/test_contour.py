@@ -13,15 +13,11 @@ from qbhkit.contour import (
     hz_to_midi,
     midi_to_hz,
     normalise,
-    read_f0_csv,
     stretch,
     voiced_median,
     windows,
-    write_f0_csv,
 )
 from qbhkit.errors import QbhError
-
-HEADER = "time_s,frequency_hz,voicing\n"
 
 
 def track_of(pitch_st, hop_s: float = 0.01) -> F0Track:
@@ -71,6 +67,13 @@ def test_f0_track_voiced_needs_a_pitch_and_half_the_confidence():
     assert track.frequency_hz.dtype == np.float32
 
 
+def test_f0_track_takes_the_bounds_themselves():
+    F0Track(np.array([8.18, 22050.0]), np.array([0.0, 1.0]))
+    for frequency in (8.17, 22050.1):
+        with pytest.raises(QbhError, match="is it in semitones"):
+            F0Track(np.array([frequency]), np.ones(1))
+
+
 def test_lowest_frequency_makes_a_contour():
     contour = from_f0(F0Track(np.full(20, 8.18), np.ones(20)))
     assert contour.voiced.all()
@@ -91,6 +94,10 @@ def test_lowest_frequency_makes_a_contour():
 def test_contour_refuses(frames, says):
     with pytest.raises(QbhError, match=says):
         Contour(np.array(frames))
+
+
+def test_contour_takes_the_bounds_themselves():
+    assert Contour(np.array([[-12, 1], [140, 1], [0, 0]])).pitch_st.tolist() == [-12, 140, 0]
 
 
 def test_contour_refuses_a_hop_that_is_not_positive():
@@ -177,6 +184,10 @@ def test_last_partial_frame_counts_what_is_there():
     contour = from_f0(track_of(np.concatenate([np.full(10, 60.0), np.full(3, 62.0)])))
     assert contour.pitch_st == pytest.approx([60, 62])
     assert len(from_f0(track_of(np.zeros(0)))) == 0
+    assert from_f0(track_of(np.full(4, 60.0))).pitch_st == pytest.approx([60])
+    for end, voiced in (([0, 0, 0, 62], False), ([0, 62], True)):
+        contour = from_f0(track_of(np.concatenate([np.full(10, 60.0), end])))
+        assert contour.voiced.tolist() == [True, voiced]
 
 
 @pytest.mark.parametrize("method", ["median", "pick"])
@@ -224,9 +235,10 @@ def test_key_normalisation_keeps_intervals():
     np.testing.assert_allclose(pitch * PUBLISHED_STD_ST, [-4, 0, 3, 0], atol=1e-5)
 
 
-def test_normalise_refuses_an_unknown_name():
+@pytest.mark.parametrize("how", ["zscore", "keys", "Key", ""])
+def test_normalise_refuses_an_unknown_name(how):
     with pytest.raises(QbhError, match="'key' or 'published'"):
-        normalise(np.zeros((3, 2)), "zscore")  # type: ignore[arg-type]
+        normalise(np.zeros((3, 2)), how)
 
 
 def test_voiced_median_against_a_loop():
@@ -263,6 +275,11 @@ def test_windows_that_fit_exactly_are_not_repeated():
     assert [(window.start_frame, window.end_frame) for window in found] == [(0, 50), (10, 60)]
 
 
+def test_windows_and_steps_have_a_frame_at_least():
+    found = windows(from_pitch(np.full(3, 60.0)), 0.01, 0.01)
+    assert [(window.start_frame, window.end_frame) for window in found] == [(0, 1), (1, 2), (2, 3)]
+
+
 @pytest.mark.parametrize("frames", [1, 30, 50])
 def test_short_songs_give_one_window(frames):
     found = windows(from_pitch(np.full(frames, 60.0)), 5.0, 1.0)
@@ -279,85 +296,6 @@ def test_windows_are_kept_when_half_voiced():
     assert len(windows(from_pitch(pitch), 5.0, 1.0, min_voiced=0.0)) == 6
     assert windows(from_pitch(np.zeros(80)), 5.0, 1.0) == []
     assert windows(from_pitch(np.zeros(0)), 5.0, 1.0, min_voiced=0.0) == []
-
-
-@pytest.mark.parametrize("hop_s", [0.005805, 0.01, 0.032])
-def test_csv_round_trip(tmp_path, hop_s):
-    rng = np.random.default_rng(4)
-    frequency = np.where(rng.random(500) < 0.7, rng.uniform(80, 900, 500), 0)
-    written = F0Track(frequency, rng.random(500), hop_s)
-    write_f0_csv(written, tmp_path / "new" / "a.f0.csv")
-    read = read_f0_csv(tmp_path / "new" / "a.f0.csv")
-    np.testing.assert_allclose(read.frequency_hz, written.frequency_hz, atol=6e-4)
-    np.testing.assert_allclose(read.voicing, written.voicing, atol=6e-4)
-    assert read.hop_s == pytest.approx(hop_s, rel=1e-6)
-    assert (tmp_path / "new" / "a.f0.csv").read_text().startswith(HEADER + "0,")
-
-
-def test_csv_round_trip_of_a_long_recording(tmp_path):
-    frames = round(1100 / 0.005805)  # past 1000 s, where six digits no longer tell frames apart
-    write_f0_csv(F0Track(np.full(frames, 200.0), np.ones(frames), 0.005805), tmp_path / "a.f0.csv")
-    read = read_f0_csv(tmp_path / "a.f0.csv")
-    assert len(read.frequency_hz) == frames
-    assert read.hop_s == pytest.approx(0.005805, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("", "must begin with the header"),
-        ("time,frequency,voicing\n0,100,1\n0.01,100,1\n", "must begin with the header"),
-        ("0,100,1\n0.01,100,1\n", "must begin with the header"),
-        (HEADER, "at least two rows"),
-        (HEADER + "0,100,1\n", "at least two rows"),
-        (HEADER + "0,100\n0.01,100\n", "at least two rows of three numbers"),
-        (HEADER + "0,100,1\n0.01,100\n", "not three numbers"),
-        (HEADER + "0,high,1\n0.01,100,1\n", "not three numbers"),
-        (HEADER + "0;100;1\n0.01;100;1\n", "not three numbers"),
-        (HEADER + "0,nan,1\n0.01,100,1\n", "NaN or infinite"),
-        (HEADER + "0,100,1\n0,100,1\n", "rise in equal steps"),
-        (HEADER + "0.02,100,1\n0.01,100,1\n0,100,1\n", "rise in equal steps"),
-        (HEADER + "0,100,1\n0.01,100,1\n0.05,100,1\n", "rise in equal steps"),
-        (HEADER + "0,100,1\n0.01,-100,1\n", "is it in semitones"),
-        (HEADER + "0,100,1\n0.01,100,2\n", "between 0 and 1"),
-        (HEADER + "0,100,1\n1e9,100,1\n", "must be in seconds"),
-        (HEADER + "0,100,1\n1e-9,100,1\n", "must be in seconds"),
-        (HEADER + "4000,100,1\n4000.1,100,1\n", "within an hour"),
-        ("time_s,\xff", "must begin with the header"),
-    ],
-)
-def test_malformed_csv_is_refused(tmp_path, content, says):
-    path = tmp_path / "bad.f0.csv"
-    path.write_text(content, "utf-8")
-    with pytest.raises(QbhError, match=says) as caught:
-        read_f0_csv(path)
-    assert "bad.f0.csv" in str(caught.value)
-
-
-def test_unreadable_csv_is_refused(tmp_path):
-    with pytest.raises(QbhError, match=r"absent\.f0\.csv does not exist"):
-        read_f0_csv(tmp_path / "absent.f0.csv")
-    (tmp_path / "binary.f0.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(QbhError, match="not a readable CSV"):
-        read_f0_csv(tmp_path / "binary.f0.csv")
-    with pytest.raises(QbhError, match="not a readable CSV"):
-        read_f0_csv(tmp_path)
-
-
-def test_csv_of_a_spreadsheet_is_read(tmp_path):
-    text = "\ufeff" + HEADER + "0,100,1\n0.02,0,0\n\n0.04,200,0.5\n"
-    (tmp_path / "a.f0.csv").write_bytes(text.replace("\n", "\r\n").encode())
-    track = read_f0_csv(tmp_path / "a.f0.csv")
-    assert track.frequency_hz.tolist() == [100, 0, 200]
-    assert track.voiced.tolist() == [True, False, True]
-    assert track.hop_s == pytest.approx(0.02)
-
-
-def test_csv_that_begins_late_keeps_its_times(tmp_path):
-    (tmp_path / "a.f0.csv").write_text(HEADER + "0.5,100,1\n0.6,100,1\n0.7,100,1\n")
-    track = read_f0_csv(tmp_path / "a.f0.csv")
-    assert track.frequency_hz.tolist() == [0] * 5 + [100] * 3
-    assert from_f0(track).voiced.tolist() == [False] * 5 + [True] * 3
 
 
 class TestReading:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from qbhkit.contour import PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, from_f0, write_f0_csv
+from qbhkit.contour import PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, from_f0
 from qbhkit.corpora import CORPORA, open_corpus, open_source, songs_of
 from qbhkit.corpora.folders import (
     AudioFiles,
@@ -18,6 +18,7 @@ from qbhkit.corpora.folders import (
     read_pitch_vector,
 )
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import write_f0_csv
 
 NOTES = np.array([[0, 0.5, 60], [0.5, 0.5, 64], [1.0, 0.5, 67]])
 SONG_LIST = (

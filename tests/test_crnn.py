@@ -7,8 +7,9 @@ import torch
 from safetensors.numpy import save_file
 
 from qbhkit.audio import Audio
-from qbhkit.contour import hz_to_midi, read_f0_csv, write_f0_csv
+from qbhkit.contour import hz_to_midi
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.melody import crnn
 from qbhkit.melody.crnn import (
     CLASSES,

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0Track, from_f0, write_f0_csv
+from qbhkit.contour import F0Track, from_f0
 from qbhkit.embedding.encoders import ContourEmbedder
 from qbhkit.embedding.end_to_end import AudioEmbedder, open_embedder
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import write_f0_csv
 from qbhkit.melody.lite import LiteExtractor
 from qbhkit.melody.trackers import get_tracker
 from qbhkit.retrieval.ears import PitchEar, StateEar, ear_of, query_reader

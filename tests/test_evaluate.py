@@ -10,6 +10,7 @@ from qbhkit.retrieval.evaluate import (
     intervals,
     metrics,
     pair_mrr,
+    paired_difference,
     rank_of,
     rank_queries,
     report,
@@ -72,6 +73,34 @@ def test_intervals_cover_the_binomial_spread():
     low, high = intervals([1] * 50 + [None] * 50)["top1"]
     assert low == pytest.approx(0.4, abs=0.03)  # 0.5 -+ 1.96 * 0.05
     assert high == pytest.approx(0.6, abs=0.03)
+
+
+def bootstrap(values, seed):
+    """The definition of the interval: resample, resample by resample."""
+    values, rng = np.array(values, float), np.random.default_rng(seed)
+    draws = rng.integers(0, len(values), (2000, len(values)))
+    return pytest.approx(np.quantile([values[draw].mean() for draw in draws], [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_intervals_equal_a_naive_loop(seed):
+    found = intervals(RANKS, seed)
+    for k in (1, 5, 10):
+        assert found[f"top{k}"] == bootstrap([bool(r and r <= k) for r in RANKS], seed)
+    assert found["mrr"] == bootstrap([1 / r if r else 0 for r in RANKS], seed)
+
+
+@pytest.mark.parametrize(("k", "gain"), [(1, 1 / 8), (5, 2 / 8), (10, 2 / 8)])
+def test_a_paired_difference_equals_a_naive_loop(k, gain):
+    others = [1, 9, 12, 6, 2, 11, None, 20]
+    differences = [
+        bool(one and one <= k) - bool(other and other <= k)
+        for one, other in zip(RANKS, others, strict=True)
+    ]
+    found = paired_difference(RANKS, others, k, seed=4)
+    assert found[0] == gain == np.mean(differences)
+    assert found[1:] == bootstrap(differences, 4)
+    assert paired_difference(RANKS, others) == paired_difference(RANKS, others, 1, 0)
 
 
 def test_intervals_narrow_with_more_data():

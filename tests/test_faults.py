@@ -18,9 +18,8 @@ from qbhkit.melody.batch import extract_all
 from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-from bench_faults import fill_disk, kill_often, own_disk, reset, started, works
+from bench_faults import WORKS, fill_disk, kill_often, own_disk, reset, started, works
 
-WORKS = ("build", "add", "train", "fetch", "convert")
 KILLS = 3
 
 

@@ -3,6 +3,7 @@ import hashlib
 import io
 import stat
 import struct
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -247,6 +248,28 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def bomb() -> bytes:
+    """Twenty kilobytes that would unpack to as many megabytes."""
+    return zipped({"TOP/a": b"1", "TOP/zeros": bytes(20 << 20)})
+
+
+def lying_bomb() -> bytes:
+    """The same, but the directory says that there are ten bytes."""
+    raw = bytearray(bomb())
+    at = raw.rfind(b"PK\x01\x02")
+    raw[at + 24 : at + 28] = struct.pack("<I", 10)
+    return bytes(raw)
+
+
+def tar(kind: bytes = tarfile.REGTYPE) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as stored:
+        member = tarfile.TarInfo("../evil")
+        member.type, member.linkname = kind, "/etc/passwd"
+        stored.addfile(member)
+    return buffer.getvalue()
+
+
 def damaged_inside(member: bytes = CONTENT[:20_000]) -> bytes:
     raw = bytearray(zipped({"TOP/a": member, "TOP/text": b"do re mi " * 500}))
     raw[5_000] ^= 0xFF
@@ -270,6 +293,10 @@ def damaged_stream() -> bytes:
         (zipped({"TOP/a": b"1", "./": b""}), "unsafe path"),
         (with_link(), "unsafe path 'TOP/link'"),
         (with_claimed_sizes(), "more than 4 GiB"),
+        (bomb(), "would grow to over 100 times its size"),
+        (lying_bomb(), "is damaged"),
+        (tar(), "is damaged"),  # no tar is ever unpacked
+        (tar(tarfile.SYMTYPE), "is damaged"),
         (b"this is no archive" * 100, "is damaged"),
         (b"", "is damaged"),
         (zipped({"TOP/a": CONTENT})[:100_000], "is damaged"),

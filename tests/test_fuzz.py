@@ -23,7 +23,8 @@ def test_a_traceback_a_hang_and_a_glutton_would_be_found(tmp_path, monkeypatch):
     """The attack itself, on three readers that fail."""
     readers = {
         "traceback": "int(path.read_bytes()[:3])",
-        "hang": "__import__('time').sleep(60)",
+        "wait": "__import__('time').sleep(60)",
+        "hang": "sum(iter(int, 1))",
         "glutton": "bytes(2 << 30)",
         "crash": "__import__('os').abort()",
     }
@@ -33,6 +34,7 @@ def test_a_traceback_a_hang_and_a_glutton_would_be_found(tmp_path, monkeypatch):
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent / 'benchmarks')!r})\n"
             "import fuzzing\n"
             "fuzzing.LONGEST_S = 0.5\n"
+            "fuzzing.PATIENCE_S = 2\n"
             "calls = []\n"
             "def read(path):\n"
             "    calls.append(path)\n"

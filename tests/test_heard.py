@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import symusic
 
-from qbhkit.contour import F0Track, from_f0, read_f0_csv, write_f0_csv
+from qbhkit.contour import F0Track, from_f0
 from qbhkit.corpora import open_corpus, songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split, training_songs
 from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.melody import heard
 from qbhkit.melody.heard import HearConfig, hear_corpus, hear_song, song_mixture
 from qbhkit.melody.trackers import get_tracker

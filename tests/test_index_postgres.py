@@ -372,6 +372,9 @@ NASTY = [
     "%s %(query)s {schema} {0}",
     "\\.\n\\N\ttab\r\n",
     "\\N",
+    "two\nlines $(touch owned) `touch owned`",
+    "../../etc/passwd",
+    "\x1b[2J\a",
     "",
     "Ünïcødé 歌 🎵 \u202e",
 ]

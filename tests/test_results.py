@@ -6,6 +6,7 @@ claim covers stands in a list of facts with its source, or the test fails.
 
 import json
 import re
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,9 @@ from qbhkit.retrieval.ablation import table
 from qbhkit.retrieval.evaluate import intervals, metrics
 from qbhkit.storage import asset
 from qbhkit.weights import load_weights
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import robustness
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -292,6 +296,16 @@ def how_a_catalogue_grows():
     yield f"from wav to answer {part['query_ms']['p50']:.0f} ms"
     yield f"{part['memory_mb']['peak']:,.0f} MB of memory"
     yield f"recall@10 {part['recall_at_10']:.3f} of exact"
+
+
+@claims
+def what_was_attacked():
+    found = result("robustness")
+    if "service" in found:
+        memory = found["service"]["memory_mb"]
+        assert found["service"]["wrong"] == 0
+        assert memory["last_minute"] <= 1.05 * memory["first_minute"]
+    yield " ".join(robustness.table(found).split())
 
 
 @pytest.mark.parametrize("claim", CLAIMED, ids=lambda claim: claim.__name__)

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from qbhkit.errors import QbhError
-from qbhkit.runs import generator, load_checkpoint, report, save_checkpoint
+from qbhkit.runs import (
+    RunConfig,
+    generator,
+    load_checkpoint,
+    precision,
+    report,
+    save_checkpoint,
+)
 
 CONFIG = {"seed": 0, "widths": (8, 16)}
 CURVE = [{"epoch": 0, "loss": 1.5}]
@@ -107,9 +114,19 @@ def test_a_refused_checkpoint_leaves_the_network_alone(checkpoint):
 
 
 def test_the_report_is_json_and_names_versions():
-    found = json.loads(json.dumps(report(CONFIG, CURVE)))
+    found = json.loads(json.dumps(report(CONFIG, CURVE, "32-true")))
     assert found["curve"] == CURVE
     assert found["config"] == {"seed": 0, "widths": [8, 16]}
     assert found["versions"]["torch"] == torch.__version__
-    assert set(found["versions"]) == {"python", "torch", "numpy", "revision"}
+    assert set(found["versions"]) == {"python", "torch", "numpy", "revision", "precision"}
     assert re.fullmatch("[0-9a-f]{40}|[0-9.]+", found["versions"]["revision"])
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_half_precision_is_used_where_the_processor_is_made_for_it(monkeypatch, knows):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": knows})
+    for device in ("auto", "cpu"):
+        assert precision(RunConfig(bfloat16=False), device) == "32-true"
+        found = precision(RunConfig(bfloat16=True), device)
+        assert found == ("bf16-mixed" if knows else "32-true")

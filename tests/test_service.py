@@ -30,6 +30,10 @@ from qbhkit.service import server as server_module
 from qbhkit.service.app import ServiceConfig, create_app
 from qbhkit.service.pool import BoundedPool, PoolFullError
 from qbhkit.service.server import Server, bind, is_loopback, read_token, run
+from qbhkit.storage import asset
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+from bench_service import asked, is_same, load
 
 TRUTH = "00004"
 PATIENCE_S = 60  # a hang is a failure; nothing is measured by it
@@ -347,6 +351,22 @@ class TestUploads:
 
             until(refused)
 
+    @pytest.mark.parametrize("kept", ["keep-alive", "close"])
+    def test_who_is_refused_while_sending_reads_why(self, serve, kept):
+        gate = Gate()
+        place = serve(gate, workers=1, queue=0, most_mb=5)
+        with dial(place) as first, dial(place) as second, dial(place) as third:
+            first.sendall(head("Content-Length: 1") + b"1")
+            gate.wait_for(1)
+            size = 4_000_000  # more than the buffers between the two hold
+            second.sendall(head(f"Connection: {kept}", f"Content-Length: {size}") + bytes(size))
+            assert reply(second).status == 503
+            third.sendall(head(f"Connection: {kept}", f"Content-Length: {2 * size}"))
+            third.sendall(bytes(2 * size))
+            assert reply(third).status == 503
+            gate.open.set()
+            assert reply(first).status == 200
+
     def test_a_long_answer_is_not_taken_for_idleness(self, serve, monkeypatch):
         monkeypatch.setattr(server_module, "_IDLE_S", 0.2)
         gate = Gate()
@@ -448,6 +468,29 @@ class TestOverload:
         assert again.result(PATIENCE_S)
         pool.close()
         assert pool.taken == 0
+
+
+def test_a_wrong_answer_would_be_seen():
+    right = {"query": "a", "results": [{"song_id": "x", "vote": 0.430061}]}
+    assert is_same({"query": "a", "results": [{"song_id": "x", "vote": 0.43006}]}, right)
+    for wrong in (
+        {"query": "a", "results": []},
+        {"query": "a", "results": [{"song_id": "y", "vote": 0.430061}]},
+        {"query": "a", "results": [{"song_id": "x", "vote": 0.430064}]},
+        {"query": "a", "results": [{"song_id": "x"}]},
+    ):
+        assert not is_same(wrong, right)
+
+
+def test_good_and_bad_clients_together(catalogue, hum):
+    """``qbhkit bench service``, with fewer clients and for a moment."""
+    paths = [hum, asset("hums/demo_1.flac")]
+    found = load(catalogue, asked(catalogue, paths), clients=16, warm_s=1, seconds=3)
+    assert found["answers"] > 0
+    assert found["refused"] > 0
+    assert found["too_large"] > 0
+    assert found["slow"] > 0
+    assert found["left"] > 0
 
 
 class TestCredential:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qbhkit.cli.terminal import quiet, report_failures, say
+from qbhkit.cli.terminal import plain, quiet, report_failures, say
 from qbhkit.errors import QbhError
 from qbhkit.storage import data_dir
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from qbhkit.corpora import Song
     from qbhkit.errors import Failure
-    from qbhkit.retrieval.upkeep import Twin
+    from qbhkit.retrieval.twins import Twin
 
 _MOST_LISTED = 5
 _Report = TypeVar("_Report")
@@ -106,7 +106,7 @@ def info(options: argparse.Namespace) -> int:
     print(f"model:    {found.model}")
     print(f"tracker:  {found.tracker}")
     for licence, songs in found.licences.items():
-        print(f"licence:  {licence} ({songs} songs)")
+        print(f"licence:  {plain(licence)} ({songs} songs)")
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from qbhkit.cli.terminal import quiet, report_failures, say
+from qbhkit.cli.terminal import plain, quiet, report_failures, say
 from qbhkit.errors import QbhError
 from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
@@ -158,6 +158,7 @@ def verify_corpus(options: argparse.Namespace) -> int:
     """Run ``qbhkit data verify``."""
     from qbhkit.corpora import open_corpus
     from qbhkit.corpora.duplicates import MelodyMatcher
+    from qbhkit.corpora.fetch import is_inside
     from qbhkit.retrieval.catalogue import read_sources
     from qbhkit.storage import read_json
 
@@ -165,7 +166,10 @@ def verify_corpus(options: argparse.Namespace) -> int:
     corpus = open_corpus(options.name, data)
     sums_path = data / f"{options.name}.sums.json"
     if sums_path.is_file():
-        for name, expected in read_json(sums_path, "fetch the corpus again").items():
+        sums = read_json(sums_path, "fetch the corpus again")
+        if not isinstance(sums, dict) or not all(map(is_inside, sums)):
+            raise QbhError(f"{sums_path} is no list of this corpus: fetch the corpus again.")
+        for name, expected in sums.items():
             path = data / options.name / name
             if not path.is_file() or sha256_file(path) != expected:
                 raise QbhError(f"{path} is missing or changed: fetch the corpus again.")
@@ -176,6 +180,6 @@ def verify_corpus(options: argparse.Namespace) -> int:
     near = MelodyMatcher(pitches).groups(_SAME_TUNE)
     print(f"{len(near)} groups of near-duplicates, {sum(map(len, near))} songs in all")
     for group in near[:_MOST_LISTED]:
-        print(f"    {', '.join(group[:6])}{' ...' if len(group) > 6 else ''}")
+        print(plain(f"    {', '.join(group[:6])}{' ...' if len(group) > 6 else ''}"))
     report_failures(failures, len(songs) + len(failures), [])
     return 2 if failures else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from qbhkit.cli.catalogues import index_options
-from qbhkit.cli.terminal import quiet, say
+from qbhkit.cli.terminal import plain, quiet, say
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import write_json
 
@@ -63,14 +63,15 @@ def search(options: argparse.Namespace) -> int:
 
 
 def _print_answers(line: dict[str, Any], answers: "list[Answer]") -> None:
-    print(f"{line['query']}: {line['voiced_s']:.1f} s voiced")
+    print(plain(f"{line['query']}: {line['voiced_s']:.1f} s voiced"))
     if line.get("confident") is False:
         print("      no confident match; the nearest songs:")
     for rank, answer in enumerate(answers, 1):
         sure = "" if answer.confidence is None else f"{answer.confidence:4.0%}  "
         span = f"{answer.start_s:.1f} to {answer.end_s:.1f} s"
-        title = " ".join(answer.title.split())  # a line a song
-        print(f"{rank:4}  {answer.score:.3f}  {span:16}  {sure}{title}  [{answer.song_id}]")
+        title = " ".join(answer.title.split())
+        name = plain(f"{title}  [{answer.song_id}]")  # a line a song
+        print(f"{rank:4}  {answer.score:.3f}  {span:16}  {sure}{name}")
 
 
 def _save_matches(

@@ -1,6 +1,7 @@
 """What all commands share: words on standard error, and what failures make of the exit code."""
 
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,20 @@ if TYPE_CHECKING:
     from qbhkit.errors import Failure
 
 
+_ACTS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, formats, halves of letters, ends of lines
+
+
+def plain(text: str) -> str:
+    """Write out what a terminal would act on: a name may hold line breaks and escape sequences."""
+    return "".join(
+        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in _ACTS else sign
+        for sign in text
+    )
+
+
 def say(text: str) -> None:
-    """Say something on standard error: standard output is for results."""
-    print(text, file=sys.stderr, flush=True)
+    """Say something, in one line, on standard error: standard output is for results."""
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def quiet() -> bool:

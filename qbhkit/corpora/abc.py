@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.corpora.midi import melody_notes
+from qbhkit.corpora.midi import LONGEST_S, melody_notes
 from qbhkit.corpora.songs import Song, natural_key, stem_of
 from qbhkit.errors import QbhError
 
@@ -35,9 +35,12 @@ _NOT_HUMMED = re.compile(
 )
 _TOGETHER = "%%MIDI chordattack 0"  # else the notes of a chord begin one after the other
 _FIELD = re.compile(r"^[A-Za-z]:|^%")
+_COMMENT = re.compile(r"%.*")  # %%abc-include would have the parser open any file that it names
 _NOTE = re.compile(r"[A-Ga-g]")
+_BARS = re.compile(r"[XZ](\d+)")
 _MOST_BYTES = 50_000_000
 _MOST_TUNE_CHARS = 100_000
+_MOST_BARS_OF_REST = 1000  # the parser writes every one of them
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,13 @@ def tune_notes(tune: Tune) -> NDArray[np.float64]:
 
     if len(tune.text) > _MOST_TUNE_CHARS:
         raise QbhError(f"Tune {tune.number} is longer than {_MOST_TUNE_CHARS} characters.")
-    lines = tune.text.replace("\r", "").replace("\0", "").split("\n")
+    lines = _COMMENT.sub("%", tune.text.replace("\r", "").replace("\0", "")).split("\n")
     body = [line if _FIELD.match(line) else _NOT_HUMMED.sub("", line) for line in lines]
-    if not any(_NOTE.search(line) for line in body if not _FIELD.match(line)):
+    music = "\n".join(line for line in body if not _FIELD.match(line))
+    if not _NOTE.search(music):
         raise QbhError(f"Tune {tune.number} holds no notes.")  # the parser takes 9 ms to say so
+    if sum(int(bars[:9]) for bars in _BARS.findall(music)) > _MOST_BARS_OF_REST:
+        raise QbhError(f"Tune {tune.number} rests for over {_MOST_BARS_OF_REST} bars.")
     text = "\n".join([body[0], _TOGETHER, *body[1:], ""])
     try:
         with _silent_stdout():
@@ -83,6 +89,8 @@ def tune_notes(tune: Tune) -> NDArray[np.float64]:
     notes = melody_notes(score)
     if len(notes):
         notes[:, 0] -= notes[0, 0]  # the parser puts a millisecond before the first note
+        if notes[-1, 0] + notes[-1, 1] > LONGEST_S:
+            raise QbhError(f"Tune {tune.number} claims to last over 6 hours.")
     return notes
 
 

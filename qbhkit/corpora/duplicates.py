@@ -17,7 +17,7 @@ _FEWEST_RUNS = 4
 
 
 def pitch_changes(pitches_st: Sequence[float] | NDArray) -> tuple[int, ...]:
-    """Return the non-zero steps between successive pitches, in whole semitones."""
+    """Return the non-zero steps between (N,) successive pitches, in whole semitones."""
     steps = np.diff(np.round(np.asarray(pitches_st, float))).astype(int)
     return tuple(int(step) for step in steps if step)
 
@@ -156,6 +156,6 @@ def training_filter(
 
 
 def note_pitches(contour_pitch_st: Iterable[float]) -> NDArray[np.float64]:
-    """Return the pitches of a contour in order, rests left out."""
+    """Return the pitches of a contour's (N,) frames in order, rests (0) left out."""
     pitch = np.asarray(list(contour_pitch_st), float)
     return pitch[pitch > 0]

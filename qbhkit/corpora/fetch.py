@@ -20,6 +20,8 @@ from qbhkit.storage import sha256_file
 _BLOCK_BYTES = 1 << 16
 _TRIES = 5
 _MOST_UNPACKED_BYTES = 4 << 30
+_MOST_GROWTH = 100  # times the archive: far more than music and labels do
+_SMALL_BYTES = 16 << 20  # whatever it grows from
 _MOST_MEMBERS = 200_000
 
 
@@ -100,7 +102,7 @@ def unpack(archive: Path, target: Path) -> None:
 
     Raises:
         QbhError: if the archive is damaged, holds links, paths that leave the folder, more than
-            200,000 members, or would unpack to more than 4 GiB.
+            200,000 members, or would unpack to more than 4 GiB or 100 times its own size.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -126,11 +128,20 @@ def unpack(archive: Path, target: Path) -> None:
 def _refuse_dangerous(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     if len(members) > _MOST_MEMBERS:
         raise QbhError(f"{archive} holds more than {_MOST_MEMBERS} files: it is not this corpus.")
-    if sum(member.file_size for member in members) > _MOST_UNPACKED_BYTES:
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > _MOST_UNPACKED_BYTES:
         raise QbhError(f"{archive} would unpack to more than 4 GiB: it is not this corpus.")
+    if unpacked > max(_SMALL_BYTES, _MOST_GROWTH * archive.stat().st_size):
+        raise QbhError(
+            f"{archive} would grow to over {_MOST_GROWTH} times its size: do not use it."
+        )
     for member in members:
-        path = PurePosixPath(member.filename.replace("\\", "/"))
-        nowhere = not path.parts  # such as "./"
-        outside = nowhere or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
-        if outside or stat.S_ISLNK(member.external_attr >> 16):
+        if not is_inside(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
             raise QbhError(f"{archive} holds the unsafe path {member.filename!r}: do not use it.")
+
+
+def is_inside(name: str) -> bool:
+    """Tell whether a path, as an archive or a list of files gives it, stays in its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    nowhere = not path.parts  # such as "./"
+    return not (nowhere or path.is_absolute() or ".." in path.parts or ":" in path.parts[0])

@@ -10,17 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import read_tags
-from qbhkit.contour import (
-    F0_HOP_S,
-    PUBLISHED_MEAN_ST,
-    PUBLISHED_STD_ST,
-    F0Track,
-    midi_to_hz,
-    read_f0_csv,
-)
+from qbhkit.contour import F0_HOP_S, PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, midi_to_hz
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.corpora.songs import Song, stem_of
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import read_f0_csv
 from qbhkit.storage import cache_dir, read_json
 
 
@@ -127,6 +121,9 @@ class MirQbsh:
 
 def read_pitch_vector(path: Path) -> NDArray[np.float64]:
     """Read a MIR-QBSH label: one MIDI pitch a line for every 32 ms, 0 = unvoiced.
+
+    Returns:
+        (N,) semitones.
 
     Raises:
         QbhError: if a line is not a number from 0 to 127.

@@ -13,7 +13,7 @@ from qbhkit.corpora.songs import Song, skyline, stem_of
 from qbhkit.errors import QbhError
 
 MELODY_TRACK = re.compile(r"melod|vocal|voice|\bvox\b|\blead\b|singer|major_track", re.IGNORECASE)
-_LONGEST_S = 6 * 3600.0
+LONGEST_S = 6 * 3600.0
 
 
 def read_midi(path: Path) -> NDArray[np.float64]:
@@ -43,13 +43,13 @@ def read_midi(path: Path) -> NDArray[np.float64]:
     notes = melody_notes(score)
     if not len(notes):
         raise QbhError(f"{path} holds no notes: choose a MIDI file with a melody.")
-    if notes[-1, 0] + notes[-1, 1] > _LONGEST_S:
+    if notes[-1, 0] + notes[-1, 1] > LONGEST_S:
         raise QbhError(f"{path} claims to last over 6 hours: is its tempo damaged?")
     return notes
 
 
 def melody_notes(score: Any) -> NDArray[np.float64]:
-    """Pick the melody of a symusic score in seconds; see :func:`read_midi`."""
+    """Pick the melody, (M, 3), of a symusic score in seconds; see :func:`read_midi`."""
     tracks = [track for track in score.tracks if len(track.notes) and not track.is_drum]
     named = [track for track in tracks if MELODY_TRACK.search(track.name)]
     chosen = [max(named, key=lambda track: len(track.notes))] if named else tracks

@@ -385,5 +385,5 @@ def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) ->
 
 
 def spread_of(embeddings: Tensor) -> float:
-    """Return 1 - |mean of the unit vectors|: 0 when all embeddings have collapsed into one."""
+    """Return 1 - |mean of the (B, D) unit vectors|: 0 when all have collapsed into one."""
     return 1.0 - float(embeddings.detach().mean(0).norm())

@@ -72,7 +72,7 @@ def _table(tracks: list[Any]) -> NDArray[np.float64]:
 
 
 def cut(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.float64]:
-    """Return the notes that begin in a span of time, onsets counted from its start."""
+    """Return the (M, 3) notes that begin in a span of time, onsets counted from its start."""
     inside = (notes[:, 0] >= start_s) & (notes[:, 0] < start_s + length_s)
     chosen = notes[inside] - [start_s, 0, 0]
     chosen[:, 1] = np.minimum(chosen[:, 1], length_s - chosen[:, 0])

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from qbhkit.audio import load
-from qbhkit.contour import write_f0_csv
 from qbhkit.errors import Failure, QbhError
+from qbhkit.f0_csv import write_f0_csv
 from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
 from qbhkit.storage import read_json, write_json
 

@@ -24,7 +24,7 @@ def at_level(samples: Samples, reference: float, below_db: float) -> Samples:
 
 
 def noise(count: int, colour: float, rng: Generator) -> NDArray[np.float64]:
-    """Return noise of RMS 1 whose power falls with frequency ** colour: 0 white, 1 pink, 2 brown.
+    """Return (count,) noise of RMS 1, power falling as frequency ** colour: 0 white, 2 brown.
 
     What lies under 1/400 of the rate is as loud as there, so that brown noise stays in hearing.
     """

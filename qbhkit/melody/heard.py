@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track, from_f0, write_f0_csv
+from qbhkit.contour import F0_HOP_S, F0Track, from_f0
 from qbhkit.corpora import open_corpus
 from qbhkit.corpora.folders import pitch_track
 from qbhkit.corpora.midi import MidiFiles, read_midi
 from qbhkit.corpora.songs import stem_of
 from qbhkit.corpora.training_songs import forbidden_ids, split_of
 from qbhkit.errors import Failure, MissingPackageError, QbhError
+from qbhkit.f0_csv import write_f0_csv
 from qbhkit.melody.band import arrange, cut, read_score, render
 from qbhkit.melody.batch import Extraction
 from qbhkit.melody.mixing import RATE_HZ, Mixture, mix, placed, random_singer

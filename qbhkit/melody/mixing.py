@@ -254,7 +254,7 @@ def placed(
         length_s: of the stretch, whole frames of 10 ms.
 
     Returns:
-        Samples at 8 kHz, and f0 in Hz every 10 ms, 0 = unvoiced.
+        (80 N,) samples at 8 kHz, and (N,) f0 in Hz every 10 ms, 0 = unvoiced.
     """
     samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, RATE_HZ)
     f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0).astype(np.float32)

@@ -38,14 +38,14 @@ class Alignments(NamedTuple):
 
 
 def held_pitch(contour: Contour) -> NDArray[np.float32]:
-    """Return pitch from first to last voiced frame, pauses holding the pitch before them."""
+    """Return pitch (N,) from first to last voiced frame, pauses holding the pitch before them."""
     sung, _ = contour.trimmed()
     last = np.maximum.accumulate(np.where(sung.voiced, np.arange(len(sung)), 0))
     return sung.pitch_st[last]
 
 
 def flatten(pitches: Sequence[NDArray[np.float32]]) -> FlatSongs:
-    """Put songs end to end."""
+    """Put the pitches of songs, (N,) each, end to end."""
     offset = np.concatenate([[0], np.cumsum([len(pitch) for pitch in pitches])]).astype(np.int64)
     return FlatSongs(np.concatenate(pitches).astype(np.float32), offset)
 

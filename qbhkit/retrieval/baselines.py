@@ -20,7 +20,7 @@ _FARTHEST_ST = 1000.0  # beyond any distance between pitches
 
 
 def voiced_pitch(contour: Contour) -> NDArray[np.float32]:
-    """Return the pitch of the voiced frames, pauses left out."""
+    """Return the pitch (N,) of the voiced frames, pauses left out."""
     return contour.pitch_st[contour.voiced]
 
 

@@ -43,7 +43,7 @@ class Calibration:
         return build(cls, getattr(embedder, "calibration", None) or {}, "the calibration")
 
     def confidence(self, score: NDArray, lead: NDArray) -> NDArray[np.float64]:
-        """Return probabilities of songs (...) from their scores and their leads."""
+        """Return probabilities of songs, (N,), from their scores (N,) and their leads (N,)."""
         return 1 / (1 + np.exp(-(self.bias + self.score * score + self.lead * lead)))
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from qbhkit.audio import Audio, load, refuse_silence
-from qbhkit.contour import Contour, from_f0, read_f0_csv
+from qbhkit.contour import Contour, from_f0
 from qbhkit.embedding.end_to_end import AudioEmbedder
 from qbhkit.embedding.performances import Heard
 from qbhkit.errors import QbhError
+from qbhkit.f0_csv import read_f0_csv
 from qbhkit.melody.lite import LiteExtractor
 from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
 from qbhkit.retrieval.catalogue import Embedder

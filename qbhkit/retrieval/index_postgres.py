@@ -211,7 +211,7 @@ class PostgresIndex:
         return Nearest(similarity, row)
 
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
-        """Say what windows are, in the order of their rows.
+        """Say what windows are, in the order of their (N,) rows.
 
         Raises:
             QbhError: if there is no such window, or the server fails.

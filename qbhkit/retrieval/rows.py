@@ -89,6 +89,9 @@ def map_half(path: Path, name: str) -> NDArray:
         path: a file that safetensors has opened without complaint.
         name: of the tensor.
 
+    Returns:
+        float16, shaped as it was stored.
+
     Raises:
         ValueError: if it is not in half precision.
     """

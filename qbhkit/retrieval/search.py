@@ -83,10 +83,8 @@ class Searcher:
 
     Args:
         catalogue: the songs.
-        embedder: must be the one the catalogue was built with.
+        embedder: must be the one the catalogue was built with; its weights bring the calibration.
         cut: how hums are cut.
-        calibration: weights of the stages, and confidence; by default what is stored with the
-            embedder's weights.
         index: finds windows where ``anchor`` is ``anywhere``; all of them are read if None. What an
             approximate index finds is compared again with all windows of the best songs.
 
@@ -101,7 +99,6 @@ class Searcher:
         catalogue: Catalogue,
         embedder: Embedder,
         cut: QueryWindows | None = None,
-        calibration: Calibration | None = None,
         index: WindowIndex | None = None,
     ) -> None:
         if catalogue.model != embedder.identity:
@@ -111,7 +108,7 @@ class Searcher:
             )
         self.catalogue, self.embedder = catalogue, embedder
         self.cut = cut or cut_of(embedder.reading)
-        self.calibration = calibration or Calibration.of(embedder)
+        self.calibration = Calibration.of(embedder)  # weights of the stages, and confidence
         self.exact = ExactIndex.open(catalogue)
         self.index = index or self.exact
         self._first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
@@ -332,6 +329,10 @@ class Searcher:
         self, hum: Contour, anchor: Anchor
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Cut a hum into windows.
+
+        Args:
+            hum: with at least one voiced frame.
+            anchor: as :meth:`scores`.
 
         Returns:
             (pieces * parts, L, 2) frames, piece by piece, and (pieces * parts,) seconds from the

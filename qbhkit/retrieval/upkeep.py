@@ -4,7 +4,7 @@ Shards are immutable and the manifest is replaced last, so whatever is interrupt
 catalogue as it was.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,9 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qbhkit.contour import Contour
 from qbhkit.corpora import Song
-from qbhkit.corpora.duplicates import MelodyMatcher, note_pitches
 from qbhkit.errors import Failure, QbhError
 from qbhkit.melody import trackers
 from qbhkit.retrieval.building import (
@@ -33,7 +31,6 @@ from qbhkit.retrieval.shards import (
     Manifest,
     Shard,
     ShardEntry,
-    SongEntry,
     WindowGrid,
     copy_shard,
     damaged_shards,
@@ -47,15 +44,9 @@ from qbhkit.retrieval.shards import (
     sole_writer,
     write_shard,
 )
+from qbhkit.retrieval.twins import Tunes, Twin
 
 _UNIT_LENGTH_WITHIN = 2e-3  # half precision rounds each of 512 numbers
-
-
-class Twin(NamedTuple):
-    """A song that was left out because its melody is there already."""
-
-    id: str
-    there: str  # id of the song with that melody; its own where the same song is there
 
 
 class AddReport(NamedTuple):
@@ -104,7 +95,7 @@ def add_songs(
         _refuse_other_makers(path, manifest, embedder, tracker, songs)
         tools = Tools(path, embedder, manifest.grid, manifest.tracker, get_tracker)
         workshop = Workshop(tools, crew)
-        there = _Tunes()
+        there = Tunes()
         for entry in manifest.shards:
             if entry not in workshop.whole:
                 raise QbhError(f"{entry.path(path)} is missing or damaged: {CURE}.")
@@ -164,53 +155,6 @@ def _refuse_other_makers(
                 f"{path} was made by the tracker {manifest.tracker}, not {identity}: add with "
                 "that one, or build it again with this one."
             )
-
-
-class _Tunes:
-    """The songs that are there, and what tells whether another song is one of them."""
-
-    def __init__(self) -> None:
-        self._songs: dict[str, SongEntry] = {}
-        self._alike: dict[str, list[str]] = defaultdict(list)  # content or melody -> ids
-        self._heard = MelodyMatcher({})
-
-    def add(self, song: SongEntry, contour: Contour | None) -> None:
-        """Add a song; its contour counts if it has no notes."""
-        self._songs[song["id"]] = song
-        for key in ("content", "melody"):
-            if key in song:
-                self._alike[song[key]].append(song["id"])
-        if contour is not None and "melody" not in song:
-            self.hear(song["id"], contour)
-
-    def hear(self, song_id: str, contour: Contour) -> None:
-        """Add the melody of a song without notes."""
-        self._heard.add(song_id, note_pitches(contour.pitch_st))
-
-    def near(self, contour: Contour) -> list[str]:
-        """Return the songs without notes that have a melody, nearest first."""
-        shares = self._heard.near(note_pitches(contour.pitch_st))
-        return sorted(shares, key=lambda key: -shares[key])
-
-    def twin(self, song: SongEntry, contour: Contour | None) -> Twin | None:
-        """Return which song has this melody already.
-
-        Raises:
-            QbhError: if the id is that of another one.
-        """
-        alike = [*self._alike.get(song["content"], ())]
-        if "melody" in song:
-            alike += self._alike.get(song["melody"], ())
-        elif contour is not None:
-            alike += self.near(contour)
-        if song["id"] in self._songs and song["id"] not in alike:
-            raise QbhError(
-                f"The id {song['id']} is taken by {self._songs[song['id']]['source']}, which is "
-                f"not the same as {song['source']}: remove {song['id']} first."
-            )
-        if song["id"] in alike:
-            return Twin(song["id"], song["id"])
-        return Twin(song["id"], alike[0]) if alike else None
 
 
 class RemoveReport(NamedTuple):
@@ -282,7 +226,7 @@ def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
         raise QbhError(f"{out} is a catalogue already: merge it too, or choose another folder.")
     with sole_writer(out):
         manifests = _read_alike(paths)
-        there, plan, twins = _Tunes(), [], []
+        there, plan, twins = Tunes(), [], []
         for path, manifest in zip(paths, manifests, strict=True):
             own = []
             for entry in manifest.shards:

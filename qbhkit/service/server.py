@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -132,8 +133,13 @@ class _Impatient(H11Protocol):
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._wire = _Wire(transport, self.loop, lambda: self.conn.their_state is h11.SEND_BODY)
+        super().connection_made(self._wire)  # type: ignore[arg-type]
         self._expect_request_after(None)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._wire.hung_up:
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         answered = self.cycle
@@ -143,6 +149,44 @@ class _Impatient(H11Protocol):
     def _expect_request_after(self, answered: Any) -> None:
         def close() -> None:
             if self.cycle is answered:
-                self.transport.close()
+                self._wire.cut()
 
         self.loop.call_later(_IDLE_S, close)
+
+
+class _Wire:
+    """Hang up on a client that still sends, and let it read its answer before the wire is cut.
+
+    A socket that is closed while there is something to read resets the connection, and the answer
+    is lost: the client would not learn why its recording was refused (RFC 9112, section 9.6).
+
+    Args:
+        transport: to use, for everything but hanging up.
+        loop: that it belongs to.
+        sends: tells whether the client has more to send.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        sends: Callable[[], bool],
+    ) -> None:
+        self._transport, self._loop, self._sends = transport, loop, sends
+        self.hung_up = False
+        self.cut = transport.close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self.hung_up or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing() or not self._sends():
+            self.cut()
+            return
+        self.hung_up = True
+        self._transport.write_eof()
+        self._transport.resume_reading()  # to throw away
+        self._loop.call_later(_IDLE_S, self.cut)

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, save_part
+from common import bytes_in, save_entry
 
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.storage import read_json
 
+WORKS = ("build", "add", "train", "fetch", "convert")
 A_ROW = 10  # kills before a work is let end
 _CLI = (
     "import sys; from qbhkit.retrieval import building; building._SONGS_A_SHARD = 8; "
@@ -135,7 +136,8 @@ def tunes(folder: Path, count: int, begin: int = 0) -> Path:
     """Write public-domain tunes as f0 CSV files."""
     from itertools import islice
 
-    from qbhkit.contour import F0Track, midi_to_hz, write_f0_csv
+    from qbhkit.contour import F0Track, midi_to_hz
+    from qbhkit.f0_csv import write_f0_csv
 
     folder.mkdir(parents=True)
     for song in islice(songs_of(music21_collection("airdsAirs")), begin, begin + count):
@@ -317,11 +319,6 @@ def own_disk(folder: Path) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def bytes_in(folder: Path) -> int:
-    """Return the size of all files."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
 def fill_disk(work: Work, folder: Path) -> str:
     """Run a work on a disk with half the room it needs, then on the same disk with enough.
 
@@ -354,18 +351,18 @@ def main() -> int:
     """Kill each work, and fill the disk under it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=50, help="of each work")
+    parser.add_argument("--only", nargs="+", choices=WORKS, default=WORKS)
     options = parser.parse_args()
-    result: dict[str, Any] = {"kills": {}, "full_disk": {}, "machine": machine()}
     with tempfile.TemporaryDirectory() as name, works(Path(name) / "given") as found:
-        for key, work in found.items():
+        for key in options.only:
             folder = Path(name) / key
-            result["kills"][key] = kill_often(work, folder, options.kills, seed=7)
-            print(key, result["kills"][key], "kills", flush=True)
+            entry: dict[str, Any] = {"kills": kill_often(found[key], folder, options.kills, seed=7)}
+            print(key, entry["kills"], "kills", flush=True)
             if os.geteuid() == 0:
-                sentence = fill_disk(work, folder)
-                result["full_disk"][key] = sentence.replace(str(folder), "DISK")
+                sentence = fill_disk(found[key], folder)
+                entry["full_disk"] = sentence.replace(str(folder), "DISK")
                 print(key, "full disk:", sentence, flush=True)
-    save_part("robustness", "faults", result)
+            save_entry("robustness", "faults", "works", key, entry)
     return 0
 
 

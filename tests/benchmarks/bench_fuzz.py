@@ -2,7 +2,8 @@
 
 Each target of ``fuzzing.py`` is attacked in a process of its own; where its code is Python, atheris
 (``pip install atheris``; no part of the kit's set-up) guides half of the inputs by the lines they
-reach. The counts go into data/results/robustness.json; a find ends the run and keeps its input.
+reach. The counts go into data/results/robustness.json, a reader at a time; a find ends the run and
+keeps its input, and ``--only`` takes the run up at the readers that are left.
 """
 
 import argparse
@@ -12,10 +13,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from common import machine, save_part
+from common import save_entry
 from fuzzing import TARGETS
 
 SCRIPT = Path(__file__).with_name("fuzzing.py")
@@ -50,24 +52,23 @@ def runs(total: int) -> Iterator[tuple[str, int, int, bool]]:
 def main() -> int:
     """Attack all targets."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--inputs", type=int, default=100_000, help="shared among all readers")
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
     options = parser.parse_args()
     guidable = find_spec("atheris") is not None
-    found: dict[str, dict[str, Any]] = {}
-    for name, count, seed, guided in runs(options.inputs):
-        how = ["--guided"] if guided and guidable else []
-        counts = attacked(name, count, seed, *how)
-        print(f"{name:10} seed {seed} {'guided' if how else 'chance':7}", counts, flush=True)
-        entry = found.setdefault(
-            name, {"inputs": 0, "guided": 0, "refused": 0, "slowest_s": 0, "peak_mb": 0}
-        )
-        for key in ("inputs", "refused"):
-            entry[key] += counts[key]
-        entry["guided"] += counts["inputs"] if how else 0
-        for key in ("slowest_s", "peak_mb"):
-            entry[key] = max(entry[key], counts[key])
-    total = sum(entry["inputs"] for entry in found.values())
-    save_part("robustness", "files", {"inputs": total, "readers": found, "machine": machine()})
+    planned = [run for run in runs(options.inputs) if run[0] in options.only]
+    for name, share in groupby(planned, key=lambda run: run[0]):
+        entry = {"inputs": 0, "guided": 0, "refused": 0, "slowest_s": 0.0, "peak_mb": 0}
+        for _, count, seed, guided in share:
+            how = ["--guided"] if guided and guidable else []
+            counts = attacked(name, count, seed, *how)
+            print(f"{name:10} seed {seed} {'guided' if how else 'chance':7}", counts, flush=True)
+            for key in ("inputs", "refused"):
+                entry[key] += counts[key]
+            entry["guided"] += counts["inputs"] if how else 0
+            for key in ("slowest_s", "peak_mb"):
+                entry[key] = max(entry[key], counts[key])
+        save_entry("robustness", "files", "readers", name, entry)
     return 0
 
 

@@ -39,10 +39,11 @@ from torch import Tensor, nn
 
 from qbhkit.config import build, config_path, read_yaml
 from qbhkit.contour import Contour, from_pitch
-from qbhkit.embedding.encoders import ContextAttention, ContourEncoder, EncoderConfig
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs, sample_pairs
 from qbhkit.embedding.shards import open_shards, write_shards
+from qbhkit.embedding.summaries import ContextAttention
 from qbhkit.embedding.training import TrainConfig, train
 from qbhkit.runs import generator
 from qbhkit.storage import cache_dir, sha256_file

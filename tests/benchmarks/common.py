@@ -49,6 +49,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def bytes_in(folder: Path) -> int:
+    """Return how much the files of a folder hold."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     """Return the median time of a few runs, after one that warms up."""
     work()
@@ -73,14 +78,23 @@ def save_part(name: str, part: str, result: dict[str, Any]) -> None:
     save(name, before | {part: result})
 
 
+def save_entry(name: str, part: str, kind: str, key: str, entry: dict[str, Any]) -> None:
+    """Write one entry of a part, beside those of earlier runs."""
+    path = RESULTS / f"{name}.json"
+    before = read_json(path, "measure again").get(part, {}) if path.is_file() else {}
+    save_part(name, part, {kind: before.get(kind, {}) | {key: entry}, "machine": machine()})
+
+
 __all__ = [
     "DATABASE",
     "QbhError",
+    "bytes_in",
     "database_folder",
     "hums",
     "listen",
     "machine",
     "save",
+    "save_entry",
     "save_part",
     "seconds",
 ]

@@ -3,7 +3,8 @@
 Each target writes small good files, which are then damaged: bytes changed, stretches cut, doubled
 or swapped between files, and the format's own words put in wrong places. A reader may refuse a file
 in one sentence (``QbhError``, or the system's own ``OSError``, as at the command line); everything
-else is a find: another exception, more than 1 GB of memory, more than 5 s, a crash.
+else is a find: another exception, more than 1 GB of memory, more than 5 s of the processor (a busy
+machine is no find), a minute of waiting, a crash.
 
 ``python fuzzing.py TARGET COUNT SEED FOLDER`` attacks one target in this process, which may die of
 it, and prints one JSON line; ``input`` in the folder is then what killed it. ``--guided`` lets
@@ -15,8 +16,9 @@ import faulthandler
 import io
 import json
 import pickle
+import random
 import resource
-import time
+import signal
 import wave
 import zipfile
 from collections.abc import Callable, Sequence
@@ -29,6 +31,7 @@ import numpy as np
 from qbhkit.errors import QbhError
 
 LONGEST_S = 5.0
+PATIENCE_S = 60.0
 MOST_BYTES = 1 << 30
 LONGEST_AUDIO_S = 60.0
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1)
@@ -38,6 +41,8 @@ _WORDS = (
 )
 _LONG_WORDS = (b"1" * 400, b"[" * 400, b"A" * 5000)
 _EDITS = ("byte", "word", "number", "cut", "double", "swap", "end")
+_MOST_EDITS = 5
+_A_DRAW = 5  # inputs for one that hypothesis draws, which takes it longer than most readers
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def _f0_seeds(folder: Path) -> dict[str, bytes]:
 
 
 def _read_f0(path: Path) -> object:
-    from qbhkit.contour import from_f0, read_f0_csv
+    from qbhkit.contour import from_f0
+    from qbhkit.f0_csv import read_f0_csv
 
     return from_f0(read_f0_csv(path))
 
@@ -544,6 +550,21 @@ TARGETS = {
 }
 
 
+_ENCODED = tuple(
+    number.to_bytes(size, order) for number in _NUMBERS for size in (1, 2, 4, 8)
+    for order in ("little", "big") if number < 1 << 8 * size
+)  # fmt: skip
+
+
+def _drawn(chance: random.Random, words: Sequence[bytes]) -> tuple[str, float, float, Any]:
+    """Draw an edit without hypothesis, which is quicker and forgoes its shrinking."""
+    kind = chance.choice(_EDITS)
+    value: Any = chance.randrange(256)
+    if kind in ("word", "number"):
+        value = chance.choice(words if kind == "word" else _ENCODED)
+    return kind, chance.random(), chance.random(), value
+
+
 def edited(data: bytes, other: bytes, edits: Sequence[tuple[str, float, float, Any]]) -> bytes:
     """Damage a file; places and lengths are shares of what there is."""
     for kind, where, share, value in edits:
@@ -582,19 +603,22 @@ class Attack:
         self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
         for name in self.seeds:
             (self.place / name).write_bytes(self.seeds[name])
-        for name in self.seeds:  # loads what is loaded lazily before memory is counted
-            self.feed(name, self.seeds[name])
-        soft = _virtual_bytes() + MOST_BYTES
+        faulthandler.register(signal.SIGPROF, chain=True)  # tell where it was, and die
+        for name in self.seeds:  # loads what is loaded lazily before anything is counted
+            self.feed(name, self.seeds[name], longest_s=PATIENCE_S)
+        soft = virtual_bytes() + MOST_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
         self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
 
-    def feed(self, name: str, content: bytes) -> None:
+    def feed(self, name: str, content: bytes, longest_s: float | None = None) -> None:
         """Give the reader one file; what it may not raise passes through."""
+        longest_s = longest_s or LONGEST_S
         self.last.write_bytes(content)
         path = self.place / name
         path.write_bytes(content)
-        began = time.perf_counter()
-        faulthandler.dump_traceback_later(LONGEST_S, exit=True)
+        began_s = _processor_s()
+        signal.setitimer(signal.ITIMER_PROF, longest_s)
+        faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
         try:
             self.target.read(self.target.mend(path))
         except (QbhError, OSError) as error:
@@ -603,41 +627,49 @@ class Attack:
                 raise AssertionError(f"not a sentence: {error}") from None
         finally:
             faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
             path.write_bytes(self.seeds[name])
+        taken_s = _processor_s() - began_s  # with the programs that it called
+        assert taken_s < longest_s, f"it took {taken_s:.1f} s"
         self.inputs += 1
-        self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+        self.slowest_s = max(self.slowest_s, taken_s)
 
     def by_chance(self, count: int, seed: int) -> None:
         """Damage files at random with hypothesis, which shrinks what it finds."""
         import hypothesis
         from hypothesis import strategies as st
 
-        names = sorted(self.seeds)
-        numbers = [number.to_bytes(size, order) for number in _NUMBERS for size in (1, 2, 4, 8)
-                   for order in ("little", "big") if number < 1 << 8 * size]  # fmt: skip
+        names, words = sorted(self.seeds), self.target.vocabulary()
         share = st.floats(0, 1, exclude_max=True)
         values = {
             "byte": st.integers(0, 255),
-            "word": st.sampled_from(self.target.vocabulary()),
-            "number": st.sampled_from(numbers),
+            "word": st.sampled_from(words),
+            "number": st.sampled_from(_ENCODED),
             "double": st.integers(0, 63),
         }
         edit = st.sampled_from(_EDITS).flatmap(
             lambda kind: st.tuples(st.just(kind), share, share, values.get(kind, st.none()))
         )
         damage = st.tuples(
-            st.sampled_from(names), st.sampled_from(names), st.lists(edit, min_size=1, max_size=5)
+            st.sampled_from(names),
+            st.sampled_from(names),
+            st.lists(edit, min_size=1, max_size=_MOST_EDITS),
         )
 
         @hypothesis.seed(seed)
         @hypothesis.settings(
-            max_examples=count, deadline=None, database=None, derandomize=False,
+            max_examples=-(-count // _A_DRAW), deadline=None, database=None, derandomize=False,
             suppress_health_check=list(hypothesis.HealthCheck),
         )  # fmt: skip
-        @hypothesis.given(damage)
-        def attack(chosen: Any) -> None:
+        @hypothesis.given(damage, st.integers(0, 1 << 32))
+        def attack(chosen: Any, more: int) -> None:
             name, other, edits = chosen
             self.feed(name, edited(self.seeds[name], self.seeds[other], edits))
+            chance = random.Random(more)
+            for _ in range(_A_DRAW - 1):
+                name, other = chance.choice(names), chance.choice(names)
+                edits = [_drawn(chance, words) for _ in range(chance.randint(1, _MOST_EDITS))]
+                self.feed(name, edited(self.seeds[name], self.seeds[other], edits))
 
         attack()
 
@@ -682,7 +714,14 @@ class Attack:
         print(json.dumps(found | {"peak_mb": round(peak_mb)}), flush=True)
 
 
-def _virtual_bytes() -> int:
+def _processor_s() -> float:
+    """Return the seconds that this process and those it has waited for took of the processor."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
+
+
+def virtual_bytes() -> int:
+    """Return the address space that this process has taken."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
 

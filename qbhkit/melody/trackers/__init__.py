@@ -129,12 +129,12 @@ def on_f0_grid(
 
 
 def rescale_confidence(confidence: NDArray, threshold: float) -> NDArray:
-    """Map 0 to 0, ``threshold`` to 0.5 and 1 to 1, in two straight lines."""
+    """Map (N,) confidences: 0 to 0, ``threshold`` to 0.5 and 1 to 1, in two straight lines."""
     return np.interp(confidence, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
 
 
 def within(frequency_hz: NDArray, lowest_hz: float, highest_hz: float) -> NDArray:
-    """Return the frequencies with 0 Hz, no pitch, for those out of range."""
+    """Return the (N,) frequencies with 0 Hz, no pitch, for those out of range."""
     inside = (frequency_hz >= lowest_hz) & (frequency_hz <= highest_hz)
     return np.where(inside, frequency_hz, 0.0)
 

@@ -1,0 +1,66 @@
+"""The README's table of what was attacked, from data/results/robustness.json.
+
+``python tests/benchmarks/robustness.py`` puts it in place after new runs of ``qbhkit bench fuzz``,
+``faults`` and ``service``; what was found and mended is written into the JSON by hand.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PART = re.compile(r"(<!-- robustness -->\n).*?(<!-- /robustness -->)", re.DOTALL)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the table in Markdown; what was not run has no row."""
+    rows = ["| attack | how much | what happened |", "|---|---|---|"]
+    if "files" in result:
+        readers = result["files"]["readers"].values()
+        inputs, guided, refused = (
+            sum(reader[key] for reader in readers) for key in ("inputs", "guided", "refused")
+        )
+        slowest_s = max(reader["slowest_s"] for reader in readers)
+        peak_mb = max(reader["peak_mb"] for reader in readers)
+        rows.append(
+            f"| damaged files | {inputs:,} for {len(readers)} readers, {guided:,} of them guided "
+            f"by the lines they reach | {refused:,} refused in one sentence, the others read; at "
+            f"most {slowest_s:.1f} s and {peak_mb:,} MB |"
+        )
+    if "faults" in result:
+        works = result["faults"]["works"]
+        kills = sum(work["kills"] for work in works.values())
+        rows.append(
+            f"| SIGKILL at random moments | {kills} kills of {', '.join(works)} | each went on, "
+            "and ended as if undisturbed |"
+        )
+        full = [name for name, work in works.items() if "full_disk" in work]
+        if full:
+            rows.append(
+                f"| a full disk | under {', '.join(full)} | one sentence; with room again, as if "
+                "undisturbed |"
+            )
+    if "service" in result:
+        held = result["service"]
+        memory = held["memory_mb"]
+        rows.append(
+            f"| {held['clients']} clients of the HTTP service for {held['seconds']:.0f} s, and "
+            f"others that drip, leave or send too much | {held['answers']:,} answers, "
+            f"{held['refused']:,} sent away | {held['wrong']} wrong; sent away in "
+            f"{held['refusal_ms']['p95']:.0f} ms (p95); memory {memory['first_minute']:.0f} MB in "
+            f"the first minute, {memory['last_minute']:.0f} MB in the last |"
+        )
+    return "\n".join([*rows, "", "Found and mended:", "", *(f"- {it}" for it in result["found"])])
+
+
+def main() -> None:
+    """Write the table into the README."""
+    result = json.loads((ROOT / "data" / "results" / "robustness.json").read_text("utf-8"))
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    readme.write_text(PART.sub(lambda part: f"{part[1]}{table(result)}\n{part[2]}", text), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Nothing that is read can run: no pickle, no eval, no shell.
+
+Hostile pickles are in test_original.py; hashes of what is fetched and paths of archives in
+test_fetch.py, paths of manifests in test_catalogue_upkeep.py, test_index_faiss.py and
+test_hostile.py; who is let in, in test_service.py and test_index_postgres.py.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "qbhkit"
+UNPICKLER = PACKAGE / "embedding" / "original.py"  # the one that is restricted
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+LOADERS = {"yaml", "torch", "numpy"}
+RUNNERS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pd.read_pickle"}
+
+
+def dangers(code: str) -> list[str]:
+    """Name what could run something that a file says."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in UNPICKLERS]
+        elif isinstance(node, ast.ImportFrom):
+            loads = node.module in LOADERS and any("load" in alias.name for alias in node.names)
+            found += [f"from {node.module}"] * (loads or node.module in UNPICKLERS)
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if (
+                name in RUNNERS
+                or (name.startswith("yaml.") and name != "yaml.safe_load")
+                or (name == "torch.load" and given.get("weights_only") != "True")
+                or (name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False")
+                or given.get("shell", "False") != "False"
+                or given.get("allow_pickle", "False") != "False"
+            ):
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_nothing_that_is_read_can_run():
+    files = sorted(PACKAGE.rglob("*.py"))
+    found = {path: dangers(path.read_text("utf-8")) for path in files}
+    assert {path: what for path, what in found.items() if what} == {UNPICKLER: ["pickle"]}
+
+
+def test_pickle_serves_the_restricted_unpickler_alone():
+    tree = ast.parse(UNPICKLER.read_text("utf-8"))
+    used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    assert [name for name in used if name.startswith("pickle.")] == ["pickle.Unpickler"]
+    (reader,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases)
+    )
+    assert reader.name == "_PlainUnpickler"
+    assert "find_class" in {node.name for node in reader.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle", "from pickle import loads", "import joblib", "import marshal", "eval(x)",
+        "exec(x)", "__import__(x)", "os.system(x)", "yaml.load(x)", "yaml.unsafe_load(x)",
+        "from yaml import load", "torch.load(x)", "torch.load(x, weights_only=False)",
+        "np.load(x)", "np.load(x, allow_pickle=True)", "np.save(x, y, allow_pickle=1)",
+        "subprocess.run(x, shell=True)",
+    ],
+)  # fmt: skip
+def test_what_runs_is_found(code):
+    assert dangers(code)
+
+
+def test_what_runs_nothing_is_let_off():
+    assert not dangers(
+        "network.eval(); re.compile(x); yaml.safe_load(x); torch.load(x, weights_only=True); "
+        "np.load(x, allow_pickle=False); subprocess.run([x], shell=False)"
+    )
