@@ -7,5 +7,5 @@ imported here; import what you use, for example ``from qbhkit.retrieval.search i
 
 from qbhkit.errors import QbhError
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["QbhError", "__version__"]

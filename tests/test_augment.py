@@ -1,4 +1,6 @@
+import json
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from qbhkit.embedding.augment import (
 )
 from qbhkit.errors import QbhError
 
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).with_name("golden") / "distortions.npz"
 OFF = with_only(Distortions())
 EVERYTHING = replace(
     Distortions(), **{field.name: 1.0 for field in fields(Distortions) if "chance" in field.name}
@@ -48,6 +52,11 @@ def test_everything_off_changes_nothing():
 def test_each_field_belongs_to_exactly_one_group():
     grouped = [name for names in GROUPS.values() for name in names]
     assert sorted([*grouped, "most_slices"]) == sorted(field.name for field in fields(Distortions))
+
+
+def test_the_strengths_are_those_that_the_shipped_weights_were_trained_with():
+    log = json.loads((ROOT / "data" / "results" / "train_stage1.json").read_text("utf-8"))
+    assert asdict(Distortions()) == log["config"]["rules"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -404,3 +413,28 @@ def test_distorted_contours_are_the_same_in_every_key():
         normalise(distort(x, EVERYTHING, np.random.default_rng(2)), "key") for x in (frames, higher)
     )
     np.testing.assert_allclose(low, high, atol=1e-4)
+
+
+def examples():
+    """What the rules make of contours, by what is done to them."""
+    half = {field.name: 0.5 for field in fields(Distortions) if "chance" in field.name}
+    start, length = np.arange(20) * 10.0, np.linspace(30, 120, 20)
+    found = {
+        "as shipped": distort(melody(60, 5), Distortions(), np.random.default_rng(1)),
+        "each rule for half of them": distort(
+            melody(60, 5), replace(Distortions(), **half), np.random.default_rng(2)
+        ),
+    }
+    for name, reading in (("stretched", Reading(40)), ("at their speed", Reading(40, window_s=3))):
+        found[name] = warp_positions(start, length, reading, EVERYTHING, np.random.default_rng(3))
+    return found
+
+
+def test_distortions_are_those_of_the_shipped_training():
+    """The same seed gives the same examples as ever: they were written by
+    ``np.savez_compressed(GOLDEN, **examples())``."""
+    found = examples()
+    with np.load(GOLDEN) as golden:
+        assert sorted(golden) == sorted(found)
+        for name, array in found.items():
+            np.testing.assert_allclose(array, golden[name], atol=1e-4, err_msg=name)

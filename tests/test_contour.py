@@ -185,6 +185,9 @@ def test_last_partial_frame_counts_what_is_there():
     assert contour.pitch_st == pytest.approx([60, 62])
     assert len(from_f0(track_of(np.zeros(0)))) == 0
     assert from_f0(track_of(np.full(4, 60.0))).pitch_st == pytest.approx([60])
+    for end, voiced in (([0, 0, 0, 62], False), ([0, 62], True)):
+        contour = from_f0(track_of(np.concatenate([np.full(10, 60.0), end])))
+        assert contour.voiced.tolist() == [True, voiced]
 
 
 @pytest.mark.parametrize("method", ["median", "pick"])
@@ -232,9 +235,10 @@ def test_key_normalisation_keeps_intervals():
     np.testing.assert_allclose(pitch * PUBLISHED_STD_ST, [-4, 0, 3, 0], atol=1e-5)
 
 
-def test_normalise_refuses_an_unknown_name():
+@pytest.mark.parametrize("how", ["zscore", "keys", "Key", ""])
+def test_normalise_refuses_an_unknown_name(how):
     with pytest.raises(QbhError, match="'key' or 'published'"):
-        normalise(np.zeros((3, 2)), "zscore")  # type: ignore[arg-type]
+        normalise(np.zeros((3, 2)), how)
 
 
 def test_voiced_median_against_a_loop():
@@ -269,6 +273,11 @@ def test_windows_have_exact_times_and_the_last_ends_with_the_song():
 def test_windows_that_fit_exactly_are_not_repeated():
     found = windows(from_pitch(np.full(60, 60.0)), 5.0, 1.0)
     assert [(window.start_frame, window.end_frame) for window in found] == [(0, 50), (10, 60)]
+
+
+def test_windows_and_steps_have_a_frame_at_least():
+    found = windows(from_pitch(np.full(3, 60.0)), 0.01, 0.01)
+    assert [(window.start_frame, window.end_frame) for window in found] == [(0, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize("frames", [1, 30, 50])

@@ -107,7 +107,8 @@ def test_an_encoder(kit, songs, capsys):
     file_of(page, kit)
     importlib.import_module("qbhkit.embedding.transformer")
     out = kit / "run"
-    assert main(["train", str(file_of(config, kit)), "--out", str(out)]) == 0
+    command = ["train", file_of(config, kit), "--out", out, "--log", kit / "curve.json"]
+    assert main([str(word) for word in command]) == 0
     (weights,) = out.glob("*.safetensors")
     embedder = encoders.ContourEmbedder(str(weights))
     assert type(embedder.encoder.stages).__name__ == "Transformer"

@@ -1,14 +1,20 @@
 """The house rules: who may import whom, what an import loads, what ships, what stays equal."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from rattler import MatchSpec
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "qbhkit"
@@ -86,11 +92,11 @@ def test_importing_the_package_loads_nothing_heavy():
     assert "torch" in loaded_by("import qbhkit.embedding.encoders")
 
 
-def tracked_files():
+def tracked_files(*options):
     """What git tracks; only an unpacked source archive, which has no .git, is let off."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    command = ["git", "ls-files"]
+    command = ["git", "ls-files", *options]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -106,27 +112,54 @@ def test_the_top_level_holds_only_what_the_design_names():
     assert {name.split("/")[0] for name in names} <= allowed
 
 
-def requirement(text):
-    """Split 'name >=1,<2' into a name as PyPI compares them, and its bounds without spaces."""
-    name, bounds = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*])?\s*(.*)", text).groups()
-    name = re.sub(r"[-_.]+", "-", name).lower()
-    return {"matplotlib-base": "matplotlib"}.get(name, name), bounds.replace(" ", "")
+def pip_requirement(text):
+    """The name as PyPI compares them, and the set of bounds, of 'name[extra]>=1,<2; marker'."""
+    parsed = Requirement(text)
+    return canonicalize_name(parsed.name), frozenset(map(str, parsed.specifier))
+
+
+def conda_requirement(text):
+    """The same of 'name >=1,<2', parsed as conda does; conda's names of some packages differ."""
+    parsed = MatchSpec(text, strict=True)
+    name = parsed.name.normalized
+    bounds = frozenset(str(parsed.version).split(",")) if parsed.version else frozenset()
+    return {"matplotlib-base": "matplotlib"}.get(name, canonicalize_name(name)), bounds
 
 
 def test_environment_yml_equals_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"]]
     names = ("notebooks", "phone", "service", "trackers", "training", "dask", "faiss", "postgres")
-    for name in (*names, "test"):
-        wanted += extras[name]
+    wanted = [
+        *project["dependencies"],
+        *(line for name in (*names, "test") for line in extras[name]),
+    ]
     listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
-    have = [entry for entry in listed if isinstance(entry, str)] + pip
-    have.remove("pip")
-    have.remove("-e .")
-    have.remove(f"python {project['requires-python']}")
-    assert sorted(map(requirement, have)) == sorted(set(map(requirement, wanted)))
+    conda = [conda_requirement(entry) for entry in listed if isinstance(entry, str)]
+    conda.remove(("pip", frozenset()))
+    conda.remove(("python", frozenset(project["requires-python"].split(","))))
+    pip.remove("-e .")
+    have = conda + [pip_requirement(line) for line in pip]
+    assert len(have) == len(set(have))
+    assert set(have) == set(map(pip_requirement, wanted))
+
+
+def test_a_wrong_conda_spec_is_refused():
+    assert conda_requirement("PyYAML >=6,<7") == ("pyyaml", {">=6", "<7"})
+    with pytest.raises(Exception, match="unable to parse version"):
+        conda_requirement("numpy >=>2")
+
+
+def test_the_makefile_installs_the_extras_of_environment_yml():
+    """Conda users get both commands: everything that 'make demo' and 'make test' install."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    installed = {
+        name for found in re.findall(r"'\.\[([\w,]+)]'", makefile) for name in found.split(",")
+    }
+    head = (ROOT / "environment.yml").read_text("utf-8").split("name:")[0]
+    named = set(re.findall(r"\w+", head.split("extras")[1].split(";")[0])) - {"and"}
+    assert installed - named == {"melodia"}  # AGPL-3: left to those who ask for it
 
 
 def test_every_public_function_has_a_docstring_that_says_something():
@@ -143,41 +176,165 @@ def test_every_public_function_has_a_docstring_that_says_something():
 
 
 def test_docstrings_name_notebooks_that_exist():
-    for name, path in modules():
-        for notebook in re.findall(r"notebooks/\w+\.py", path.read_text("utf-8")):
-            assert (ROOT / notebook).is_file(), f"{name} names {notebook}"
+    named = {
+        notebook
+        for _, path in modules()
+        for notebook in re.findall(r"notebooks/\w+\.py", path.read_text("utf-8"))
+    }
+    assert len(named) > 9
+    assert [notebook for notebook in named if not (ROOT / notebook).is_file()] == []
 
 
-def test_the_wheel_works_outside_the_checkout(tmp_path):
-    """Build the wheel, unpack it elsewhere, and search from there with what it brought along."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
-    subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "-t", site, wheel],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    code = (
-        "import sys; sys.path.insert(0, 'site'); import qbhkit; from pathlib import Path; "
-        "assert Path(qbhkit.__file__).parent.parent.name == 'site', qbhkit.__file__; "
-        "from qbhkit.cli import main; from qbhkit.storage import asset; "
-        "from qbhkit.corpora.training_songs import read_split; "
-        "assert read_split('folk')['held_out']; "
-        "from importlib.resources import files; page = files('qbhkit.service') / 'page'; "
-        "assert (page / 'index.html').is_file() and (page / 'recorder.js').is_file(); "
-        "view = files('qbhkit') / 'widgets'; "
-        "assert all((view / f'recorder.{kind}').is_file() for kind in ('py', 'js', 'css')); "
-        "hum = str(asset('hums/demo_1.flac')); "
-        "assert main(['melody', hum, '--out', 'out']) == 0; "
-        "assert main(['catalogue', 'build', 'out/demo_1.f0.csv', '--out', 'cat']) == 0; "
-        "sys.exit(main(['search', hum, '--catalogue', 'cat', '--json']))"
-    )
+# What is done with an installed kit, in a folder of its own: a page of help for every command, then
+# the jobs of the README from its examples.
+OUTSIDE = """
+import argparse, contextlib, io, json, re, shutil, sys
+from pathlib import Path
+import qbhkit
+assert Path(qbhkit.__file__).is_relative_to(Path("site").resolve()), qbhkit.__file__
+from qbhkit.cli import main
+from qbhkit.cli.parser import make_parser
+from qbhkit.storage import asset
+
+def commands(parser):
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from commands(child)
+
+def run(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = main([str(argument) for argument in arguments])
+    assert code == 0, (arguments, code, out.getvalue())
+    return out.getvalue()
+
+pages = [parser.format_help() for parser in commands(make_parser())]
+assert len(pages) > 20 and all("usage: qbhkit" in page for page in pages)
+for parser in commands(make_parser()):
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main([*parser.prog.split()[1:], "--help"])
+
+hum, truth = asset("hums/demo_1.flac"), "oneills1850-0487-0500-498"
+from qbhkit.corpora import songs_of
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.contour import F0Track, write_f0_csv, midi_to_hz
+import numpy as np
+songs = {song.id: song.notes for song in songs_of(music21_collection("oneills1850"))}
+Path("mine").mkdir()
+for song in [truth, *[name for name in songs if name != truth][:9]]:
+    notes = songs[song]
+    at = np.arange(round(100 * notes[-1, :2].sum())) / 100
+    pitch = notes[np.searchsorted(notes[:, 0], at, "right") - 1, 2]
+    write_f0_csv(F0Track(midi_to_hz(pitch), np.ones(len(at))), Path("mine") / f"{song}.f0.csv")
+Path("queries.csv").write_text(f"path,song_id\\n{hum},{truth}\\n")
+
+run("catalogue", "build", "mine", "--out", "catalogue")
+found = json.loads(run("search", hum, "--catalogue", "catalogue", "--json"))
+assert found["results"][0]["song_id"] == truth, found
+run("melody", hum, "--out", "heard")
+run("catalogue", "add", "heard/demo_1.f0.csv", "--catalogue", "catalogue")
+assert "11 songs" in run("catalogue", "info", "catalogue")
+run("catalogue", "remove", "demo_1", "--catalogue", "catalogue")
+run("catalogue", "verify", "catalogue")
+run("evaluate", "--queries", "queries.csv", "--catalogue", "catalogue", "--out", "scores.json")
+assert json.loads(Path("scores.json").read_text())["methods"]["full"]["top1"] == 1.0
+assert "essenFolksong" in run("data", "list", "--data", "nowhere")
+assert main(["weights", "convert", "none.hdf5", "none.npy", "none.npy"]) == 2  # and no traceback
+
+from importlib.resources import files
+for name in ("service/page/index.html", "service/page/recorder.js", "widgets/recorder.js",
+             "widgets/recorder.css", "configs/stage1.yaml", "assets/weights/best.md",
+             "assets/splits/folk.json"):
+    assert (files("qbhkit") / name).is_file(), name
+shutil.copy(hum, "hum.flac")
+for block in sys.argv[1:]:
+    exec(block)
+assert answer.title
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The sdist and the wheel, each built from the checkout."""
+    out = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", out]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def outside(built, tmp_path_factory):
+    """A folder with the wheel unpacked in ``site``, and the environment that finds it there."""
+    folder = tmp_path_factory.mktemp("outside")
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
+    return folder, os.environ | {"PYTHONPATH": path}
+
+
+def contents(wheel):
+    """What is in a wheel, by name; its list of itself is as it must be."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_sdist_makes_the_same_wheel(built, tmp_path):
+    (sdist,), (wheel,) = built.glob("*.tar.gz"), built.glob("*.whl")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", tmp_path, sdist], check=True, capture_output=True)
+    (again,) = tmp_path.glob("*.whl")
+    assert again.name == wheel.name
+    assert contents(again) == contents(wheel)
+
+
+def test_what_ships_is_the_kit_and_no_more(built):
+    """The wheel holds the package, and each package of it; the sdist is what git tracks."""
+    (sdist,), (wheel,) = built.glob("*.tar.gz"), built.glob("*.whl")
+    names = {name for name in contents(wheel) if ".dist-info/" not in name}
+    tracked = set(tracked_files())
+    splits = {
+        f"qbhkit/assets/{name[5:]}" for name in tracked if re.match(r"data/splits/.*json", name)
+    }
+    assert names == {name for name in tracked if name.startswith("qbhkit/")} | splits
+    with tarfile.open(sdist) as archive:
+        shipped = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    lying_about = set(tracked_files("--others", "--exclude-standard"))
+    assert shipped - tracked - lying_about == {"PKG-INFO"}
+    assert {name for name in tracked if name.startswith(("tests/", "notebooks/"))} <= shipped
+
+
+def test_the_wheel_works_outside_the_checkout(outside):
+    """Every command's help, the jobs of the command line, and the README's lines of Python."""
+    folder, environment = outside
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    command = [
+        sys.executable,
+        "-c",
+        OUTSIDE,
+        *(block.replace("hum.wav", "hum.flac") for block in blocks),
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert '"song_id": "demo_1"' in done.stdout
+
+
+def test_the_first_notebook_runs_outside_the_checkout(outside):
+    folder, environment = outside
+    source = folder / "00_hum_to_song.py"
+    where = "\n# %%\nprint(qbhkit.__file__)\n"
+    source.write_text((ROOT / "notebooks" / source.name).read_text("utf-8") + where, "utf-8")
+    command = [sys.executable, ROOT / "tests" / "run_notebooks.py", "--out", "runs", source.name]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "site" / "qbhkit") in (folder / "runs/00_hum_to_song.ipynb").read_text(
+        "utf-8"
+    )
 
 
 def test_no_machine_path_stands_in_the_repository():
@@ -190,3 +347,12 @@ def test_no_machine_path_stands_in_the_repository():
             text = path.read_text("utf-8", errors="ignore") if path.is_file() else ""
             found += [f"{name}: {hit}" for hit in private.findall(text)]
     assert found == []
+
+
+def test_the_version_is_the_same_everywhere():
+    import qbhkit
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert cited["version"] == qbhkit.__version__
+    latest = re.search(r"^## \[(.+?)] - (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert latest.groups() == (qbhkit.__version__, str(cited["date-released"]))

@@ -399,11 +399,12 @@ class TestAttacks:
         assert not hasattr(dict, "a")
 
     def test_a_stand_in_runs_nothing_that_is_put_into_it(self, folder):
+        plain = convert_original(folder, folder / "plain")
         hparams = HParams(
             __setstate__="x", __class__="y", __reduce__="z", __dict__={"hidden_size": 9}
         )
         write_hparams(folder / "hparams.dat", hparams)
-        convert_original(folder, folder / "out")
+        assert convert_original(folder, folder / "out").read_bytes() == plain.read_bytes()
 
     @pytest.mark.parametrize(
         "content",

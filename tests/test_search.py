@@ -194,7 +194,9 @@ def test_k_cuts_the_list(fake):
 
 def test_titles_come_with_answers(searcher, tunes):
     titles = {tune.id: tune.title for tune in tunes}
-    for answer in searcher.search(from_notes(tunes[5].notes[:25]), 5):
+    answers = searcher.search(from_notes(tunes[5].notes[:25]), 5)
+    assert len(answers) == 5
+    for answer in answers:
         assert answer.title == titles[answer.song_id]
 
 

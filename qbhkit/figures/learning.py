@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import Floats
-from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas
+from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas, signed_colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,8 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
     Args:
         curve: a line for each epoch, as :func:`qbhkit.runs.fit` logs it.
         title: of the figure.
+
+    Notebook: notebooks/06_train_self_supervised.py, notebooks/12_paper_figures.py
     """
     keys = list(dict.fromkeys(key for line in curve for key in line if key not in _NOT_DRAWN))
     sides: tuple[list[str], list[str]] = ([], [])
@@ -50,12 +52,10 @@ def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
         tensors: by name, in order: (C, T) channels by frames, or (C,) where time is gone.
         title: of the figure.
 
-    Notebook: notebooks/05_encoder_and_loss.py
+    Notebook: notebooks/05_encoder_and_loss.py, notebooks/12_paper_figures.py
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
-    colours = LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])
     boxes = {name: values.reshape(len(values), -1) for name, values in tensors.items()}  # (C, T)
     high, wide = np.sqrt([box.shape for box in boxes.values()]).T
     room = np.maximum(wide, 5.5)  # for the words below
@@ -65,7 +65,7 @@ def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
         for n, (name, box) in enumerate(boxes.items()):
             left, right = middle[n] - wide[n] / 2, middle[n] + wide[n] / 2
             axes.imshow(
-                box / max(float(np.abs(box).max()), 1e-9), cmap=colours, vmin=-1, vmax=1,
+                box / max(float(np.abs(box).max()), 1e-9), cmap=signed_colours(), vmin=-1, vmax=1,
                 extent=(left, right, -high[n] / 2, high[n] / 2), interpolation="nearest",
             )  # fmt: skip
             axes.add_patch(Rectangle((left, -high[n] / 2), wide[n], high[n], fill=False, lw=0.6))
@@ -138,21 +138,22 @@ def projection_figure(results: Mapping[str, Any]) -> "Figure":
         for song, colour in colours.items():
             grid[-1].scatter([], [], color=colour, label=song)
         grid[-1].scatter([], [], color="0.3", marker="*", s=90, label="a song's beginning")
-        figure.legend(loc="outside lower center", ncols=4)
+        figure.legend(loc="outside lower center", ncols=4, title="hums (dots) of the song")
     return figure
 
 
 def stages_figure(
     first: Sequence[Mapping[str, float]],
     second: Sequence[Mapping[str, float]],
-    found: Mapping[str, Mapping[str, float]],
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> "Figure":
     """Show both stages of training one after the other, and what real hums say of each.
 
     Args:
         first: the curve of stage 1, a line for each epoch.
         second: that of stage 2.
-        found: top-1 of real hums, ``{"stage 1": {"start": 0.8, ...}, "stages 1 and 2": ...}``.
+        found: what real hums say: ``{"stage 1": {"start": {"top1": 0.8, "intervals": {"top1":
+            (0.7, 0.9)}}, ...}, "stages 1 and 2": ...}``; bars have these 95% intervals.
 
     Notebook: notebooks/12_paper_figures.py
     """
@@ -171,10 +172,13 @@ def stages_figure(
         curves.legend(loc="lower right")
         places = np.arange(len(next(iter(found.values()))))
         for n, (name, colour) in enumerate(zip(found, (SONG, HUM), strict=True)):
-            values = list(found[name].values())
+            values = np.array([scored["top1"] for scored in found[name].values()])
+            ends = np.array([scored["intervals"]["top1"] for scored in found[name].values()])
             drawn = bars.bar(places + 0.38 * (n - 0.5), values, 0.36, color=colour, label=name)
-            bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
+            bars.bar_label(drawn, fmt="{:.3f}", fontsize=7.5, label_type="center", color="white")
+            reach = np.abs(ends.T - values)
+            bars.errorbar(places + 0.38 * (n - 0.5), values, reach, fmt="none", color="0.2", lw=1)
         bars.set_xticks(places, list(next(iter(found.values()))))
-        bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.12))
+        bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.3), yticks=np.linspace(0, 1, 6))
         bars.legend(loc="upper right")
     return figure

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
 from qbhkit.contour import Contour, F0Track, Floats, hz_to_midi
-from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas
+from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas, signed_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,18 +25,25 @@ def draw_contour(
 
 
 def contour_figure(contour: Contour, title: str) -> "Figure":
-    """Show one contour: time in seconds, pitch in MIDI semitones."""
+    """Show one contour: time in seconds, pitch in MIDI semitones.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
+    """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
         draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
         axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
-        axes.legend(loc="best")
+        axes.locator_params(axis="y", integer=True)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     return figure
 
 
 def normalised_figure(
     contours: Mapping[str, np.ndarray], title: str, ylabel: str, hop_s: float = 0.1
 ) -> "Figure":
-    """Show normalised contours (N, 2) on one pair of axes, one colour each."""
+    """Show normalised contours (N, 2) on one pair of axes, one colour each.
+
+    Notebook: notebooks/03_contours.py
+    """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
         for (label, frames), colour in zip(
             contours.items(), (HUM, SONG, THIRD, FOURTH), strict=False
@@ -60,6 +67,8 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
         start_s: start of the match, seconds into the song.
         end_s: its end.
         title: of the figure.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
     """
     sung, _ = hum.trimmed()
     first, last = round(start_s / song.hop_s), round(end_s / song.hop_s)
@@ -70,8 +79,7 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
     with canvas(figsize=(9, 3.2)) as (figure, axes):
         draw_contour(axes, matched, "song", SONG, start_s)
         draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
-        axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        _in_song(axes, title)
     return figure
 
 
@@ -86,6 +94,8 @@ def path_figure(
         path: (N,) frames of the song, one for each of the hum's from first to last voiced one.
         transposition_st: how much higher than the song the hum is.
         title: of the figure.
+
+    Notebook: notebooks/09_search_and_align.py, notebooks/12_paper_figures.py
     """
     sung, _ = hum.trimmed()
     first, last = int(path[0]), int(path[-1]) + 1
@@ -100,9 +110,15 @@ def path_figure(
             at_s, sung.pitch_st[voiced] - transposition_st, "o", color=HUM, ms=3.5,
             label=f"hum, moved by {-transposition_st:+.1f} semitones",
         )  # fmt: skip
-        axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        _in_song(axes, title)
     return figure
+
+
+def _in_song(axes: "Axes", title: str) -> None:
+    """Name the axes of a song's melody, whole semitones marked, the key above at the right."""
+    axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
+    axes.locator_params(axis="y", integer=True)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
 def parts_figure(hum: Contour, parts: Sequence[tuple[float, float]], title: str) -> "Figure":
@@ -112,6 +128,8 @@ def parts_figure(hum: Contour, parts: Sequence[tuple[float, float]], title: str)
         hum: the query; silence around it is cut off.
         parts: (start, length) as shares of the hum.
         title: of the figure.
+
+    Notebook: notebooks/09_search_and_align.py
     """
     sung, _ = hum.trimmed()
     with canvas(2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(parts) + 0.5)) as (
@@ -146,6 +164,8 @@ def melody_figure(
         title: of the figure.
         truth: what was sung, where that is known.
         span_s: the seconds to show.
+
+    Notebook: notebooks/01_audio_to_melody.py
     """
     import librosa
     from matplotlib.colors import PowerNorm
@@ -191,6 +211,8 @@ def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figur
         true: what was sung.
         found: what trackers heard, at most three of them, by name.
         title: of the figure.
+
+    Notebook: notebooks/02_trackers.py
     """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
         colours = ("0.75", HUM, SONG, THIRD)
@@ -216,7 +238,7 @@ def distortions_figure(
         title: of the figure.
         columns: axes in a row.
 
-    Notebook: notebooks/04_augmentation.py
+    Notebook: notebooks/04_augmentation.py, notebooks/12_paper_figures.py
     """
     rows = -(-len(versions) // columns)
     with canvas(
@@ -235,20 +257,22 @@ def distortions_figure(
                 edges_s = np.arange(len(contour) + 1) * contour.hop_s
                 axes.stairs(pitch, edges_s, baseline=None, color=colour, lw=width, label=label)
             axes.set_title(name, fontsize=10)
+            axes.locator_params(axis="y", integer=True)
         for axes in grid.flat[len(versions) :]:
             axes.set_axis_off()
         for column in range(columns):
             lowest = (len(versions) - 1 - column) // columns
             grid[max(0, lowest), column].tick_params(labelbottom=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2)
+        named = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside lower right", ncols=2)
         figure.supxlabel("time (s)", fontsize=10)
         figure.supylabel("pitch (MIDI semitones)", fontsize=10)
     return figure
 
 
 def pipeline_figure(
-    audio: Audio,
+    envelope: Floats,
     f0: F0Track,
     contour: Contour,
     vector: NDArray,
@@ -257,37 +281,42 @@ def pipeline_figure(
     """Show the whole way of one hum: sound, f0, contour, vector, ranked songs.
 
     Args:
-        audio: the hum.
-        f0: what the tracker heard.
+        envelope: (N, 2) lowest and highest sample within each frame of f0.
+        f0: (N,) what the tracker heard.
         contour: what is kept of it.
         vector: (D,) what the encoder makes of the contour.
         answers: title and score of the best songs, best first.
 
     Notebook: notebooks/12_paper_figures.py
     """
-    with canvas(1, 5, figsize=(12, 2.7), width_ratios=(3, 3, 3, 2.2, 2.2)) as (figure, panels):
+    with canvas(1, 5, figsize=(12, 2.8), width_ratios=(3, 3, 3, 2.2, 2.4)) as (figure, panels):
         sound, pitch, kept, embedded, ranked = panels
-        time_s = np.arange(len(audio.samples)) / audio.rate_hz
-        sound.plot(time_s, audio.samples, color="0.45", lw=0.4)
-        sound.set(title=f"sound\n{audio.rate_hz:,} Hz", xlabel="s", yticks=[])
+        at_s = (np.arange(len(f0.voicing)) + 0.5) * f0.hop_s
+        sound.fill_between(at_s, *envelope.T, color="0.45", lw=0)
+        sound.set(title="sound\nof a hum", xlabel="time (s)", ylabel="pressure", yticks=[])
         hz = np.where(f0.voiced, f0.frequency_hz, np.nan)
-        at_s = (np.arange(len(hz)) + 0.5) * f0.hop_s
         pitch.plot(at_s, hz_to_midi(hz), color=HUM, lw=1.2)
-        pitch.set(title=f"f0\nevery {1000 * f0.hop_s:.0f} ms", xlabel="s", ylabel="semitones")
+        pitch.set(title=f"f0\nevery {1000 * f0.hop_s:.0f} ms", ylabel="MIDI semitones")
         draw_contour(kept, contour, "", HUM)
-        kept.set(title=f"contour\n{len(contour)} × 2, every {1000 * contour.hop_s:.0f} ms")
-        kept.set(xlabel="s", ylabel="semitones")
+        kept.set(title=f"contour: {len(contour)} × 2\nevery {1000 * contour.hop_s:.0f} ms")
+        for axes in (pitch, kept):
+            axes.set_xlabel("time (s)")
+            axes.locator_params(axis="y", integer=True)
         side = int(np.ceil(np.sqrt(len(vector))))
         square = np.full(side * side, np.nan)
         square[: len(vector)] = vector
-        embedded.imshow(square.reshape(side, side), cmap="RdBu_r", vmin=-0.12, vmax=0.12)
+        most = float(np.abs(vector).max())
+        embedded.imshow(
+            square.reshape(side, side), cmap=signed_colours(), vmin=-most, vmax=most, aspect="auto"
+        )
         embedded.set(title=f"embedding\n{len(vector)} numbers", xticks=[], yticks=[])
-        embedded.grid(False)
         place = -np.arange(len(answers))
         colours = [SONG, *["0.75"] * (len(answers) - 1)]
         ranked.barh(place, [score for _, score in answers], color=colours)
         for y, (title, _) in zip(place, answers, strict=True):
             shown = title if len(title) < 22 else title[:20] + "..."
-            ranked.text(0.02, y, shown, va="center", fontsize=7.5)
+            ranked.text(0.02, y, shown, va="center", fontsize=8)
         ranked.set(title="songs\nranked by score", xlabel="score", yticks=[], xlim=(0, 1))
+        for axes in (embedded, ranked):
+            axes.grid(False)
     return figure

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MOST_LOST = 36.0  # points of top-1 that the ablation's axes reach
 # Where a label may stand beside its point, in typographic points, the best first.
 _PLACES = tuple(
     (side * (6 + abs(rise) / 4), rise)
@@ -34,7 +35,7 @@ def topk_figure(
         most: the largest k.
         marks: values that others published, as (k, share), by what to call them.
 
-    Notebook: notebooks/10_evaluation.py
+    Notebook: notebooks/10_evaluation.py, notebooks/12_paper_figures.py
     """
     k = np.arange(1, most + 1)
     with canvas(figsize=(7.2, 4.2)) as (figure, axes):
@@ -49,7 +50,7 @@ def topk_figure(
             colour = METHOD_COLOURS.get(method) or next(others)
             axes.fill_between(k, low, high, color=colour, alpha=0.15, lw=0)
             axes.plot(k, hits.mean(axis=0), color=colour, label=method, lw=2)
-        for (name, points), shape in zip((marks or {}).items(), cycle("Xv^")):
+        for (name, points), shape in zip((marks or {}).items(), cycle("XvP^")):
             axes.plot(*zip(*points, strict=True), shape, color="0.25", label=name, ls="none")
             lowest = min(lowest, *(share for _, share in points))
         axes.set(
@@ -84,7 +85,8 @@ def rank_matrix_figure(
         mean = total / count  # NaN where a singer did not hum the song
     by_song = np.argsort(-total.sum(axis=1) / count.sum(axis=1), kind="stable")
     by_singer = np.argsort(-total.sum(axis=0) / count.sum(axis=0), kind="stable")
-    colours = LinearSegmentedColormap.from_list("found", [SONG, "#F7E9DC", HUM])
+    # Okabe and Ito's yellow between the two, as what nobody hummed is white.
+    colours = LinearSegmentedColormap.from_list("found", [SONG, "#F0E442", HUM])
     with canvas(figsize=(1.8 + 0.21 * len(columns), 1.5 + 0.19 * len(rows))) as (figure, axes):
         picture = axes.imshow(
             mean[np.ix_(by_song, by_singer)], cmap=colours, vmin=0, vmax=1, aspect="auto"
@@ -101,9 +103,10 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
     """Show what every row of an ablation gains over the first: points of top-1 with 95% intervals.
 
     Args:
-        lines: what :func:`qbhkit.retrieval.ablation.table` returns.
+        lines: what :func:`qbhkit.retrieval.ablation.table` returns. A row that loses more than
+            :data:`_MOST_LOST` is an arrow with its number, so that the others can be told apart.
 
-    Notebook: notebooks/07_train_supervised.py
+    Notebook: notebooks/07_train_supervised.py, notebooks/12_paper_figures.py
     """
     names, place = [line["row"] for line in lines], -np.arange(len(lines))
     with canvas(1, 2, figsize=(8.6, 1.2 + 0.3 * len(lines)), sharey=True, sharex=True) as (
@@ -113,8 +116,15 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
         for axes, anchor, colour in zip(pair, ("start", "anywhere"), (HUM, SONG), strict=True):
             gains = 100 * np.array([line[f"{anchor} top1 against first"] for line in lines])
             axes.axvline(0, color="0.6", lw=1)
-            axes.hlines(place, gains[:, 1], gains[:, 2], color=colour, alpha=0.4, lw=3)
-            axes.plot(gains[:, 0], place, "o", color=colour)
+            near = gains[:, 0] > -_MOST_LOST
+            axes.hlines(place[near], gains[near, 1], gains[near, 2], color=colour, alpha=0.4, lw=3)
+            axes.plot(gains[near, 0], place[near], "o", color=colour)
+            for gain, y in zip(gains[~near, 0], place[~near], strict=True):
+                axes.annotate(
+                    f"{gain:.0f}", (-_MOST_LOST, y), (-0.8 * _MOST_LOST, y), color=colour,
+                    va="center", arrowprops={"arrowstyle": "->", "color": colour},
+                )  # fmt: skip
+            axes.set_xlim(-_MOST_LOST, 0.2 * _MOST_LOST)
             title = "searched from the start" if anchor == "start" else "anywhere"
             axes.set_title(title)
         pair[0].set_yticks(place, names)
@@ -129,7 +139,7 @@ def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
         results: data/results/melody_bench.json. A tracker that heard fewer clips is an open point;
             bars are 95% intervals.
 
-    Notebook: notebooks/02_trackers.py
+    Notebook: notebooks/02_trackers.py, notebooks/12_paper_figures.py
     """
     blocks = results["trackers"]
     scores = {name: block["sets"]["songs 0 dB"] for name, block in blocks.items()}
@@ -149,7 +159,7 @@ def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
             xlabel="seconds of work for a second of sound, two cores",
             ylabel="overall accuracy",
         )  # fmt: skip
-        axes.margins(x=0.18)
+        axes.margins(x=0.16)
         _label_points(figure, axes, points)
     return figure
 
@@ -211,7 +221,7 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
     Args:
         results: data/results/growth.json.
 
-    Notebook: notebooks/08_catalogue_and_index.py
+    Notebook: notebooks/08_catalogue_and_index.py, notebooks/12_paper_figures.py
     """
     rows = list(results["sizes"].values())
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["indexes"]))

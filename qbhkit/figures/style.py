@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qbhkit.storage import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color universal design", 2008.
@@ -27,6 +28,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -51,6 +53,13 @@ def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
             plt.close(figure)
 
 
+def signed_colours() -> "LinearSegmentedColormap":
+    """Return the palette of values around 0: blue below, white, orange above."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])
+
+
 def _styled() -> AbstractContextManager[None]:
     import matplotlib
 
@@ -58,7 +67,10 @@ def _styled() -> AbstractContextManager[None]:
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> None:
-    """Write a figure as ``NAME.svg`` and ``NAME.png`` (150 dpi), atomically."""
+    """Write a figure as ``NAME.svg`` and ``NAME.png`` (150 dpi), atomically.
+
+    Notebook: notebooks/12_paper_figures.py
+    """
     for suffix in (".svg", ".png"):
         with atomic_path(folder / f"{name}{suffix}") as part:
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}

@@ -1,1 +1,1 @@
-"""Audio to f0: one protocol for all pitch trackers, and the synthesis of hums."""
+"""Audio to f0: one protocol for all trackers, two melody networks, and the synthesis of voices."""

@@ -1,1 +1,1 @@
-"""Vectors to ranked songs: catalogue, exact search, baselines and evaluation."""
+"""Vectors to ranked songs: catalogue, indexes, alignment, search, baselines and evaluation."""

@@ -225,7 +225,7 @@ class ExactIndex:
         return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
 
     def of_songs(self, songs: NDArray[np.int64]) -> "ExactIndex":
-        """Return the index of all windows of some songs, (C,) numbers of them; it reads on."""
+        """Return the index of all windows of some songs, given by (C,) numbers; it reads on."""
         at = np.flatnonzero(np.isin(self._present, songs))
         ends = np.append(self._first, len(self.song))[at + 1]
         spans = [np.arange(*span) for span in zip(self._first[at], ends, strict=True)]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import save_entry
+from common import bytes_in, save_entry
 
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
@@ -317,11 +317,6 @@ def own_disk(folder: Path) -> Iterator[Callable[[str], None]]:
         yield lambda options: mount("-o", f"remount,{options}")
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def bytes_in(folder: Path) -> int:
-    """Return the size of all files."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def fill_disk(work: Work, folder: Path) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import hums, machine, save
+from common import bytes_in, hums, machine, save
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -110,11 +110,6 @@ def server(folder: Path) -> Iterator[str]:
         yield started.get_uri()
     finally:
         started.cleanup()
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return how much the files of a folder hold."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def memory_mb() -> dict[str, float]:
@@ -216,7 +211,7 @@ def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
             "windows": built.windows,
             "build_s": round(time.perf_counter() - began, 1),
             "reused_songs": built.reused,
-            "disk_bytes_a_window": round(folder_bytes(folder) / built.windows),
+            "disk_bytes_a_window": round(bytes_in(folder) / built.windows),
             "indexes": {},
         }
         for kind in KINDS:
@@ -224,7 +219,7 @@ def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
                 continue
             part = in_a_process("build", folder, kind) | in_a_process("measure", folder, kind)
             if kind.startswith("faiss"):
-                disk = folder_bytes(folder.parent / kind) / built.windows
+                disk = bytes_in(folder.parent / kind) / built.windows
                 part["disk_bytes_a_window"] = round(disk)
             if kind == "postgres":
                 part["disk_bytes_a_window"] = round(relation_bytes() / built.windows)

@@ -15,7 +15,7 @@ from qbhkit.cli import main as qbhkit
 from qbhkit.contour import Contour, Reading, from_f0, stretch
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.encoders import ContourEmbedder
-from qbhkit.figures import melody_figure, save_figure
+from qbhkit.figures import melody_figure
 from qbhkit.melody.lite import LiteExtractor
 from qbhkit.melody.trackers import identity_of
 from qbhkit.retrieval.catalogue import open_catalogue
@@ -25,7 +25,7 @@ from qbhkit.runs import generator
 from qbhkit.storage import cache_dir, data_dir
 from qbhkit.weights import DEFAULT_EMBEDDING
 
-FIGURES = RESULTS.parents[1] / "figures"
+PICTURE = RESULTS.parents[1] / "notebooks" / "song_melody.png"  # of notebook 01
 SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq"
 TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
 SHOWN_S = (62.0, 72.0)
@@ -64,7 +64,7 @@ def main() -> int:
     heard = tracker.melody(audio)
     melody = from_f0(heard.f0)
     figure = melody_figure(audio, heard.f0, heard.posteriors, TITLE, span_s=SHOWN_S)
-    save_figure(figure, FIGURES, "song_melody")
+    figure.savefig(PICTURE, dpi=150, metadata={"Software": None})
     hums, starts_s = draw_hums(melody, options.hums)
     catalogue = open_catalogue(folder)
     searcher = Searcher(catalogue, ContourEmbedder(DEFAULT_EMBEDDING))

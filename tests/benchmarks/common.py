@@ -49,6 +49,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def bytes_in(folder: Path) -> int:
+    """Return how much the files of a folder hold."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     """Return the median time of a few runs, after one that warms up."""
     work()
@@ -83,6 +88,7 @@ def save_entry(name: str, part: str, kind: str, key: str, entry: dict[str, Any])
 __all__ = [
     "DATABASE",
     "QbhError",
+    "bytes_in",
     "database_folder",
     "hums",
     "listen",
