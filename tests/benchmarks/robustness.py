@@ -15,7 +15,7 @@ PART = re.compile(r"(<!-- robustness -->\n).*?(<!-- /robustness -->)", re.DOTALL
 
 def table(result: dict[str, Any]) -> str:
     """Return the table in Markdown; what was not run has no row."""
-    rows = ["| attack | how much | what happened |", "|---|---|---|"]
+    rows = []
     if "files" in result:
         readers = result["files"]["readers"].values()
         inputs, guided, refused = (
@@ -51,7 +51,9 @@ def table(result: dict[str, Any]) -> str:
             f"{held['refusal_ms']['p95']:.0f} ms (p95); memory {memory['first_minute']:.0f} MB in "
             f"the first minute, {memory['last_minute']:.0f} MB in the last |"
         )
-    return "\n".join([*rows, "", "Found and mended:", "", *(f"- {it}" for it in result["found"])])
+    head = ["| attack | how much | what happened |", "|---|---|---|"] if rows else []
+    found = ["Found and mended:", "", *(f"- {it}" for it in result["found"])]
+    return "\n".join([*head, *rows, *([""] if rows else []), *found])
 
 
 def main() -> None:
