@@ -12,7 +12,7 @@ DEMO := $(QBHKIT_CACHE)/demo-catalogue
 TUNES := oneills1850 ryansMammoth $(if $(FULL),airdsAirs miscFolk essenFolksong)
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 
-.PHONY: demo test notebooks evaluate train lint pair clean
+.PHONY: demo test notebooks compare evaluate train lint pair clean
 
 demo: .venv/demo.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
@@ -27,6 +27,10 @@ test: .venv/test.stamp
 
 notebooks: .venv/test.stamp
 	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) $(NOTEBOOKS)
+
+# The evaluation notebook over three catalogues, and one table of what the three runs found.
+compare: .venv/test.stamp
+	$(BIN)/python notebooks/compare_catalogues.py --profile $(PROFILE) --out $(RUNS)/catalogues
 
 # Commit after this: the source is the .py file, the .ipynb beside it is made from it and executed.
 pair: .venv/test.stamp

@@ -32,7 +32,7 @@ def contour_figure(contour: Contour, title: str) -> "Figure":
     with canvas(figsize=(8, 2.8)) as (figure, axes):
         draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
         axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     return figure
 
@@ -117,7 +117,7 @@ def path_figure(
 def _in_song(axes: "Axes", title: str) -> None:
     """Name the axes of a song's melody, whole semitones marked, the key above at the right."""
     axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="y", integer=True)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
@@ -257,7 +257,7 @@ def distortions_figure(
                 edges_s = np.arange(len(contour) + 1) * contour.hop_s
                 axes.stairs(pitch, edges_s, baseline=None, color=colour, lw=width, label=label)
             axes.set_title(name, fontsize=10)
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="y", integer=True)
         for axes in grid.flat[len(versions) :]:
             axes.set_axis_off()
         for column in range(columns):
@@ -301,7 +301,7 @@ def pipeline_figure(
         kept.set(title=f"contour: {len(contour)} × 2\nevery {1000 * contour.hop_s:.0f} ms")
         for axes in (pitch, kept):
             axes.set_xlabel("time (s)")
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="y", integer=True)
         side = int(np.ceil(np.sqrt(len(vector))))
         square = np.full(side * side, np.nan)
         square[: len(vector)] = vector
