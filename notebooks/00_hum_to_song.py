@@ -204,8 +204,11 @@ except QbhError:
 #    ```python
 #    from qbhkit.contour import Contour
 #
-#    short = {s: searcher.search(Contour(contours[1].frames[: 10 * s]), k=1)[0] for s in (2, 3, 5)}
-#    display(pd.DataFrame(short.values(), index=short)[["title", "score", "confidence"]].round(3))
+#    rows = {}
+#    for seconds in (2, 3, 5):
+#        short = Contour(contours[1].frames[: 10 * seconds])
+#        rows[f"the first {seconds} s"] = searcher.search(short, k=1)[0]._asdict()
+#    display(pd.DataFrame(rows).T[["title", "score", "confidence"]])
 #    ```
 # 2. Only `transposition_st`, by 7: each window loses its own median, so the key is gone before anything is compared.
 #    ```python

@@ -197,7 +197,7 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 #    rules = replace(config.rules, note_chance=0, drift_chance=0, offset_chance=0)
 #    easy = replace(config, rules=rules)
 #    watched = pair_evaluator(easy, songs.held_out, pair_mrr)
-#    train(easy, song_source(easy, songs), soft, soft / "log.json", watched, progress=False)
+#    train(easy, song_source(easy, songs), soft, soft / "log.json", evaluate=watched, progress=False)
 #    lines = json.loads((soft / "log.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "validation_mrr"]].round(3))
 #    ```
