@@ -104,8 +104,8 @@ contour_figure(heard, "Two notes and a pause of half a second")
 # ## Two normalisations
 #
 # The published system subtracts a constant: the mean pitch of its training songs. That keeps the key.
-# Ours subtracts the median of the window's own voiced frames: sing it higher, and nothing changes (the two lines
-# below lie on each other).
+# Ours subtracts the median of the window's own voiced frames: sing it higher, and nothing changes (its two lines
+# lie on each other, at the top of the picture).
 
 # %%
 sung = from_f0(hum.f0)

@@ -234,8 +234,8 @@ singers = pd.DataFrame(
 singers.sort_values("stages 1 and 2").head(5).round(3)
 
 # %% [markdown]
-# The first three of them sing several semitones off, as their hand-labelled pitch says too. With and without
-# those three:
+# The first two of them sing several semitones off, as their hand-labelled pitch says too; what they hum is
+# hardly the tune. With and without the three who are found least often:
 
 
 # %%
@@ -274,7 +274,8 @@ pd.DataFrame(
 #
 # `qbhkit ablate ablation --budget full` trained a dozen recipes that differ in one part, on a network half
 # as wide and for fewer steps than the shipped one, all with as many steps and pairs, and scored each by crossed
-# folds as above, by vote alone. Rows with three seeds show the mean; `spread` is the farthest of them.
+# folds as above, by vote alone. Rows with three seeds show the mean; `spread` is the farthest of them
+# (0 where there is one seed).
 
 # %%
 lines = table(json.loads(Path("../data/results/ablation.json").read_text()))
