@@ -12,7 +12,7 @@ DEMO := $(QBHKIT_CACHE)/demo-catalogue
 TUNES := oneills1850 ryansMammoth $(if $(FULL),airdsAirs miscFolk essenFolksong)
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 
-.PHONY: demo test notebooks evaluate train reproduce lint pair docs clean
+.PHONY: demo test notebooks compare evaluate train reproduce lint pair docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
@@ -31,6 +31,10 @@ notebooks: .venv/test.stamp
 # The README, the API reference and the notebooks as static pages; nothing is hosted.
 docs: .venv/test.stamp
 	$(BIN)/python tests/make_docs.py $(QBHKIT_CACHE)/docs
+
+# The evaluation notebook over three catalogues, and one table of what the three runs found.
+compare: .venv/test.stamp
+	$(BIN)/python notebooks/compare_catalogues.py --profile $(PROFILE) --out $(RUNS)/catalogues
 
 # Commit after this: the source is the .py file, the .ipynb beside it is made from it and executed.
 pair: .venv/test.stamp

@@ -192,6 +192,37 @@ except QbhError:
     print("No real recordings here: 'qbhkit data fetch mir-qbsh' brings 4,431 of them.")
 
 # %% [markdown]
+# ## Exercises
+#
+# 1. How little is enough? Search with the first 2, 3 and 5 seconds of the second hum.
+# 2. Move that hum up by 7 semitones. Which columns of the answer change?
+# 3. What does the second-best song sound like, where it is like the hum?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. Even 2 seconds may put the right song first, but the confidence tells them apart.
+#    ```python
+#    from qbhkit.contour import Contour
+#
+#    rows = {}
+#    for seconds in (2, 3, 5):
+#        short = Contour(contours[1].frames[: 10 * seconds])
+#        rows[f"the first {seconds} s"] = searcher.search(short, k=1)[0]._asdict()
+#    display(pd.DataFrame(rows).T[["title", "score", "confidence"]])
+#    ```
+# 2. Only `transposition_st`, by 7: each window loses its own median, so the key is gone before anything is compared.
+#    ```python
+#    up = searcher.search(contours[1].transposed(7), k=1)
+#    display(pd.DataFrame([answers[1][0], up[0]], index=["as hummed", "7 semitones up"]).round(3))
+#    ```
+# 3. Now and then like a variant, mostly like another tune with a few steps in common.
+#    ```python
+#    second = matched_audio(catalogue, answers[1][1])
+#    display(Audio(second.samples, rate=second.rate_hz))
+#    ```
+# </details>
+
+# %% [markdown]
 # ## What to remember
 #
 # - A hum is searched by its *contour*: pitch in semitones, every 100 ms, and whether it is voiced.
@@ -199,7 +230,14 @@ except QbhError:
 #   all read on the same 80 steps.
 # - The answer names the song *and* its seconds, because windows are compared, not whole songs.
 #
-# Library functions used: `qbhkit.audio.load`, `qbhkit.melody.trackers.get_tracker`,
-# `qbhkit.contour.from_f0`, `qbhkit.retrieval.catalogue.open_catalogue`,
-# `qbhkit.retrieval.search.Searcher`, `qbhkit.retrieval.matches.matched_audio`.
+# Library functions used: [`qbhkit.audio.load`](../qbhkit/audio.py),
+# [`qbhkit.melody.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
+# [`qbhkit.contour.from_f0`](../qbhkit/contour.py),
+# [`qbhkit.retrieval.catalogue.build_catalogue`](../qbhkit/retrieval/building.py),
+# [`qbhkit.retrieval.catalogue.open_catalogue`](../qbhkit/retrieval/catalogue.py),
+# [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
+# [`qbhkit.retrieval.matches.matched_audio`](../qbhkit/retrieval/matches.py),
+# [`qbhkit.figures.contour_figure`](../qbhkit/figures/melodies.py),
+# [`qbhkit.figures.match_figure`](../qbhkit/figures/melodies.py).
+#
 # Next: [03 · Contours](03_contours.ipynb) looks closely at what survives a change of key and tempo.

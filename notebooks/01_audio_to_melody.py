@@ -14,10 +14,9 @@
 # # 01 · From audio to melody: the voice inside a song
 #
 # What you will learn:
-# 1. what a melody network hears in a full mix, and what it answers every 10 ms;
-# 2. how its answer is scored against the truth;
-# 3. what the published network (Kum et al. 2020) looks like inside, and how to bring its weights;
-# 4. how a recorded song gets into the catalogue, and whether hums of its melody find it there.
+# 1. what a melody network hears in a full mix, what it answers every 10 ms, and how that is scored;
+# 2. what the published network (Kum et al. 2020) looks like inside, and how to bring its weights;
+# 3. how a recorded song gets into the catalogue, and whether hums of its melody find it there.
 
 # %% tags=["parameters"]
 profile = "tiny"  # full: with play buttons for the recorded song
@@ -155,7 +154,7 @@ print("weights:", f"{sum(p.numel() for p in published.parameters()):,}")
 # whether the line follows the harmonics of the voice.
 
 # %%
-Image("../figures/song_melody.png")
+Image("song_melody.png", width=900)
 
 # %% [markdown]
 # With the recording in the data folder, as `singing/songs/Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg`,
@@ -197,7 +196,49 @@ print(found["song"], "among", found["songs"], "songs,", len(found["ranks"]), "di
 print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr']:.2f}")
 
 # %% [markdown]
-# ## Try this
-# 1. Make the band louder (`snr_db=-5.0`) and softer (`+10`): which measure suffers first?
-# 2. Let an instrument double the voice: add `Part(73, notes, 100)` (a flute) to the band.
-# 3. Put `style="mm"` into `Voice`: is a hum harder to find in a band than vowels?
+# ## Exercises
+#
+# 1. Make the band louder (`snr_db=-5.0`) and softer (`10.0`): which measure suffers first?
+# 2. Let an instrument double the voice: add a flute, `Part(73, notes, 100)`, to the band. Is the voice still found?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. Under a loud band the network misses the voice (recall), before it takes other pitches for it.
+#    ```python
+#    levels = {}
+#    for snr_db in (10.0, 3.0, -5.0):
+#        f0 = network.melody(Recording(mix(voice, truth, band.samples, snr_db), RATE_HZ)).f0
+#        heard = melody_score(truth[:count], f0.frequency_hz[:count], f0.voicing[:count])
+#        levels[f"{snr_db:+.0f} dB"] = heard._asdict()
+#    display(pd.DataFrame(levels).T.round(3))
+#    ```
+# 2. The pitch is right as often as before, for voice and flute play the same notes. But rests fill up: where the flute
+#    goes on, the network is less sure that nobody sings.
+#    ```python
+#    from qbhkit.melody.band import Part
+#
+#    parts = [*arrange(chords, 0.5, length_s, np.random.default_rng(seed)), Part(73, notes, 100)]
+#    fluted = mix(voice, truth, render(parts, length_s, RATE_HZ).samples, 3.0)
+#    f0 = network.melody(Recording(fluted, RATE_HZ)).f0
+#    heard = melody_score(truth[:count], f0.frequency_hz[:count], f0.voicing[:count])
+#    display(pd.DataFrame({"without": score, "with a flute": heard}, score._fields).T.round(3))
+#    ```
+# </details>
+
+# %% [markdown]
+# ## What to remember
+#
+# - A melody network answers two questions every 10 ms: does somebody sing, and how high?
+# - It has learnt to follow a voice and to leave the band alone; a tracker for one voice follows whatever is loudest.
+# - From here on a recorded song is a contour as any other: the catalogue does not know where it came from.
+#
+# Library functions used: [`qbhkit.melody.synthesis.render_hum`](../qbhkit/melody/synthesis.py),
+# [`qbhkit.melody.band.arrange`](../qbhkit/melody/band.py),
+# [`qbhkit.melody.band.render`](../qbhkit/melody/band.py),
+# [`qbhkit.melody.mixing.mix`](../qbhkit/melody/mixing.py),
+# [`qbhkit.melody.trackers.default_song_tracker`](../qbhkit/melody/trackers/__init__.py),
+# [`qbhkit.melody.metrics.melody_score`](../qbhkit/melody/metrics.py),
+# [`qbhkit.melody.crnn.MelodyCrnn`](../qbhkit/melody/crnn.py),
+# [`qbhkit.figures.melody_figure`](../qbhkit/figures/melodies.py).
+#
+# Next: [02 · Trackers](02_trackers.ipynb).

@@ -254,8 +254,23 @@ print(inspect.getsource(swift_f0))
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Pink noise is strongest where voices have their fundamental: those that rely on it alone lose most.
-# 2. `scores.xs(("vowels", "noise 0 dB"), level=("style", "condition"))["raw_pitch_accuracy"].idxmax()`
+# 1. Pink noise is strongest where voices have their fundamental: trackers that need clean low partials lose most.
+#    ```python
+#    pink = 0.5 * add_noise(hums["vowels"].audio.samples, 0, 1, np.random.default_rng(seed))
+#    truth = np.where(hums["vowels"].f0.voiced, hums["vowels"].f0.frequency_hz, 0)
+#    rows = {}
+#    for name, tracker in trackers.items():
+#        heard = soxr.resample(pink.astype(np.float32), rate_hz, tracker.rate_hz)
+#        track = tracker.track(Recording(heard, tracker.rate_hz))
+#        rows[name] = melody_score(truth, track.frequency_hz, track.voicing).overall_accuracy
+#    white = scores.xs(("vowels", "noise 0 dB"), level=("style", "condition"))["overall_accuracy"]
+#    print(pd.DataFrame({"white": white, "pink": rows}).sort_values("pink").round(2))
+#    ```
+# 2. Raw pitch accuracy asks for the pitch alone; the best of each measure:
+#    ```python
+#    vowels = scores.xs(("vowels", "noise 0 dB"), level=("style", "condition"))
+#    print(vowels[["raw_pitch_accuracy", "overall_accuracy"]].idxmax())
+#    ```
 # </details>
 
 # %% [markdown]
@@ -265,6 +280,11 @@ print(inspect.getsource(swift_f0))
 # - All trackers look alike from outside, so that a comparison is fair and a swap is one word.
 # - Compare on the same recordings, in the same run, and on voices that nothing was trained on.
 #
-# Library functions used: `qbhkit.melody.trackers.get_tracker`, `qbhkit.melody.metrics.melody_score`,
-# `qbhkit.melody.synthesis.render_hum`, `qbhkit.melody.degrade.add_noise`,
-# `qbhkit.figures.tracker_accuracy`. Next: [03 · Contours](03_contours.ipynb).
+# Library functions used: [`qbhkit.melody.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
+# [`qbhkit.melody.metrics.melody_score`](../qbhkit/melody/metrics.py),
+# [`qbhkit.melody.synthesis.render_hum`](../qbhkit/melody/synthesis.py),
+# [`qbhkit.melody.degrade.add_noise`](../qbhkit/melody/degrade.py),
+# [`qbhkit.figures.f0_figure`](../qbhkit/figures/melodies.py),
+# [`qbhkit.figures.tracker_accuracy`](../qbhkit/figures/results.py).
+#
+# Next: [03 · Contours](03_contours.ipynb).

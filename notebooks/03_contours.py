@@ -28,6 +28,7 @@ import platform
 
 import numpy as np
 import pandas as pd
+from IPython.display import Audio
 
 import qbhkit
 from qbhkit.contour import F0Track, Reading, from_f0, from_notes, midi_to_hz, normalise, windows
@@ -55,6 +56,10 @@ written = from_notes(tune.notes)
 notes = tune.notes[tune.notes[:, 0] < 11]
 hum = render_hum(notes, Voice(key_st=-19, tempo=1.1, gap=0.2), np.random.default_rng(seed))
 contour_figure(written, f"{tune.title}, as written: {written.duration_s:.0f} s")
+
+# %%
+sound = hum.audio.samples[: 7 * hum.audio.rate_hz]
+Audio(sound, rate=hum.audio.rate_hz)
 
 # %% [markdown]
 # ## From 10 ms to 100 ms
@@ -99,8 +104,8 @@ contour_figure(heard, "Two notes and a pause of half a second")
 # ## Two normalisations
 #
 # The published system subtracts a constant: the mean pitch of its training songs. That keeps the key.
-# Ours subtracts the median of the window's own voiced frames: sing it higher, and nothing changes (the two lines
-# below lie on each other).
+# Ours subtracts the median of the window's own voiced frames: sing it higher, and nothing changes (its two lines
+# lie on each other, at the top of the picture).
 
 # %%
 sung = from_f0(hum.f0)
@@ -183,16 +188,24 @@ normalised_figure(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Replace `median` by `pick` in the hum's contour: how many semitones does the worst step move?
+# 1. Replace `median` by `pick` in the contour of the clean hum: how many semitones does the worst step move?
 # 2. Subtract the mean instead of the median. Which of the two is moved more by one octave slip?
 #
 # <details><summary>Solutions</summary>
 #
-# ```python
-# np.abs(from_f0(f0, method="pick").pitch_st - from_f0(f0).pitch_st).max()
-# ```
-#
-# The mean: with n voiced frames one slip moves it by 12 / n semitones, the median hardly at all.
+# 1. By the size of a scoop: `pick` takes the pitch of one moment, on its way to the note or not.
+#    ```python
+#    picked = from_f0(f0, method="pick")
+#    both = picked.voiced & clean.voiced
+#    print(np.abs(picked.pitch_st - clean.pitch_st)[both].max().round(2))
+#    ```
+# 2. The mean: with n voiced frames one slip moves it by 12 / n semitones, the median hardly at all.
+#    ```python
+#    pitch_st = sung.pitch_st[sung.voiced].astype(float)
+#    slip = pitch_st.copy()
+#    slip[0] += 12
+#    print("mean:", slip.mean() - pitch_st.mean(), "median:", np.median(slip) - np.median(pitch_st))
+#    ```
 # </details>
 
 # %% [markdown]
@@ -202,6 +215,15 @@ normalised_figure(
 # - Subtracting the window's own median makes the key disappear; a fixed mean does not.
 # - Reading windows of several lengths on the same number of steps makes the tempo disappear.
 #
-# Library functions used: `qbhkit.contour.from_f0`, `qbhkit.contour.normalise`,
-# `qbhkit.contour.windows`, `qbhkit.retrieval.catalogue.cut_song`, `qbhkit.embedding.augment.distort`.
+# Library functions used: [`qbhkit.contour.F0Track`](../qbhkit/contour.py),
+# [`qbhkit.contour.Contour`](../qbhkit/contour.py),
+# [`qbhkit.contour.from_f0`](../qbhkit/contour.py),
+# [`qbhkit.contour.from_notes`](../qbhkit/contour.py),
+# [`qbhkit.contour.normalise`](../qbhkit/contour.py),
+# [`qbhkit.contour.windows`](../qbhkit/contour.py),
+# [`qbhkit.contour.Reading`](../qbhkit/contour.py),
+# [`qbhkit.retrieval.catalogue.cut_song`](../qbhkit/retrieval/building.py),
+# [`qbhkit.embedding.augment.distort`](../qbhkit/embedding/augment.py),
+# [`qbhkit.figures.normalised_figure`](../qbhkit/figures/melodies.py).
+#
 # Next: [04 · Augmentation](04_augmentation.ipynb).

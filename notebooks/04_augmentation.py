@@ -347,22 +347,27 @@ except QbhError:
 #
 # <details><summary>Solutions</summary>
 #
-# ```python
-# def gaps(rules):
-#     many = np.repeat(melody.frames[None], 400, axis=0)
-#     voiced = distort(many, rules, np.random.default_rng(seed))[..., 1] > 0
-#     ends = voiced[:, :-1] & ~voiced[:, 1:]
-#     return 10 * ends.sum(axis=1).mean() / melody.duration_s, voiced.mean()
+# 1. From 4.8 gaps to 9.9, and the share of voiced frames comes near that of real hums, too.
+#    ```python
+#    def gaps(rules):
+#        many = np.repeat(melody.frames[None], 400, axis=0)
+#        voiced = distort(many, rules, np.random.default_rng(seed))[..., 1] > 0
+#        ends = voiced[:, :-1] & ~voiced[:, 1:]
+#        return 10 * ends.sum(axis=1).mean() / melody.duration_s, voiced.mean()
 #
-# crisp = replace(Distortions(), staccato_chance=0.9, staccato_share=0.5)
-# print(gaps(Distortions()), gaps(crisp))  # 4.8 and 9.9; the voiced share comes near real hums too
-#
-# pair = [distort(contour.frames[None], Distortions(), np.random.default_rng(1))
-#         for contour in (melody, melody.transposed(7))]
-# print(np.abs(normalise(pair[0], "key") - normalise(pair[1], "key")).max())  # rounding only
-#
-# hear(distorted(melody, wrong_note=0.4))
-# ```
+#    crisp = replace(Distortions(), staccato_chance=0.9, staccato_share=0.5)
+#    print(gaps(Distortions()), gaps(crisp))
+#    ```
+# 2. Rounding only.
+#    ```python
+#    pair = [distort(contour.frames[None], Distortions(), np.random.default_rng(1))
+#            for contour in (melody, melody.transposed(7))]
+#    print(np.abs(normalise(pair[0], "key") - normalise(pair[1], "key")).max())
+#    ```
+# 3. Wrong notes, for most: a melody is its steps, and each wrong note breaks two.
+#    ```python
+#    display(hear(distorted(melody, wrong_note=0.4)))
+#    ```
 # </details>
 
 # %% [markdown]
@@ -374,7 +379,14 @@ except QbhError:
 # - Compare rules with real hums by the same ruler: the kit's are close in pitch and tempo, and too smooth
 #   in voicing.
 #
-# Library functions used: `qbhkit.embedding.augment.distort`, `qbhkit.embedding.augment.warp_positions`,
-# `qbhkit.embedding.augment.without`, `qbhkit.embedding.augment.with_only`, `qbhkit.corpora.pairs.align`,
-# `qbhkit.melody.synthesis.render_hum`, `qbhkit.figures.distortions_figure`.
+# Library functions used: [`qbhkit.embedding.augment.Distortions`](../qbhkit/embedding/augment.py),
+# [`qbhkit.embedding.augment.distort`](../qbhkit/embedding/augment.py),
+# [`qbhkit.embedding.augment.warp_positions`](../qbhkit/embedding/augment.py),
+# [`qbhkit.embedding.augment.without`](../qbhkit/embedding/augment.py),
+# [`qbhkit.embedding.augment.with_only`](../qbhkit/embedding/augment.py),
+# [`qbhkit.corpora.pairs.align`](../qbhkit/corpora/pairs.py),
+# [`qbhkit.melody.synthesis.render_hum`](../qbhkit/melody/synthesis.py),
+# [`qbhkit.figures.distortions_figure`](../qbhkit/figures/melodies.py),
+# [`qbhkit.figures.hum_statistics_figure`](../qbhkit/figures/results.py).
+#
 # Next: [05 · Encoder and loss](05_encoder_and_loss.ipynb).

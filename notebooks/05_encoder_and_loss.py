@@ -559,9 +559,21 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # - A loss sees one (B, B) matrix: the diagonal is pulled, the chosen negatives are pushed.
 # - Hard negatives teach most, but only one who already knows something: watch the spread.
 #
-# Library functions used: `qbhkit.embedding.encoders.EncoderConfig`,
-# `qbhkit.embedding.encoders.ContourEncoder`, `qbhkit.embedding.encoders.ContourEmbedder`,
-# `qbhkit.embedding.losses.triplet_hinge`, `qbhkit.embedding.losses.make_loss`,
-# `qbhkit.embedding.losses.Negatives`, `qbhkit.embedding.sampling.SongPairs`,
-# `qbhkit.embedding.training.spread_of`, `qbhkit.figures.encoder_figure`,
-# `qbhkit.figures.similarity_figure`. Next: [06 · Stage 1](06_train_self_supervised.ipynb).
+# Library functions used: [`qbhkit.embedding.encoders.EncoderConfig`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.encoders.ContourEncoder`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.encoders.ContextAttention`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.encoders.ContourEmbedder`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.encoders.activations`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.losses.triplet_hinge`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.losses.make_loss`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.losses.hinge`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.losses.hinge_of_means`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.losses.euclidean_hinge`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.losses.InfoNCE`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.losses.Negatives`](../qbhkit/embedding/losses.py),
+# [`qbhkit.embedding.sampling.SongPairs`](../qbhkit/embedding/sampling.py),
+# [`qbhkit.embedding.training.spread_of`](../qbhkit/embedding/training.py),
+# [`qbhkit.figures.encoder_figure`](../qbhkit/figures/learning.py),
+# [`qbhkit.figures.similarity_figure`](../qbhkit/figures/learning.py).
+#
+# Next: [06 · Stage 1](06_train_self_supervised.ipynb).

@@ -181,11 +181,26 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `train(replace(config, warm_epochs=0, negatives=1), pairs, run, run / "log.json", progress=False)`:
-#    the loss stays near its margin and the spread falls. The hardest negatives of an untrained encoder
+# 1. The loss stays near its margin and the spread falls. The hardest negatives of an untrained encoder
 #    are noise, and the easiest way out is to give all of them one vector.
+#    ```python
+#    hard = Path(tempfile.mkdtemp())
+#    at_once = replace(config, warm_epochs=0, negatives=1)
+#    train(at_once, pairs, hard, hard / "log.json", progress=False)
+#    lines = json.loads((hard / "log.json").read_text())["curve"]
+#    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
+#    ```
 # 2. `validation_mrr` rises, because the hums it is measured on are easier too: they are made by the same
 #    rules. Only real hums can tell whether distortions are right (notebook 07).
+#    ```python
+#    soft = Path(tempfile.mkdtemp())
+#    rules = replace(config.rules, note_chance=0, drift_chance=0, offset_chance=0)
+#    easy = replace(config, rules=rules)
+#    watched = pair_evaluator(easy, songs.held_out, pair_mrr)
+#    train(easy, song_source(easy, songs), soft, soft / "log.json", evaluate=watched, progress=False)
+#    lines = json.loads((soft / "log.json").read_text())["curve"]
+#    print(pd.DataFrame(lines)[["loss", "validation_mrr"]].round(3))
+#    ```
 # </details>
 
 # %% [markdown]
@@ -195,7 +210,12 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 # - Seeds of (epoch, worker, step) make a run repeatable and keep its draws fresh.
 # - Watch the spread: collapse looks like learning if you only watch the loss.
 #
-# Library functions used: `qbhkit.corpora.training_songs.training_songs`,
-# `qbhkit.corpora.duplicates.MelodyMatcher`, `qbhkit.embedding.training.song_source`, `qbhkit.embedding.training.train`,
-# `qbhkit.embedding.training.pair_evaluator`, `qbhkit.runs.generator`, `qbhkit.figures.training_figure`.
+# Library functions used: [`qbhkit.corpora.training_songs.training_songs`](../qbhkit/corpora/training_songs.py),
+# [`qbhkit.corpora.duplicates.MelodyMatcher`](../qbhkit/corpora/duplicates.py),
+# [`qbhkit.embedding.training.song_source`](../qbhkit/embedding/training.py),
+# [`qbhkit.embedding.training.train`](../qbhkit/embedding/training.py),
+# [`qbhkit.embedding.training.pair_evaluator`](../qbhkit/embedding/training.py),
+# [`qbhkit.runs.generator`](../qbhkit/runs.py),
+# [`qbhkit.figures.training_figure`](../qbhkit/figures/learning.py).
+#
 # Next: [07 · Stage 2](07_train_supervised.ipynb).

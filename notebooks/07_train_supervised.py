@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
+from IPython.display import Audio, display
 
 import qbhkit
 from qbhkit.config import build, config_path, read_yaml
@@ -82,6 +83,7 @@ for song in songs:
     soundfile.write(folder / f"{song.id}.wav", hum.audio.samples, hum.audio.rate_hz)
     pairs.append(Pair(folder / f"{song.id}.wav", song.id, 0.0, float(begun[-1, :2].sum())))
 write_pairs(pairs, folder / "pairs.csv")
+display(Audio(folder / f"{songs[0].id}.wav"))
 pd.DataFrame(read_pairs(folder / "pairs.csv")).assign(hum="...").head(4).round(2)
 
 # %% [markdown]
@@ -232,8 +234,8 @@ singers = pd.DataFrame(
 singers.sort_values("stages 1 and 2").head(5).round(3)
 
 # %% [markdown]
-# The first three of them sing several semitones off, as their hand-labelled pitch says too. With and without
-# those three:
+# The first two of them sing several semitones off, as their hand-labelled pitch says too; what they hum is
+# hardly the tune. With and without the three who are found least often:
 
 
 # %%
@@ -272,7 +274,8 @@ pd.DataFrame(
 #
 # `qbhkit ablate ablation --budget full` trained a dozen recipes that differ in one part, on a network half
 # as wide and for fewer steps than the shipped one, all with as many steps and pairs, and scored each by crossed
-# folds as above, by vote alone. Rows with three seeds show the mean; `spread` is the farthest of them.
+# folds as above, by vote alone. Rows with three seeds show the mean; `spread` is the farthest of them
+# (0 where there is one seed).
 
 # %%
 lines = table(json.loads(Path("../data/results/ablation.json").read_text()))
@@ -327,9 +330,18 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # <details><summary>Solutions</summary>
 #
 # 1. The loss falls faster and the spread is smaller: a dozen tunes are easily told apart, and nothing keeps
-#    the other thousands apart any longer.
-# 2. `hear(pairs[0].hum, 1, contours[1], tracker).at.distance_st` is above 1.2 (`config.hums.farthest_st`)
-#    for most pairs of tunes, and such a hum is left out.
+#    the other thousands apart any longer. (In a few steps little of that shows: take `profile="full"`.)
+#    ```python
+#    alone = replace(small, hums=replace(small.hums, share=1.0))
+#    train(alone, melodies, run / "alone", run / "alone.json", source, progress=False)
+#    lines = json.loads((run / "alone.json").read_text())["curve"]
+#    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
+#    ```
+# 2. Above 1.2 semitones (`farthest_st`), as for most pairs of tunes: such a hum is left out.
+#    ```python
+#    wrong = hear(pairs[0].hum, 1, contours[1], tracker)
+#    print(round(wrong.at.distance_st, 2), "semitones;", "at most", config.hums.farthest_st)
+#    ```
 # </details>
 
 # %% [markdown]
@@ -339,7 +351,14 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # - Mix the old stage into the new one.
 # - Split by song and by singer, score every hum once, and give the interval.
 #
-# Library functions used: `qbhkit.corpora.pairs.align`, `qbhkit.corpora.pairs.read_pairs`,
-# `qbhkit.retrieval.crossfold.hear`, `qbhkit.embedding.sampling.HumPairs`,
-# `qbhkit.embedding.training.train`, `qbhkit.retrieval.crossfold.cross_fold`,
-# `qbhkit.retrieval.evaluate.paired_difference`, `qbhkit.retrieval.ablation.table`. Next: [08 · Catalogue and index](08_catalogue_and_index.ipynb).
+# Library functions used: [`qbhkit.corpora.pairs.align`](../qbhkit/corpora/pairs.py),
+# [`qbhkit.corpora.pairs.read_pairs`](../qbhkit/corpora/pairs.py),
+# [`qbhkit.retrieval.crossfold.hear`](../qbhkit/retrieval/crossfold.py),
+# [`qbhkit.embedding.sampling.HumPairs`](../qbhkit/embedding/sampling.py),
+# [`qbhkit.embedding.training.train`](../qbhkit/embedding/training.py),
+# [`qbhkit.retrieval.crossfold.cross_fold`](../qbhkit/retrieval/crossfold.py),
+# [`qbhkit.retrieval.evaluate.paired_difference`](../qbhkit/retrieval/evaluate.py),
+# [`qbhkit.retrieval.ablation.table`](../qbhkit/retrieval/ablation.py),
+# [`qbhkit.figures.ablation_figure`](../qbhkit/figures/results.py).
+#
+# Next: [08 · Catalogue and index](08_catalogue_and_index.ipynb).

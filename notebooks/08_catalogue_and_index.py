@@ -282,11 +282,22 @@ pd.DataFrame(paper).round(1)
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `from qbhkit.retrieval.catalogue import WindowGrid`, then
-#    `build_catalogue(songs, other, embedder, grid=WindowGrid((8.0,), first_lengths_s=()), progress=False).windows`:
-#    about a seventh. It misses who hums much faster or slower than written, and short hums.
-# 2. `remove_songs([by_all[0].song_id], folder.parent / "both")`, open it again, and make a new `Searcher`: the next best song
-#    gets a low confidence, and `searcher.confident(searcher.search(contour))` is `False`.
+# 1. About a seventh. It misses who hums much faster or slower than written, and short hums.
+#    ```python
+#    from qbhkit.retrieval.catalogue import WindowGrid
+#
+#    grid = WindowGrid((8.0,), first_lengths_s=())
+#    small = build_catalogue(songs[:100], folder.parent / "eight", embedder, grid=grid, progress=False)
+#    usual = build_catalogue(songs[:100], folder.parent / "usual", embedder, progress=False)
+#    print(f"{small.windows / usual.windows:.2f} of the windows")
+#    ```
+# 2. The next best song gets a low confidence, and the kit says no.
+#    ```python
+#    remove_songs([by_all[0].song_id], folder.parent / "both")
+#    left = Searcher(open_catalogue(folder.parent / "both"), embedder)
+#    found = left.search(contour, k=3)
+#    print(found[0].title, round(found[0].confidence, 3), "confident:", left.confident(found))
+#    ```
 # </details>
 
 # %% [markdown]
@@ -296,7 +307,15 @@ pd.DataFrame(paper).round(1)
 # - An index is a bet on where not to look: measure its recall on melodies, and let an exact step decide.
 # - Keep what cannot be had again cheaply: contours of recordings, not vectors.
 #
-# Library functions used: `qbhkit.retrieval.catalogue.cut_song`, `qbhkit.retrieval.catalogue.build_catalogue`,
-# `qbhkit.retrieval.catalogue.open_catalogue`, `qbhkit.retrieval.upkeep.verify_catalogue`, `qbhkit.retrieval.upkeep.add_songs`,
-# `qbhkit.retrieval.upkeep.remove_songs`, `qbhkit.retrieval.upkeep.merge_catalogues`, `qbhkit.retrieval.index.build_index`,
-# `qbhkit.retrieval.index.open_index`, `qbhkit.figures.growth_figure`. Next: [09 · Search and align](09_search_and_align.ipynb).
+# Library functions used: [`qbhkit.retrieval.catalogue.cut_song`](../qbhkit/retrieval/building.py),
+# [`qbhkit.retrieval.catalogue.build_catalogue`](../qbhkit/retrieval/building.py),
+# [`qbhkit.retrieval.catalogue.open_catalogue`](../qbhkit/retrieval/catalogue.py),
+# [`qbhkit.retrieval.upkeep.verify_catalogue`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.retrieval.upkeep.add_songs`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.retrieval.upkeep.remove_songs`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.retrieval.upkeep.merge_catalogues`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.retrieval.index.build_index`](../qbhkit/retrieval/index.py),
+# [`qbhkit.retrieval.index.open_index`](../qbhkit/retrieval/index.py),
+# [`qbhkit.figures.growth_figure`](../qbhkit/figures/results.py).
+#
+# Next: [09 · Search and align](09_search_and_align.ipynb).

@@ -216,15 +216,25 @@ assert lists["both"][0].song_id == known["song_id"]
 #
 # <details><summary>Solutions</summary>
 #
-# 1. ```python
-#    frames = sung.frames.copy(); frames[half:, 0] += 2 * (frames[half:, 1] > 0)
-#    searcher.search(Contour(frames), k=1)
+# 1. Both suffer; the half that is right still votes for the song.
+#    ```python
+#    frames = sung.frames.copy()
+#    frames[half:, 0] += 2 * (frames[half:, 1] > 0)
+#    worse = searcher.search(Contour(frames), k=1)[0]
+#    rows = pd.DataFrame([answers[0], worse], index=["as hummed", "half of it 2 semitones up"])
+#    display(rows[["title", "vote", "distance_st", "confidence"]].round(3))
 #    ```
-#    Distance and vote both suffer; the half that is right still votes for the song.
-# 2. `searcher.search(hum, k=2, method="vector")`; compare the two scores.
-# 3. ```python
+# 2. The right song still leads here, by the cosine of one vector; no path is looked for, so there are no
+#    distance, tempo and key.
+#    ```python
+#    one, two = searcher.search(hum, k=2, method="vector")
+#    print(one.title, "leads by", round(one.score - two.score, 3))
+#    ```
+# 3. The parts that lie in the first half still vote for its song.
+#    ```python
 #    other = from_f0(get_tracker().track(load(asset("hums/" + hums[2]["file"]))))
-#    searcher.search(Contour(np.concatenate([sung.frames, other.frames])), k=3)
+#    mixed = searcher.search(Contour(np.concatenate([sung.frames, other.frames])), k=3)
+#    display(pd.DataFrame(mixed, index=range(1, 4))[["title", "score", "confidence"]].round(3))
 #    ```
 # </details>
 
@@ -236,7 +246,11 @@ assert lists["both"][0].song_id == known["song_id"]
 #   seconds, key and tempo.
 # - The lead over other songs, not the score, says whether to believe an answer.
 #
-# Library functions used: `qbhkit.retrieval.search.Searcher`, `qbhkit.retrieval.align.Aligner`,
-# `qbhkit.retrieval.confidence.Calibration`, `qbhkit.retrieval.matches.matched_audio`,
-# `qbhkit.figures.path_figure`, `qbhkit.figures.parts_figure`.
+# Library functions used: [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
+# [`qbhkit.retrieval.align.Aligner`](../qbhkit/retrieval/align.py),
+# [`qbhkit.retrieval.confidence.Calibration`](../qbhkit/retrieval/confidence.py),
+# [`qbhkit.retrieval.matches.matched_audio`](../qbhkit/retrieval/matches.py),
+# [`qbhkit.figures.parts_figure`](../qbhkit/figures/melodies.py),
+# [`qbhkit.figures.path_figure`](../qbhkit/figures/melodies.py).
+#
 # Next: [10 · Evaluation](10_evaluation.ipynb) measures how often all of this is right.

@@ -34,6 +34,7 @@ from tempfile import TemporaryDirectory
 import ipywidgets
 import numpy as np
 import pandas as pd
+from IPython.display import Audio as Sound
 from IPython.display import Image, display
 
 import qbhkit
@@ -103,6 +104,7 @@ hums = json.loads(asset("hums/hums.json").read_text("utf-8"))
 known = hums[1]
 recorder.hear_file(asset(f"hums/{known['file']}"))
 print(recorder.status)
+display(Sound(recorder.audio.samples, rate=recorder.audio.rate_hz))
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -235,7 +237,10 @@ with TemporaryDirectory() as temporary:
 # - Whatever the recorder shows is there in Python: `recorder.audio`, `recorder.contour`, `recorder.results`.
 # - Sound goes to the kernel and nowhere else; a notebook that is saved holds no voice.
 #
-# Library functions used: `qbhkit.widgets.HumRecorder`, `qbhkit.retrieval.search.Searcher`,
-# `qbhkit.retrieval.matches.matched_audio`, `qbhkit.figures.match_figure`,
-# `qbhkit.figures.contour_figure`, `qbhkit.audio.load`.
+# Library functions used: [`qbhkit.widgets.HumRecorder`](../qbhkit/widgets/recorder.py),
+# [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
+# [`qbhkit.audio.load`](../qbhkit/audio.py),
+# [`qbhkit.figures.match_figure`](../qbhkit/figures/melodies.py),
+# [`qbhkit.figures.contour_figure`](../qbhkit/figures/melodies.py).
+#
 # Back to [00 · A hum in, a song out](00_hum_to_song.ipynb), which takes the same way step by step.

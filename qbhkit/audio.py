@@ -76,7 +76,7 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
         QbhError: if the file is missing, empty, truncated, not audio, holds NaN, is shorter than
             0.1 s or longer than ``longest_s``, or needs a decoder that is not installed.
 
-    Notebook: notebooks/00_hum_to_song.py
+    Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
     """
     path = Path(path)
     if not path.is_file():

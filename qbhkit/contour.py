@@ -47,7 +47,7 @@ class F0Track:
     Raises:
         QbhError: if shapes differ, values are not finite, or a frequency is negative or absurd.
 
-    Notebook: notebooks/00_hum_to_song.py
+    Notebook: notebooks/03_contours.py
     """
 
     frequency_hz: Floats
@@ -102,7 +102,8 @@ class Contour:
         QbhError: if the shape is wrong, a value is not finite, voicing is not 0 or 1, an unvoiced
             frame has a pitch or a voiced one lies outside MIDI -12 to 140.
 
-    Source: fixed facts, "Contour". Notebook: notebooks/03_contours.py
+    Source: fixed facts, "Contour".
+    Notebook: notebooks/03_contours.py
     """
 
     frames: Floats
@@ -188,6 +189,8 @@ def from_notes(notes: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
 
     Returns:
         A contour that starts at time 0 and ends with the last note.
+
+    Notebook: notebooks/03_contours.py
     """
     if not len(notes):
         return Contour(np.zeros((0, 2), np.float32), hop_s)
@@ -215,7 +218,8 @@ def from_f0(
     Returns:
         A contour of ceil(duration / hop_s) frames.
 
-    Source: fixed facts, "Contour". Notebook: notebooks/03_contours.py
+    Source: fixed facts, "Contour".
+    Notebook: notebooks/00_hum_to_song.py, notebooks/03_contours.py
     """
     total = track.duration_s
     count = int(np.ceil(total / hop_s - 1e-6))
@@ -374,7 +378,8 @@ def windows(
     Returns:
         Windows in order of their start; none only if no window is voiced enough.
 
-    Source: fixed facts, "Contour". Notebook: notebooks/03_contours.py
+    Source: fixed facts, "Contour".
+    Notebook: notebooks/03_contours.py
     """
     length = max(1, round(length_s / contour.hop_s))
     step = max(1, round(step_s / contour.hop_s))

@@ -90,6 +90,8 @@ def generator(seed: int, *counters: int) -> Generator:
         seed: of the run.
         counters: what tells this draw from all others: purpose, epoch, item. As many for every draw
             of a run: zeros at the end make no difference.
+
+    Notebook: notebooks/06_train_self_supervised.py
     """
     return Generator(Philox(SeedSequence([seed, *counters])))
 

@@ -3,6 +3,7 @@
 A failing notebook names its cell and does not stop the others. Each run leaves the executed copy,
 an HTML page and the environment with timings (``run.json``) in the output folder.
 
+``--solve`` also runs the folded solutions of the exercises.
 ``--commit`` also rewrites the paired ``.ipynb`` beside the source with its fresh outputs.
 ``--if-changed`` skips a notebook whose source, package and weights are those of its last good run.
 """
@@ -12,8 +13,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+import textwrap
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -54,11 +57,32 @@ def fingerprint(source: Path) -> str:
     return digest.hexdigest()
 
 
-def execute(source: Path, out: Path, parameters: dict[str, Any]) -> str | None:
+def solutions(text: str) -> list[str]:
+    """Return the Python blocks of a folded solution, or none where there is no such fold."""
+    _, _, folded = text.partition("<details>")
+    return [
+        textwrap.dedent(block) for block in re.findall(r" *```python\n(.*?)```", folded, re.DOTALL)
+    ]
+
+
+def solved(notebook: Any) -> Any:
+    """Add the folded solutions of a notebook to it, each as a cell after its exercise."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type == "markdown":
+            for text in solutions(cell.source):
+                cells.append(nbformat.v4.new_code_cell(text, metadata={"tags": ["solution"]}))
+    notebook.cells = cells
+    return notebook
+
+
+def execute(source: Path, out: Path, parameters: dict[str, Any], solve: bool = False) -> str | None:
     """Run one notebook; return None, or the failure in one line."""
     out.mkdir(parents=True, exist_ok=True)
     plain, done = out / f".{source.stem}.plain.ipynb", out / f"{source.stem}.ipynb"
-    jupytext.write(jupytext.read(source), plain)
+    notebook = jupytext.read(source)
+    jupytext.write(solved(notebook) if solve else notebook, plain)
     try:
         papermill.execute_notebook(
             plain,
@@ -85,7 +109,7 @@ def commit(source: Path, executed: Path) -> None:
     notebook.cells = [
         cell
         for cell in notebook.cells
-        if "injected-parameters" not in cell.metadata.get("tags", [])
+        if not {"injected-parameters", "solution"} & set(cell.metadata.get("tags", []))
     ]
     for position, cell in enumerate(notebook.cells):
         for key in VOLATILE:
@@ -111,6 +135,7 @@ def main() -> int:
     parser.add_argument("--profile", choices=("tiny", "full"), default="tiny")
     parser.add_argument("--out", type=Path, default=Path("data/cache/notebooks"))
     parser.add_argument("--commit", action="store_true")
+    parser.add_argument("--solve", action="store_true")
     parser.add_argument("--if-changed", action="store_true")
     options = parser.parse_args()
     out = options.out.resolve()
@@ -124,7 +149,7 @@ def main() -> int:
             print(f"{source.name}: unchanged since its last run")
             continue
         began = time.monotonic()
-        failure = execute(source, out, {"profile": options.profile})
+        failure = execute(source, out, {"profile": options.profile}, options.solve)
         took = round(time.monotonic() - began, 1)
         if failure:
             failures.append(failure)

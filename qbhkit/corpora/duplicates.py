@@ -37,6 +37,8 @@ class MelodyMatcher:
 
     Args:
         melodies: id to (N,) pitches in semitones, rests left out.
+
+    Notebook: notebooks/06_train_self_supervised.py
     """
 
     def __init__(self, melodies: Mapping[str, Sequence[float] | NDArray]) -> None:

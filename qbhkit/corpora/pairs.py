@@ -56,6 +56,8 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises:
         QbhError: if the file is missing, has another header, no rows, or a row that is wrong.
+
+    Notebook: notebooks/07_train_supervised.py
     """
     path = Path(path)
     try:
@@ -113,6 +115,7 @@ def align(hum: Contour, song: Contour, start_s: float | None = None) -> Alignmen
         QbhError: if hum or song has no voiced frame (the song: from there on).
 
     Source: Müller, "Fundamentals of music processing", 2015, chapter 3 (dynamic time warping).
+    Notebook: notebooks/04_augmentation.py, notebooks/07_train_supervised.py
     """
     import librosa
 

@@ -71,6 +71,8 @@ def training_songs(
 
     Raises:
         QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.
+
+    Notebook: notebooks/06_train_self_supervised.py
     """
     songs: list[Song] = []
     contours: list[Contour] = []

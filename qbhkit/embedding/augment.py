@@ -195,7 +195,7 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
     Returns:
         (B, L, 2) float32; unvoiced frames have pitch 0; no contour loses all its voiced frames.
 
-    Notebook: notebooks/04_augmentation.py
+    Notebook: notebooks/03_contours.py, notebooks/04_augmentation.py
     """
     batch, steps = frames.shape[:2]
     given = frames[..., 1] > 0

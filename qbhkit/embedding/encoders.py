@@ -58,7 +58,8 @@ class EncoderConfig:
     Raises:
         QbhError: if a value is impossible, or has no meaning for the ``kind``.
 
-    Source: fixed facts, "Embedding network". Notebook: notebooks/05_encoder_and_loss.py
+    Source: fixed facts, "Embedding network".
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -237,7 +238,8 @@ class ContourEncoder(nn.Module):
     Args:
         config: which of them, and how wide.
 
-    Source: fixed facts, "Embedding network". Notebook: notebooks/05_encoder_and_loss.py
+    Source: fixed facts, "Embedding network".
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -318,6 +320,8 @@ class ContourEmbedder:
 
     Raises:
         QbhError: if the weights are missing, damaged, or of another kind.
+
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(self, weights: str = DEFAULT_EMBEDDING) -> None:

@@ -234,6 +234,7 @@ class InfoNCE(nn.Module):
 
     Source: van den Oord et al., "Representation learning with contrastive predictive coding", 2018;
         Radford et al., "Learning transferable visual models", 2021, for the temperature.
+
     Notebook: notebooks/05_encoder_and_loss.py
     """
 

@@ -215,6 +215,8 @@ class SongPairs:
         window: lengths and steps of the windows.
         rules: the humming distortions of the positives.
         how: normalisation.
+
+    Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(
@@ -290,6 +292,7 @@ class HumPairs:
         QbhError: if no hum is near enough to its song.
 
     Source: fixed facts, "Loss" (stage 2).
+    Notebook: notebooks/07_train_supervised.py
     """
 
     def __init__(

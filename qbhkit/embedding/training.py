@@ -130,6 +130,8 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
 
     Raises:
         QbhError: if there is nothing to learn from, or the shards' hop is another one.
+
+    Notebook: notebooks/06_train_self_supervised.py
     """
     reading, how = config.window.reading, config.normalisation
     if config.shards:
@@ -202,6 +204,8 @@ def train(
     Raises:
         QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
             is no longer finite; if hums are missing; if the weights to start from do not fit.
+
+    Notebook: notebooks/06_train_self_supervised.py, notebooks/07_train_supervised.py
     """
     fabric = fabric or make_fabric(config)
     if config.batch % fabric.world_size:
@@ -329,6 +333,8 @@ def pair_evaluator(
 
     Returns:
         A function from encoder to ``{"validation_mrr": ...}``, or None.
+
+    Notebook: notebooks/06_train_self_supervised.py
     """
     if len(contours) < 2:
         return None
@@ -385,5 +391,8 @@ def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) ->
 
 
 def spread_of(embeddings: Tensor) -> float:
-    """Return 1 - |mean of the (B, D) unit vectors|: 0 when all have collapsed into one."""
+    """Return 1 - |mean of the (B, D) unit vectors|: 0 when all have collapsed into one.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
     return 1.0 - float(embeddings.detach().mean(0).norm())

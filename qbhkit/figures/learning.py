@@ -181,4 +181,5 @@ def stages_figure(
         bars.set_xticks(places, list(next(iter(found.values()))))
         bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.3), yticks=np.linspace(0, 1, 6))
         bars.legend(loc="upper right")
+        bars.set_axisbelow(True)
     return figure

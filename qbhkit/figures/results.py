@@ -207,6 +207,7 @@ def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
                 axes.axvline(block[side]["quantiles"]["50"], color=colour, lw=1, ls=":")
             axes.set_title(f"{name.replace('_', ' ')} (KS {block['ks']:.2f})", fontsize=10)
             axes.set(xlabel=block["unit"], yticks=[])
+            axes.locator_params(axis="x", nbins=4)
         for axes in grid.flat[len(statistics) :]:
             axes.set_axis_off()
         named = grid[0, 0].get_legend_handles_labels()

@@ -28,7 +28,6 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",

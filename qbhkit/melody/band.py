@@ -87,6 +87,8 @@ def arrange(chords: NDArray, beat_s: float, length_s: float, rng: Generator) -> 
         beat_s: seconds a beat, for the drums.
         length_s: how long the drums play.
         rng: the random generator.
+
+    Notebook: notebooks/01_audio_to_melody.py
     """
     programs = rng.choice(CHORDS, size=rng.integers(1, 3), replace=False)
     parts = [Part(int(program), chords, int(rng.integers(60, 110))) for program in programs]
@@ -108,6 +110,8 @@ def render(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
     Raises:
         QbhError: if there are more than 15 instruments beside the drums.
         MissingPackageError: if tinysoundfont or the SoundFont is not installed.
+
+    Notebook: notebooks/01_audio_to_melody.py
     """
     import soxr
 

@@ -132,6 +132,7 @@ class MelodyCrnn(nn.Module):
     Source: fixed facts, "Melody network". The dropout of 0.5 after the convolutions and of 0.3 on
     the recurrent layer's input is the published one; its recurrent dropout has no counterpart in
     PyTorch and is left out (neither matters after training).
+    Notebook: notebooks/01_audio_to_melody.py
     """
 
     def __init__(self) -> None:

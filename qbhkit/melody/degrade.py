@@ -35,7 +35,10 @@ def noise(count: int, colour: float, rng: Generator) -> NDArray[np.float64]:
 
 
 def add_noise(samples: Samples, snr_db: float, colour: float, rng: Generator) -> Samples:
-    """Add noise ``snr_db`` under the RMS of the samples."""
+    """Add noise ``snr_db`` under the RMS of the samples.
+
+    Notebook: notebooks/02_trackers.py
+    """
     return samples + at_level(noise(len(samples), colour, rng), rms(samples), snr_db)
 
 

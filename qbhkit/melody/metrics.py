@@ -39,7 +39,7 @@ def melody_score(
         MissingPackageError: if mir_eval is not installed.
 
     Source: Salamon et al., "Melody extraction from polyphonic music signals", 2014.
-    Notebook: notebooks/02_trackers.py
+    Notebook: notebooks/01_audio_to_melody.py, notebooks/02_trackers.py
     """
     try:
         from mir_eval import melody

@@ -286,6 +286,8 @@ def mix(voice: NDArray, f0: NDArray, accompaniment: NDArray, snr_db: float) -> N
         f0: (N / 80,) its pitch, to tell where it is voiced.
         accompaniment: (N,) samples.
         snr_db: RMS of the voiced voice over RMS of the accompaniment.
+
+    Notebook: notebooks/01_audio_to_melody.py
     """
     voiced = np.repeat(f0 > 0, HOP)[: len(voice)]
     if not voiced.any() or not np.any(accompaniment):

@@ -108,7 +108,8 @@ def render_hum(notes: NDArray, voice: Voice, rng: Generator) -> Hum:
     Returns:
         16 kHz audio peaking at 0.5, and its exact f0 every 10 ms.
 
-    Notebook: notebooks/00_hum_to_song.py
+    Notebook: notebooks/01_audio_to_melody.py, notebooks/02_trackers.py,
+        notebooks/04_augmentation.py
     """
     return render_line(sung_line(notes, voice, rng), voice, rng)
 

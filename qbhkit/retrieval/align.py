@@ -60,7 +60,8 @@ class Aligner:
         contours: the songs.
 
     Source: Mueller, "Fundamentals of music processing", 2015, section 7.2 (subsequence DTW with
-    slope constraint). Notebook: notebooks/09_search_and_align.py
+    slope constraint).
+    Notebook: notebooks/09_search_and_align.py
     """
 
     def __init__(self, contours: Sequence[Contour]) -> None:

@@ -35,6 +35,8 @@ class LinearScaling:
 
     Source: Jang and Lee, "Hierarchical filtering method for content-based music retrieval via
     acoustic input", ACM Multimedia 2001.
+
+    Notebook: notebooks/10_evaluation.py
     """
 
     def __init__(self, contours: list[Contour]) -> None:
@@ -65,6 +67,7 @@ class SubsequenceDtw:
 
     Source: Mueller, "Fundamentals of music processing", 2015, section 7.2 (subsequence DTW with
     slope constraint).
+    Notebook: notebooks/10_evaluation.py
     """
 
     def __init__(self, contours: list[Contour]) -> None:

@@ -79,6 +79,8 @@ def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindow
 
     Returns:
         Its windows, at least one if any frame is voiced: the whole song, however sparse.
+
+    Notebook: notebooks/03_contours.py, notebooks/08_catalogue_and_index.py
     """
     sung, lead_s = contour.trimmed()
     lead = round(lead_s / contour.hop_s)
@@ -266,6 +268,8 @@ def build_catalogue(
 
     Raises:
         QbhError: if not a single song could be indexed; an older catalogue there stays as it was.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/08_catalogue_and_index.py
     """
     path, grid = Path(path), grid or grid_of(embedder.reading)
     name = tracker or trackers.default_song_tracker()

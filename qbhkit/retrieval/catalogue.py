@@ -82,6 +82,8 @@ def open_catalogue(path: Path) -> Catalogue:
 
     Raises:
         QbhError: if it is missing, unfinished, of another format, or a file is damaged.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
     manifest = read_manifest(path)

@@ -29,6 +29,8 @@ class Calibration:
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
         threshold: least confidence of an answer that is not refused, 0 to 1.
+
+    Notebook: notebooks/09_search_and_align.py
     """
 
     distance: float = 0.3

@@ -144,6 +144,8 @@ def hear(
 
     Raises:
         QbhError: if the recording cannot be read, or nothing can be aligned.
+
+    Notebook: notebooks/07_train_supervised.py
     """
     hum = from_f0(tracker.track(load(recording, tracker.rate_hz)), song.hop_s)
     if end_s is not None:
@@ -265,6 +267,8 @@ def cross_fold(
         By the first method, for each anchor, and each stress of it, metrics, intervals and ranks as
         JSON; also for the queries of another corpus where there are some, by the first of the
         models. The same by the other methods, under ``methods`` and their names.
+
+    Notebook: notebooks/07_train_supervised.py
     """
     hums, other = ground.hums, ground.elsewhere
     queries = [hum.query for hum in hums]

@@ -29,6 +29,8 @@ def rank_of(scores: NDArray, truth: int) -> int | None:
 
     Returns:
         The rank, or None if the true song was not found.
+
+    Notebook: notebooks/10_evaluation.py
     """
     found = np.asarray(scores, float)[truth]
     if not np.isfinite(found):
@@ -37,7 +39,10 @@ def rank_of(scores: NDArray, truth: int) -> int | None:
 
 
 def metrics(ranks: Sequence[int | None]) -> Metrics:
-    """Return top-1, top-5, top-10 and MRR; None is a miss."""
+    """Return top-1, top-5, top-10 and MRR; None is a miss.
+
+    Notebook: notebooks/10_evaluation.py
+    """
     inverse = _inverse(ranks)
     if not len(inverse):
         return Metrics(0, 0.0, 0.0, 0.0, 0.0)
@@ -60,6 +65,7 @@ def intervals(ranks: Sequence[int | None], seed: int = 0) -> dict[str, list[floa
         Metric to [low, high].
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    Notebook: notebooks/10_evaluation.py
     """
     inverse = _inverse(ranks)
     if not len(inverse):
@@ -90,6 +96,7 @@ def paired_difference(
         The difference and its 95% percentile bootstrap interval, queries resampled in pairs.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    Notebook: notebooks/07_train_supervised.py
     """
     hits, misses = ((_inverse(row) >= 1 / k).astype(float) for row in (ranks, others))
     gain = hits - misses

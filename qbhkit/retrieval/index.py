@@ -68,6 +68,8 @@ def build_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowInde
     Raises:
         QbhError: if there is no such index, or it cannot be written.
         MissingPackageError: if its package is not installed; says what to install.
+
+    Notebook: notebooks/08_catalogue_and_index.py
     """
     built: WindowIndex = _class_of(name).build(catalogue, **options)
     return built
@@ -84,6 +86,8 @@ def open_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowIndex
     Raises:
         QbhError: if there is no such index, or it is damaged or was made from other windows.
         MissingPackageError: if its package is not installed; says what to install.
+
+    Notebook: notebooks/08_catalogue_and_index.py
     """
     opened: WindowIndex = _class_of(name).open(catalogue, **options)
     return opened

@@ -31,7 +31,7 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
     Raises:
         QbhError: if the song is not in the catalogue, or nothing in those seconds is voiced.
 
-    Notebook: notebooks/00_hum_to_song.py
+    Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py
     """
     if answer.song_id not in catalogue.number:
         raise QbhError(f"The song {answer.song_id} is not in {catalogue.path}.")

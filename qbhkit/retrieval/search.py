@@ -91,7 +91,8 @@ class Searcher:
     Raises:
         QbhError: if the catalogue was made by another model.
 
-    Notebook: notebooks/09_search_and_align.py
+    Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py,
+        notebooks/11_hum_it_yourself.py
     """
 
     def __init__(

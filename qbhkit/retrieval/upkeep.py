@@ -89,6 +89,8 @@ def add_songs(
     Raises:
         QbhError: if the model or the tracker is another one, or an id is taken by another melody;
             nothing is changed then.
+
+    Notebook: notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
     with _changing(path) as manifest:
@@ -170,6 +172,8 @@ def remove_songs(ids: Sequence[str], path: Path) -> RemoveReport:
 
     Raises:
         QbhError: if an id is unknown, or no song would be left; nothing is changed then.
+
+    Notebook: notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
     with _changing(path) as manifest:
@@ -219,6 +223,8 @@ def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
     Raises:
         QbhError: if they were not made alike, an id has two melodies, or ``out`` is another
             catalogue; nothing is changed then.
+
+    Notebook: notebooks/08_catalogue_and_index.py
     """
     paths, out = [Path(path) for path in paths], Path(out)
     _read_alike(paths)
@@ -321,6 +327,8 @@ def verify_catalogue(path: Path) -> Verdict:
 
     Raises:
         QbhError: if there is no catalogue.
+
+    Notebook: notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
     try:

@@ -53,7 +53,10 @@ def default_tracker() -> str:
 
 
 def default_song_tracker() -> str:
-    """Return ``crnn`` where the data folder holds its converted weights, else ``crnn-lite``."""
+    """Return ``crnn`` where the data folder holds its converted weights, else ``crnn-lite``.
+
+    Notebook: notebooks/01_audio_to_melody.py
+    """
     return "crnn" if crnn_path().is_file() else "crnn-lite"
 
 
@@ -83,6 +86,8 @@ def get_tracker(name: str | None = None) -> Tracker:
     Raises:
         QbhError: if there is no such tracker; names those there are.
         MissingPackageError: if its package is not installed; says what to install.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/02_trackers.py
     """
     name = name or default_tracker()
     if name not in TRACKERS:
