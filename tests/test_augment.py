@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,11 @@ def test_each_field_belongs_to_exactly_one_group():
 def test_the_strengths_are_those_that_the_shipped_weights_were_trained_with():
     log = json.loads((ROOT / "data" / "results" / "train_stage1.json").read_text("utf-8"))
     assert asdict(Distortions()) == log["config"]["rules"]
+
+
+def test_rules_cannot_be_changed_under_somebody_else():
+    with pytest.raises(FrozenInstanceError):
+        Distortions().key_st = 1.0
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -179,6 +184,14 @@ def test_filling_sings_through_pauses_with_the_note_before():
     assert (out[:, :79, 1] == 1).all()
     assert (out[:, 79, 1] == 0).all()  # silence after the last note stays
     np.testing.assert_array_equal(out[:, 7, 0], frames[:, 6, 0])
+
+
+def test_filling_leaves_the_silence_before_the_first_note():
+    frames = melody()
+    frames[:, :5] = 0
+    out = distort(frames, only(fill_chance=1.0), np.random.default_rng(0))
+    assert not out[:, :5].any()
+    assert (out[:, 5:79, 1] == 1).all()
 
 
 def test_staccato_cuts_the_end_of_notes_only():
@@ -324,6 +337,15 @@ def test_an_added_note_passes_to_the_next_in_the_second_half():
     np.testing.assert_array_equal(sung[wide], np.round(step[wide] / 2))
     beside = sung[(np.abs(step) == 2) & (sung != 0)]
     assert set(beside) == {-2, -1, 1, 2}
+
+
+def test_the_second_half_of_an_odd_note_is_the_smaller_one():
+    frames = melody(frames=7)
+    rules = only(added_chance=1.0, added_share=0.9)
+    moved = (distort(frames, rules, np.random.default_rng(0)) != frames).any(axis=2)
+    moved = moved.reshape(64, 10, 7)
+    assert not moved[:, :, :4].any()
+    assert moved[:, :, 4].any(axis=0).all()
 
 
 def test_legato_sings_through_short_rests_only():
