@@ -347,7 +347,7 @@ except QbhError:
 #
 # <details><summary>Solutions</summary>
 #
-# 1. From 4.8 gaps to 9.9, and the share of voiced frames comes near that of real hums, too.
+# 1. About twice as many gaps, and the share of voiced frames comes near that of real hums, too.
 #    ```python
 #    def gaps(rules):
 #        many = np.repeat(melody.frames[None], 400, axis=0)

@@ -299,6 +299,16 @@ def how_a_catalogue_grows():
 
 
 @claims
+def what_threads_change():
+    two, again, one = result("reproduce")["threads"].values()
+    assert again["bytes_as_first"]
+    assert again["ranks_as_first"] == 1
+    loss = abs(one["losses"][-1] - two["losses"][-1])
+    yield f"end {loss:.3f} away in loss and {100 * abs(one['top1'] - two['top1']):.1f} points of"
+    yield f"({100 * one['ranks_as_first']:.1f}% of the ranks"
+
+
+@claims
 def what_was_attacked():
     found = result("robustness")
     if "service" in found:
