@@ -5,14 +5,11 @@ that is found lies here, so that everything works without a browser too. Sound t
 never in the widget's state: that may be saved in a notebook, and a voice has no place there.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,17 @@ from numpy.typing import NDArray
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats, from_f0
 from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.widgets.sound import (
+    LONGEST_FILE_S,
+    PLAYED_HZ,
+    SAMPLE_BYTES,
+    SHORTEST_S,
+    Incoming,
+    at_rate,
+    microphone_package,
+    refuse_unusable,
+    wav_of,
+)
 
 if TYPE_CHECKING:
     from qbhkit.melody.trackers import Tracker
@@ -38,15 +46,10 @@ except ImportError:
     ) from None
 
 _ONE_SEARCH = Lock()  # each widget may have a thread, and numba's own may not be entered twice
-SHORTEST_S = 2.0
-LONGEST_FILE_S = 60.0  # two minutes of sound would pass a notebook server's limit in one message
 MOST_BYTES = 20_000_000  # of a file
-TOO_QUIET = 0.01  # peak, of 1
 FULL_SCALE, CLIPPED = 0.999, 0.002  # a recording is clipped when this share of it is at the stop
-PLAYED_HZ = 16000
 _BEFORE_FRAMES = 3  # what a tracker hears before the frames that are drawn live
 _MOST_FRAMES = 13  # what it hears at most for them, however slow it is
-_SAMPLE_BYTES = 4  # of a float32
 _AROUND_FRAMES = 20  # of a song before and after the match
 
 
@@ -115,7 +118,7 @@ class HumRecorder(anywidget.AnyWidget):
         self.contour: Contour | None = None
         self.results: Sequence[Answer] = ()
         self._clipped = False
-        self._incoming = _Incoming()
+        self._incoming = Incoming()
         self.on_msg(self._receive)
 
     def on_heard(self, callback: Callable[["HumRecorder"], Any], remove: bool = False) -> None:
@@ -147,9 +150,9 @@ class HumRecorder(anywidget.AnyWidget):
                 raise QbhError("The recording holds NaN or infinite samples: record it again.")
             at_stop = int(np.count_nonzero(np.abs(audio.samples) >= FULL_SCALE))
             self._clipped = at_stop > CLIPPED * len(audio.samples)
-            self._recording = self.audio = _at_rate(audio, PLAYED_HZ)
+            self._recording = self.audio = at_rate(audio, PLAYED_HZ)
             self._kept_s = [0.0, audio.duration_s]
-            _refuse_unusable(audio)
+            refuse_unusable(audio)
             self.status = "Listening to the pitch …"
             self._whole = self._contour_of(self._recording)
             self._line = _drawable(self._whole.pitch_st)
@@ -184,7 +187,7 @@ class HumRecorder(anywidget.AnyWidget):
         with self._telling():
             if not SHORTEST_S <= seconds_s <= self.longest_s:
                 raise QbhError(f"Record {SHORTEST_S:g} to {self.longest_s:g} s, not {seconds_s:g}.")
-            sounddevice = _sounddevice()
+            sounddevice = microphone_package()
             self.status = f"The kernel's machine listens for {seconds_s:g} s: hum now."
             try:
                 count = round(seconds_s * PLAYED_HZ)
@@ -266,7 +269,7 @@ class HumRecorder(anywidget.AnyWidget):
         return self._given_tracker
 
     def _contour_of(self, audio: Audio) -> Contour:
-        return from_f0(self._tracker.track(_at_rate(audio, self._tracker.rate_hz)))
+        return from_f0(self._tracker.track(at_rate(audio, self._tracker.rate_hz)))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -293,7 +296,7 @@ class HumRecorder(anywidget.AnyWidget):
         last = min(math.ceil(end_s / CONTOUR_HOP_S - 1e-6), len(self._whole))
         begin, end = (round(frame * CONTOUR_HOP_S * PLAYED_HZ) for frame in (first, last))
         kept = Audio(self._recording.samples[begin:end], PLAYED_HZ)
-        _refuse_unusable(kept)
+        refuse_unusable(kept)
         self.audio, self._kept_s = kept, [first * CONTOUR_HOP_S, last * CONTOUR_HOP_S]
         self.contour = Contour(self._whole.frames[first:last])
         self.results, self._songs = (), []
@@ -359,7 +362,7 @@ class HumRecorder(anywidget.AnyWidget):
             match content["type"]:
                 case "begin":
                     self._forget()
-                    self._incoming = _Incoming(content["name"], content["rate_hz"])
+                    self._incoming = Incoming(content["name"], content["rate_hz"])
                 case "piece":
                     self._incoming.body += buffers[0]
                     if self._incoming.name is None:
@@ -376,26 +379,26 @@ class HumRecorder(anywidget.AnyWidget):
                     rank = content["rank"]
                     sound = self.audio if rank is None else self.matched(rank)
                     if sound is not None:
-                        self.send({"type": "sound", "ticket": content["ticket"]}, [_wav(sound)])
+                        self.send({"type": "sound", "ticket": content["ticket"]}, [wav_of(sound)])
 
     def _take(self, count: int) -> None:
         """Hear what has come in; the view says how many bytes it has sent."""
-        incoming, self._incoming = self._incoming, _Incoming()
+        incoming, self._incoming = self._incoming, Incoming()
         with self._telling():
             if len(incoming.body) != count:
                 raise QbhError("A part of the recording was lost on its way: record it again.")
             audio = incoming.decoded()
         self.hear(audio)
 
-    def _draw_live(self, incoming: "_Incoming") -> None:
+    def _draw_live(self, incoming: Incoming) -> None:
         """Send the pitch of the newest whole frames, no more often than the tracker can follow."""
         step = round(CONTOUR_HOP_S * incoming.rate_hz)
-        whole = len(incoming.body) // (_SAMPLE_BYTES * step)
+        whole = len(incoming.body) // (SAMPLE_BYTES * step)
         if whole - incoming.drawn < incoming.pause:
             return
         first = max(0, incoming.drawn - _BEFORE_FRAMES, whole - _MOST_FRAMES)
         fresh = max(incoming.drawn, first)
-        tail = incoming.body[_SAMPLE_BYTES * step * first : _SAMPLE_BYTES * step * whole]
+        tail = incoming.body[SAMPLE_BYTES * step * first : SAMPLE_BYTES * step * whole]
         began_s = perf_counter()
         heard = self._contour_of(Audio(np.frombuffer(tail, "<f4"), incoming.rate_hz))
         pitch = heard.pitch_st[fresh - first :]
@@ -404,67 +407,6 @@ class HumRecorder(anywidget.AnyWidget):
         incoming.pause = max(1, math.ceil((perf_counter() - began_s) / CONTOUR_HOP_S))
 
 
-@dataclass
-class _Incoming:
-    """What the view has sent so far: a file's bytes, or samples of a recording without a name."""
-
-    name: str | None = None
-    rate_hz: int = 0
-    body: bytearray = field(default_factory=bytearray)
-    drawn: int = 0  # frames of the live line
-    pause: int = 1  # frames to wait before the next ones are drawn
-
-    def decoded(self) -> Audio:
-        """Return the sound, or raise QbhError with the name that the file has for its owner."""
-        if self.name is None:
-            return Audio(np.frombuffer(bytes(self.body), "<f4"), self.rate_hz)
-        with TemporaryDirectory(prefix="qbhkit-") as folder:
-            path = Path(folder) / f"hum{Path(self.name).suffix}"
-            path.write_bytes(self.body)
-            try:
-                return load(path, PLAYED_HZ, LONGEST_FILE_S)
-            except QbhError as error:
-                raise QbhError(str(error).replace(str(path), self.name)) from None
-
-
-def _refuse_unusable(audio: Audio) -> None:
-    if audio.duration_s < SHORTEST_S:
-        raise QbhError(f"That was too short: hum for at least {SHORTEST_S:g} seconds.")
-    if np.abs(audio.samples).max() < TOO_QUIET:
-        raise QbhError("That was too quiet: come closer to the microphone, or hum louder.")
-
-
-def _at_rate(audio: Audio, rate_hz: int) -> Audio:
-    import soxr
-
-    if audio.rate_hz == rate_hz:
-        return audio
-    return Audio(soxr.resample(audio.samples, audio.rate_hz, rate_hz), rate_hz)
-
-
 def _drawable(pitch_st: Floats) -> list[float | None]:
     """Return semitones as the view draws them: None, a gap, where nothing is voiced."""
     return [round(float(st), 2) if st > 0 else None for st in pitch_st]
-
-
-def _wav(audio: Audio) -> bytes:
-    import soundfile
-
-    buffer = io.BytesIO()
-    samples = np.clip(audio.samples, -1, 1)
-    soundfile.write(buffer, samples, audio.rate_hz, subtype="PCM_16", format="WAV")
-    return buffer.getvalue()
-
-
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except ImportError:
-        raise MissingPackageError(
-            "Recording on the kernel's machine is not installed: pip install sounddevice."
-        ) from None
-    except OSError:
-        raise MissingPackageError(
-            "sounddevice needs the PortAudio library: apt-get install libportaudio2."
-        ) from None
-    return sounddevice
