@@ -145,9 +145,11 @@ async def hold(
     async def drip(_number: int) -> None:
         reader, writer = await asyncio.open_connection(*address)
         writer.write(head(1000))
-        while time.perf_counter() < end and not reader.at_eof():
+        refused = asyncio.ensure_future(reader.read())  # 408, when its time is up
+        while time.perf_counter() < end and not refused.done():
             writer.write(b"x")
-            await asyncio.sleep(1)
+            await asyncio.wait([refused], timeout=1)
+        refused.cancel()
         seen.status["slow"] += 1
         writer.close()
 
