@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from qbhkit.retrieval.rows import ChosenRows, StackedRows, map_half, release
+from qbhkit.retrieval.rows import ChosenRows, StackedRows, in_single, map_half, release
 
 
 @pytest.fixture
@@ -70,3 +70,14 @@ def test_chosen_rows_are_rows_of_the_others(stacked):
     release(chosen)
     np.testing.assert_array_equal(chosen[:], rows[places])
     assert len(ChosenRows(rows, places)) == 5
+
+
+def test_every_half_precision_number_becomes_the_same_in_single():
+    half = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    locked = half.copy()
+    locked.flags.writeable = False
+    for block in (half, locked, half.astype(np.float32)):
+        for room in (None, np.empty(1 << 17, np.float32)):
+            found = in_single(block, room)
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, half.astype(np.float32))

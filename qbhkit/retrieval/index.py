@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.errors import MissingPackageError, QbhError
-from qbhkit.retrieval.rows import ChosenRows, Rows, release
+from qbhkit.retrieval.rows import ChosenRows, Rows, in_single, release
 
 if TYPE_CHECKING:
     from qbhkit.retrieval.catalogue import Catalogue
@@ -135,7 +135,7 @@ def rescored(
     similarity = np.empty(candidates.shape, np.float32)
     for begin in range(0, len(queries), _MOST_QUERIES):
         some = slice(begin, begin + _MOST_QUERIES)
-        chosen = vectors[candidates[some]].astype(np.float32)
+        chosen = in_single(vectors[candidates[some]])
         release(vectors)
         similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf
@@ -286,10 +286,11 @@ class ExactIndex:
         return BestWindows(similarity, best)
 
     def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield the first place and the vectors of block after block."""
+        """Yield the first place and the vectors of block after block, which the next overwrites."""
+        room = np.empty((_BLOCK_ROWS, self.vectors.shape[1]), np.float32)
         for number, begin in enumerate(range(0, len(self.song), _BLOCK_ROWS), 1):
             block = self.vectors[begin : begin + _BLOCK_ROWS]
-            yield begin, block.astype(np.float32, copy=False)
+            yield begin, in_single(block, room)
             if number % _BLOCKS_HELD == 0:
                 release(self.vectors)
         release(self.vectors)
@@ -298,7 +299,7 @@ class ExactIndex:
 def _held(vectors: Rows) -> Rows:
     """Return vectors in single precision, unless they would take too much memory."""
     small = vectors.size * 4 <= _MOST_SINGLE_BYTES
-    return vectors[:].astype(np.float32, copy=False) if small else vectors
+    return in_single(vectors[:]) if small else vectors
 
 
 def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:
