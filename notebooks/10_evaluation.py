@@ -121,15 +121,21 @@ Audio(recordings[0].samples, rate=recordings[0].rate_hz)
 searcher = Searcher(catalogue, embedder)
 scaling, dtw = LinearScaling(catalogue.contours), SubsequenceDtw(catalogue.contours)
 methods = {
-    "full": lambda hum: searcher.scores(hum).score,
-    "vote": lambda hum: searcher.scores(hum, method="vote").score,
-    "linear-scaling": lambda hum: scaling.scores(hum, "anywhere"),
-    "dtw": lambda hum: dtw.scores(hum, "anywhere"),
+    "full": lambda hums: [found.score for found in searcher.scores_many(hums)],
+    "vote": lambda hums: [found.score for found in searcher.scores_many(hums, method="vote")],
+    "linear-scaling": lambda hums: [scaling.scores(hum, "anywhere") for hum in hums],
+    "dtw": lambda hums: [dtw.scores(hum, "anywhere") for hum in hums],
 }
 truth = [catalogue.number[song.id] for song in chosen]
-ranks = {}
-for name, score in methods.items():
-    ranks[name] = [rank_of(score(hum), song) for hum, song in zip(hums, truth, strict=True)]
+
+
+def ranked(method, hums):
+    return [
+        rank_of(scores, song) for scores, song in zip(methods[method](hums), truth, strict=True)
+    ]
+
+
+ranks = {method: ranked(method, hums) for method in methods}
 pd.DataFrame({name: metrics(found)._asdict() for name, found in ranks.items()}).T.round(3)
 
 # %%
@@ -167,10 +173,7 @@ stress = {
     "0.7 x speed": [faster(hum, 0.7) for hum in hums],
     "1.4 x speed": [faster(hum, 1.4) for hum in hums],
 }
-stressed = {
-    name: [rank_of(methods["vote"](hum), song) for hum, song in zip(changed, truth, strict=True)]
-    for name, changed in stress.items()
-}
+stressed = {name: ranked("vote", changed) for name, changed in stress.items()}
 pd.DataFrame({name: metrics(found)._asdict() for name, found in stressed.items()}).T.round(3)
 
 # %%
@@ -230,16 +233,14 @@ pd.concat([per_singer.head(5), per_singer.tail(5)])
 #    rough = [from_f0(tracker.track(hummed(song, note_error_st=1.0))) for song in chosen]
 #    mrr = {}
 #    for name in ("full", "vote", "linear-scaling"):
-#        pairs = zip(rough, truth, strict=True)
-#        found = [rank_of(methods[name](hum), song) for hum, song in pairs]
-#        mrr[name] = {"0.5 semitones": metrics(ranks[name]).mrr, "1.0": metrics(found).mrr}
+#        found = metrics(ranked(name, rough))
+#        mrr[name] = {"0.5 semitones": metrics(ranks[name]).mrr, "1.0": found.mrr}
 #    print(pd.DataFrame(mrr).T.round(3))
 #    ```
 # 2. It falls: a few notes fit many tunes.
 #    ```python
 #    short = [type(hum)(hum.trimmed()[0].frames[:30]) for hum in hums]
-#    pairs = zip(short, truth, strict=True)
-#    print(metrics([rank_of(methods["full"](hum), song) for hum, song in pairs]))
+#    print(metrics(ranked("full", short)))
 #    ```
 # </details>
 
