@@ -158,11 +158,12 @@ class TestExtractor:
         whole = extractor.melody(audio)
         monkeypatch.setattr(crnn, "_BATCH", batch)
         melody, track = extractor.melody(audio), extractor.track(audio)
-        np.testing.assert_allclose(melody.posteriors, whole.posteriors, atol=1e-5)
+        # Batches of another size are multiplied in another order: 2e-5 on a processor with AVX2.
+        np.testing.assert_allclose(melody.posteriors, whole.posteriors, atol=1e-4)
         for found in (melody.f0, track):
             np.testing.assert_array_equal(found.voiced, whole.f0.voiced)
             np.testing.assert_array_equal(found.frequency_hz, whole.f0.frequency_hz)
-            np.testing.assert_allclose(found.voicing, whole.f0.voicing, atol=1e-5)
+            np.testing.assert_allclose(found.voicing, whole.f0.voicing, atol=1e-4)
 
     @pytest.mark.parametrize("count", [1, 39, 40, 41, 79, 120, 800, 2440, 2480, 2519, 2521])
     def test_the_track_is_on_the_kits_grid(self, extractor, count):
