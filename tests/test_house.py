@@ -218,7 +218,8 @@ for parser in commands(make_parser()):
 hum, truth = asset("hums/demo_1.flac"), "oneills1850-0487-0500-498"
 from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.contour import F0Track, write_f0_csv, midi_to_hz
+from qbhkit.contour import F0Track, midi_to_hz
+from qbhkit.f0_csv import write_f0_csv
 import numpy as np
 songs = {song.id: song.notes for song in songs_of(music21_collection("oneills1850"))}
 Path("mine").mkdir()
