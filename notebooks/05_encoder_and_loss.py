@@ -561,7 +561,7 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 #
 # Library functions used: [`qbhkit.embedding.encoders.EncoderConfig`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.encoders.ContourEncoder`](../qbhkit/embedding/encoders.py),
-# [`qbhkit.embedding.encoders.ContextAttention`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.summaries.ContextAttention`](../qbhkit/embedding/summaries.py),
 # [`qbhkit.embedding.encoders.ContourEmbedder`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.encoders.activations`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.losses.triplet_hinge`](../qbhkit/embedding/losses.py),
