@@ -39,7 +39,8 @@ from qbhkit.contour import normalise
 from qbhkit.corpora.duplicates import MelodyMatcher
 from qbhkit.corpora.training_songs import training_songs
 from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train
-from qbhkit.figures import normalised_figure, training_figure
+from qbhkit.figures import ablation_figure, normalised_figure, training_figure
+from qbhkit.retrieval.ablation import table
 from qbhkit.retrieval.evaluate import pair_mrr
 from qbhkit.runs import generator
 
@@ -171,6 +172,23 @@ training_figure(recorded["curve"], "Stage 1, full run")
 # %%
 scored = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
 pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.astype(float).round(3)
+
+# %% [markdown]
+# ## Which parts of the recipe count
+#
+# Twelve recipes that differ in one part, on one budget, scored on real hums by models that heard neither their song nor
+# their singer (`qbhkit ablate ablation --budget full`). Most of them change stage 1. Look at what they lose: the key
+# that is taken out of every window, the encoder with its windows and negatives, and the distortions of pitch decide; the
+# size of the vector, the corpora, and whether songs were read or heard hardly do. [Notebook 07](07_train_supervised.ipynb)
+# has the whole table, and what stage 2 adds.
+
+# %%
+lines = table(json.loads(Path("../data/results/ablation.json").read_text()))
+columns = ["seeds", "start top1", "start top10", "anywhere top1", "anywhere top10", "anywhere mrr"]
+pd.DataFrame(lines).set_index("row")[columns].round(3)
+
+# %%
+ablation_figure(lines)
 
 # %% [markdown]
 # ## Exercises
