@@ -52,8 +52,8 @@ DEMOS = [
         ),
     ),
     Demo(
-        "ryansMammoth",
-        "ryansMammoth-EssenceOfOldVirginny",
+        "oneills1850",
+        "oneills1850-0351-0400-394",
         16.0,
         10.0,
         Voice(key_st=-14.0, tempo=0.85, note_error_st=0.4, gap=0.25, breath=0.03),

@@ -20,7 +20,7 @@
 # 3. how the kit knows when it does not know, and says "no confident match".
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 3,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 2,000
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -59,9 +59,9 @@ hum = from_f0(get_tracker().track(recording))
 contour_figure(hum, f"{known['file']}: what the tracker hears")
 
 # %%
-collections = ["oneills1850", "ryansMammoth"]
+collections = ["oneills1850"]
 if profile == "full":
-    collections += ["airdsAirs", "miscFolk", "essenFolksong"]
+    collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 songs, _ = read_sources(music21_collection(name) for name in collections)

@@ -21,7 +21,7 @@
 # What you hum stays on the machine that runs this notebook, and is not saved with it.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 3,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 2,000
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -53,14 +53,14 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## The songs
 #
-# The catalogue of [notebook 00](00_hum_to_song.ipynb): tune books of the public domain. It is opened
+# The catalogue of [notebook 00](00_hum_to_song.ipynb): a tune book of the public domain. It is opened
 # where it has been built before, and built here otherwise, which takes some minutes. Put the folder of
 # your own catalogue here (`qbhkit catalogue build my_songs --out FOLDER`) to hum your own songs.
 
 # %%
-collections = ["oneills1850", "ryansMammoth"]
+collections = ["oneills1850"]
 if profile == "full":
-    collections += ["airdsAirs", "miscFolk", "essenFolksong"]
+    collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 try:

@@ -47,9 +47,8 @@ MEASURES = ("top1", "top5", "top10", "mrr")
 FACTS = {
     "95%": "the level of every interval",
     "90%": "the share of right answers that the calibration keeps",
-    "2,000": "distractors that MIREX adds to MIR-QBSH (qbhkit data list)",
+    "2,000": "distractors that MIREX adds to MIR-QBSH; and about the tunes of the demo (2,009)",
     "2,094": "Hz, the upper end of swift-f0 (qbhkit/melody/trackers/swift_f0.py)",
-    "3,000": "about the tunes of oneills1850 (1,980) and ryansMammoth (984), as they are read",
     "0.656": "top-10 of the published system (Query-by-Humming with Melody Embedding DNN)",
     "87,000": "songs in that system's test",
 }
@@ -455,7 +454,7 @@ NOTEBOOK_FACTS = {
     "0.3": "of the score for a semitone of distance (DECISIONS.md, Vote, align, add)",
     "0.75": "of the tempo: how slowly notebook 10 renders hums",
     "1.33": "how fast",
-    "3,000": "about the tunes of the demo",
+    "2,000": "about the tunes of the demo",
     "0.7": "how notebook 10 stretches hums",
     "1.4": "how notebook 10 stretches hums",
     "2,000": "distractors of MIREX",

@@ -27,7 +27,7 @@ settle_vector_maths()
 Block = Literal["plain", "residual"]
 
 _CHANNELS = 2  # of a contour: normalised pitch, voiced
-_BATCH = 1024
+_BATCH = 256  # what a batch becomes in the network should stay in the cache
 
 
 @dataclass(frozen=True)
