@@ -25,7 +25,7 @@ demo: .venv/demo.stamp
 	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 notebooks: .venv/test.stamp
 	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) $(NOTEBOOKS)

@@ -454,10 +454,9 @@ NOTEBOOK_FACTS = {
     "0.3": "of the score for a semitone of distance (DECISIONS.md, Vote, align, add)",
     "0.75": "of the tempo: how slowly notebook 10 renders hums",
     "1.33": "how fast",
-    "2,000": "about the tunes of the demo",
     "0.7": "how notebook 10 stretches hums",
     "1.4": "how notebook 10 stretches hums",
-    "2,000": "distractors of MIREX",
+    "2,000": "distractors of MIREX; about the tunes of the demo (2,009)",
     "1.2": "semitones: hums.farthest_st of the shipped configuration",
 }
 
