@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 
 import mutagen
@@ -137,6 +138,10 @@ def test_ioacas_missing_or_damaged_is_refused(tmp_path):
         with pytest.raises(QbhError, match=r"ioacas_melodies_100ms_midi\.npz cannot be read"):
             list(songs_of(Ioacas(root)))
     path.write_bytes((tmp_path / "plain.npy").read_bytes())
+    with pytest.raises(QbhError, match="cannot be read"):
+        list(songs_of(Ioacas(root)))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a1", "no array")  # NumPy gives what has no header as bytes
     with pytest.raises(QbhError, match="cannot be read"):
         list(songs_of(Ioacas(root)))
 

@@ -191,7 +191,7 @@ class Ioacas:
 def _npz(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key].astype(float) for key in archive.files}
+            return {key: np.asarray(archive[key], float) for key in archive.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise QbhError(f"{path} cannot be read ({error}).") from None
 
