@@ -49,6 +49,7 @@ def test_csv_round_trip_of_a_long_recording(tmp_path):
         (HEADER + "0,100,1\n0.01,100,2\n", "between 0 and 1"),
         (HEADER + "0,100,1\n1e9,100,1\n", "must be in seconds"),
         (HEADER + "0,100,1\n1e-9,100,1\n", "must be in seconds"),
+        (HEADER + "0,100,1\n7201,100,1\n14402,100,1\n", "must be in seconds"),
         (HEADER + "4000,100,1\n4000.1,100,1\n", "within an hour"),
         ("time_s,\xff", "must begin with the header"),
     ],
@@ -59,6 +60,11 @@ def test_malformed_csv_is_refused(tmp_path, content, says):
     with pytest.raises(QbhError, match=says) as caught:
         read_f0_csv(path)
     assert "bad.f0.csv" in str(caught.value)
+
+
+def test_csv_of_six_hours_is_read(tmp_path):
+    (tmp_path / "a.f0.csv").write_text(HEADER + "0,100,1\n7200,100,1\n14400,100,1\n")
+    assert read_f0_csv(tmp_path / "a.f0.csv").hop_s == 7200
 
 
 def test_unreadable_csv_is_refused(tmp_path):

@@ -116,6 +116,18 @@ def test_equals_a_naive_loop(negatives, margin, groups):
     assert float(found) == pytest.approx(naive(anchors, positives, groups, margin, negatives))
 
 
+def test_the_margin_is_half_unless_told():
+    batch = (*pairs(0), torch.tensor(APART))
+    assert triplet_hinge(*batch) == triplet_hinge(*batch, margin=0.5) > 0
+
+
+def test_a_single_row_with_negatives_counts_whole():
+    """Of four rows, both ways, only the first has a negative that is semi-hard."""
+    near = torch.tensor([[0.8, 0.6], [0.9, 0.3]])  # of orthogonal anchors, the positives themselves
+    loss = hinge_of_means(torch.eye(2), near.T, torch.arange(2), Negatives("semi-hard"), 0.5)
+    assert loss.item() == pytest.approx(0.5 * (0.5 - 0.8 + 0.6))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mining", MININGS)
 @pytest.mark.parametrize("groups", [APART, SHARED])
@@ -401,6 +413,11 @@ def test_the_temperature_stays_in_range_and_can_come_back(pushed_to, kept_at):
     assert value.item() == pytest.approx(wanted, rel=1e-5)
     assert loss.log_temperature.exp().item() == pytest.approx(kept_at, rel=1e-5)
     assert float(loss.log_temperature.grad) != 0
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+def test_the_ends_of_the_range_are_in_it(temperature):
+    assert InfoNCE(temperature).log_temperature.exp().item() == pytest.approx(temperature)
 
 
 def test_a_single_tune_is_refused():

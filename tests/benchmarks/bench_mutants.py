@@ -123,7 +123,8 @@ def places(module: str) -> Iterator[Place]:
     """Find every place where a mutant can be made, statement by statement: they parse quickly."""
     source = path_of(module).read_text("utf-8")
     hidden = [
-        ((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset))  # type: ignore
+        # with the @ before a decorator
+        ((part.lineno, part.col_offset - 1), (part.end_lineno, part.end_col_offset))  # type: ignore
         for part in unseen(source)
     ]
     for statement in ast.parse(source).body:
