@@ -240,4 +240,4 @@ except QbhError:
 # [`qbhkit.figures.contour_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.match_figure`](../qbhkit/figures/melodies.py).
 #
-# Next: [03 · Contours](03_contours.ipynb) looks closely at what survives a change of key and tempo.
+# Next: [01 · From audio to melody](01_audio_to_melody.ipynb) finds the voice in a full song.
