@@ -225,7 +225,7 @@ figure
 # negative). All vectors have length 1, so that their cosine similarity is a dot product. The loss asks
 # that the positive be nearer than the negative by a margin of 0.5, and costs what is missing:
 #
-# $$\max(0,\; 0.5 - s_\text{positive} + s_\text{negative})$$
+#     max(0, 0.5 - s(anchor, positive) + s(anchor, negative))
 #
 # Once with an encoder that has learnt nothing, once with the shipped one:
 
@@ -304,7 +304,7 @@ print(f"{mean_both_ways(hinge):.4f} by hand and in code")
 #
 # - `hinge-of-means`: one hinge a row, against the *mean* of its negatives: a near one is made up for by
 #   far ones.
-# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is $\sqrt{2 - 2s}$, so that
+# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is `sqrt(2 - 2 * s)`, so that
 #   it sees the same order, but other gaps.
 # - `infonce`: no margin. A softmax at a temperature asks which of the row is its positive; the nearer a
 #   negative, the larger its share of the push.
@@ -539,7 +539,7 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # moved = (encoder(changed) - encoder(contour)).abs().amax(1) > 1e-6
 # print(moved.nonzero().max())
 # ```
-# 2. A negative of cosine 0.5 lies at distance $\sqrt{2 - 2 \cdot 0.5} = 1$, so the margin is 1.
+# 2. A negative of cosine 0.5 lies at distance `sqrt(2 - 2 * 0.5)` = 1, so the margin is 1.
 # ```python
 # s = torch.tensor([1.0, 0.5, 0.0])
 # print(torch.sqrt(2 - 2 * s))

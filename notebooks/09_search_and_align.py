@@ -102,8 +102,8 @@ table = pd.DataFrame(found.similarity[:, best], index=names, columns=titles)
 table.round(3)
 
 # %% [markdown]
-# A song's vote is a mean of its column in which high values count more, $\frac{1}{4}\log$ of the mean of
-# $e^{4x}$: a part that was hummed badly says little, a part that fits says much. The order of parts and
+# A song's vote is a mean of its column in which high values count more, `log(mean(exp(4 * x))) / 4`:
+# a part that was hummed badly says little, a part that fits says much. The order of parts and
 # pieces does not matter. Written out, it is what the library gives:
 
 # %%
