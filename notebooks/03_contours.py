@@ -126,8 +126,8 @@ np.testing.assert_allclose(gap[sung.voiced, 0], 7 / 5.5201786930065415, rtol=1e-
 # ## Windows with exact times
 #
 # Songs are cut into overlapping windows. Times are kept in whole frames, so that no rounding creeps in,
-# and the last window ends with the song. The published system uses 20 s every 5 s; the kit's first
-# model uses several shorter lengths at once.
+# and the last window ends with the song. The published system uses 20 s every 5 s; the kit
+# uses several shorter lengths at once.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT

@@ -241,7 +241,7 @@ part, server_gb, dollars_a_core_hour = largest["indexes"]["faiss ivf-pq"], 64, 0
 engines = {
     1e7: "FAISS IVF-PQ in one process",
     1e8: "FAISS IVF-PQ, songs split by id",
-    1e9: "the same, or Citus with pgvector; 128 numbers a vector",
+    1e9: "FAISS or Citus with pgvector, 128 numbers each",
 }
 paper = []
 for windows, engine in engines.items():
