@@ -325,6 +325,16 @@ class TestWrongFiles:
         with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged or holds no Keras weights"):
             convert(sources, sources / "out")
 
+    def test_weights_in_which_the_library_goes_in_circles(self, sources):
+        with h5py.File(sources / "weights.hdf5", "w") as file:
+            file.attrs["layer_names"] = ["conv_1", "conv_2"]  # of any length: kept in a heap
+        content = (sources / "weights.hdf5").read_bytes()
+        size = content.index(b"GCOL") + 16 + 8  # of its first object, after its number and the rest
+        endless = (2**64 - 16).to_bytes(8, "little")  # and 16 of the head: it is its own successor
+        (sources / "weights.hdf5").write_bytes(content[:size] + endless + content[size + 8 :])
+        with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged \(reading it crashes or"):
+            convert(sources, sources)
+
     def test_other_kinds_of_files_for_weights(self, sources):
         path = sources / "weights.hdf5"
         for content in (b"version https://git-lfs.github.com/spec/v1\n", b"\x93NUMPY", b"PK\3\4"):

@@ -5,8 +5,11 @@ Needs h5py (the extra ``keras``), but neither Keras nor TensorFlow.
 """
 
 import json
+import signal
 from collections import deque
 from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ from qbhkit.storage import map_array, sha256_file
 _CURE = "give the authors' own file, such as ResNet_NS.hdf5"
 _PATCH_CURE = "give the authors' x_data_mean_total_31.npy and x_data_std_total_31.npy"
 _KINDS = {1: "convolution", 4: "batch norm", 6: "two-way LSTM", 2: "dense layer"}  # by arrays
+_LONGEST_S = 3.0  # of the processor; the published file takes a tenth of a second
 _NORM = ("weight", "bias", "running_mean", "running_var")  # gamma, beta, moving mean and variance
 _BRANCHES = (("shortcut", 1), ("first", 3), ("second", 3), ("last", 1))  # of a block; kernel size
 
@@ -103,15 +107,48 @@ def _expected() -> Iterator[_Layer]:
 
 
 def _read_layers(path: Path) -> list[_Layer]:
-    """Read a file's layers and match them to the network's, under the network's names."""
+    """Read a file's layers and match them to the network's, under the network's names.
+
+    Over a damaged file the HDF5 library may crash, or go in circles for ever, so that it is read in
+    a process of its own: a fork, in which nothing of torch is used.
+    """
     try:
-        import h5py
+        import h5py  # noqa: F401
     except ImportError:
         raise MissingPackageError(
             "Reading Keras weights needs h5py: pip install 'qbhkit[keras]'."
         ) from None
     if not path.is_file():
         raise QbhError(f"{path} does not exist: check the path.")
+    fork = get_context("fork")
+    here, there = fork.Pipe(duplex=False)
+    reader = fork.Process(target=_send_layers, args=(path, there))
+    reader.start()
+    there.close()
+    try:
+        answer = here.recv()
+    except EOFError:
+        raise QbhError(f"{path} is damaged (reading it crashes or never ends): {_CURE}.") from None
+    finally:
+        reader.join()
+    if isinstance(answer, QbhError):
+        raise answer
+    layers: list[_Layer] = answer
+    return layers
+
+
+def _send_layers(path: Path, there: Connection) -> None:
+    """Read the layers, and send them or the error; die of what takes too long."""
+    signal.setitimer(signal.ITIMER_PROF, _LONGEST_S)
+    try:
+        there.send(_layers_of(path))
+    except QbhError as error:
+        there.send(error)
+
+
+def _layers_of(path: Path) -> list[_Layer]:
+    import h5py
+
     try:
         with h5py.File(path, "r") as stored:
             _refuse_hard_sigmoid(path, stored.attrs.get("model_config"))
