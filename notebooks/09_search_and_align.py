@@ -68,12 +68,12 @@ if profile == "full":
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 try:
-    catalogue = open_catalogue(folder)
-except QbhError:
+    searcher = Searcher(open_catalogue(folder), embedder)
+except QbhError:  # it has not been built yet
     songs, _ = read_sources(music21_collection(name) for name in collections)
     build_catalogue(songs, folder, embedder)
-    catalogue = open_catalogue(folder)
-searcher = Searcher(catalogue, embedder)
+    searcher = Searcher(open_catalogue(folder), embedder)
+catalogue = searcher.catalogue
 print(len(catalogue.songs), "songs,", len(catalogue.vectors), "windows")
 
 # %% [markdown]

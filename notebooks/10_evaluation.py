@@ -40,6 +40,7 @@ from qbhkit.contour import from_f0, stretch
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
 from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.errors import QbhError
 from qbhkit.figures import topk_figure
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.melody.trackers import get_tracker
@@ -88,8 +89,12 @@ names = collections.split()
 songs, _ = read_sources(music21_collection(name) for name in names)
 usual = names == ["oneills1850"]  # the catalogue of notebook 00
 folder = cache_dir() / ("demo-catalogue" if usual else f"catalogue-{'-'.join(names)}")
-build_catalogue(songs, folder, embedder)
-catalogue = open_catalogue(folder)
+try:
+    searcher = Searcher(open_catalogue(folder), embedder)
+except QbhError:  # it has not been built yet
+    build_catalogue(songs, folder, embedder)
+    searcher = Searcher(open_catalogue(folder), embedder)
+catalogue = searcher.catalogue
 
 
 # %%
@@ -118,7 +123,6 @@ print(len(hums), "hums of", round(np.mean([hum.duration_s for hum in hums])), "s
 Audio(recordings[0].samples, rate=recordings[0].rate_hz)
 
 # %%
-searcher = Searcher(catalogue, embedder)
 scaling, dtw = LinearScaling(catalogue.contours), SubsequenceDtw(catalogue.contours)
 methods = {
     "full": lambda hums: [found.score for found in searcher.scores_many(hums)],
