@@ -24,7 +24,9 @@ demo: .venv/demo.stamp
 	@echo "Above: each hum and the songs it found. See and hear it: $(RUNS)/00_hum_to_song.html"
 	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"
 
+# The catalogue that the notebooks search is built with all cores, before the tests take one each.
 test: .venv/test.stamp
+	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 notebooks: .venv/test.stamp

@@ -226,7 +226,7 @@ def corpora(tmp_path_factory, tunes, write_midi):
     return data
 
 
-SMALL = """corpora: [airdsAirs]
+SMALL = """corpora: [miscFolk]
 epochs: 1
 steps: 2
 batch: 16
@@ -271,7 +271,7 @@ def test_the_commands_from_pairs_to_crossed_folds(corpora, tmp_path, capsys, mon
 def test_the_command_of_the_ablation(corpora, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "grid.yaml").write_text(
-        "base: {corpora: [airdsAirs], threads: 1, loss: infonce, mining: all, batch: 16,\n"
+        "base: {corpora: [miscFolk], threads: 1, loss: infonce, mining: all, batch: 16,\n"
         "  encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}}\n"
         "tune: {hums: {share: 0.5}}\n"
         "budgets: {tiny: {songs: {epochs: 1, steps: 2}, tune: {epochs: 1, steps: 2}}}\n"

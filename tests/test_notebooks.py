@@ -175,7 +175,7 @@ def test_one_table_is_made_of_the_runs_over_several_catalogues(tmp_path):
     from compare_catalogues import CATALOGUES, compare
 
     assert len(CATALOGUES) == 3
-    table = compare(["miscFolk", "miscFolk ryansMammoth"], tmp_path, hum_count=3)
+    table = compare(["miscFolk", "oneills1850"], tmp_path, hum_count=3)
     found = table.reset_index()
     assert list(found["hums"].unique()) == [3]
     assert found["songs"].nunique() == 2

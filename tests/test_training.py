@@ -285,7 +285,7 @@ def test_two_processes_share_each_batch_and_learn_alike(tmp_path):
     """Only the batch norms differ: each process sees the statistics of its own rows."""
     config = tmp_path / "mini.yaml"
     config.write_text(
-        "corpora: [airdsAirs]\nepochs: 4\nsteps: 10\nbatch: 128\nloss: infonce\nthreads: 1\n"
+        "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 128\nloss: infonce\nthreads: 1\n"
         "encoder: {widths: [16, 32], convolutions: 1}\n"
     )
     curves = []
@@ -352,7 +352,7 @@ def test_the_command_is_killed_and_goes_on(tmp_path):
     """Kill -9 the real command after its first checkpoint; the curve ends up unbroken."""
     config = tmp_path / "mini.yaml"
     config.write_text(
-        "corpora: [airdsAirs]\nepochs: 4\nsteps: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
+        "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
         "encoder: {widths: [16, 32], convolutions: 1}\n"
     )
     whole = ["--out", str(tmp_path / "whole"), "--log", str(tmp_path / "w.json")]

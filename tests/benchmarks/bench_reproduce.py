@@ -41,6 +41,7 @@ from qbhkit.storage import atomic_path, cache_dir, read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "reproduce_tiny.json"
+SMALL = "miscFolk"  # read in a second
 NEVER = ("config", "versions", "pairs_per_s", "model", "singers", "song_ids", "comparable_to")
 SHARES = ("top1", "top5", "top10", "mrr")
 # How far a number may lie from the recorded one on another machine, by the last part of its name.
@@ -162,21 +163,22 @@ def tiny(folder: Path) -> list[Step]:
     values = read_yaml(config_path("tiny"))
     hums = {"share": 0.4}
     config = values | {
-        "name": "tuned", "epochs": 2, "hums": hums, "songs": ["airdsAirs"], "warm_epochs": 0,
+        "name": "tuned", "epochs": 2, "hums": hums, "corpora": [SMALL], "songs": [SMALL],
+        "warm_epochs": 0,
     }  # fmt: skip
     tuned = stage2(folder, config, "tiny")
     return [
         training("tiny", folder, results, "tiny"),
         Step("hums", lambda: hum(folder, 24), folder / "queries.csv"),
         training(tuned, folder, results, "tuned"),
-        *measuring(folder, results, weights, ("airdsAirs",), ("full", "vote")),
+        *measuring(folder, results, weights, (SMALL,), ("full", "vote")),
     ]
 
 
 def hum(folder: Path, count: int) -> None:
     """Hum the beginnings of tunes: half of them to learn from, half to ask for."""
     taught, asked = [], []
-    for number, song in enumerate(islice(songs_of(music21_collection("airdsAirs")), count)):
+    for number, song in enumerate(islice(songs_of(music21_collection(SMALL)), count)):
         assert song.notes is not None
         rng = generator(7, number)
         notes = song.notes[song.notes[:, 0] < song.notes[0, 0] + 8]
