@@ -20,7 +20,7 @@ from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sou
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from bench_faults import WORKS, fill_disk, kill_often, own_disk, reset, started, works
 
-KILLS = 3
+KILLS = 2
 
 
 @pytest.fixture(scope="module")
