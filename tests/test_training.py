@@ -396,10 +396,10 @@ def test_a_run_reads_shards_and_says_when_their_hop_is_another(tmp_path, song_no
     for key, notes in list(song_notes.items())[:6]:
         write_midi(tmp_path / "mine" / f"{key}.mid", notes)
     shards = tmp_path / "shards"
-    command = ["data", "shards", str(tmp_path / "mine"), "airdsAirs", "--out", str(shards)]
+    command = ["data", "shards", str(tmp_path / "mine"), "miscFolk", "--out", str(shards)]
     assert qbhkit(command) == 0
     bank = open_shards(shards)
-    known = training_songs(("airdsAirs",), tmp_path)
+    known = training_songs(("miscFolk",), tmp_path)
     assert len(bank.lengths) == len(known.ids) + 6
     assert bank.tunes == len(set(known.groups)) + 6
     np.testing.assert_array_equal(bank.groups[:-6], known.groups)
