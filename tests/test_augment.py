@@ -163,6 +163,8 @@ def test_wrong_notes_are_whole_steps_and_as_rare_as_asked():
     wrong = np.abs(first) > 0.5
     np.testing.assert_allclose(first, np.round(first), atol=1e-4)
     assert 0.05 < wrong.mean() < 0.16
+    _, _, all_wrong = changed_pitch(only(wrong_note=1.0))
+    assert set(np.round(all_wrong[:, ::8]).flat) == {-4, -3, -2, -1, 1, 2, 3, 4}
 
 
 def test_slices_get_their_own_offset():

@@ -119,6 +119,8 @@ def test_equals_a_naive_loop(negatives, margin, groups):
 def test_the_margin_is_half_unless_told():
     batch = (*pairs(0), torch.tensor(APART))
     assert triplet_hinge(*batch) == triplet_hinge(*batch, margin=0.5) > 0
+    for form in (hinge, euclidean_hinge, hinge_of_means):
+        assert form(*batch, Negatives("all")) == form(*batch, Negatives("all"), margin=0.5) > 0
 
 
 def test_a_single_row_with_negatives_counts_whole():
@@ -126,6 +128,12 @@ def test_a_single_row_with_negatives_counts_whole():
     near = torch.tensor([[0.8, 0.6], [0.9, 0.3]])  # of orthogonal anchors, the positives themselves
     loss = hinge_of_means(torch.eye(2), near.T, torch.arange(2), Negatives("semi-hard"), 0.5)
     assert loss.item() == pytest.approx(0.5 * (0.5 - 0.8 + 0.6))
+
+
+def test_a_single_triplet_that_costs_counts_whole():
+    near = torch.tensor([[0.9, 0.6], [0.0, 0.9]])
+    loss = hinge(torch.eye(2), near.T, torch.arange(2), Negatives("all"), 0.5)
+    assert loss.item() == pytest.approx(0.5 - 0.9 + 0.6)  # one either way
 
 
 @pytest.mark.parametrize("kind", KINDS)
