@@ -314,6 +314,9 @@ def what_was_attacked():
         memory = found["service"]["memory_mb"]
         assert found["service"]["wrong"] == 0
         assert memory["last_minute"] <= 1.05 * memory["first_minute"]
+    assert found["mutants"]["killed"] >= 0.85 * found["mutants"]["mutants"]
+    for module in found["mutants"]["modules"].values():
+        assert all(survivor["reason"] for survivor in module["survivors"])
     yield " ".join(robustness.table(found).split())
 
 

@@ -1,7 +1,7 @@
 """The README's table of what was attacked, from data/results/robustness.json.
 
 ``python tests/benchmarks/robustness.py`` puts it in place after new runs of ``qbhkit bench fuzz``,
-``faults`` and ``service``; what was found and mended is written into the JSON by hand.
+``faults``, ``service`` and ``mutants``; what was found and mended is written into the JSON by hand.
 """
 
 import json
@@ -50,6 +50,13 @@ def table(result: dict[str, Any]) -> str:
             f"{held['refused']:,} sent away | {held['wrong']} wrong; sent away in "
             f"{held['refusal_ms']['p95']:.0f} ms (p95); memory {memory['first_minute']:.0f} MB in "
             f"the first minute, {memory['last_minute']:.0f} MB in the last |"
+        )
+    if "mutants" in result:
+        held = result["mutants"]
+        rows.append(
+            f"| one operator or number changed in the code, {held['mutants']} times | in "
+            f"{len(held['modules'])} modules | a test noticed {held['killed']}; why the others "
+            "may live stands in `tests/benchmarks/survivors.yaml` |"
         )
     head = ["| attack | how much | what happened |", "|---|---|---|"] if rows else []
     found = ["Found and mended:", "", *(f"- {it}" for it in result["found"])]
