@@ -104,6 +104,7 @@ normalised_figure(
     {"anchor: the song": batch.anchors[0], "positive: as if hummed": batch.positives[0]},
     "One training pair, 80 steps long whatever the length of the window",
     "pitch from the median\n(5.52 semitones)",
+    hop_s=None,
 )
 
 # %% [markdown]

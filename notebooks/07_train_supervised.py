@@ -133,6 +133,7 @@ normalised_figure(
     {"anchor: the song": batch.anchors[0], "positive: the hum": batch.positives[0]},
     "One pair of stage 2",
     "pitch from the median\n(5.52 semitones)",
+    hop_s=None,
 )
 
 # %% [markdown]

@@ -94,6 +94,10 @@ def test_rows_of_an_ablation_lie_at_what_they_gain():
 def test_normalised_contours_have_a_line_each():
     frames = SONG.frames.copy()
     assert len(lines(normalised_figure({"a": frames, "b": frames}, "t", "y"))) == 2
+    for hop_s, label in ((0.1, "time (s)"), (None, "step")):
+        axes = normalised_figure({"a": frames}, "t", "y", hop_s).axes[0]
+        assert axes.get_xlabel() == label
+        assert axes.lines[0].get_xdata()[0] == pytest.approx((hop_s or 1) / 2)
 
 
 def test_a_saved_figure_is_the_same_file_every_time(tmp_path):

@@ -230,6 +230,24 @@ def the_table_of_the_ablation():
 
 
 @claims
+def what_long_hums_and_second_takes_buy():
+    long, takes = result("takes")["long"], result("takes")["takes"]
+    yield f"of {long['hums']} hums made by rule"
+    yield f"among {long['songs']:,} songs"
+    yield (
+        f"{long['8 s']['top1']:.3f} are found first when they last 8 s, "
+        f"{long['15 s']['top1']:.3f} at 15 s, {long['30 s']['top1']:.3f} at 30 s and "
+        f"{long['60 s']['top1']:.3f} at 60 s"
+    )
+    together, *alone = (
+        takes["anywhere"][name]["top1"] for name in ("together", "first alone", "second alone")
+    )
+    yield f"({takes['pairs']} pairs of MIR-QBSH, stage 1, anywhere)"
+    yield f"in {together:.3f} of the cases when they are searched together"
+    yield f"alone in {alone[0]:.3f} and {alone[1]:.3f}"
+
+
+@claims
 def the_table_of_trackers():
     section = README.split("## Pitch trackers")[1].split("\n## ")[0]
     blocks = result("melody_bench")["trackers"]

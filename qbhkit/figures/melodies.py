@@ -38,9 +38,15 @@ def contour_figure(contour: Contour, title: str) -> "Figure":
 
 
 def normalised_figure(
-    contours: Mapping[str, np.ndarray], title: str, ylabel: str, hop_s: float = 0.1
+    contours: Mapping[str, np.ndarray], title: str, ylabel: str, hop_s: float | None = 0.1
 ) -> "Figure":
     """Show normalised contours (N, 2) on one pair of axes, one colour each.
+
+    Args:
+        contours: by their names.
+        title: of the figure.
+        ylabel: what the pitch is counted in.
+        hop_s: seconds from frame to frame; None: frames are steps of a window of any length.
 
     Notebook: notebooks/03_contours.py
     """
@@ -49,9 +55,9 @@ def normalised_figure(
             contours.items(), (HUM, SONG, THIRD, FOURTH), strict=False
         ):
             pitch = np.where(frames[:, 1] > 0, frames[:, 0], np.nan)
-            time_s = (np.arange(len(frames)) + 0.5) * hop_s
-            axes.plot(time_s, pitch, color=colour, label=label, lw=2)
-        axes.set(title=title, xlabel="time (s)", ylabel=ylabel)
+            at = (np.arange(len(frames)) + 0.5) * (hop_s or 1)
+            axes.plot(at, pitch, color=colour, label=label, lw=2)
+        axes.set(title=title, xlabel="time (s)" if hop_s else "step", ylabel=ylabel)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
