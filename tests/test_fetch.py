@@ -282,6 +282,10 @@ def damaged_stream() -> bytes:
     return bytes(raw)
 
 
+def damaged_name() -> bytes:
+    return zipped({"TOP/für": b"1"}).replace("ü".encode(), b"\xc3\xff", 1)  # not in the directory
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -302,6 +306,7 @@ def damaged_stream() -> bytes:
         (zipped({"TOP/a": CONTENT})[:100_000], "is damaged"),
         (damaged_inside(), "is damaged"),
         (damaged_stream(), "is damaged"),
+        (damaged_name(), "is damaged"),
     ],
 )
 def test_dangerous_and_damaged_archives_leave_everything_as_it_was(tmp_path, content, says):

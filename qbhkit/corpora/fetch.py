@@ -121,6 +121,7 @@ def unpack(archive: Path, target: Path) -> None:
                 source.rename(target)
     except (
         zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+        UnicodeDecodeError,
     ) as error:  # fmt: skip
         raise QbhError(f"{archive} is damaged ({error}): delete it and fetch again.") from None
 
