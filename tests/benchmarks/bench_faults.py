@@ -360,7 +360,7 @@ def main() -> int:
             print(key, entry["kills"], "kills", flush=True)
             if os.geteuid() == 0:
                 sentence = fill_disk(found[key], folder)
-                entry["full_disk"] = sentence.replace(str(folder), "DISK")
+                entry["full_disk"] = sentence.replace(str(folder / "disk" / "work"), "DISK")
                 print(key, "full disk:", sentence, flush=True)
             save_entry("robustness", "faults", "works", key, entry)
     return 0
