@@ -125,7 +125,7 @@ def test_the_margin_is_half_unless_told():
 
 def test_a_single_row_with_negatives_counts_whole():
     """Of four rows, both ways, only the first has a negative that is semi-hard."""
-    near = torch.tensor([[0.8, 0.6], [0.9, 0.3]])  # of orthogonal anchors, the positives themselves
+    near = torch.tensor([[0.8, 0.6], [0.9, 0.3]])  # anchors are axes: positives are columns
     loss = hinge_of_means(torch.eye(2), near.T, torch.arange(2), Negatives("semi-hard"), 0.5)
     assert loss.item() == pytest.approx(0.5 * (0.5 - 0.8 + 0.6))
 
