@@ -12,9 +12,11 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from qbhkit.cli import main
 from qbhkit.contour import F0Track, midi_to_hz
@@ -69,6 +71,15 @@ def source(tunes, write_midi, tmp_path_factory):
         sound(folder / f"take-{k}.wav", 0.5 + k / 1000)
     (folder / "bad.wav").write_text("no audio")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the workers have: sums over more threads may be rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -204,6 +215,32 @@ def test_workers_with_other_weights_are_refused(source, crew, diary, tmp_path):
     assert not (tmp_path / "c" / "manifest.json").exists()
 
 
+def test_a_build_without_workers_stops(source, alone, diary, tmp_path, monkeypatch):
+    """What keeps the only worker alive is closed while it listens: nothing will come any more."""
+    started = []
+
+    class Watched(distributed.LocalCluster):
+        def __init__(self, **options):
+            super().__init__(**options)
+            started.append(self)
+
+    monkeypatch.setattr(distributed, "LocalCluster", Watched)
+    (diary / "trap").touch()
+
+    def close():
+        wait_until(lambda: list(diary.glob("caught-*")))
+        for nanny in started[0].workers.values():
+            started[0].sync(nanny.close)
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(QbhError, match="No worker is left: run"), open_crew(workers=1) as crew:
+        build(source, tmp_path / "c", diary, crew=crew)
+    closer.join()
+    assert build(source, tmp_path / "c", diary).reused
+    assert files_of(tmp_path / "c") == files_of(alone[0])
+
+
 def test_what_a_worker_wrote_elsewhere_is_noticed(tmp_path):
     written = Future()
     written.set_result(building.Made(ShardEntry("0" * 64, 1, 1), [], False))
@@ -306,8 +343,6 @@ def test_the_command_line_uses_a_cluster_that_is_there(
 
 
 def test_a_worker_without_the_kit_is_named(source, elsewhere, tmp_path, capsys):
-    from distributed import Client
-
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Missing:\n"
@@ -317,13 +352,38 @@ def test_a_worker_without_the_kit_is_named(source, elsewhere, tmp_path, capsys):
         "sys.meta_path.insert(0, Missing())\n"
     )
     bare = elsewhere.worker(tmp_path)
-    with Client(elsewhere.address, timeout=WAIT_S, set_as_default=False) as client:
+    with distributed.Client(elsewhere.address, timeout=WAIT_S, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=WAIT_S)
     command = ["catalogue", "build", str(source), "--out", str(tmp_path / "c")]
     assert main([*command, "--scheduler", elsewhere.address]) == 2
     bare.kill()
+    bare.wait()
     said = capsys.readouterr().err
     assert re.search(r"cannot use the kit \(tcp://127\S+: No module named qbhkit\): install", said)
+
+
+def test_a_worker_that_dies_meanwhile_is_not_blamed():
+    class Client:
+        def wait_for_workers(self, _count):
+            pass
+
+        def run(self, *_, on_error):
+            assert on_error == "return"
+            return {
+                "tcp://a": None,
+                "tcp://b": distributed.comm.CommClosedError("reset"),
+                **self.others,
+            }
+
+        def run_on_scheduler(self, *_):
+            pass
+
+    client = Client()
+    client.others = {}
+    cluster._refuse_without_kit(client)
+    client.others = {"tcp://c": ModuleNotFoundError("No module named qbhkit")}
+    with pytest.raises(QbhError, match="tcp://c: No module named qbhkit"):
+        cluster._refuse_without_kit(client)
 
 
 def test_a_scheduler_that_dies_stops_the_build(source, alone, elsewhere, diary, tmp_path):

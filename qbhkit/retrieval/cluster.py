@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from qbhkit.weights import DEFAULT_EMBEDDING
 _DEATHS = 3  # of workers, after which a group is no longer given to others
 _AHEAD = 32  # groups that wait with the scheduler, at the least
 _CONNECT_S = 10.0
+_POLL_S = 0.02
 
 # By default Dask has workers return every freed 64 KiB to the system and fetch them again: eight
 # times the page faults, half as much time again for crnn-lite. 32 MiB is the most that glibc takes.
@@ -86,7 +88,7 @@ def open_crew(
         ) from None
     if Path(weights).is_file():
         weights = str(Path(weights).absolute())
-    with _addressed(workers, scheduler) as address:
+    with _addressed(workers, scheduler) as (address, any_left):
         try:
             _probe(address)
             client = Client(address, timeout=_CONNECT_S, set_as_default=False)
@@ -97,7 +99,7 @@ def open_crew(
             ) from None
         with silence_logging_cmgr(logging.CRITICAL), client:  # what is wrong is said once
             _refuse_without_kit(client)
-            yield Cluster(client, partial(_load_embedder, weights))
+            yield Cluster(client, partial(_load_embedder, weights), any_left)
 
 
 def _probe(address: str) -> None:
@@ -114,6 +116,8 @@ def _probe(address: str) -> None:
 
 def _refuse_without_kit(client: Any) -> None:
     """Wait for a worker, and refuse a cluster that cannot import this module: its workers die."""
+    from distributed.comm import CommClosedError
+
     client.wait_for_workers(1)
     found = client.run(import_module, __name__, on_error="return")
     try:
@@ -121,7 +125,8 @@ def _refuse_without_kit(client: Any) -> None:
     except ImportError as error:
         found["scheduler"] = error
     for where, result in found.items():
-        if isinstance(result, Exception):
+        # A worker that has just died may still be listed: whether it had the kit no longer matters.
+        if isinstance(result, Exception) and not isinstance(result, CommClosedError):
             raise QbhError(
                 f"The Dask cluster cannot use the kit ({where}: {result}): install qbhkit "
                 f"{qbhkit.__version__} for its scheduler and all workers."
@@ -129,38 +134,55 @@ def _refuse_without_kit(client: Any) -> None:
 
 
 @contextmanager
-def _addressed(workers: int | None, scheduler: str | None) -> Iterator[str]:
-    """Yield the address of a scheduler, which has workers of its own if none was given."""
+def _addressed(
+    workers: int | None, scheduler: str | None
+) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """Yield the address of a scheduler, and what says whether it may ever have a worker again.
+
+    If none was given, it is started here with workers of its own.
+    """
     if scheduler is not None:
-        yield scheduler
+        yield scheduler, _always
         return
     import dask
-    from distributed import LocalCluster
+    from distributed import LocalCluster, Status
 
     settings = {
         "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
         "distributed.scheduler.allowed-failures": _DEATHS - 1,
+        # By default a worker that died is given up if its successor takes 15 s to start, as it
+        # does on a busy machine.
+        "distributed.deploy.lost-worker-timeout": "10 minutes",
     }
     before = dict(os.environ)  # into which Dask puts what it sets for a worker
     try:
-        with dask.config.set(settings):
-            cluster = LocalCluster(
+        with (
+            dask.config.set(settings),
+            LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
                 protocol="tcp://",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # no other machine, no fixed port
                 silence_logs=logging.ERROR,
                 preload=__name__,
+            ) as cluster,
+        ):
+            ended = {Status.closed, Status.failed}
+            yield (
+                cluster.scheduler_address,
+                lambda: any(nanny.status not in ended for nanny in [*cluster.workers.values()]),
             )
-        with cluster:
-            yield cluster.scheduler_address
     finally:
         for name in {*_ENVIRONMENT, "PYTHONHASHSEED"}:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+def _always() -> bool:
+    return True
 
 
 def dask_setup(worker: Any) -> None:
@@ -179,10 +201,16 @@ class Cluster:
     Args:
         client: connected to the scheduler.
         make_embedder: makes the client's embedder, once on each worker.
+        any_left: says whether there is a worker, or may be one again.
     """
 
-    def __init__(self, client: Any, make_embedder: Callable[[], Embedder]) -> None:
-        self.client, self.make_embedder = client, make_embedder
+    def __init__(
+        self,
+        client: Any,
+        make_embedder: Callable[[], Embedder],
+        any_left: Callable[[], bool] = _always,
+    ) -> None:
+        self.client, self.make_embedder, self.any_left = client, make_embedder, any_left
 
     def __call__(
         self, tools: Tools, groups: Iterable[tuple[int, Group]]
@@ -194,7 +222,7 @@ class Cluster:
 
         Raises:
             QbhError: if a worker has another model or tracker or lacks the kit, does not share the
-                folder, or the scheduler is gone.
+                folder, the scheduler is gone, or no worker is left.
         """
         from distributed import CancelledError
         from distributed.comm import CommClosedError
@@ -239,6 +267,13 @@ class Cluster:
                 done.add(future)
             if not flying:
                 return
+            while not done.has_ready():
+                if not self.any_left():
+                    raise QbhError(
+                        "No worker is left: run the same command again to go on, with fewer "
+                        "--workers if memory is short."
+                    )
+                time.sleep(_POLL_S)
             future = next(done)
             yield *flying.pop(future.key), self._result(future, order.folder)
 
