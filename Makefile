@@ -2,7 +2,9 @@
 # make test: set up and pass the tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
-# Python compiles what is used when it is used; pip would compile everything, which takes two minutes.
+# Python compiles what is used when it is used, and keeps that whatever the environment says; pip would
+# compile everything, which takes two minutes.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export QBHKIT_CACHE ?= $(CURDIR)/data/cache
 # Real recordings beside the checkout are used where they are.
