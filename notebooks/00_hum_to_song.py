@@ -22,7 +22,7 @@
 # domain; where real recordings lie beside the checkout, a real one is added at the end.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 2,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -100,19 +100,20 @@ contour_figure(contours[0], f"What the tracker {tracker.name} hears in {hums[0][
 # %% [markdown]
 # ## The catalogue
 #
-# The songs: O'Neill's *Music of Ireland* (1903). Each tune was cut into overlapping windows of 4 to 19
+# The songs: the first 1,000 of O'Neill's *Music of Ireland* (1903). Each was cut into overlapping windows of 4 to 19
 # seconds, and every window was turned into a vector of 512 numbers by a small neural network that was
 # trained to give a tune and its hummed version nearly the same vector. `make demo` has built the
 # catalogue already; otherwise it is built here, once, in a few minutes.
 
 # %%
-collections = ["oneills1850"]
+collections, most = ["oneills1850"], 1000
 if profile == "full":
     collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
+    most = None
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 songs, _ = read_sources(music21_collection(name) for name in collections)
-report = build_catalogue(songs, folder, embedder)
+report = build_catalogue(songs[:most], folder, embedder)
 print(report.songs, "songs,", report.windows, "windows")
 
 # %%

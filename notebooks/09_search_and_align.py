@@ -20,7 +20,7 @@
 # 3. how the kit knows when it does not know, and says "no confident match".
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 2,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -62,16 +62,17 @@ hum = from_f0(get_tracker().track(recording))
 contour_figure(hum, f"{known['file']}: what the tracker hears")
 
 # %%
-collections = ["oneills1850"]
+collections, most = ["oneills1850"], 1000
 if profile == "full":
     collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
+    most = None
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 try:
     searcher = Searcher(open_catalogue(folder), embedder)
 except QbhError:  # it has not been built yet
     songs, _ = read_sources(music21_collection(name) for name in collections)
-    build_catalogue(songs, folder, embedder)
+    build_catalogue(songs[:most], folder, embedder)
     searcher = Searcher(open_catalogue(folder), embedder)
 catalogue = searcher.catalogue
 print(len(catalogue.songs), "songs,", len(catalogue.vectors), "windows")

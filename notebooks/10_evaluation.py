@@ -23,6 +23,7 @@ profile = "tiny"  # "tiny": 6 rendered hums; "full": 200
 seed = 0
 data_dir = ""  # not needed here: hums are rendered, and real results are read from data/results
 collections = "oneills1850"  # what is searched
+most = 1000  # songs of each collection
 hums_of = ""  # the collection whose tunes are hummed; empty: any of those searched
 hum_count = 0  # 0: as many as the profile says
 
@@ -81,14 +82,15 @@ for count in (16, 400):
 #
 # Hums are rendered from tunes that no model was trained on, starting anywhere in the tune, in any key,
 # 0.75 to 1.33 times as fast, with note errors of half a semitone. They go through the same tracker as a
-# recording, against a catalogue: about 2,000 tunes, unless `collections` names others.
+# recording, against a catalogue: 1,000 tunes, unless `collections` names others.
 
 # %%
 tracker, embedder = get_tracker(), ContourEmbedder()
 names = collections.split()
-songs, _ = read_sources(music21_collection(name) for name in names)
-usual = names == ["oneills1850"]  # the catalogue of notebook 00
-folder = cache_dir() / ("demo-catalogue" if usual else f"catalogue-{'-'.join(names)}")
+books = [read_sources([music21_collection(name)])[0][:most] for name in names]
+songs = [song for book in books for song in book]
+usual = (names, most) == (["oneills1850"], 1000)  # the catalogue of notebook 00
+folder = cache_dir() / ("demo-catalogue" if usual else f"catalogue-{'-'.join(names)}-{most}")
 try:
     searcher = Searcher(open_catalogue(folder), embedder)
 except QbhError:  # it has not been built yet

@@ -21,7 +21,7 @@
 # What you hum stays on the machine that runs this notebook, and is not saved with it.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of about 2,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -58,16 +58,17 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # your own catalogue here (`qbhkit catalogue build my_songs --out FOLDER`) to hum your own songs.
 
 # %%
-collections = ["oneills1850"]
+collections, most = ["oneills1850"], 1000
 if profile == "full":
     collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
+    most = None
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 embedder = ContourEmbedder()
 try:
     searcher = Searcher(open_catalogue(folder), embedder)
 except QbhError:
     songs, _ = read_sources(music21_collection(name) for name in collections)
-    build_catalogue(songs, folder, embedder)
+    build_catalogue(songs[:most], folder, embedder)
     searcher = Searcher(open_catalogue(folder), embedder)
 print(len(searcher.catalogue.songs), "songs")
 

@@ -428,6 +428,16 @@ class TestCatalogueBuild:
             done = run("search", hums / "late.f0.csv", "--catalogue", path, "--json")
             assert [row["song_id"] for row in results_of(done)[0]["results"]] == ["good"]
 
+    def test_the_first_songs_alone(self, run, mixed, tmp_path):
+        path = tmp_path / "c"
+        assert run("catalogue", "build", mixed, "--out", path).code == 0
+        everything = [song["id"] for song in open_catalogue(path).songs]
+        assert run("catalogue", "build", mixed, "--out", path, "--first", 1).code == 0
+        assert [song["id"] for song in open_catalogue(path).songs] == everything[:1]
+        done = run("catalogue", "build", mixed, "--out", path, "--first", 0)
+        assert_refused(done, "--first 0 leaves no song: ask for at least one.")
+        assert len(open_catalogue(path).songs) == 1
+
     def test_a_folder_that_cannot_be_written(self, run, mixed, tmp_path):
         (tmp_path / "file").write_text("in the way")
         for out in (tmp_path / "file", tmp_path / "file" / "c"):

@@ -47,7 +47,7 @@ MEASURES = ("top1", "top5", "top10", "mrr")
 FACTS = {
     "95%": "the level of every interval",
     "90%": "the share of right answers that the calibration keeps",
-    "2,000": "distractors that MIREX adds to MIR-QBSH; and about the tunes of the demo (2,009)",
+    "2,000": "distractors that MIREX adds to MIR-QBSH",
     "2,094": "Hz, the upper end of swift-f0 (qbhkit/melody/trackers/swift_f0.py)",
     "0.656": "top-10 of the published system (Query-by-Humming with Melody Embedding DNN)",
     "87,000": "songs in that system's test",
@@ -477,7 +477,7 @@ NOTEBOOK_FACTS = {
     "1.33": "how fast",
     "0.7": "how notebook 10 stretches hums",
     "1.4": "how notebook 10 stretches hums",
-    "2,000": "distractors of MIREX; about the tunes of the demo (2,009)",
+    "2,000": "distractors of MIREX",
     "1.2": "semitones: hums.farthest_st of the shipped configuration",
 }
 

@@ -25,7 +25,10 @@ def build(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue build``."""
     from qbhkit.retrieval.catalogue import build_catalogue
 
+    if options.first is not None and options.first < 1:
+        raise QbhError(f"--first {options.first} leaves no song: ask for at least one.")
     songs, unreadable = _read_songs(options)
+    songs = songs[: options.first]
     found = _with_crew(build_catalogue, songs, options.out, options)
     print(
         f"{options.out}: {found.songs} songs, {found.windows} windows"

@@ -110,6 +110,10 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("sources", **sources)
     command.add_argument("--out", type=Path, required=True, metavar="CAT", help="the catalogue")
+    command.add_argument(
+        "--first", type=int, default=None, metavar="N",
+        help="of all songs only these, for a quick try",
+    )  # fmt: skip
     with_tracker(command, "recordings of songs", for_songs)
     with_crew(command)
     with_weights(command)
