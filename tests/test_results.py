@@ -48,6 +48,7 @@ FACTS = {
     "95%": "the level of every interval",
     "90%": "the share of right answers that the calibration keeps",
     "2,000": "distractors that MIREX adds to MIR-QBSH",
+    "1,000": "tunes of the demo (Makefile)",
     "2,094": "Hz, the upper end of swift-f0 (qbhkit/melody/trackers/swift_f0.py)",
     "0.656": "top-10 of the published system (Query-by-Humming with Melody Embedding DNN)",
     "87,000": "songs in that system's test",
@@ -477,7 +478,9 @@ NOTEBOOK_FACTS = {
     "1.33": "how fast",
     "0.7": "how notebook 10 stretches hums",
     "1.4": "how notebook 10 stretches hums",
+    "0.8": "semitones by which its singers miss a note",
     "2,000": "distractors of MIREX",
+    "1,000": "tunes of the demo (Makefile)",
     "1.2": "semitones: hums.farthest_st of the shipped configuration",
 }
 
