@@ -100,10 +100,10 @@ contour_figure(contours[0], f"What the tracker {tracker.name} hears in {hums[0][
 # %% [markdown]
 # ## The catalogue
 #
-# The songs: the first 1,000 of O'Neill's *Music of Ireland* (1903). Each was cut into overlapping windows of 4 to 19
-# seconds, and every window was turned into a vector of 512 numbers by a small neural network that was
-# trained to give a tune and its hummed version nearly the same vector. `make demo` has built the
-# catalogue already; otherwise it is built here, once, in a few minutes.
+# The songs: the first 1,000 of O'Neill's *Music of Ireland* (1903). Each was cut into overlapping
+# windows of 4 to 19 seconds, and every window was turned into a vector of 512 numbers by a small neural
+# network that was trained to give a tune and its hummed version nearly the same vector. `make demo` has
+# built the catalogue already; otherwise it is built here, once, in about a minute.
 
 # %%
 collections, most = ["oneills1850"], 1000
