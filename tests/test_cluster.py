@@ -1,5 +1,6 @@
 """A catalogue built on a real Dask cluster of processes that talk over TCP."""
 
+import logging
 import os
 import re
 import signal
@@ -157,6 +158,10 @@ def test_workers_run_with_settings_of_their_own(crew):
     seen = list(crew.client.run(lambda: dict(os.environ)).values())
     assert len({env["MALLOC_TRIM_THRESHOLD_"] for env in seen} - {"65536"}) == 1
     assert all(env["OMP_NUM_THREADS"] == "1" for env in seen)
+    loud = crew.client.run(
+        lambda: logging.getLogger("distributed.worker").isEnabledFor(logging.ERROR)
+    )
+    assert not any(loud.values())  # an error travels to the client, which says it
 
 
 def test_a_killed_worker_costs_nothing(source, alone, crew, diary, tmp_path):

@@ -186,13 +186,13 @@ def _always() -> bool:
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the client, which ends its workers without a word: Dask calls this in each.
+    """Leave Ctrl-C and what went wrong to the client, which says it once: Dask calls this in each.
 
     Args:
         worker: the one that begins.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 class Cluster:
