@@ -248,9 +248,23 @@ def test_a_build_without_workers_stops(source, alone, diary, tmp_path, monkeypat
 
 def test_what_a_worker_wrote_elsewhere_is_noticed(tmp_path):
     written = Future()
+    written.status = "finished"
     written.set_result(building.Made(ShardEntry("0" * 64, 1, 1), [], False))
     with pytest.raises(QbhError, match="choose a folder that all workers share"):
         Cluster(None, None)._result(written, tmp_path)
+
+
+def test_work_that_was_lost_is_waited_for_while_there_are_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 0.01)
+    lost, left = Future(), [True, True, False]
+    lost.status = "finished"  # and its result died with its worker
+    with pytest.raises(QbhError, match="No worker is left: run"):
+        Cluster(None, None, lambda: left.pop(0))._result(lost, tmp_path)
+    assert left == []
+    lost.status = "error"
+    lost.set_exception(TimeoutError("of a worker's disk"))
+    with pytest.raises(TimeoutError, match="of a worker's disk"):
+        Cluster(None, None)._result(lost, tmp_path)
 
 
 CHILD = """

@@ -38,6 +38,7 @@ _DEATHS = 3  # of workers, after which a group is no longer given to others
 _AHEAD = 32  # groups that wait with the scheduler, at the least
 _CONNECT_S = 10.0
 _POLL_S = 0.02
+_PATIENCE_S = 1.0
 
 # By default Dask has workers return every freed 64 KiB to the system and fetch them again: eight
 # times the page faults, half as much time again for crnn-lite. 32 MiB is the most that glibc takes.
@@ -268,11 +269,7 @@ class Cluster:
             if not flying:
                 return
             while not done.has_ready():
-                if not self.any_left():
-                    raise QbhError(
-                        "No worker is left: run the same command again to go on, with fewer "
-                        "--workers if memory is short."
-                    )
+                self._refuse_without_workers()
                 time.sleep(_POLL_S)
             future = next(done)
             yield *flying.pop(future.key), self._result(future, order.folder)
@@ -280,16 +277,30 @@ class Cluster:
     def _result(self, future: Any, folder: Path) -> Made | None:
         from distributed import KilledWorker
 
-        try:
-            made: Made = future.result()
-        except KilledWorker:
-            return None
+        while True:
+            failed = future.status == "error"
+            try:
+                made: Made = future.result(timeout=_PATIENCE_S)
+                break
+            except KilledWorker:
+                return None
+            except TimeoutError:
+                if failed:
+                    raise  # the worker's own
+                self._refuse_without_workers()  # it died after its work, which has to be done again
         if made.entry and not made.entry.path(folder).is_file():
             raise QbhError(
                 f"{made.entry.path(folder)} was written by a worker and is not here: choose a "
                 "folder that all workers share."
             )
         return made
+
+    def _refuse_without_workers(self) -> None:
+        if not self.any_left():
+            raise QbhError(
+                "No worker is left: run the same command again to go on, with fewer --workers if "
+                "memory is short."
+            )
 
 
 @dataclass(frozen=True)
