@@ -20,6 +20,7 @@ AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES + PHONE_SUFFIXES
 
 _BLOCK_FRAMES = 1 << 18
 _SHORTEST_S = 0.1
+_LOUDEST = 1e6  # of full scale 1; whole numbers of 16 bits, taken for fractions, reach 32,768
 _WHOLE = 0.95  # share of the claimed length that must be there: encoders pad, and players drop it
 _SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
 _EBML = b"\x1aE\xdf\xa3"
@@ -102,6 +103,8 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
         )
     if not np.isfinite(samples).all():
         raise QbhError(f"{path} holds NaN or infinite samples: export it again.")
+    if np.abs(samples).max() > _LOUDEST:
+        raise QbhError(f"{path} holds samples far beyond full scale: export it again.")
     return Audio(samples, rate_hz)
 
 
@@ -139,6 +142,8 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
             if read < _WHOLE * stream.frames:
                 raise QbhError(f"{path} is truncated: {read} of {stream.frames} frames are there.")
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    except TypeError:  # by its name it is .raw, which says nothing of itself
+        raise QbhError(f"{path} has samples without a header: export it as wav.") from None
     except soundfile.LibsndfileError as error:
         reason = str(error).split(": ")[-1].rstrip(".")
         raise QbhError(f"{path} is damaged or is not audio ({reason}): export it again.") from None
@@ -156,7 +161,8 @@ def _refuse_truncated(path: Path) -> None:
     else:
         return
     claimed = int.from_bytes(length, "big" if kind[0] == b"FORM" else "little") + 8
-    unknown = claimed >= 256 ** len(length) - 1 or claimed == 8  # it was written to a pipe
+    # What is written to a pipe claims nothing, all that there could be, or 2 GB (sox, arecord).
+    unknown = claimed == 8 or claimed >= (256**8 - 1 if kind[0] == b"RF64" else 0x7FFFF000)
     if not unknown and claimed > path.stat().st_size + 1:  # an odd last byte may go unpadded
         raise QbhError(
             f"{path} is truncated: its header claims {claimed} bytes, {path.stat().st_size} are "
@@ -200,7 +206,7 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
                 raise QbhError(f"{path} is truncated: {heard_s:.1f} of {claimed_s:.1f} s are left.")
             for part in resampler.resample(None):
                 yield part.to_ndarray()[0]
-    except (av.FFmpegError, EOFError) as error:
+    except (av.FFmpegError, EOFError, ValueError) as error:  # the last: its format changes midway
         raise QbhError(f"{path} is damaged or is not audio ({error}): export it again.") from None
 
 

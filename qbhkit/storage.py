@@ -89,7 +89,7 @@ def read_json(path: Path, cure: str) -> Any:
         return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise QbhError(f"{path} does not exist: {cure}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise QbhError(f"{path} is damaged ({error}): {cure}.") from None
 
 

@@ -217,9 +217,42 @@ def test_wav_of_unknown_length_is_heard(tmp_path):
     path = tmp_path / "piped.wav"
     soundfile.write(path, sine(16000), 16000)
     raw = bytearray(path.read_bytes())
-    raw[4:8] = b"\xff\xff\xff\xff"
-    path.write_bytes(raw)
-    assert load(path).duration_s == pytest.approx(1.0)
+    for size in (0xFFFFFFFF, 0x7FFFF024, 0x80000024):  # of sox, of arecord
+        raw[4:8] = size.to_bytes(4, "little")
+        path.write_bytes(raw)
+        assert load(path).duration_s == pytest.approx(1.0)
+
+
+def test_samples_far_beyond_full_scale_are_refused(tmp_path):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, sine(16000) * np.float32(1e38), 16000, "FLOAT")
+    with pytest.raises(QbhError, match=r"loud\.wav holds samples far beyond full scale"):
+        load(path)
+
+
+def test_samples_without_a_header_are_refused(tmp_path):
+    path = tmp_path / "hum.raw"
+    path.write_bytes(bytes(40_000))
+    with pytest.raises(QbhError, match=r"hum\.raw has samples without a header: export it as wav"):
+        load(path)
+
+
+def test_a_recording_that_changes_its_format_midway_is_refused(tmp_path):
+    path, parts = tmp_path / "radio.aac", b""
+    for rate_hz, layout in ((44100, "stereo"), (22050, "mono")):
+        with av.open(str(tmp_path / "part.aac"), "w", "adts") as container:
+            stream = container.add_stream("aac", rate=rate_hz, layout=layout)
+            samples = np.tile(sine(rate_hz), (2 if layout == "stereo" else 1, 1))
+            frame = av.AudioFrame.from_ndarray(samples.astype(np.float32), "fltp", layout)
+            frame.sample_rate = rate_hz
+            split = av.AudioResampler(stream.format, layout, rate_hz, frame_size=1024)
+            for part in [*split.resample(frame), *split.resample(None)]:
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+        parts += (tmp_path / "part.aac").read_bytes()
+    path.write_bytes(parts)
+    with pytest.raises(QbhError, match=r"radio\.aac is damaged or is not audio \(Frame"):
+        load(path)
 
 
 @pytest.mark.parametrize(

@@ -562,6 +562,15 @@ class TestSearch:
         matched = run("search", folder / "good.1.wav", "--catalogue", catalogue, "--json")
         assert results_of(matched)[0]["results"][0]["song_id"] == TRUTH
 
+    def test_saved_matches_replace_no_recording(self, run, hums, catalogue, tmp_path):
+        mine = tmp_path / "good.wav"
+        mine.write_bytes((hums / "good.wav").read_bytes())
+        asked = ("--catalogue", catalogue, "--save-match")
+        assert_refused(run("search", mine, *asked, tmp_path), mine, "another --save-match folder")
+        assert mine.read_bytes() == (hums / "good.wav").read_bytes()
+        done = run("search", mine, hums / "good.wav", *asked, tmp_path / "matches")
+        assert_refused(done, mine, hums / "good.wav", "rename one")
+
     def test_k(self, run, hums, catalogue, song_notes):
         query = hums / "late.f0.csv"
         lists = {

@@ -64,6 +64,21 @@ def test_a_hum_whose_song_is_absent_is_refused_more_often_than_not():
     assert refusal(some, groups, 0.2, 0.8).refused > 0.9
 
 
+def test_what_cannot_be_counted_is_none():
+    """Four hums, two of them right, and a threshold that none of them passes."""
+    some = []
+    for scores in np.random.default_rng(8).random((4, 6)):
+        best = len(some) < 2
+        some.append(Case(scores, int(np.argmax(scores) if best else np.argmin(scores))))
+    found = refusal(some, ["a", "b", "c", "d"], 0.2)
+    assert (found.kept, found.refused, found.precision) == (0.0, 1.0, None)
+
+
+def test_an_only_song_gives_no_calibration():
+    with pytest.raises(QbhError, match="two songs or more"):
+        calibrate([Case(np.array([0.9]), 0)], 0.2)
+
+
 def test_hums_of_a_song_are_never_on_both_sides(monkeypatch):
     from qbhkit.retrieval import confidence
 

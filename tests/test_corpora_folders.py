@@ -144,6 +144,12 @@ def test_ioacas_missing_or_damaged_is_refused(tmp_path):
         archive.writestr("a1", "no array")  # NumPy gives what has no header as bytes
     with pytest.raises(QbhError, match="cannot be read"):
         list(songs_of(Ioacas(root)))
+    np.savez_compressed(path, a1=np.arange(4000.0))
+    packed = bytearray(path.read_bytes())
+    packed[200:220] = bytes(20)
+    path.write_bytes(packed)
+    with pytest.raises(QbhError, match="cannot be read"):
+        list(songs_of(Ioacas(root)))
 
 
 def test_ioacas_labels_that_do_not_fit_are_refused(tmp_path):

@@ -119,12 +119,13 @@ def test_skyline_returns_to_a_held_note_below():
 
 
 def test_natural_order():
-    names = ["tune-10", "tune-2", "10", "2", "tune", "a1b10", "a1b9"]
+    names = ["tune-10", "tune-2", "10", "2", "tune", "a1b10", "a1b9", "t1²3"]
     assert sorted(names, key=natural_key) == [
         "2",
         "10",
         "a1b9",
         "a1b10",
+        "t1²3",
         "tune",
         "tune-2",
         "tune-10",

@@ -215,6 +215,15 @@ def test_an_older_folder_is_replaced_altogether(tmp_path):
     assert tree(tmp_path / "out") == {"a.txt": b"1"}
 
 
+def test_a_link_to_an_older_folder_is_replaced_alone(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "old.txt").write_bytes(b"old")
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    unpack(archive(tmp_path / "a.zip", {"TOP/a.txt": b"1"}), tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a.txt": b"1"}
+    assert tree(tmp_path / "disk") == {"old.txt": b"old"}
+
+
 def with_link() -> bytes:
     link = zipfile.ZipInfo("TOP/link")
     link.create_system = 3

@@ -8,6 +8,7 @@ from conftest import catalogue_of, clustered
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.retrieval import index as index_module
 from qbhkit.retrieval.index import ExactIndex, Nearest, best_of, build_index, open_index
+from qbhkit.retrieval.rows import StackedRows
 
 
 def unit_rows(rng, count, size=8, dtype=np.float32):
@@ -249,6 +250,8 @@ def test_candidates_are_scored_again_and_none_is_invented():
     vectors, queries = unit_rows(rng, 30, dtype=np.float16), unit_rows(rng, 2)
     candidates = np.array([[3, 9, -1, 4], [-1, -1, -1, -1]])
     found = index_module.rescored(vectors, queries, candidates, 5)
+    stacked = index_module.rescored(StackedRows([vectors[:9], vectors[9:]]), queries, candidates, 5)
+    np.testing.assert_array_equal(stacked.row, found.row)
     dots = {row: float(queries[0] @ vectors[row].astype(np.float32)) for row in (3, 9, 4)}
     best = sorted(dots, key=lambda row: -dots[row])
     assert found.row.tolist() == [[*best, -1, -1], [-1] * 5]

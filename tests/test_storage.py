@@ -71,7 +71,7 @@ def test_json_without_nan(tmp_path):
 def test_missing_and_damaged_json_name_the_cure(tmp_path):
     with pytest.raises(QbhError, match=r"a\.json does not exist: build it again\."):
         read_json(tmp_path / "a.json", "build it again")
-    for content in (b'{"a": ', b"\xff\xfe", b""):
+    for content in (b'{"a": ', b"\xff\xfe", b"", b"[" * 100_000):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(QbhError, match=r"a\.json is damaged .*: build it again\."):
             read_json(tmp_path / "a.json", "build it again")

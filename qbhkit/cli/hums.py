@@ -39,6 +39,8 @@ def search(options: argparse.Namespace) -> int:
     read = query_reader(searcher.embedder, options.tracker)
     failed = False
     takes = [options.queries] if options.together else [[query] for query in options.queries]
+    if options.save_match:
+        _refuse_to_overwrite(options.queries, options.save_match)
     for names in takes:
         query = ", ".join(names)
         try:
@@ -47,8 +49,6 @@ def search(options: argparse.Namespace) -> int:
                 answers = searcher.search(heard, options.k, options.anchor, method)
             except QbhError as error:
                 raise QbhError(f"{query}: {error}.") from None
-            if options.save_match:
-                _save_matches(names, answers, searcher.catalogue, options.save_match)
         except QbhError as error:
             say(f"qbhkit: {error}")
             failed = True
@@ -59,6 +59,12 @@ def search(options: argparse.Namespace) -> int:
             print(json.dumps(line), flush=True)  # ASCII: no locale can spoil it
         else:
             _print_answers(line, answers)
+        if options.save_match:
+            try:
+                _save_matches(names, answers, searcher.catalogue, options.save_match)
+            except QbhError as error:
+                say(f"qbhkit: {error}")
+                failed = True
     return 2 if failed else 0
 
 
@@ -72,6 +78,22 @@ def _print_answers(line: dict[str, Any], answers: "list[Answer]") -> None:
         title = " ".join(answer.title.split())
         name = plain(f"{title}  [{answer.song_id}]")  # a line a song
         print(f"{rank:4}  {answer.score:.3f}  {span:16}  {sure}{name}")
+
+
+def _refuse_to_overwrite(queries: Sequence[str], folder: Path) -> None:
+    """Raise QbhError if what is saved would replace a query, or what is saved for another one."""
+    from qbhkit.corpora import stem_of
+
+    stems: dict[str, str] = {}
+    for query in queries:
+        if Path(query).resolve().parent == folder.resolve():
+            raise QbhError(f"{query} lies in {folder} itself: choose another --save-match folder.")
+        other = stems.setdefault(stem_of(Path(query)), query)
+        if other != query:
+            raise QbhError(
+                f"{other} and {query} would be saved under one name, {stem_of(Path(query))}.wav: "
+                "rename one."
+            )
 
 
 def _save_matches(

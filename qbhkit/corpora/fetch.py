@@ -1,7 +1,6 @@
 """Download a corpus when the user asks: resumed, verified, unpacked without surprises."""
 
 import http.client
-import shutil
 import stat
 import tempfile
 import time
@@ -116,8 +115,8 @@ def unpack(archive: Path, target: Path) -> None:
                     stored.extract(member, root)
                 inside = [child for child in root.iterdir() if child.name != "__MACOSX"]
                 source = inside[0] if len(inside) == 1 and inside[0].is_dir() else root
-                if target.exists():
-                    shutil.rmtree(target)
+                if target.exists() or target.is_symlink():
+                    target.rename(Path(folder) / "old")  # a link goes, not what it leads to
                 source.rename(target)
     except (
         zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,

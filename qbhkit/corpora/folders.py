@@ -1,9 +1,11 @@
 """The user's own files: audio, f0 CSVs, and the corpora laid out as their authors publish them."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,7 +194,9 @@ def _npz(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: np.asarray(archive[key], float) for key in archive.files}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error, TokenError,
+    ) as error:  # fmt: skip
         raise QbhError(f"{path} cannot be read ({error}).") from None
 
 

@@ -148,4 +148,4 @@ def skyline(notes: NDArray) -> NDArray:
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
     """Sort key under which ``tune-2`` comes before ``tune-10``."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text)]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text)]

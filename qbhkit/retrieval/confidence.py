@@ -59,10 +59,12 @@ class Case(NamedTuple):
 class Refusal(NamedTuple):
     """What a threshold does, as shares of hums from 0 to 1."""
 
-    kept: float  # right first answers that are not refused
-    refused: float  # of the hums whose song is not in the catalogue
-    precision: float  # right ones among the answers that are not refused, the song being there
-    brier: float  # mean squared error of the first answer's confidence, both kinds of hums
+    kept: float | None  # right first answers that are not refused
+    refused: float | None  # of the hums whose song is not in the catalogue
+    precision: (
+        float | None
+    )  # right ones among the answers that are not refused, the song being there
+    brier: float | None  # mean squared error of the first answer's confidence, both kinds of hums
 
 
 def leads(scores: NDArray, order: NDArray) -> NDArray[np.float64]:
@@ -94,12 +96,14 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
         The calibration.
 
     Raises:
-        QbhError: if no first answer is right.
+        QbhError: if no first answer is right, or there is only one song.
     """
     from scipy.optimize import minimize
 
     if not cases:
         raise QbhError("A calibration needs hums that find their songs.")
+    if min(len(case.scores) for case in cases) < 2:
+        raise QbhError("A calibration needs a catalogue of two songs or more.")
     rows, right = (np.concatenate(part) for part in zip(*map(_firsts, cases), strict=True))
     if not right.any():
         raise QbhError("A calibration needs hums that find their songs.")
@@ -133,7 +137,7 @@ def refusal(
         folds: how many parts the groups are dealt into.
 
     Returns:
-        Shares over all hums.
+        Shares over all hums; None where there is nothing to count.
     """
     names = sorted(set(groups))
     kept, refused, right, errors = [], [], [], []
@@ -152,8 +156,8 @@ def refusal(
                 right.append(is_right)
             if is_right:
                 kept.append(confidence >= found.threshold)
-    shares = (np.mean(part) if part else np.nan for part in (kept, refused, right, errors))
-    return Refusal(*map(float, shares))
+    parts = (kept, refused, right, errors)
+    return Refusal(*(float(np.mean(part)) if part else None for part in parts))
 
 
 def _without(case: Case) -> NDArray[np.float64]:

@@ -135,7 +135,7 @@ def rescored(
     similarity = np.empty(candidates.shape, np.float32)
     for begin in range(0, len(queries), _MOST_QUERIES):
         some = slice(begin, begin + _MOST_QUERIES)
-        chosen = in_single(vectors[candidates[some]])
+        chosen = in_single(vectors[np.maximum(candidates[some], 0)])
         release(vectors)
         similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf

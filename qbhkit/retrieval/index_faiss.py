@@ -21,6 +21,7 @@ from qbhkit.errors import QbhError
 from qbhkit.retrieval.catalogue import Catalogue
 from qbhkit.retrieval.index import Nearest, checked_queries, checksum, not_installed, rescored
 from qbhkit.retrieval.rows import Rows
+from qbhkit.retrieval.shards import sole_writer
 from qbhkit.storage import atomic_path, read_json, sha256_file, write_json
 
 FORMAT = 1
@@ -109,8 +110,8 @@ class FaissIndex:
             threads: of the build and of later searches.
 
         Raises:
-            QbhError: if a vector holds NaN, or there are too few windows for a kind that is asked
-                for by name.
+            QbhError: if a vector holds NaN, there are too few windows for a kind that is asked for
+                by name, or another process writes an index there.
             MissingPackageError: if faiss is not installed.
         """
         choices, vectors = choices or FaissChoices(), catalogue.vectors
@@ -119,13 +120,14 @@ class FaissIndex:
         with _threads(threads):
             index = _made(vectors, choices)
         file = folder / f"{token_hex(8)}.faiss"  # the older one stays until the manifest names this
-        with atomic_path(file) as part:
-            _faiss().write_index(index, str(part))
-        head = {"format": FORMAT, "vectors": source, "choices": asdict(choices)}
-        manifest = head | {"file": file.name, "sha256": sha256_file(file)}
-        write_json(folder / "manifest.json", manifest)
-        for old in set(folder.glob("*.faiss")) - {file}:
-            old.unlink()
+        with sole_writer(folder):
+            with atomic_path(file) as part:
+                _faiss().write_index(index, str(part))
+            head = {"format": FORMAT, "vectors": source, "choices": asdict(choices)}
+            manifest = head | {"file": file.name, "sha256": sha256_file(file)}
+            write_json(folder / "manifest.json", manifest)
+            for old in set(folder.glob("*.faiss")) - {file}:
+                old.unlink()
         return cls(vectors, index, choices, threads)
 
     @classmethod
