@@ -14,7 +14,7 @@ from qbhkit.cli import main
 from qbhkit.contour import F0Track, midi_to_hz
 from qbhkit.corpora import Song
 from qbhkit.errors import QbhError
-from qbhkit.retrieval import building, shards
+from qbhkit.retrieval import building, catalogue, shards
 from qbhkit.retrieval.catalogue import WindowGrid, open_catalogue
 from qbhkit.retrieval.twins import Twin
 from qbhkit.retrieval.upkeep import (
@@ -243,6 +243,18 @@ class TestRemove:
         build(left, tmp_path / "left")
         assert same_search(path, tmp_path / "left")
         assert verify_catalogue(path).problems == []
+
+    def test_who_opens_meanwhile_sees_the_new_catalogue(self, songs, path, monkeypatch):
+        real, calls = catalogue.read_shard, []
+
+        def slow(*arguments):
+            if not calls:
+                remove_songs([songs[9].id], path)
+            calls.append(arguments)
+            return real(*arguments)
+
+        monkeypatch.setattr(catalogue, "read_shard", slow)
+        assert len(catalogue.open_catalogue(path).songs) == 9
 
     def test_the_shard_that_is_left_is_the_one_that_a_build_makes(self, songs, path, tmp_path):
         remove_songs([songs[9].id], path)

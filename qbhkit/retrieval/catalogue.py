@@ -86,9 +86,16 @@ def open_catalogue(path: Path) -> Catalogue:
     Notebook: notebooks/00_hum_to_song.py, notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
-    manifest = read_manifest(path)
-    mapped = manifest.windows > _MOST_IN_MEMORY
-    shards = [read_shard(path, entry, mapped) for entry in manifest.shards]
+    while True:
+        manifest = read_manifest(path)
+        mapped = manifest.windows > _MOST_IN_MEMORY
+        try:
+            shards = [read_shard(path, entry, mapped) for entry in manifest.shards]
+            break
+        except QbhError:
+            if read_manifest(path) == manifest:
+                raise
+            # Else it was written anew meanwhile, and what the older manifest named is gone.
     parts = [shard.vectors for shard in shards]
     if len({shard.vectors.shape[1] for shard in shards}) > 1:
         raise QbhError(f"{path} is damaged (its vectors differ in size): {CURE}.")

@@ -111,6 +111,7 @@ class PostgresIndex:
             self.close()
             raise QbhError(f"The server holds no catalogue {schema}: {_CURE}.")
         self.model, self.size = about
+        self._opened: list[tuple[int, int, str]] | None = None  # batches of a catalogue in memory
 
     @classmethod
     def build(
@@ -160,14 +161,14 @@ class PostgresIndex:
     ) -> "PostgresIndex":
         """Connect, and check that rows on the server are rows of this catalogue.
 
+        Of songs that are added later nothing is found until it is opened again.
+
         Raises:
             QbhError: if they are not; else as the class.
         """
         index = cls(schema, dsn)
         with index._server.transaction() as run:
-            batches = run.execute(
-                _sql("SELECT first, windows, sha256 FROM {schema}.batches", schema)
-            ).fetchall()
+            batches = index._opened = index._batches(run)
         vectors = catalogue.vectors
         if sum(windows for _, windows, _ in batches) != len(vectors) or any(
             checksum(vectors[first : first + windows]) != digest
@@ -189,8 +190,8 @@ class PostgresIndex:
             Windows in the order of their exact cosines; a nearer one may have been missed.
 
         Raises:
-            QbhError: if the queries are no such vectors, ``k`` is not positive, or the server
-                fails.
+            QbhError: if the queries are no such vectors, ``k`` is not positive, the server fails,
+                or its catalogue is no longer the one that was opened.
         """
         queries = checked_queries(queries, k, self.size)
         similarity = np.full((len(queries), k), -1, np.float32)
@@ -201,6 +202,11 @@ class PostgresIndex:
             run.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Before the first look: who waits here sees all of what a writer put in its place.
             run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS SHARE MODE", self.schema))
+            opened = self._opened
+            if opened is not None and self._batches(run)[: len(opened)] != opened:
+                raise QbhError(
+                    f"The schema {self.schema} on the server was written anew: open it again."
+                )
             run.execute(_SIGHT, [str(min(asked, _MOST_IN_SIGHT))])
             for q, query in enumerate(queries):
                 values = {"query": str(query.tolist()), "asked": asked, "k": k}
@@ -208,7 +214,13 @@ class PostgresIndex:
                 found = run.execute(statement, values, prepare=False).fetchall()
                 if found:
                     row[q, : len(found)], similarity[q, : len(found)] = zip(*found, strict=True)
+        if opened is not None:  # who opened a catalogue knows nothing of what was added
+            row[row >= sum(windows for _, windows, _ in opened)] = -1
         return Nearest(similarity, row)
+
+    def _batches(self, run: Any) -> list[tuple[int, int, str]]:
+        statement = "SELECT first, windows, sha256 FROM {schema}.batches ORDER BY first"
+        return list(run.execute(_sql(statement, self.schema)).fetchall())
 
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
         """Say what windows are, in the order of their (N,) rows.
