@@ -11,7 +11,7 @@ export QBHKIT_CACHE ?= $(CURDIR)/data/cache
 export QBHKIT_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),$(QBHKIT_CACHE)/corpora)
 PROFILE ?= tiny
 RUNS := $(QBHKIT_CACHE)/notebooks
-DEMO := $(QBHKIT_CACHE)/demo-catalogue
+DEMO := $(QBHKIT_CACHE)/$(if $(FULL),full,demo)-catalogue
 # 1,000 public-domain tunes; FULL=1 takes all 12,900 that come with music21.
 TUNES := oneills1850 $(if $(FULL),ryansMammoth airdsAirs miscFolk essenFolksong,--first 1000)
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
@@ -21,7 +21,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 demo: .venv/demo.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
 	$(BIN)/qbhkit search qbhkit/assets/hums/*.flac --catalogue $(DEMO) -k 3
-	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) --if-changed notebooks/00_hum_to_song.py
+	$(BIN)/python tests/run_notebooks.py --profile $(if $(FULL),full,$(PROFILE)) --out $(RUNS) --if-changed notebooks/00_hum_to_song.py
 	@echo
 	@echo "Above: each hum and the songs it found. See and hear it: $(RUNS)/00_hum_to_song.html"
 	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"

@@ -15,7 +15,7 @@
 #
 # What you will learn:
 # 1. how a recording of someone humming becomes a line of pitch over time, the *contour*;
-# 2. how that contour is compared with thousands of songs at once;
+# 2. how that contour is compared with a thousand songs at once;
 # 3. how to read the answer: which song, and which seconds of it.
 #
 # Everything here runs offline. The hums were rendered by the kit itself from folk tunes of the public

@@ -231,7 +231,7 @@ pd.DataFrame(spoilt).T.sort_values("noise 0 dB", ascending=False).round(3)
 #   or ISC.
 # - **Memory or speed:** see the table above; and measure on your own machine: `qbhkit bench melody --quick`.
 #
-# Wherever the kit tracks, the choice is a word: `qbhkit melody hum.wav --tracker pyin`.
+# Wherever the kit tracks, the choice is a word: `qbhkit melody hum.wav --tracker pyin --out f0/`.
 
 # %% [markdown]
 # ## Write your own

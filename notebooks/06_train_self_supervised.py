@@ -168,7 +168,7 @@ training_figure(recorded["curve"], "Stage 1, full run")
 
 # %% [markdown]
 # What is that worth on 423 real hums that it never heard, searched among 2,048 songs? Crossed folds without
-# any fine-tuning (`qbhkit crossfold best --start stage1 --only-start`):
+# any fine-tuning (`qbhkit crossfold best --start stage1 --only-start --out folds.json`):
 
 # %%
 scored = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
@@ -178,7 +178,7 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 # ## Which parts of the recipe count
 #
 # Twelve recipes that differ in one part, on one budget, scored on real hums by models that heard neither their song nor
-# their singer (`qbhkit ablate ablation --budget full`). Most of them change stage 1. Look at what they lose: the key
+# their singer (`qbhkit ablate ablation --budget full --out ablation.json`). Most of them change stage 1. Look at what they lose: the key
 # that is taken out of every window, the encoder with its windows and negatives, and the distortions of pitch decide; the
 # size of the vector, the corpora, and whether songs were read or heard hardly do. [Notebook 07](07_train_supervised.ipynb)
 # has the whole table, and what stage 2 adds.

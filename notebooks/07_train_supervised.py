@@ -181,7 +181,7 @@ for kind in ("song_folds", "singer_folds"):
     assert len({name for fold in split[kind] for name in fold}) == sum(map(len, split[kind]))
 
 # %% [markdown]
-# `qbhkit crossfold best --stress` did that with 423 real hums, searched among 2,048 songs:
+# `qbhkit crossfold best --stress --out folds.json` did that with 423 real hums, searched among 2,048 songs:
 
 # %%
 before = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
@@ -273,7 +273,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## What each part buys
 #
-# `qbhkit ablate ablation --budget full` trained a dozen recipes that differ in one part, on a network half
+# `qbhkit ablate ablation --budget full --out ablation.json` trained a dozen recipes that differ in one part, on a network half
 # as wide and for fewer steps than the shipped one, all with as many steps and pairs, and scored each by crossed
 # folds as above, by vote alone. Rows with three seeds show the mean; `spread` is the farthest of them
 # (0 where there is one seed).
@@ -295,7 +295,7 @@ ablation_figure(lines)
 
 # %% [markdown]
 # The published system in full, its fixed normalisation included, trained on the same songs and hums
-# (`qbhkit crossfold published`), with one vector for a hum:
+# (`qbhkit crossfold published --out folds.json`), with one vector for a hum:
 
 # %%
 published = json.loads(Path("../data/results/crossfold_published.json").read_text())

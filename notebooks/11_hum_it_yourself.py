@@ -54,7 +54,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # ## The songs
 #
 # The catalogue of [notebook 00](00_hum_to_song.ipynb): a tune book of the public domain. It is opened
-# where it has been built before, and built here otherwise, which takes some minutes. Put the folder of
+# where it has been built before, and built here otherwise, which takes about a minute. Put the folder of
 # your own catalogue here (`qbhkit catalogue build my_songs --out FOLDER`) to hum your own songs.
 
 # %%

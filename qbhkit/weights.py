@@ -92,9 +92,11 @@ def load_weights(name: str) -> Weights:
         with safe_open(path, framework="numpy") as stored:
             config = json.loads((stored.metadata() or {})["qbhkit"])
             arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        if not isinstance(config, dict):
+            raise KeyError
     except KeyError:
         raise QbhError(f"{path} was not written by this kit: convert it first.") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise QbhError(f"{path} is damaged ({error}): fetch or train it again.") from None
     return Weights(path.stem, arrays, config, _content_hash(arrays, config))
 

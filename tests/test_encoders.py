@@ -337,6 +337,17 @@ def test_weights_from_before_inputs_could_be_chosen_hold_an_encoder_of_contours(
     assert ContourEmbedder(str(tmp_path / "a.safetensors")).encoder.config.inputs == 2
 
 
+def test_weights_whose_configuration_is_damaged_are_refused(tmp_path):
+    stored, path = load_weights("stage1"), tmp_path / "a.safetensors"
+    for damaged in ({"steps": "abc"}, {"encoder": "ab"}, {"encoder": 3}):
+        save_weights(path, stored.arrays, stored.config | damaged)
+        with pytest.raises(QbhError, match=r"a\.safetensors"):
+            ContourEmbedder(str(path))
+    save_weights(path, stored.arrays, [])
+    with pytest.raises(QbhError, match="not written by this kit"):
+        ContourEmbedder(str(path))
+
+
 def test_an_encoder_of_something_else_is_no_contour_encoder(tmp_path):
     encoder = ContourEncoder(EncoderConfig((8,), inputs=5))
     export_encoder(encoder, tmp_path / "a.safetensors", Reading(80), "key")

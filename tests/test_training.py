@@ -21,6 +21,7 @@ from qbhkit.embedding.shards import open_shards
 from qbhkit.embedding.training import (
     FineTune,
     TrainConfig,
+    Trainee,
     hum_evaluator,
     pair_evaluator,
     song_source,
@@ -223,6 +224,27 @@ def test_combined_training_fine_tunes_copies_and_goes_on_undisturbed(tmp_path):
     copy = torch.load(tmp_path / "copy-0002" / "checkpoint.pt", weights_only=True)
     for name, value in best.state_dict().items():
         torch.testing.assert_close(copy["network"][f"encoder.{name}"], value)
+
+
+def test_copies_of_an_older_run_are_left_aside(tmp_path):
+    config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=1, steps=1))
+    hums = hum_pairs(tunes(8, seed=2), config)
+
+    def best_of_run(epochs, score):
+        return train(
+            replace(config, epochs=epochs), song_pairs(tunes()), tmp_path, tmp_path / "log.json",
+            hums, lambda _: {"validation_mrr": score}, progress=False,
+        )  # fmt: skip
+
+    best_of_run(2, 0.9)
+    best = best_of_run(1, 0.2)
+    copy = torch.load(tmp_path / "copy-0001" / "checkpoint.pt", weights_only=True)
+    torch.testing.assert_close(best.output.bias, copy["network"]["encoder.output.bias"])
+
+
+def test_no_negatives_are_refused():
+    with pytest.raises(QbhError, match="negatives must be at least 1"):
+        Trainee(replace(CONFIG, negatives=0))
 
 
 def test_combined_training_resumes(tmp_path):

@@ -220,6 +220,8 @@ def test_a_trimmed_hum_is_searched_again(widget, hum):
     assert widget._kept_s == [2.0, pytest.approx(whole.duration_s, abs=0.1)]
     with pytest.raises(QbhError, match="too short"):
         widget.trim(1, 2)
+    with pytest.raises(QbhError, match="too short"):
+        widget.trim(0, -3)
     assert widget._kept_s[0] == 2.0
     widget.trim()
     assert len(widget.audio.samples) == len(whole.samples)

@@ -336,7 +336,9 @@ class ContourEmbedder:
             self.encoder.load_state_dict(
                 {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
             )
-        except (KeyError, TypeError, RuntimeError):
+        except QbhError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError):
             raise QbhError(f"The weights {weights} do not hold a contour encoder.") from None
         self.identity = f"{stored.name}-{stored.sha256[:16]}"
         self.calibration: dict[str, float] | None = stored.config.get("calibration")

@@ -159,7 +159,11 @@ class Trainee(nn.Module):
         self.encoder = ContourEncoder(config.encoder)
         mining: Mining = "all" if config.negatives is None else config.mining
         self.loss = make_loss(
-            config.loss, mining, config.margin, config.negatives or 1, config.temperature
+            config.loss,
+            mining,
+            config.margin,
+            1 if config.negatives is None else config.negatives,
+            config.temperature,
         )
 
     def forward(self, contours: Tensor) -> Tensor:
@@ -278,7 +282,7 @@ class _Copies:
         evaluate: Evaluator | None,
     ) -> None:
         assert config.fine_tune is not None
-        self._every = config.fine_tune.every
+        self._every, self._epochs = config.fine_tune.every, config.epochs
         self._config = replace(
             config, epochs=1, steps=config.fine_tune.steps, rate=config.fine_tune.rate,
             warm_epochs=0, fine_tune=None,
@@ -290,7 +294,7 @@ class _Copies:
         line = self._evaluate(trained.encoder) if self._evaluate else {}
         if (epoch + 1) % self._every:
             return line
-        folder = self._folder / f"copy-{epoch + 1:04d}"
+        folder = self._place(epoch + 1)
         copy = _run(
             replace(self._config, seed=self._config.seed + epoch), self._fabric, deepcopy(trained),
             self._source, folder, folder / "log.json", self._evaluate, False, False,
@@ -298,9 +302,13 @@ class _Copies:
         tuned = self._evaluate(copy.encoder) if self._evaluate else {}
         return line | {f"fine_tuned_{key}": value for key, value in tuned.items()}
 
+    def _place(self, epochs: int) -> Path:
+        return self._folder / f"copy-{epochs:04d}"
+
     def best(self) -> ContourEncoder:
-        """Return the best copy of all."""
-        found = sorted(self._folder.glob("copy-*/checkpoint.pt"))
+        """Return the best copy of this run; the folder may hold those of an older one, too."""
+        after = range(self._every, self._epochs + 1, self._every)
+        found = [self._place(epochs) / "checkpoint.pt" for epochs in after]
         if not found:
             raise QbhError("No copy was fine-tuned: fine_tune.every is more than epochs.")
         states = [torch.load(path, weights_only=True, map_location="cpu") for path in found]

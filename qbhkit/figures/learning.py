@@ -13,7 +13,7 @@ from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas, signed_colour
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NOT_DRAWN = ("epoch", "rate", "pairs_per_s", "audio_s_per_s")
+_NOT_DRAWN = ("epoch", "rate", "pairs_per_s", "parts_per_s", "audio_s_per_s")
 
 
 def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure":

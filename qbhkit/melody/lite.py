@@ -240,7 +240,9 @@ class LiteExtractor(Extractor):
             network = LiteNetwork(build(LiteConfig, config, weights))
             arrays = {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
             network.load_state_dict(arrays)
-        except (KeyError, TypeError, RuntimeError):
+        except QbhError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError):
             raise QbhError(f"{weights} does not hold crnn-lite: train it again.") from None
         self._stack = HarmonicStack(network.config.harmonics)
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

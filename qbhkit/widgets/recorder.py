@@ -215,7 +215,8 @@ class HumRecorder(anywidget.AnyWidget):
             if self._whole is None or self._recording is None:
                 raise QbhError("There is nothing to trim yet: record a hum first.")
             whole_s = self._recording.duration_s
-            self._search(max(0.0, start_s), whole_s if end_s is None else min(end_s, whole_s))
+            end_s = whole_s if end_s is None else min(max(0.0, end_s), whole_s)
+            self._search(max(0.0, start_s), end_s)
 
     def save(self, path: Path) -> None:
         """Write the trimmed hum as 16-bit wav or flac, by suffix.
