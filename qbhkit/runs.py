@@ -56,6 +56,19 @@ class RunConfig:
     threads: int = 2
     bfloat16: bool = False
 
+    def __post_init__(self) -> None:
+        refuse_below(self, 1, "epochs", "steps", "batch", "threads")
+        refuse_below(self, 0, "seed", "rate", "weight_decay")
+        if self.clip <= 0:
+            raise QbhError(f"clip must be more than 0, not {self.clip}.")
+
+
+def refuse_below(config: Any, least: float, *names: str) -> None:
+    """Raise QbhError for a number of a configuration that is less than it may be."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise QbhError(f"{name} must be at least {least}, not {getattr(config, name)}.")
+
 
 class Loss(NamedTuple):
     """The loss of a batch, and what else its step shows; the log has the means of an epoch."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from qbhkit.cli import main as qbhkit
+from qbhkit.config import build
 from qbhkit.contour import Contour, Reading, from_notes, from_pitch, normalise
 from qbhkit.corpora.pairs import align
 from qbhkit.corpora.training_songs import training_songs
@@ -240,6 +241,21 @@ def test_copies_of_an_older_run_are_left_aside(tmp_path):
     best = best_of_run(1, 0.2)
     copy = torch.load(tmp_path / "copy-0001" / "checkpoint.pt", weights_only=True)
     torch.testing.assert_close(best.output.bias, copy["network"]["encoder.output.bias"])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        *(({key: 0}, f"{key} must be at least 1") for key in ("epochs", "steps", "batch")),
+        ({"threads": 0}, "threads must be at least 1"),
+        *(({key: -1}, f"{key} must be at least 0") for key in ("seed", "rate", "weight_decay")),
+        ({"clip": 0.0}, "clip must be more than 0"),
+        ({"hums": {}, "fine_tune": {"every": 0}}, "every must be at least 1"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(values, says):
+    with pytest.raises(QbhError, match=says):
+        build(TrainConfig, {"corpora": ["a"], **values}, "x.yaml")
 
 
 def test_no_negatives_are_refused():

@@ -63,6 +63,7 @@ class EndToEndConfig(RunConfig):
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(inputs=256))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind != KIND:
             raise QbhError(f"kind must be {KIND!r}, not {self.kind!r}.")
 

@@ -35,7 +35,15 @@ from qbhkit.embedding.sampling import (
 )
 from qbhkit.embedding.shards import open_shards
 from qbhkit.errors import QbhError
-from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric
+from qbhkit.runs import (
+    Loss,
+    RunConfig,
+    Speed,
+    fit,
+    generator,
+    make_fabric,
+    refuse_below,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -56,6 +64,10 @@ class FineTune:
     every: int = 10
     steps: int = 150
     rate: float = 4e-4
+
+    def __post_init__(self) -> None:
+        refuse_below(self, 1, "every", "steps")
+        refuse_below(self, 0, "rate")
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,7 @@ class TrainConfig(RunConfig):
     fine_tune: FineTune | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind != "embedding":
             raise QbhError(f"kind must be 'embedding', not {self.kind!r}.")
         if self.fine_tune is not None and self.hums is None:

@@ -67,6 +67,7 @@ class MelodyTrainConfig(RunConfig):
     network: LiteConfig = field(default_factory=LiteConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind != "melody":
             raise QbhError(f"kind must be 'melody', not {self.kind!r}.")
 
