@@ -233,7 +233,14 @@ function render({ model, el }) {
     }
     show("busy");
     sent = { bytes: 0, samples: 0 };
-    const bytes = await chosen.arrayBuffer();
+    let bytes;
+    try {
+      bytes = await chosen.arrayBuffer();
+    } catch {
+      show("idle");
+      say(`${chosen.name} cannot be read: choose a file, not a folder.`, true);
+      return;
+    }
     model.send({ type: "begin", name: chosen.name, rate_hz: 0 });
     for (let at = 0; at < bytes.byteLength; at += PIECE_BYTES) send(bytes.slice(at, at + PIECE_BYTES));
     hand();
@@ -333,6 +340,7 @@ function render({ model, el }) {
     hush();
     if (again) return;
     const wav = await sound(rank);
+    if (state !== "idle") return; // a recording has begun: it would hear the song
     hush(); // what was asked for in the meantime
     URL.revokeObjectURL(player.src);
     player.src = URL.createObjectURL(wav);

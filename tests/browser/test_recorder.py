@@ -294,6 +294,9 @@ def test_a_file_will_do(browse, server, hum, tmp_path):
     )
     recorder.dispatch_event("drop", {"dataTransfer": dropped})
     says(recorder, "too quiet")
+    page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error()) }")
+    recorder.dispatch_event("drop", {"dataTransfer": dropped})  # as of a folder
+    says(recorder, "dropped.wav cannot be read: choose a file, not a folder.")
 
 
 def test_without_permission(browse, server):
