@@ -206,6 +206,8 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
                 raise QbhError(f"{path} is truncated: {heard_s:.1f} of {claimed_s:.1f} s are left.")
             for part in resampler.resample(None):
                 yield part.to_ndarray()[0]
+    except QbhError:
+        raise
     except (av.FFmpegError, EOFError, ValueError) as error:  # the last: its format changes midway
         raise QbhError(f"{path} is damaged or is not audio ({error}): export it again.") from None
 

@@ -9,6 +9,7 @@ from conftest import catalogue_of, clustered
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.index import build_index, open_index
 from qbhkit.retrieval.index_faiss import FaissChoices, FaissIndex
+from qbhkit.retrieval.shards import sole_writer
 
 # Few windows want few lists, or k-means has nothing to learn from.
 SMALL = FaissChoices(size=32, sample=2000, lists=16, probes=16, pq_parts=32)
@@ -176,6 +177,14 @@ def test_a_build_that_fails_leaves_the_older_index(built, monkeypatch):
         build_index("faiss", built)
     assert open_index("faiss", built).index.ntotal == 3000
     assert len(list((built.path / "faiss").iterdir())) == 2
+
+
+def test_two_builds_do_not_meet(built):
+    folder = built.path / "faiss"
+    before = sorted(folder.iterdir())
+    with sole_writer(folder), pytest.raises(QbhError, match="is being written by another process"):
+        build_index("faiss", built)
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_new_build_takes_the_place_of_the_older_one(built):

@@ -35,15 +35,7 @@ from qbhkit.embedding.sampling import (
 )
 from qbhkit.embedding.shards import open_shards
 from qbhkit.errors import QbhError
-from qbhkit.runs import (
-    Loss,
-    RunConfig,
-    Speed,
-    fit,
-    generator,
-    make_fabric,
-    refuse_below,
-)
+from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric, refuse_below
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -171,13 +163,8 @@ class Trainee(nn.Module):
         super().__init__()
         self.encoder = ContourEncoder(config.encoder)
         mining: Mining = "all" if config.negatives is None else config.mining
-        self.loss = make_loss(
-            config.loss,
-            mining,
-            config.margin,
-            1 if config.negatives is None else config.negatives,
-            config.temperature,
-        )
+        count = 1 if config.negatives is None else config.negatives
+        self.loss = make_loss(config.loss, mining, config.margin, count, config.temperature)
 
     def forward(self, contours: Tensor) -> Tensor:
         """Embed (B, L, 2) as (B, D)."""

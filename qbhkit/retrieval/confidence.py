@@ -61,9 +61,7 @@ class Refusal(NamedTuple):
 
     kept: float | None  # right first answers that are not refused
     refused: float | None  # of the hums whose song is not in the catalogue
-    precision: (
-        float | None
-    )  # right ones among the answers that are not refused, the song being there
+    precision: float | None  # right ones among the answers not refused, the song being there
     brier: float | None  # mean squared error of the first answer's confidence, both kinds of hums
 
 
