@@ -294,8 +294,8 @@ pd.DataFrame(lines).set_index("row")[columns].round(3)
 ablation_figure(lines)
 
 # %% [markdown]
-# The published system in full, its fixed normalisation included, trained on the same songs and hums
-# (`qbhkit crossfold published --out folds.json`), with one vector for a hum:
+# With `qbhkit crossfold published --out folds.json` the published system in full, its fixed normalisation
+# included, was trained on the same songs and hums. With one vector for a hum:
 
 # %%
 published = json.loads(Path("../data/results/crossfold_published.json").read_text())
