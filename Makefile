@@ -2,6 +2,7 @@
 # make test: set up and pass the tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
+ENV := $(patsubst %/bin,%,$(BIN))
 # Python compiles what is used when it is used, and keeps that whatever the environment says; pip would
 # compile everything, which takes two minutes.
 export PYTHONDONTWRITEBYTECODE :=
@@ -18,7 +19,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 
 .PHONY: demo test notebooks compare evaluate train reproduce lint pair docs clean
 
-demo: .venv/demo.stamp
+demo: $(ENV)/demo.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
 	$(BIN)/qbhkit search qbhkit/assets/hums/*.flac --catalogue $(DEMO) -k 3
 	$(BIN)/python tests/run_notebooks.py --profile $(if $(FULL),full,$(PROFILE)) --out $(RUNS) --if-changed notebooks/00_hum_to_song.py
@@ -27,52 +28,52 @@ demo: .venv/demo.stamp
 	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"
 
 # The catalogue that the notebooks search is built with all cores, before the tests take one each.
-test: .venv/test.stamp
+test: $(ENV)/test.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-notebooks: .venv/test.stamp
+notebooks: $(ENV)/test.stamp
 	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) $(NOTEBOOKS)
 
 # The README, the API reference and the notebooks as static pages; nothing is hosted.
-docs: .venv/test.stamp
+docs: $(ENV)/test.stamp
 	$(BIN)/python tests/make_docs.py $(QBHKIT_CACHE)/docs
 
 # The evaluation notebook over three catalogues, and one table of what the three runs found.
-compare: .venv/test.stamp
+compare: $(ENV)/test.stamp
 	$(BIN)/python notebooks/compare_catalogues.py --profile $(PROFILE) --out $(RUNS)/catalogues
 
 # Commit after this: the source is the .py file, the .ipynb beside it is made from it and executed.
-pair: .venv/test.stamp
+pair: $(ENV)/test.stamp
 	env -u QBHKIT_DATA $(BIN)/python tests/run_notebooks.py --profile tiny --commit $(NOTEBOOKS)
 
-# All 423 real hums against 2,048 songs, three methods, both anchors (needs the recordings).
-evaluate: .venv/test.stamp
+# All 423 real hums against 2,048 songs, six methods, both anchors (needs the recordings).
+evaluate: $(ENV)/test.stamp
 	$(BIN)/qbhkit bench hums
 
-train: .venv/test.stamp
+train: $(ENV)/test.stamp
 	$(BIN)/qbhkit train stage1 $(if $(wildcard $(QBHKIT_CACHE)/runs/stage1/checkpoint.pt),--resume)
 
 # Trains the shipped embedding from nothing, measures it and compares every number with data/results; goes on
 # where it was stopped. It needs the recordings; REDUCED=1 takes two minutes and what comes with the kit.
-reproduce: .venv/test.stamp
+reproduce: $(ENV)/test.stamp
 	$(BIN)/qbhkit bench reproduce --profile $(if $(REDUCED),tiny,full)
 
-lint: .venv/test.stamp
+lint: $(ENV)/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
 	rm -rf .venv data/cache
 
-.venv/pyvenv.cfg:
+.venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("qbhkit needs Python 3.11 to 3.13" if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: pyproject.toml | .venv/pyvenv.cfg
+$(ENV)/demo.stamp: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[notebooks]'
 	@touch $@
 
-.venv/test.stamp: pyproject.toml | .venv/pyvenv.cfg
+$(ENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[notebooks,phone,service,trackers,training,melodia,dask,faiss,postgres,test]'
 	$(PIP) --no-deps tinysoundfont==0.3.7
 	@touch $@

@@ -143,25 +143,26 @@ print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start})
 # %% [markdown]
 # ## What a change of tempo does
 #
-# Every window is read on 80 steps, however long it is. A hum at twice the speed therefore looks like a
-# window of half the length, and both are in the catalogue. Here is one tune at four speeds, each compared
-# with all windows of the tune by the trained network:
+# Every window is read on 80 steps, however long it is. Six seconds of a hum at twice the speed are twelve of the
+# song, so they look like a window of twice their length, and the catalogue has windows of many lengths. Here are six
+# seconds at four speeds, each compared with all windows of the tune by the trained network:
 
 # %%
-embedder, whole = ContourEmbedder(), WindowGrid(lengths_s=(99,))
+embedder, hum_s = ContourEmbedder(), 6
+one_length = WindowGrid((hum_s,), first_lengths_s=())
 song_vectors = embedder.embed(cut.frames)
 
 
 def likeness(tempo):
-    faster = from_notes(notes / [tempo, tempo, 1])
-    vector = embedder.embed(cut_song(faster, whole, embedder.reading).frames[:1])
+    hum, _ = from_notes(notes / [tempo, tempo, 1]).trimmed()
+    vector = embedder.embed(cut_song(hum, one_length, embedder.reading).frames[:1])
     best = (song_vectors @ vector[0]).argmax()
     return (song_vectors @ vector[0]).max(), (cut.end - cut.start)[best] / 10
 
 
 speeds = pd.DataFrame(
-    [(tempo, notes[-1, 0] / tempo, *likeness(tempo)) for tempo in (0.7, 1.0, 1.4, 2.0)],
-    columns=["tempo", "hum lasts (s)", "best cosine", "best window (s)"],
+    [(tempo, hum_s * tempo, *likeness(tempo)) for tempo in (0.7, 1.0, 1.4, 2.0)],
+    columns=["tempo", "of the song (s)", "best cosine", "best window (s)"],
 )
 speeds.round(2)
 
@@ -193,7 +194,7 @@ normalised_figure(
 #
 # <details><summary>Solutions</summary>
 #
-# 1. By the size of a scoop: `pick` takes the pitch of one moment, on its way to the note or not.
+# 1. By most of the step between two notes: `pick` takes the pitch of one moment, which may lie on the way.
 #    ```python
 #    picked = from_f0(f0, method="pick")
 #    both = picked.voiced & clean.voiced

@@ -205,9 +205,9 @@ pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 #
 # ## How it grows
 #
-# `qbhkit bench growth` measured every index on catalogues of about ten thousand, a hundred thousand and a
-# million windows: real tunes first, then tunes made of halves of two others at another speed. Never random
-# vectors: those are easy to tell apart, and melodies are not.
+# `qbhkit bench growth` measured every index on catalogues of about ten thousand and a hundred thousand windows,
+# exact search and IVF-PQ also on a million: real tunes. Never random vectors: those are easy to tell apart, and
+# melodies are not.
 
 # %%
 growth = json.loads(Path("../data/results/growth.json").read_text())

@@ -173,7 +173,8 @@ display(Audio(matched.samples, rate=matched.rate_hz))
 # the first song lies above the mean of the ten next. Score and lead go through a logistic curve, fitted
 # on hums whose song was there and on the same hums with their song taken away. Here the same hum is
 # searched in a small catalogue without its song. (Of the development hums, one in ten is believed all
-# the same when its song is missing, mostly for a variant of the tune.)
+# the same when its song is missing. A catalogue of under 1,000 songs counts as if ten strangers were in it that
+# come as near as in a large one: else the first of a few songs would lead by far, right or wrong.)
 
 # %%
 tunes = islice(songs_of(music21_collection("oneills1850")), 100)
@@ -218,7 +219,7 @@ assert lists["both"][0].song_id == known["song_id"]
 #
 # 1. Make the hum worse: move every note after the middle by 2 semitones. Which falls more, the vote or
 #    the distance?
-# 2. Search with `method="vector"`, the published way. How large is the lead of the first song now?
+# 2. Search with `method="vector"`, the published way. How far is the first song before the second?
 # 3. Hum something else for the second half of the time (append the frames of another hum). Does the
 #    right song still win?
 #
@@ -238,7 +239,8 @@ assert lists["both"][0].song_id == known["song_id"]
 #    one, two = searcher.search(hum, k=2, method="vector")
 #    print(one.title, "leads by", round(one.score - two.score, 3))
 #    ```
-# 3. The parts that lie in the first half still vote for its song.
+# 3. No: a song that fits the whole a little beats the one that fits its first half, and the confidence
+#    says that none of them is to be believed.
 #    ```python
 #    other = from_f0(get_tracker().track(load(asset("hums/" + hums[2]["file"]))))
 #    mixed = searcher.search(Contour(np.concatenate([sung.frames, other.frames])), k=3)
@@ -252,7 +254,7 @@ assert lists["both"][0].song_id == known["song_id"]
 # - Parts vote, so that a wrong bar costs a vote and not the song.
 # - Vectors find the few songs that are worth a closer look; the alignment looks closely, and tells
 #   seconds, key and tempo.
-# - The lead over other songs, not the score, says whether to believe an answer.
+# - The lead over other songs, more than the score, says whether to believe an answer.
 #
 # Library functions used: [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
 # [`qbhkit.retrieval.align.Aligner`](../qbhkit/retrieval/align.py),

@@ -80,6 +80,8 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
     Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
     """
     path = Path(path)
+    if path.is_dir():
+        raise QbhError(f"{path} is a folder: name the recordings in it.")
     if not path.is_file():
         raise QbhError(f"{path} does not exist: check the path.")
     if path.stat().st_size == 0:
@@ -226,13 +228,20 @@ def _ffmpeg_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArr
 
 
 def write_wav(audio: Audio, path: Path) -> None:
-    """Write a recording as 16-bit wav or flac (by suffix), atomically; clipped to -1 to 1."""
+    """Write a recording as 16-bit wav or flac (by suffix), atomically; clipped to -1 to 1.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     import soundfile
 
-    from qbhkit.storage import atomic_path
+    from qbhkit.storage import atomic_path, unwritten
 
     with atomic_path(Path(path)) as part:
-        soundfile.write(part, np.clip(audio.samples, -1, 1), audio.rate_hz, subtype="PCM_16")
+        try:
+            soundfile.write(part, np.clip(audio.samples, -1, 1), audio.rate_hz, subtype="PCM_16")
+        except soundfile.LibsndfileError as error:
+            raise unwritten(Path(path), error) from None
 
 
 def read_tags(path: Path) -> Tags:

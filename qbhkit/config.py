@@ -64,6 +64,22 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
         raise QbhError(f"{where}: {error}.") from None
 
 
+def refuse_outside(config: Any, least: float, most: float, *names: str) -> None:
+    """Raise QbhError for a number of a configuration that is NaN, or less or more than it may be.
+
+    Args:
+        config: the dataclass.
+        least: what the numbers may be.
+        most: the same; infinite for no limit.
+        names: of the fields.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value <= most:
+            wanted = f"at least {least}" if most == float("inf") else f"from {least} to {most}"
+            raise QbhError(f"{name} must be {wanted}, not {value}.")
+
+
 def _tuples(value: Any) -> Any:
     """Turn lists into tuples at any depth."""
     if isinstance(value, dict):

@@ -218,9 +218,14 @@ def from_f0(
     Returns:
         A contour of ceil(duration / hop_s) frames.
 
+    Raises:
+        QbhError: if there is no such method.
+
     Source: fixed facts, "Contour".
     Notebook: notebooks/00_hum_to_song.py, notebooks/03_contours.py
     """
+    if method not in ("median", "pick"):
+        raise QbhError(f"Unknown method {method!r}: use 'median' or 'pick'.")
     total = track.duration_s
     count = int(np.ceil(total / hop_s - 1e-6))
     if count <= 0:
@@ -268,6 +273,13 @@ def normalise(frames: NDArray, how: Normalisation) -> Floats:
     out[..., 0] = np.where(voiced, (pitch - centre) / PUBLISHED_STD_ST, 0.0)
     out[..., 1] = voiced
     return out
+
+
+def held_pitch(contour: Contour) -> NDArray[np.float32]:
+    """Return pitch (N,) from first to last voiced frame, pauses holding the pitch before them."""
+    sung, _ = contour.trimmed()
+    last = np.maximum.accumulate(np.where(sung.voiced, np.arange(len(sung)), 0))
+    return sung.pitch_st[last]
 
 
 def voiced_median(pitch: NDArray, voiced: NDArray[np.bool_]) -> NDArray:

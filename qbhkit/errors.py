@@ -1,5 +1,7 @@
 """The errors of the kit: bad input and missing packages, each said in one sentence."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -19,3 +21,14 @@ class Failure(NamedTuple):
 
     name: str
     reason: str
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Have every error of a block name the file it is about."""
+    try:
+        yield
+    except QbhError as error:
+        if str(source) in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from None

@@ -16,6 +16,7 @@ from numpy.random import Generator, Philox, SeedSequence
 from tqdm.auto import tqdm
 
 import qbhkit
+from qbhkit.config import refuse_outside
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import atomic_path, write_json
 
@@ -57,17 +58,10 @@ class RunConfig:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        refuse_below(self, 1, "epochs", "steps", "batch", "threads")
-        refuse_below(self, 0, "seed", "rate", "weight_decay")
+        refuse_outside(self, 1, math.inf, "epochs", "steps", "batch", "threads")
+        refuse_outside(self, 0, math.inf, "seed", "rate", "weight_decay")
         if self.clip <= 0:
             raise QbhError(f"clip must be more than 0, not {self.clip}.")
-
-
-def refuse_below(config: Any, least: float, *names: str) -> None:
-    """Raise QbhError for a number of a configuration that is less than it may be."""
-    for name in names:
-        if getattr(config, name) < least:
-            raise QbhError(f"{name} must be at least {least}, not {getattr(config, name)}.")
 
 
 class Loss(NamedTuple):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
+_NO_ROOM_BYTES = 1 << 20  # what is left of a disk that is full
 
 
 @contextmanager
@@ -63,9 +65,15 @@ def write_arrays(target: Path, arrays: "dict[str, NDArray[Any]]", metadata: dict
     with atomic_path(Path(target)) as part:
         try:
             save_file(arrays, part, metadata=metadata)
-        except SafetensorError as error:  # it hides what the system said
-            full = "No space left" in str(error)
-            raise OSError(ENOSPC if full else EIO, str(error), str(target)) from None
+        except SafetensorError as error:
+            raise unwritten(Path(target), error) from None
+
+
+def unwritten(target: Path, error: Exception) -> OSError:
+    """Return what the system said when a library could not write a file and hid the reason."""
+    room = shutil.disk_usage(target.parent).free
+    full = "No space left" in str(error) or room < _NO_ROOM_BYTES
+    return OSError(ENOSPC if full else EIO, str(error).rstrip("."), str(target))
 
 
 def write_json(target: Path, value: Any) -> None:

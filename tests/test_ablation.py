@@ -129,6 +129,21 @@ def test_a_row_that_has_changed_is_made_again(made, ground, monkeypatch):
     assert [config.encoder.summary for config in asked] == ["gru"]
 
 
+def test_rows_are_made_again_when_what_they_all_share_has_changed(made, ground, monkeypatch):
+    found, folder = made
+    out = folder / "base.json"
+    out.write_text(json.dumps(found))
+    grid = replace(GRID, base=GRID.base | {"margin": 0.4}, rows=GRID.rows[4:])
+    asked = []
+    monkeypatch.setattr(ablation, "_score", lambda *args: asked.append(args[1]) or {"start": {}})
+    ablate(grid, "small", lambda config: ground, folder, out, progress=False)
+    assert [config.margin for config in asked] == [0.4]
+
+
+def test_rows_with_like_names_have_folders_of_their_own():
+    assert ablation._plain("x -1") != ablation._plain("x +1")
+
+
 def test_a_table_of_another_budget_is_not_mixed_in(made, tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({"budget": "full", "rows": {}}))
     with pytest.raises(QbhError, match="not a table of the budget 'small'"):

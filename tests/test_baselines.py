@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
-from qbhkit.contour import Contour, from_pitch
+from qbhkit.contour import Contour, from_pitch, held_pitch
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.baselines import (
     SCALES,
     LinearScaling,
     SubsequenceDtw,
-    held_pitch,
     voiced_pitch,
 )
 

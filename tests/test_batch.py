@@ -133,6 +133,19 @@ def test_one_that_fails_does_not_stop_the_others(recordings):
     assert (again.written, again.reused, len(again.failures)) == (0, 2, 1)
 
 
+def test_what_a_tracker_says_names_the_recording(recordings, monkeypatch):
+    class Deaf:
+        rate_hz = 16000
+
+        def track(self, audio):
+            raise QbhError("Nothing was heard: sing louder.")
+
+    monkeypatch.setattr(batch, "get_tracker", lambda name: Deaf())
+    done = extract(recordings)
+    said = [f"{source}: Nothing was heard: sing louder." for source in recordings]
+    assert [reason for _, reason in done.failures] == said
+
+
 def test_two_workers_give_what_one_gives(recordings, tmp_path):
     first = next(iter(recordings))
     first.write_bytes(b"")

@@ -242,6 +242,7 @@ class TestMelody:
         assert_refused(done, hums / name, UNUSABLE[name])
 
     def test_a_folder_without_audio(self, run, tmp_path):
+        (tmp_path / "folder.wav").mkdir()
         assert_refused(run("melody", tmp_path, "--out", tmp_path / "out"), "holds no audio files")
 
     def test_a_failing_file_in_a_folder_is_reported_at_the_end(self, run, hums, tmp_path):
@@ -554,12 +555,12 @@ class TestSearch:
         )  # fmt: skip
         rows = results_of(done)[0]["results"]
         assert sorted(path.name for path in folder.iterdir()) == [
-            "good.1.wav", "good.2.wav", "good.wav",
+            "good.hum.wav", "good.match1.wav", "good.match2.wav",
         ]  # fmt: skip
         for rank, row in enumerate(rows, 1):
-            audio = load(folder / f"good.{rank}.wav")
+            audio = load(folder / f"good.match{rank}.wav")
             assert audio.duration_s == pytest.approx(row["end_s"] - row["start_s"], abs=0.5)
-        matched = run("search", folder / "good.1.wav", "--catalogue", catalogue, "--json")
+        matched = run("search", folder / "good.match1.wav", "--catalogue", catalogue, "--json")
         assert results_of(matched)[0]["results"][0]["song_id"] == TRUTH
 
     def test_saved_matches_replace_no_recording(self, run, hums, catalogue, tmp_path):

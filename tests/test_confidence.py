@@ -12,7 +12,7 @@ def cases(count=200, songs=40, seed=0):
     rng = np.random.default_rng(seed)
     found = []
     for k in range(count):
-        scores = rng.normal(0, 0.05, songs)
+        scores = rng.normal(0.5, 0.05, songs)
         truth = k % 20
         scores[truth] += rng.choice([0.0, 0.15, 0.4])
         found.append(Case(scores, truth))
@@ -20,16 +20,27 @@ def cases(count=200, songs=40, seed=0):
 
 
 def test_a_lead_is_the_distance_to_the_ten_best_others():
-    scores = np.array([0.9, 0.1, 0.8, *np.linspace(0.5, 0.3, 12)])
+    scores = np.array([0.9, 0.1, 0.8, *np.linspace(0.5, 0.3, 12), *np.zeros(1000)])
     others = np.sort(np.delete(scores, 0))[::-1][:10].mean()
     found = leads(scores, np.array([0, 2]))
     assert found[0] == pytest.approx(0.9 - others)
     assert found[1] == pytest.approx(0.8 - np.sort(np.delete(scores, 2))[::-1][:10].mean())
 
 
-def test_the_lead_of_an_only_song_is_nothing():
-    assert leads(np.array([0.9]), np.array([0])).tolist() == [0.0]
-    assert leads(np.array([0.9, 0.4]), np.array([0, 1])).tolist() == [0.5, -0.5]
+def test_among_few_songs_the_lead_is_no_longer_than_among_many():
+    few = np.array([0.62, 0.1, -0.8])
+    assert leads(few, np.array([0, 1])) == pytest.approx([0.2, -0.34])
+    assert leads(np.array([0.3]), np.array([0])) == pytest.approx([-0.12])
+    many = np.concatenate([few, np.full(997, 0.2)])
+    assert leads(many, np.array([0])) == pytest.approx([0.42])
+
+
+def test_the_best_of_a_few_wrong_songs_is_not_believed():
+    wrong = np.array([0.301, 0.05, 0.02, -0.1, -0.3, -0.8])
+    best, found = np.array([0]), Calibration()
+    assert found.confidence(wrong[best], leads(wrong, best))[0] < 0.1
+    right = np.append(wrong, 0.66)
+    assert found.confidence(right[[6]], leads(right, np.array([6])))[0] > found.threshold
 
 
 def test_confidence_is_a_probability():

@@ -180,6 +180,11 @@ def test_pick_takes_the_first_frame_of_ten():
     assert from_f0(track_of(pitch), method="median").pitch_st == pytest.approx([72, 72])
 
 
+def test_an_unknown_way_to_downsample_is_refused():
+    with pytest.raises(QbhError, match="Unknown method 'mean': use 'median' or 'pick'"):
+        from_f0(track_of([60.0]), method="mean")
+
+
 def test_last_partial_frame_counts_what_is_there():
     contour = from_f0(track_of(np.concatenate([np.full(10, 60.0), np.full(3, 62.0)])))
     assert contour.pitch_st == pytest.approx([60, 62])

@@ -125,6 +125,33 @@ def test_methods_are_scored_on_the_same_models(ground, tmp_path):
     json.dumps(found)
 
 
+def test_models_of_another_recipe_or_of_other_hums_are_made_again(ground, tmp_path, monkeypatch):
+    rates, real = [], crossfold.train
+
+    def train(config, *rest, **kwargs):
+        rates.append(config.rate)
+        return real(config, *rest, **kwargs)
+
+    monkeypatch.setattr(crossfold, "train", train)
+    for _ in range(2):
+        fold(ground, tmp_path)
+        assert rates == [CONFIG.rate] * 4
+    fold(ground, tmp_path, replace(CONFIG, rate=2e-3))
+    assert rates[4:] == [2e-3] * 4
+    moved = [hum._replace(hummed=hum.hummed._replace(hum=hum.hummed.hum.transposed(1)))
+             for hum in ground.hums]  # fmt: skip
+    fold(ground._replace(hums=moved), tmp_path, replace(CONFIG, rate=2e-3))
+    assert len(rates) == 12
+
+
+def test_a_recipe_that_finds_nothing_has_a_result_too(ground, tmp_path, monkeypatch):
+    monkeypatch.setattr(crossfold, "_case", lambda *args: Case(np.array([0.9, 0.1]), 1))
+    found = fold(ground, tmp_path, methods=("vote", "full"))
+    assert set(found) == {"start", "anywhere", "methods"}
+    monkeypatch.setattr(crossfold, "_case", lambda *args: None)
+    assert fold(ground, tmp_path, methods=("full",))["start"]["top1"] == 0
+
+
 def test_stress_searches_the_same_hums_in_other_keys_and_tempi(ground, tmp_path):
     found = fold(ground, tmp_path, stress=True)
     assert len(found) == 10

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from qbhkit.audio import Audio
+from qbhkit.audio import Audio, write_wav
 from qbhkit.contour import F0Track, from_f0
 from qbhkit.embedding.encoders import ContourEmbedder
 from qbhkit.embedding.end_to_end import AudioEmbedder, open_embedder
@@ -51,6 +51,16 @@ def test_states_of_another_network_are_refused(end_to_end, monkeypatch):
 def test_weights_say_themselves_what_they_embed():
     assert isinstance(open_embedder("end-to-end"), AudioEmbedder)
     assert isinstance(open_embedder("stage1"), ContourEmbedder)
+
+
+def test_what_an_ear_says_names_the_recording(monkeypatch, tmp_path):
+    def refuse(self, audio):
+        raise QbhError("Nothing was heard: hum louder.")
+
+    monkeypatch.setattr(PitchEar, "hear", refuse)
+    write_wav(tone(16000, 16000), tmp_path / "a.wav")
+    with pytest.raises(QbhError, match=r"a\.wav: Nothing was heard: hum louder\."):
+        query_reader(ContourEmbedder())(tmp_path / "a.wav")
 
 
 def test_an_f0_file_needs_no_ear_and_holds_no_states(end_to_end, tmp_path):

@@ -141,6 +141,18 @@ def test_pair_mrr_against_a_loop():
     assert pair_mrr(np.ones((4, 3)), np.ones((4, 3))) == 0.25  # all tied: all last
 
 
+def test_hums_of_one_singer_are_drawn_together():
+    """Two singers, of whom one is always found: the share is 0, a half or 1."""
+    ranks, singers = [1] * 50 + [None] * 50, ["a"] * 50 + ["b"] * 50
+    low, high = intervals(ranks)["top1"]
+    assert 0.35 < low < 0.5 < high < 0.65
+    assert intervals(ranks, groups=singers)["top1"] == [0, 1]
+    alone = intervals(ranks, groups=[str(k) for k in range(100)])
+    assert alone["mrr"] == pytest.approx([low, high], abs=0.03)
+    queries = [Query(f"{k}.wav", "s", singer) for k, singer in enumerate(singers)]
+    assert report(ranks, queries)["intervals_by_singer"]["mrr"] == [0, 1]
+
+
 def test_rank_queries_asks_for_each_path():
     queries = [Query("x", "b", None), Query("y", "a", None), Query("z", "a", None)]
     answers = {"x": np.array([0.0, 1.0]), "y": np.array([0.0, 1.0]), "z": None}

@@ -159,6 +159,7 @@ def test_a_training_run_is_drawn_with_all_it_logged():
     ]  # fmt: skip
     losses, shares = training_figure(curve, "a run").axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines + shares.lines}
+    assert all(tick == round(tick) for axes in (losses, shares) for tick in axes.get_xticks())
     assert drawn["loss"] == [[1, 1.5], [2, 0.5]]
     assert drawn["fine_tuned_validation_mrr"] == [[2, 0.8]]
     assert set(drawn) == {"loss", "spread", "validation_mrr", "fine_tuned_validation_mrr"}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "qbhkit"
 # The ground floor from the bottom up: a module imports only what stands before it.
 GROUND_FLOOR = [
-    "qbhkit.errors", "qbhkit", "qbhkit.storage", "qbhkit.runs", "qbhkit.config", "qbhkit.audio",
+    "qbhkit.errors", "qbhkit", "qbhkit.storage", "qbhkit.config", "qbhkit.runs", "qbhkit.audio",
     "qbhkit.contour", "qbhkit.f0_csv", "qbhkit.corpora", "qbhkit.weights", "qbhkit.figures",
 ]  # fmt: skip
 MAY_ENTER = {

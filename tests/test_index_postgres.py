@@ -230,6 +230,13 @@ def test_what_others_keep_in_a_schema_stays(songs, schema, dsn, ask):
     with pytest.raises(QbhError, match="holds something else: choose another name"):
         build_index("postgres", songs, schema=schema, dsn=dsn)
     assert ask(f"SELECT answer FROM {schema}.letters") == [(42,)]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE {schema}.about AS SELECT 'us' AS company, 7 AS format")
+    with pytest.raises(QbhError, match="holds something else: choose another name"):
+        build_index("postgres", songs, schema=schema, dsn=dsn)
+    with pytest.raises(QbhError, match=f"holds no catalogue {schema}"):
+        PostgresIndex(schema, dsn)
+    assert ask(f"SELECT company FROM {schema}.about") == [("us",)]
 
 
 # A writer stops in the middle of its windows, says so and waits to be killed.

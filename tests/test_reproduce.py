@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from qbhkit.errors import QbhError
+
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_reproduce
 from bench_reproduce import ALLOWED, GOLDEN, Step, bare, compared, differences, read_json, work
@@ -28,6 +30,17 @@ def test_a_number_out_of_bounds_is_named():
     assert [row["name"] for row in found["train_tiny"]["outside"]] == ["curve/1/loss"]
     assert [row["name"] for row in found["hums_start"]["outside"]] == ["methods/vote/top1"]
     assert found["hums_anywhere"]["outside"] == found["train_tuned"]["outside"] == []
+
+
+def test_a_number_that_did_not_come_out_again_is_named():
+    again = read_json(GOLDEN, "")
+    del again["hums_start"]["methods"]["full"]
+    again["hums_anywhere"]["methods"]["vote"]["top1"] = None
+    found = compared(GOLD, again)
+    assert "methods/full" in [row["name"] for row in found["hums_start"]["outside"]]
+    assert [row["name"] for row in found["hums_anywhere"]["outside"]] == ["methods/vote/top1"]
+    with pytest.raises(QbhError, match="no recorded surprise"):
+        compared(GOLD, again | {"surprise": {}})
 
 
 def test_two_hums_of_a_few_may_be_found_otherwise():

@@ -199,8 +199,8 @@ class TestAnswers:
             assert found.json()["query"] == "recording"
             assert found.json()["results"][0]["song_id"] == TRUTH
 
-    def test_new_fields_of_an_answer_are_passed_on(self, serve):
-        line = {"query": "a", "voiced_s": 2, "results": [{"new": 1}], "confident": False}
+    def test_new_fields_of_an_answer_are_passed_on_and_names_of_any_bytes(self, serve):
+        line = {"query": "a", "voiced_s": 2, "results": [{"new": "caf\udce9"}], "confident": False}
         place = serve(lambda *_: line)
         assert httpx.post(f"{place.url}/search", content=b"x").json() == line
 
@@ -629,6 +629,12 @@ class TestCommand:
             assert main(["serve", str(catalogue), "--port", str(port)]) == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert f"Port {port} of 127.0.0.1 cannot be had" in line
+
+    def test_a_port_is_taken_before_anybody_answers_there(self):
+        with bind("127.0.0.1", 0) as listener:
+            port = listener.getsockname()[1]
+            with pytest.raises(QbhError, match=f"Port {port} of 127.0.0.1 cannot be had"):
+                bind("127.0.0.1", port)
 
     def test_answers_are_not_held_back_by_the_network_stack(self):
         """Without TCP_NODELAY each would wait for the client's delayed acknowledgement."""

@@ -132,6 +132,13 @@ def test_one_note_is_a_hum():
     assert sung.audio.duration_s == pytest.approx(1.2, abs=0.02)
 
 
+@pytest.mark.parametrize("style", ["mm", "vowels", "whistle"])
+def test_a_note_too_high_for_the_rate_is_no_sound_but_no_nan_either(style):
+    voice = Voice(style=style, breath=0, jitter_st=0, vibrato_st=0)
+    notes = np.array([[0.0, 1.0, 127]])
+    assert np.isfinite(render_hum(notes, voice, np.random.default_rng(0)).audio.samples).all()
+
+
 def test_a_rest_between_notes_is_silent():
     notes = np.array([[0.0, 0.5, 60], [1.5, 0.5, 62]])
     sung = hum(notes=notes)

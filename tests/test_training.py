@@ -251,6 +251,16 @@ def test_copies_of_an_older_run_are_left_aside(tmp_path):
         *(({key: -1}, f"{key} must be at least 0") for key in ("seed", "rate", "weight_decay")),
         ({"clip": 0.0}, "clip must be more than 0"),
         ({"hums": {}, "fine_tune": {"every": 0}}, "every must be at least 1"),
+        ({"hums": {"share": 1.5}}, "share must be from 0 to 1"),
+        ({"hums": {"shortest_s": -1}}, "shortest_s must be at least 0"),
+        ({"window": {"shortest_s": 0}}, "shortest_s over 0, up to longest_s"),
+        ({"window": {"shortest_s": 5, "longest_s": 4}}, "shortest_s over 0, up to longest_s"),
+        ({"window": {"at_start": float("nan")}}, "at_start must be from 0 to 1"),
+        ({"window": {"steps": 0}}, "steps must be at least 1"),
+        ({"rules": {"most_slices": 0}}, "most_slices must be at least 1"),
+        ({"rules": {"glide_frames": 0}}, "glide_frames must be at least 1"),
+        ({"rules": {"fill_chance": 1.1}}, "fill_chance must be from 0 to 1"),
+        ({"rules": {"note_st": -0.1}}, "note_st must be at least 0"),
     ],
 )
 def test_numbers_that_no_run_can_have_are_refused(values, says):
@@ -393,8 +403,7 @@ def test_the_command_is_killed_and_goes_on(tmp_path):
         "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
         "encoder: {widths: [16, 32], convolutions: 1}\n"
     )
-    whole = ["--out", str(tmp_path / "whole"), "--log", str(tmp_path / "w.json")]
-    assert qbhkit(["train", str(config), *whole]) == 0
+    assert qbhkit(["train", str(config), "--out", str(tmp_path / "whole")]) == 0
     command = [sys.executable, "-m", "qbhkit.cli", "train", str(config)]
     command += ["--out", str(tmp_path / "part"), "--log", str(tmp_path / "p.json")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -404,7 +413,7 @@ def test_the_command_is_killed_and_goes_on(tmp_path):
     process.wait()
     assert 1 <= len(curve(tmp_path / "p.json")) < 4
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    assert curve(tmp_path / "p.json") == curve(tmp_path / "w.json")
+    assert curve(tmp_path / "p.json") == curve(tmp_path / "whole" / "train_mini.json")
     assert (tmp_path / "part" / "mini.safetensors").is_file()
     assert (tmp_path / "part" / "curve.svg").is_file()
 

@@ -306,6 +306,9 @@ def test_the_kernels_machine_records(widget, hum, monkeypatch):
     widget.record_here(6)
     assert widget.audio.duration_s == pytest.approx(6)
     assert widget.results[0].song_id == TRUTH
+    brief = HumRecorder(longest_s=5)
+    receive(brief, type="record_here")
+    assert brief.audio.duration_s == pytest.approx(5)
     monkeypatch.setitem(sys.modules, "sounddevice", _Device(None))
     with pytest.raises(QbhError, match="cannot record"):
         widget.record_here()

@@ -102,7 +102,8 @@ def info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found._asdict() | {"grid": asdict(found.grid)}))
         return 0
-    lengths = ", ".join(f"{length:g}" for length in found.grid.lengths_s)
+    grid = found.grid
+    lengths = ", ".join(f"{n:g}" for n in sorted({*grid.lengths_s, *grid.first_lengths_s}))
     print(f"{options.catalogue}: {found.songs} songs ({found.recordings} recordings)")
     print(f"windows:  {found.windows}, of {lengths} s")
     print(f"on disk:  {found.bytes / 1e6:.1f} MB in {found.shards} shards")

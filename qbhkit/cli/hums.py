@@ -91,24 +91,27 @@ def _refuse_to_overwrite(queries: Sequence[str], folder: Path) -> None:
         other = stems.setdefault(stem_of(Path(query)), query)
         if other != query:
             raise QbhError(
-                f"{other} and {query} would be saved under one name, {stem_of(Path(query))}.wav: "
-                "rename one."
+                f"{other} and {query} would be saved under one name, "
+                f"{stem_of(Path(query))}.hum.wav: rename one."
             )
 
 
 def _save_matches(
     names: Sequence[str], answers: "list[Answer]", catalogue: "Catalogue", folder: Path
 ) -> None:
-    """Write the recordings of a query, and what the songs of its answer sound like."""
+    """Write the recordings of a query, and what the songs of its answer sound like.
+
+    The names are such that nobody's music is called so, wherever the folder lies.
+    """
     from qbhkit.audio import load, write_wav
     from qbhkit.corpora import stem_of
     from qbhkit.retrieval.matches import matched_audio
 
     for name in names:
         if not name.lower().endswith(".csv"):
-            write_wav(load(Path(name)), folder / f"{stem_of(Path(name))}.wav")
+            write_wav(load(Path(name)), folder / f"{stem_of(Path(name))}.hum.wav")
     for rank, answer in enumerate(answers, 1):
-        path = folder / f"{stem_of(Path(names[0]))}.{rank}.wav"
+        path = folder / f"{stem_of(Path(names[0]))}.match{rank}.wav"
         write_wav(matched_audio(catalogue, answer), path)
 
 
@@ -176,12 +179,18 @@ def evaluate(options: argparse.Namespace) -> int:
             score = _scorer("full", catalogue, by_states, options.anchor, heard)
         else:
             score = _scorer(method, catalogue, embedder, options.anchor, contours)
-        ranks: list[int | None] = []
-        for query in tqdm(queries, desc=method, unit="hum", disable=quiet()):
-            scores, truth = score(query.path), catalogue.number[query.song_id]
-            ranks.append(None if scores is None else evaluate.rank_of(scores, truth))
-            if method == "full" and scores is not None:
-                cases[query] = Case(scores, truth)
+        found = {
+            query.path: score(query.path)
+            for query in tqdm(queries, desc=method, unit="hum", disable=quiet())
+        }
+        ranks = evaluate.rank_queries(queries, catalogue.number, found.get)
+        if method == "full":
+            scored = ((query, found[query.path]) for query in queries)
+            cases = {
+                query: Case(scores, catalogue.number[query.song_id])
+                for query, scores in scored
+                if scores is not None
+            }
         blocks[method] = evaluate.report(ranks, queries)
     first = next(iter(blocks.values()))
     result = {

@@ -13,7 +13,8 @@ def melody(options: argparse.Namespace) -> int:
     from qbhkit.melody.batch import extract_all
     from qbhkit.melody.trackers import default_song_tracker
 
-    paths = [path for name in options.inputs for path in _audio_files(Path(name))]
+    named = [path for name in options.inputs for path in _audio_files(Path(name))]
+    paths = list({path.resolve(): path for path in reversed(named)}.values())[::-1]  # each once
     stems: dict[str, Path] = {}
     for path in paths:
         stem = stem_of(path)
@@ -40,7 +41,11 @@ def _audio_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     named = [child for child in path.rglob("*") if child.name.lower().endswith(AUDIO_SUFFIXES)]
-    found = [child for child in named if child.name[:2] != "._"]  # what macOS leaves in archives
+    found = [
+        child
+        for child in named
+        if child.is_file() and child.name[:2] != "._"  # what macOS leaves in archives
+    ]
     if not found:
         raise QbhError(f"{path} holds no audio files ({', '.join(AUDIO_SUFFIXES)}).")
     return sorted(found)

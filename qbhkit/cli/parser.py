@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     def with_anchor(command: Any) -> None:
         command.add_argument(
             "--anchor", choices=("start", "anywhere"), default="anywhere",
-            help="start: the first 14 s of the hum against the beginnings of songs only",
+            help="start: songs are chosen by their beginnings and the first 14 s of the hum only",
         )  # fmt: skip
 
     def with_weights(command: Any) -> None:
@@ -184,7 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--save-match", type=Path, metavar="DIR",
-        help="write each hum's STEM.wav and, of its songs, STEM.1.wav and so on: what matches it",
+        help="write each hum as STEM.hum.wav and what matches it as STEM.match1.wav and so on",
     )  # fmt: skip
     with_anchor(command)
     command.add_argument("--json", action="store_true", help="one JSON object a line, nothing else")
@@ -258,9 +258,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="checkpoint and weights (default: in the cache)"
     )
-    command.add_argument(
-        "--log", type=Path, metavar="JSON", help="the curve (default: data/results, else DIR)"
-    )
+    command.add_argument("--log", type=Path, metavar="JSON", help="the curve (default: in DIR)")
     with_data(command)
 
     command = add(

@@ -26,8 +26,7 @@ def train(options: argparse.Namespace) -> int:
     path = config_path(options.config)
     values = read_yaml(path)
     out = options.out or cache_dir() / "runs" / path.stem
-    results = Path("data/results")
-    log = options.log or (results if results.is_dir() else out) / f"train_{path.stem}.json"
+    log = options.log or out / f"train_{path.stem}.json"
     data = options.data or data_dir()
     run = _Run(values, path, out, log, options)
     kinds = {"melody": _train_melody, "end-to-end": _train_end_to_end}
@@ -183,7 +182,7 @@ def crossfold(options: argparse.Namespace) -> int:
             if "ranks" in block:
                 cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
                 print(f"{method:8}{name:28}{cells}")
-    for anchor, block in found["refusal"].items():
+    for anchor, block in found.get("refusal", {}).items():
         print(f"refusal {anchor:28}" + "  ".join(f"{key} {block[key]:.3f}" for key in block))
     return 0
 

@@ -34,7 +34,7 @@ def calibrate_weights(options: argparse.Namespace) -> int:
     from qbhkit.storage import read_json
     from qbhkit.weights import load_weights, save_weights, weights_path
 
-    cure = "give the JSON of 'qbhkit crossfold', or of 'qbhkit evaluate' on hums enough"
+    cure = "give the JSON of 'qbhkit crossfold', or of 'qbhkit evaluate' on enough hums"
     values = read_json(options.result, cure)
     if not isinstance(values, dict) or not isinstance(values.get("calibration"), dict):
         raise QbhError(f"{options.result} holds no calibration: {cure}.")

@@ -105,19 +105,25 @@ class MirQbsh:
                 titles[cells[0]] = " / ".join(named)
         return titles
 
-    def hums(self) -> list[Hum]:
-        """Return every recording, sorted by path, with its hand-labelled pitch where it has one.
+    def hums(self, year: str = "*") -> list[Hum]:
+        """Return the recordings, sorted by path, with their hand-labelled pitch where they have it.
+
+        Args:
+            year: the folder of one year, such as ``year2009``; all of them by default.
 
         Raises:
             QbhError: if there are no recordings.
         """
         hums = []
-        for path in sorted(self.root.glob("waveFile/*/*/*.wav")):
+        for path in sorted(self.root.glob(f"waveFile/{year}/*/*.wav")):
             label = path.with_suffix(".pv")
             pitch = read_pitch_vector(label) if label.is_file() else None
             hums.append(Hum(path, path.stem, path.parent.name, pitch))
         if not hums:
-            raise QbhError(f"{self.root} holds no waveFile/YEAR/PERSON/SONG.wav: fetch it again.")
+            wanted = "YEAR" if year == "*" else year
+            raise QbhError(
+                f"{self.root} holds no waveFile/{wanted}/PERSON/SONG.wav: fetch it again."
+            )
         return hums
 
 

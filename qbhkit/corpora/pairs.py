@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.contour import Contour
+from qbhkit.contour import Contour, held_pitch
 from qbhkit.errors import QbhError
 from qbhkit.storage import atomic_path
 
@@ -128,8 +128,8 @@ def align(hum: Contour, song: Contour, start_s: float | None = None) -> Alignmen
     sung, hum_from_s = hum.trimmed()
     if not len(sung) or not len(rest):
         raise QbhError("there is nothing voiced to align")
-    pitch = _held(sung)
-    tune = _held(rest)[: 2 * len(pitch)]
+    pitch = held_pitch(sung).astype(float)
+    tune = held_pitch(rest)[: 2 * len(pitch)].astype(float)
     best: tuple[float, float, NDArray, int] | None = None
     for key_st in _keys(pitch, tune):
         cost = np.minimum(np.abs(pitch[:, None] - key_st - tune), _FARTHEST_ST)  # (hum, song)
@@ -152,12 +152,6 @@ def align(hum: Contour, song: Contour, start_s: float | None = None) -> Alignmen
     return Alignment(
         middles_s[:, 0] + hum_from_s, middles_s[:, 1] + song_from_s, key_st, distance_st
     )
-
-
-def _held(contour: Contour) -> NDArray[np.float64]:
-    """Return pitch that holds through rests; the first frame is voiced."""
-    last = np.maximum.accumulate(np.where(contour.voiced, np.arange(len(contour)), 0))
-    return contour.pitch_st[last].astype(float)
 
 
 def _keys(pitch: NDArray, tune: NDArray) -> list[float]:

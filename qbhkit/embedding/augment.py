@@ -8,8 +8,9 @@ the L output frames reads, so that a contour is read from its song only once. Th
 a few contours draw work on those rows alone.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import savgol_filter
 
+from qbhkit.config import refuse_outside
 from qbhkit.contour import Reading, voiced_median, within
 from qbhkit.errors import QbhError
 
@@ -80,6 +82,15 @@ class Distortions:
     octave_note_share: float = 0.1  # of the notes are heard an octave off
     lost_frame_chance: float = 0.3
     lost_frame_share: float = 0.1  # of the frames are heard as silent
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in fields(self)]
+        shares = [name for name in names if name.endswith(("_chance", "_share"))]
+        refuse_outside(self, 0, 1, "wrong_note", *shares)
+        refuse_outside(self, 0, math.inf, *names)
+        refuse_outside(self, 1, math.inf, "most_slices")
+        if self.glide_chance:
+            refuse_outside(self, 1, math.inf, "glide_frames")
 
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -1,5 +1,6 @@
 """Pairs for training: windows of songs, and hummed readings of them, imagined or real."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from qbhkit.config import refuse_outside
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, Reading, normalise
 from qbhkit.corpora.pairs import Alignment
 from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, warp_positions
@@ -133,6 +135,16 @@ class WindowRange:
     step_s: float = 0.0
     at_start: float = 0.25
     min_voiced: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shortest_s <= self.longest_s < math.inf:
+            raise QbhError(
+                "Windows need a shortest_s over 0, up to longest_s, not "
+                f"{self.shortest_s} and {self.longest_s}."
+            )
+        refuse_outside(self, 1, math.inf, "steps")
+        refuse_outside(self, 0, math.inf, "step_s")
+        refuse_outside(self, 0, 1, "at_start", "min_voiced")
 
     @property
     def reading(self) -> Reading:
@@ -276,6 +288,11 @@ class HumConfig:
     song_early_s: float = 5.0
     plain: float = 0.2
     rules: Distortions = field(default_factory=lambda: _MORE_OF_A_HUM)
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, 0, 1, "share", "at_start", "plain")
+        refuse_outside(self, 0, math.inf, "farthest_st", "song_shift", "song_octaves")
+        refuse_outside(self, 0, math.inf, "song_early_s", "shortest_s")
 
 
 class HumPairs:

@@ -5,6 +5,7 @@ from real hums too. Combined training goes on with stage 1, and every few epochs
 copy of the network on hums.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qbhkit.config import refuse_outside
 from qbhkit.contour import Contour, Normalisation
 from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding.augment import Distortions
@@ -35,7 +37,7 @@ from qbhkit.embedding.sampling import (
 )
 from qbhkit.embedding.shards import open_shards
 from qbhkit.errors import QbhError
-from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric, refuse_below
+from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -58,8 +60,8 @@ class FineTune:
     rate: float = 4e-4
 
     def __post_init__(self) -> None:
-        refuse_below(self, 1, "every", "steps")
-        refuse_below(self, 0, "rate")
+        refuse_outside(self, 1, math.inf, "every", "steps")
+        refuse_outside(self, 0, math.inf, "rate")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
                 points = [(line["epoch"] + 1, line[key]) for line in curve if key in line]
                 axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=key)
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             if names:
                 axes.legend(loc="best")
         panels[0].set(title=title, ylabel="loss", ylim=(0, None))

@@ -226,7 +226,7 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
     """
     rows = list(results["sizes"].values())
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["indexes"]))
-    colours = dict(zip(kinds, (HUM, THIRD, SONG, FOURTH), strict=False))
+    colours = dict(zip(kinds, cycle((HUM, THIRD, SONG, FOURTH, "#56B4E9", "0.4"))))
     panels: list[tuple[str, str, Callable[[Any], float], Callable[[Any], float] | None]] = [
         ("Building the index", "s", lambda part: part["build_s"], None),
         (

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from qbhkit.audio import load
-from qbhkit.errors import Failure, QbhError
+from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.f0_csv import write_f0_csv
 from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
 from qbhkit.storage import read_json, write_json
@@ -118,7 +118,10 @@ def _extract_here(source: Path, target: Path) -> Failure | None:
 
 def _extract(source: Path, target: Path, listener: Tracker) -> Failure | None:
     try:
-        write_f0_csv(listener.track(load(source, listener.rate_hz)), target)
+        audio = load(source, listener.rate_hz)
+        with naming(source):
+            track = listener.track(audio)
+        write_f0_csv(track, target)
     except QbhError as error:
         return Failure(str(source), str(error))
     return None

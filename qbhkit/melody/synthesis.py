@@ -138,11 +138,13 @@ def render_line(line: Line, voice: Voice, rng: Generator, rate_hz: int = RATE_HZ
     noise = sosfilt(
         butter(2, [200, 3000], "band", fs=rate_hz, output="sos"), rng.normal(size=len(at))
     )
-    samples = loudness * (voiced / voiced.std() + voice.breath * noise / noise.std())
+    voiced /= max(voiced.std(), 1e-9)  # a note may lie too high for the rate to hold
+    samples = loudness * (voiced + voice.breath * noise / noise.std())
     if voice.consonants:
         samples += _bursts(line.onsets_s, voice, at, rng, rate_hz)
     samples += 0.1 * voice.breath * rng.normal(size=len(at))  # the room
-    return Hum(Audio((0.5 * samples / np.abs(samples).max()).astype(np.float32), rate_hz), f0)
+    peak = max(np.abs(samples).max(), 1e-9)
+    return Hum(Audio((0.5 * samples / peak).astype(np.float32), rate_hz), f0)
 
 
 def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:

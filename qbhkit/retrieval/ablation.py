@@ -129,14 +129,16 @@ def ablate(
     for seed in range(max(row.seeds for row in grid.rows)):  # the whole table once, then spreads
         for row in (row for row in grid.rows if seed < row.seeds):
             songs, hums = recipe(grid, row, budget, seed)
+            recipes = _hash([asdict(songs), asdict(hums)])
             described = {"stages": row.stages, "change": row.change, "seed": seed}
             key = f"{row.name} / {seed}"
-            if found["rows"].get(key, {}).get("row") == described:
+            known = found["rows"].get(key, {})
+            if known.get("row") == described and known.get("recipes", recipes) == recipes:
                 continue
             ground = ground_of(songs)
             run = folder / budget / _plain(row.name) / str(seed)
             scored = _score(row.stages, songs, hums, ground, run, progress)
-            found["rows"][key] = {"row": described, **scored}
+            found["rows"][key] = {"row": described, "recipes": recipes, **scored}
             write_json(out, found)
     return found
 
@@ -150,8 +152,7 @@ def _score(
     progress: bool,
 ) -> dict[str, Any]:
     # Rows with the same stage 1 share it.
-    alike = hashlib.sha256(json.dumps(asdict(songs), sort_keys=True).encode()).hexdigest()[:12]
-    first = folder.parents[1] / f"stage1-{alike}"
+    first = folder.parents[1] / f"stage1-{_hash(asdict(songs))[:12]}"
     weights = first / "songs.safetensors"
     if stages in ("songs", "both") and not weights.is_file():
         resume = (first / "checkpoint.pt").is_file()
@@ -172,7 +173,12 @@ def _score(
 
 
 def _plain(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name)
+    """Return a folder's name, another one for every name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name) + f"-{_hash(name)[:6]}"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def table(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from qbhkit.contour import Contour
+from qbhkit.contour import Contour, held_pitch
 
 FARTHEST_ST = 3.0  # what is farther off counts as this far: one wrong note is one wrong note
 # The key is first taken from the song's window that is most like the hum, which may hold a note
@@ -35,13 +35,6 @@ class Alignments(NamedTuple):
     end: NDArray[np.int64]  # (C,) frame after the last; equal to start where there is no path
     transposition_st: NDArray[np.float64]  # (C,) how much higher than the song the hum is
     frames: NDArray[np.int64]  # (C,) of the hum
-
-
-def held_pitch(contour: Contour) -> NDArray[np.float32]:
-    """Return pitch (N,) from first to last voiced frame, pauses holding the pitch before them."""
-    sung, _ = contour.trimmed()
-    last = np.maximum.accumulate(np.where(sung.voiced, np.arange(len(sung)), 0))
-    return sung.pitch_st[last]
 
 
 def flatten(pitches: Sequence[NDArray[np.float32]]) -> FlatSongs:

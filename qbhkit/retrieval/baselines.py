@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from qbhkit.contour import Contour, voiced_median
+from qbhkit.contour import Contour, held_pitch, voiced_median
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.align import flatten, held_pitch
+from qbhkit.retrieval.align import flatten
 from qbhkit.retrieval.queries import SHORTEST_QUERY_S, Anchor
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.

@@ -17,7 +17,7 @@ from qbhkit.audio import load, refuse_silence
 from qbhkit.contour import Contour, Reading, from_f0, stretch, windows
 from qbhkit.corpora import Corpus, Song
 from qbhkit.corpora.duplicates import melody_key
-from qbhkit.errors import Failure, QbhError
+from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.melody import trackers
 from qbhkit.melody.trackers import Tracker
 from qbhkit.retrieval.shards import (
@@ -221,7 +221,8 @@ class Tools:
             return read_melodies(self.folder, shard).contours[number]
         audio = load(song.audio, self.listener.rate_hz)
         refuse_silence(audio, song.audio)
-        return from_f0(self.listener.track(audio))
+        with naming(song.audio):
+            return from_f0(self.listener.track(audio))
 
 
 class Crew(Protocol):
@@ -369,6 +370,7 @@ def song_entry(song: Song, tracker: str) -> SongEntry:
         content.update(song.f0.frequency_hz.tobytes() + song.f0.voicing.tobytes())
     elif song.audio is not None:
         entry["tracker"] = tracker
+        entry["source"] = str(song.audio.absolute())  # it is played, from wherever the search runs
         with suppress(OSError):  # who decodes it will say what is wrong
             content.update(sha256_file(song.audio).encode())
     return entry | {"content": content.hexdigest()}

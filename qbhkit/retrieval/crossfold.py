@@ -5,7 +5,11 @@ and a singer fold a model is fine-tuned on the hums of other songs by other sing
 hums of these; the ranks of all hums are pooled.
 """
 
+import hashlib
+import json
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,15 +29,17 @@ from qbhkit.corpora.training_songs import read_split, training_songs
 from qbhkit.embedding.encoders import ContourEmbedder, export_encoder
 from qbhkit.embedding.sampling import Hummed, HumPairs, PairSource
 from qbhkit.embedding.training import TrainConfig, hum_evaluator, song_source, train
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 from qbhkit.melody.trackers import Tracker, get_tracker
 from qbhkit.retrieval.catalogue import Catalogue, WindowGrid, cut_song, grid_of
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
 from qbhkit.retrieval.evaluate import Query, rank_of, report
 from qbhkit.retrieval.queries import Anchor
 from qbhkit.retrieval.search import Method, Searcher
+from qbhkit.storage import read_json, sha256_file, write_json
 
 ANCHORS: tuple[Anchor, ...] = ("start", "anywhere")
+YEAR = "year2009"  # of the hums; other years of the official archive may number singers anew
 ELSEWHERE = "ioacas"  # what the scores of another corpus are called
 # What is done to the hums to see whether the answer stays: transposed by semitones, stretched.
 TRANSPOSED_ST = (7.0, -5.0)
@@ -147,7 +153,9 @@ def hear(
 
     Notebook: notebooks/07_train_supervised.py
     """
-    hum = from_f0(tracker.track(load(recording, tracker.rate_hz)), song.hop_s)
+    audio = load(recording, tracker.rate_hz)
+    with naming(recording):
+        hum = from_f0(tracker.track(audio), song.hop_s)
     if end_s is not None:
         song = Contour(song.frames[: round(end_s / song.hop_s)], song.hop_s)
     try:
@@ -208,8 +216,8 @@ def _searched_among(
     dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
     queries = [
         Query(str(hum.path), hum.song_id, hum.singer)
-        for hum in corpus.hums()
-        if {hum.song_id, hum.singer} <= dealt  # the official archive has more singers
+        for hum in corpus.hums(YEAR)
+        if {hum.song_id, hum.singer} <= dealt
     ]
     if not queries:
         raise QbhError(f"{corpus.root} holds no hum of the singers that are dealt into folds.")
@@ -252,7 +260,8 @@ def cross_fold(
 ) -> dict[str, Any]:
     """Fine-tune a model for every pair of folds, and pool the ranks of all hums.
 
-    A model that is in the folder already is used again, so that a stopped run goes on.
+    A model that is in the folder already is used again if it was made by the same recipe from the
+    same weights and hums, so that a stopped run goes on.
 
     Args:
         config: of the fine-tuning; ``start`` names the weights it starts from. Without ``hums``
@@ -300,7 +309,8 @@ def cross_fold(
     if others:
         result["methods"] = {method: found[method] for method in others}
     if "full" in methods:
-        result |= _calibrated(cases, Calibration.of(embedder).distance)
+        with suppress(QbhError):  # too few hums find their songs to calibrate anything
+            result |= _calibrated(cases, Calibration.of(embedder).distance)
     return result
 
 
@@ -309,6 +319,8 @@ def _calibrated(cases: dict[Anchor, list[tuple[Case, str]]], distance: float) ->
     everything = [case for anchor in ANCHORS for case, _ in cases[anchor]]
     refused = {}
     for anchor in ANCHORS:
+        if not cases[anchor]:
+            raise QbhError("A calibration needs hums that find their songs.")
         some, songs = zip(*cases[anchor], strict=True)
         refused[anchor] = refusal(some, songs, distance)._asdict()
     return {"calibration": asdict(calibrate(everything, distance)), "refusal": refused}
@@ -350,7 +362,10 @@ def _weights(
 ) -> Path:
     if config.hums is None:
         return Path(config.start)
-    weights = folder / "encoder.safetensors"
+    weights, note = folder / "encoder.safetensors", folder / "made_of.json"
+    made_of = _made_of(config, hums)
+    if weights.is_file() and not (note.is_file() and read_json(note, f"delete {note}") == made_of):
+        shutil.rmtree(folder)  # of another recipe, or of other hums
     if not weights.is_file():
         reading, how = config.window.reading, config.normalisation
 
@@ -369,8 +384,24 @@ def _weights(
         encoder = train(
             config, ground.source, folder, log, pairs_of(hums), evaluate, progress=progress
         )
+        write_json(note, made_of)  # first: without it the weights would be made again
         export_encoder(encoder, weights, reading, how)
     return weights
+
+
+def _made_of(config: TrainConfig, hums: Sequence[Hummed]) -> dict[str, str]:
+    """Return hashes of all that a model depends on but the songs of its corpora."""
+    start = Path(config.start)
+    recipe = json.dumps(asdict(replace(config, start="")), sort_keys=True).encode()
+    heard = hashlib.sha256()
+    for hum in hums:
+        heard.update(f"{hum.song} {len(hum.hum)}".encode())
+        heard.update(np.ascontiguousarray(hum.hum.frames).data)
+    return {
+        "recipe": hashlib.sha256(recipe).hexdigest(),
+        "start": sha256_file(start) if start.is_file() else config.start,
+        "hums": heard.hexdigest(),
+    }
 
 
 def _searched(contours: list[Contour], stress: bool) -> Iterator[tuple[str, Anchor, list[Contour]]]:

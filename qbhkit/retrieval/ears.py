@@ -11,7 +11,7 @@ from qbhkit.audio import Audio, load, refuse_silence
 from qbhkit.contour import Contour, from_f0
 from qbhkit.embedding.end_to_end import AudioEmbedder
 from qbhkit.embedding.performances import Heard
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 from qbhkit.f0_csv import read_f0_csv
 from qbhkit.melody.lite import LiteExtractor
 from qbhkit.melody.trackers import Tracker, get_tracker, identity_of
@@ -109,6 +109,7 @@ def query_reader(embedder: Embedder, tracker: str | None = None) -> Callable[[Pa
             return from_f0(read_f0_csv(path))
         audio = load(path, ear().rate_hz)
         refuse_silence(audio, path)
-        return ear().hear(audio)
+        with naming(path):
+            return ear().hear(audio)
 
     return read

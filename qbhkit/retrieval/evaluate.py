@@ -54,12 +54,16 @@ def _inverse(ranks: Sequence[int | None]) -> NDArray[np.float64]:
     return np.array([1.0 / rank if rank else 0.0 for rank in ranks])
 
 
-def intervals(ranks: Sequence[int | None], seed: int = 0) -> dict[str, list[float]]:
+def intervals(
+    ranks: Sequence[int | None], seed: int = 0, groups: Sequence[str] | None = None
+) -> dict[str, list[float]]:
     """Return 95% percentile bootstrap intervals of each metric, queries resampled.
 
     Args:
         ranks: of every query; None is a miss.
         seed: of the resampling.
+        groups: of every query, its singer: whole groups are resampled, for queries of one singer
+            are alike, and say less about other singers than as many queries by many would.
 
     Returns:
         Metric to [low, high].
@@ -71,10 +75,15 @@ def intervals(ranks: Sequence[int | None], seed: int = 0) -> dict[str, list[floa
     if not len(inverse):
         return {}
     rng = np.random.default_rng(seed)
-    sample = inverse[rng.integers(0, len(inverse), (_RESAMPLES, len(inverse)))]  # (R, n)
+    names, owner = np.unique(
+        np.arange(len(inverse)) if groups is None else groups, return_inverse=True
+    )
+    drawn = rng.integers(0, len(names), (_RESAMPLES, len(names)))
+    times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    weight = times[:, owner]  # (R, n) how often a query was drawn
     tail = 100 * (1 - INTERVAL) / 2
-    columns = {f"top{k}": (sample >= 1 / k).mean(axis=1) for k in (1, 5, 10)}
-    columns["mrr"] = sample.mean(axis=1)
+    hits = {f"top{k}": inverse >= 1 / k for k in (1, 5, 10)} | {"mrr": inverse}
+    columns = {name: weight @ hit / weight.sum(axis=1) for name, hit in hits.items()}
     return {
         name: [float(value) for value in np.percentile(column, [tail, 100 - tail])]
         for name, column in columns.items()
@@ -165,5 +174,7 @@ def report(ranks: Sequence[int | None], queries: Sequence[Query]) -> dict[str, A
     block["ranks"] = list(ranks)
     block["per_song"] = grouped(ranks, [query.song_id for query in queries])
     if any(query.singer for query in queries):
-        block["per_singer"] = grouped(ranks, [query.singer or "unknown" for query in queries])
+        singers = [query.singer or "unknown" for query in queries]
+        block["intervals_by_singer"] = intervals(ranks, groups=singers)
+        block["per_singer"] = grouped(ranks, singers)
     return block

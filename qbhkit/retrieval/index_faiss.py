@@ -22,10 +22,10 @@ from qbhkit.retrieval.catalogue import Catalogue
 from qbhkit.retrieval.index import Nearest, checked_queries, checksum, not_installed, rescored
 from qbhkit.retrieval.rows import Rows
 from qbhkit.retrieval.shards import sole_writer
-from qbhkit.storage import atomic_path, read_json, sha256_file, write_json
+from qbhkit.storage import atomic_path, read_json, sha256_file, unwritten, write_json
 
 FORMAT = 1
-_CURE = "build the index again"
+_CURE = "build the index again with 'qbhkit catalogue index CATALOGUE'"
 _BLOCK_ROWS = 65536  # added at a time: 128 MB in single precision at 512
 _POINTS_A_LIST = 39  # fewer make k-means unreliable
 _FEWEST = 256  # windows that an index can be learnt from
@@ -122,7 +122,10 @@ class FaissIndex:
         file = folder / f"{token_hex(8)}.faiss"  # the older one stays until the manifest names this
         with sole_writer(folder):
             with atomic_path(file) as part:
-                _faiss().write_index(index, str(part))
+                try:
+                    _faiss().write_index(index, str(part))
+                except RuntimeError as error:
+                    raise unwritten(file, error) from None
             head = {"format": FORMAT, "vectors": source, "choices": asdict(choices)}
             manifest = head | {"file": file.name, "sha256": sha256_file(file)}
             write_json(folder / "manifest.json", manifest)

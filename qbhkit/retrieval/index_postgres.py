@@ -57,6 +57,10 @@ FROM (
 ) AS found
 ORDER BY similarity DESC, number LIMIT %(k)s
 """
+_OUR_COLUMNS = """
+SELECT count(*) FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attname IN ('format', 'model', 'size')
+"""
 _SIGHT = """
 SELECT set_config('hnsw.ef_search', %s, true),
     set_config('hnsw.iterative_scan', 'relaxed_order', true)
@@ -216,6 +220,9 @@ class PostgresIndex:
                     row[q, : len(found)], similarity[q, : len(found)] = zip(*found, strict=True)
         if opened is not None:  # who opened a catalogue knows nothing of what was added
             row[row >= sum(windows for _, windows, _ in opened)] = -1
+            similarity[row < 0] = -1
+            order = np.argsort(row < 0, axis=1, kind="stable")  # the gaps behind what was found
+            row, similarity = (np.take_along_axis(part, order, 1) for part in (row, similarity))
         return Nearest(similarity, row)
 
     def _batches(self, run: Any) -> list[tuple[int, int, str]]:
@@ -347,10 +354,11 @@ def _exists(run: Any, schema: str) -> bool:
 
 def _about(run: Any, schema: str) -> tuple[str, int] | None:
     """Return model and vector size of the catalogue in a schema; None if there is none."""
-    (table,) = run.execute("SELECT to_regclass(%s)", [f"{schema}.about"]).fetchone()
-    if table is None:
+    (known,) = run.execute(_OUR_COLUMNS, [f"{schema}.about"]).fetchone()
+    if known < 3:  # no such table, or somebody else's
         return None
-    version, model, size = run.execute(_sql("SELECT * FROM {schema}.about", schema)).fetchone()
+    columns = _sql("SELECT format, model, size FROM {schema}.about", schema)
+    version, model, size = run.execute(columns).fetchone() or (None, "", 0)
     if version != FORMAT:
         raise QbhError(f"The catalogue {schema} has format {version}, not {FORMAT}: {_CURE}.")
     return model, size

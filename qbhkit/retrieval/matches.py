@@ -40,7 +40,8 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
     if source.name.lower().endswith(AUDIO_SUFFIXES) and source.is_file():
         whole = load(source, rate_hz)
         first, last = round(answer.start_s * rate_hz), round(answer.end_s * rate_hz)
-        return Audio(whole.samples[first:last], rate_hz)
+        if first < len(whole.samples):  # else it is another file by now
+            return Audio(whole.samples[first:last], rate_hz)
     contour = catalogue.contours[number]
     first, last = (round(at_s / contour.hop_s) for at_s in (answer.start_s, answer.end_s))
     notes = notes_of(Contour(contour.frames[first:last], contour.hop_s))

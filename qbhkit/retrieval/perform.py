@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -342,6 +343,10 @@ def _made(due: Sequence[tuple[Path, range]], stage: Stage, workers: int) -> Iter
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (stage,)) as pool:
         try:
             yield from pool.map(_make_part, due)
+        except BrokenProcessPool:
+            raise QbhError(
+                "A worker process died, perhaps for lack of memory: run it again with --workers 1."
+            ) from None
         finally:  # a stop must not wait for the rest of the list
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     score: float  # higher is better; comparable within one list
     start_s: float  # the part of the song that is like the hum
     end_s: float
-    confidence: float | None = None  # probability that this is the song
+    confidence: float | None = None  # probability that this is the song, were it the first answer
     tempo_ratio: float | None = None  # seconds of the song in a second of the hum
     transposition_st: float | None = None  # how much higher than the song the hum is
     vote: float | None = None  # of the hum's windows and their best ones in the song, -1 to 1
@@ -105,7 +105,7 @@ class Searcher:
         if catalogue.model != embedder.identity:
             raise QbhError(
                 f"{catalogue.path} was made by the model {catalogue.model}, not "
-                f"{embedder.identity}: build it again with those weights."
+                f"{embedder.identity}: choose its --weights, or build it again with these."
             )
         self.catalogue, self.embedder = catalogue, embedder
         self.cut = cut or cut_of(embedder.reading)

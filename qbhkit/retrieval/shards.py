@@ -173,7 +173,10 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(text)
         found = values["format"]
     except FileNotFoundError:
-        raise QbhError(f"{path} does not exist: {CURE}.") from None
+        raise QbhError(
+            f"{path} does not exist: check the path, or build a catalogue there with 'qbhkit "
+            f"catalogue build SONGS --out {path.parent}'."
+        ) from None
     except (OSError, RecursionError, *_WRONG) as error:
         raise QbhError(f"{path} is damaged ({error}): {CURE}.") from None
     if found != FORMAT:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-import math
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
@@ -68,7 +68,8 @@ class ServiceConfig:
         longest_s: of one recording.
         timeout_s: to send a recording, and again to answer it.
         queue: recordings that may wait while others are searched.
-        workers: recordings searched at a time; by default one a core, but 4 at most.
+        workers: recordings heard at a time (searches follow one another); by default one a core,
+            but 4 at most.
         token: the credential that a request has to bring, if any.
 
     Raises:
@@ -84,8 +85,8 @@ class ServiceConfig:
 
     def __post_init__(self) -> None:
         for name in ("most_mb", "longest_s", "timeout_s", "workers"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise QbhError(f"{name} must be above 0.")
+            if not 0 < getattr(self, name) < 1e12:
+                raise QbhError(f"{name} must be above 0, and under 1e12.")
         if self.queue < 0:
             raise QbhError("queue must be 0 or more.")
 
@@ -228,7 +229,7 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         metrics.seconds.observe(perf_counter() - begin_s)
-        return JSONResponse(line)
+        return Response(json.dumps(line), media_type="application/json")  # ASCII: of any file name
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> Health:

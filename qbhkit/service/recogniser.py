@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 from qbhkit.audio import load, refuse_silence
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 from qbhkit.retrieval.ears import Ear, ear_of
 from qbhkit.retrieval.queries import Anchor
 from qbhkit.retrieval.search import Searcher, answer_line
@@ -61,7 +61,8 @@ class Recogniser:
             with self._ear() as ear:
                 audio = load(path, ear.rate_hz, self._longest_s)
                 refuse_silence(audio, path)
-                hum = ear.hear(audio)
+                with naming(path):
+                    hum = ear.hear(audio)
         except QbhError as error:
             raise QbhError(str(error).replace(str(path), name)) from None
         try:

@@ -76,7 +76,7 @@ def run(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for a free one; nobody is answered there yet.
+    """Take a port, 0 for a free one; who connects waits until somebody answers.
 
     Raises:
         QbhError: if it cannot be had.
@@ -87,6 +87,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # until then a second service could have the same port
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error

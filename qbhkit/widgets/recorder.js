@@ -93,7 +93,7 @@ function render({ model, el }) {
   const file = make("input", { type: "file", id: `${id}-file`, class: "qbh-unseen",
     accept: "audio/*,.wav,.flac,.ogg,.opus,.mp3,.aif,.aiff,.m4a,.mp4,.webm,.aac" });
   const choose = make("label", { for: `${id}-file`, class: "qbh-button" }, "Choose or drop a file");
-  const here = button("Record on the kernel's machine (10 s)");
+  const here = button("Record on the kernel's machine (10 s at most)");
   here.hidden = true;
   const line = new Plot("Pitch of the hum", "hum");
   const veils = [make("div", { class: "qbh-veil" }), make("div", { class: "qbh-veil" })];
@@ -128,6 +128,7 @@ function render({ model, el }) {
   let trimming = null;
   const core = URL.createObjectURL(new Blob([model.get("_core")], { type: "text/javascript" }));
   const microphone = import(core);
+  microphone.catch(() => {}); // who records is told
   const player = new Audio();
   let pressed = null; // the button whose sound plays
   const tickets = new Map(); // of sounds on their way
@@ -195,13 +196,15 @@ function render({ model, el }) {
     say("Allow the microphone, if the browser asks.");
     sent = { bytes: 0, samples: 0 };
     live = [];
-    const { start, problem } = await microphone;
+    let explain = () => "This page does not let the recorder's code run: choose a file instead.";
     try {
+      const { start, problem } = await microphone;
+      explain = problem;
       recording = await start(setLevel, onSamples);
     } catch (error) {
       here.hidden = false;
       show("idle");
-      say(problem(error), true);
+      say(explain(error), true);
       return;
     }
     if (gone) {

@@ -47,6 +47,7 @@ except ImportError:
 
 _ONE_SEARCH = Lock()  # each widget may have a thread, and numba's own may not be entered twice
 MOST_BYTES = 20_000_000  # of a file
+_HERE_S = 10.0  # a recording on the kernel's machine
 FULL_SCALE, CLIPPED = 0.999, 0.002  # a recording is clipped when this share of it is at the stop
 _BEFORE_FRAMES = 3  # what a tracker hears before the frames that are drawn live
 _MOST_FRAMES = 13  # what it hears at most for them, however slow it is
@@ -174,7 +175,7 @@ class HumRecorder(anywidget.AnyWidget):
             audio = load(Path(path), PLAYED_HZ, LONGEST_FILE_S)
         self.hear(audio)
 
-    def record_here(self, seconds_s: float = 10.0) -> None:
+    def record_here(self, seconds_s: float = _HERE_S) -> None:
         """Record with the microphone of the machine that runs the kernel; wait until it is done.
 
         Args:
@@ -375,7 +376,7 @@ class HumRecorder(anywidget.AnyWidget):
                 case "trim":
                     self.trim(content["start_s"], content["end_s"])
                 case "record_here":
-                    self.record_here()
+                    self.record_here(min(_HERE_S, self.longest_s))
                 case "sound":
                     rank = content["rank"]
                     sound = self.audio if rank is None else self.matched(rank)

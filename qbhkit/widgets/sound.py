@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qbhkit.audio import Audio, load
+from qbhkit.audio import AUDIO_SUFFIXES, Audio, load
 from qbhkit.errors import MissingPackageError, QbhError
 
 SHORTEST_S = 2.0
@@ -33,7 +33,8 @@ class Incoming:
         if self.name is None:
             return Audio(np.frombuffer(bytes(self.body), "<f4"), self.rate_hz)
         with TemporaryDirectory(prefix="qbhkit-") as folder:
-            path = Path(folder) / f"hum{Path(self.name).suffix}"
+            suffix = Path(self.name).suffix.lower()
+            path = Path(folder) / f"hum{suffix if suffix in AUDIO_SUFFIXES else ''}"
             path.write_bytes(self.body)
             try:
                 return load(path, PLAYED_HZ, LONGEST_FILE_S)

@@ -38,7 +38,7 @@ from qbhkit.retrieval.catalogue import (
     open_catalogue,
     read_sources,
 )
-from qbhkit.retrieval.index import build_index, open_index
+from qbhkit.retrieval.index import INDEXES, build_index, open_index
 from qbhkit.retrieval.index_faiss import FaissChoices
 from qbhkit.retrieval.search import NEAREST, Searcher
 from qbhkit.storage import cache_dir, data_dir
@@ -51,6 +51,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "faiss ivf-pq": {"choices": FaissChoices(kind="ivf-pq")},
     "postgres": {"schema": "growth"},
 }
+KINDS |= {name: {} for name in INDEXES if name not in {kind.split()[0] for kind in KINDS}}
 MOST_WINDOWS = {"faiss hnsw": 300_000, "postgres": 300_000}  # a build of an hour shows nothing new
 QUERIES = 60
 _TIE = 1e-5
@@ -137,15 +138,16 @@ def per_query_ms(work: Callable[[Any], object], queries: list[Any]) -> dict[str,
 
 def where_of(kind: str, folder: Path) -> dict[str, Any]:
     """Return the arguments that say where an index of a catalogue lies."""
-    return {"schema": "growth"} if kind == "postgres" else {"folder": folder.parent / kind}
+    if kind.startswith("faiss"):
+        return {"folder": folder.parent / kind}
+    return {"schema": "growth"} if kind == "postgres" else {}
 
 
 def build(folder: Path, kind: str) -> dict[str, Any]:
     """Build one index of a catalogue."""
     catalogue = open_catalogue(folder)
     began = time.perf_counter()
-    options = {} if kind == "exact" else where_of(kind, folder) | KINDS[kind]
-    build_index(kind.split()[0], catalogue, **options)
+    build_index(kind.split()[0], catalogue, **where_of(kind, folder) | KINDS[kind])
     return {"build_s": round(time.perf_counter() - began, 1), "build_memory_mb": memory_mb()}
 
 

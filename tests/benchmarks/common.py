@@ -15,6 +15,7 @@ from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora.folders import Hum, MirQbsh
 from qbhkit.errors import QbhError
 from qbhkit.melody.trackers import Tracker
+from qbhkit.retrieval.crossfold import YEAR
 from qbhkit.retrieval.evaluate import Query
 from qbhkit.storage import cache_dir, data_dir, read_json, write_json
 
@@ -23,8 +24,8 @@ DATABASE = ("mir-qbsh", "mirex-essen-2000")  # the 2,048 songs of MIREX
 
 
 def hums() -> list[Hum]:
-    """Return the real hums, or say where they should be."""
-    return MirQbsh(data_dir() / "mir-qbsh").hums()
+    """Return the real hums of the year that everything is measured on."""
+    return MirQbsh(data_dir() / "mir-qbsh").hums(YEAR)
 
 
 def listen(queries: Sequence[Query], tracker: Tracker) -> list[Contour]:

@@ -23,6 +23,7 @@ from qbhkit.audio import Audio, load, write_wav
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.retrieval.building import build_catalogue
 from qbhkit.storage import asset, cache_dir, write_json
+from qbhkit.widgets import HumRecorder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -297,6 +298,7 @@ def test_a_file_will_do(browse, server, hum, tmp_path):
     page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error()) }")
     recorder.dispatch_event("drop", {"dataTransfer": dropped})  # as of a folder
     says(recorder, "dropped.wav cannot be read: choose a file, not a folder.")
+    shoot(recorder, "file-folder")
 
 
 def test_without_permission(browse, server):
@@ -305,7 +307,7 @@ def test_without_permission(browse, server):
     press(recorder, "Record")
     says(recorder, "does not let this page use the microphone")
     shoot(recorder, "denied")
-    press(recorder, "Record on the kernel's machine (10 s)")
+    press(recorder, "Record on the kernel's machine (10 s at most)")
     says(recorder, "kernel's machine" if find_spec("sounddevice") else "pip install sounddevice")
     shoot(recorder, "denied-here")
 
@@ -335,6 +337,20 @@ def test_without_a_microphone(browse, server, script, words):
     choose(recorder, asset("hums/demo_1.flac"))
     says(recorder, "Heard.")
     shoot(recorder, f"alone-{words.split()[0]}")
+
+
+def test_a_page_that_does_not_let_the_code_run(browse, server):
+    size = len(HumRecorder().trait_values()["_core"].encode())
+    page = browse()
+    page.add_init_script(
+        "const made = URL.createObjectURL.bind(URL); URL.createObjectURL = (blob) => "
+        f"blob.size === {size} ? 'blob:refused' : made(blob)"
+    )
+    recorder = run_notebook(page, server, "alone")
+    press(recorder, "Record")
+    says(recorder, "This page does not let the recorder's code run: choose a file instead.")
+    choose(recorder, asset("hums/demo_1.flac"))
+    says(recorder, "Heard.")
 
 
 def test_two_recorders_keep_apart(browse, server, hum):

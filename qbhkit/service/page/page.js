@@ -54,6 +54,7 @@ function show(next) {
 }
 
 async function begin() {
+  at("playback").pause(); // or the hum before would be in this one
   show("busy");
   say("Allow the microphone, if the browser asks.");
   const longest = Math.min(LONGEST_S, limits.longest_s);
