@@ -244,7 +244,8 @@ pd.DataFrame(
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The baselines: they compare pitch with pitch, and the network has learnt to forgive.
+# 1. `dtw`, which compares pitch with pitch and forgives nothing; the others lose about as much as each other. (Ten hums
+#    are hardly more than a hint: take `profile="full"`.)
 #    ```python
 #    rough = [from_f0(tracker.track(hummed(song, note_error_st=1.2))) for song in chosen]
 #    mrr = {}

@@ -82,13 +82,13 @@ def test_a_model_knows_neither_song_nor_singer_of_what_it_scores(ground, tmp_pat
             learnt.append([ground.hums[[h.hummed for h in ground.hums].index(x)] for x in hums])
             super().__init__(hums, *rest)
 
-    def case(searcher, contour, song_id, anchor, method):
+    def cases(searcher, contours, song_ids, anchor, method):
         if anchor == "start":
-            scored.append((len(learnt) - 1, song_id))
-        return Case(np.array([0.5]), 0)
+            scored.extend((len(learnt) - 1, song_id) for song_id in song_ids)
+        return [Case(np.array([0.5]), 0)] * len(song_ids)
 
     monkeypatch.setattr(crossfold, "HumPairs", Watched)
-    monkeypatch.setattr(crossfold, "_case", case)
+    monkeypatch.setattr(crossfold, "_cases", cases)
     fold(ground, tmp_path)
     assert len(learnt) == 4
     assert sorted(name for _, name in scored) == sorted(hum.query.song_id for hum in ground.hums)
@@ -145,10 +145,11 @@ def test_models_of_another_recipe_or_of_other_hums_are_made_again(ground, tmp_pa
 
 
 def test_a_recipe_that_finds_nothing_has_a_result_too(ground, tmp_path, monkeypatch):
-    monkeypatch.setattr(crossfold, "_case", lambda *args: Case(np.array([0.9, 0.1]), 1))
+    nowhere = Case(np.array([0.9, 0.1]), 1)
+    monkeypatch.setattr(crossfold, "_cases", lambda *args: [nowhere] * len(args[1]))
     found = fold(ground, tmp_path, methods=("vote", "full"))
     assert set(found) == {"start", "anywhere", "methods"}
-    monkeypatch.setattr(crossfold, "_case", lambda *args: None)
+    monkeypatch.setattr(crossfold, "_cases", lambda *args: [None] * len(args[1]))
     assert fold(ground, tmp_path, methods=("full",))["start"]["top1"] == 0
 
 

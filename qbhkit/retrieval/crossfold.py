@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from qbhkit.audio import load
@@ -289,14 +288,19 @@ def cross_fold(
         weights = _weights(config, learnt, ground, folder / f"fold-{number}", progress)
         embedder = ContourEmbedder(str(weights))
         if other is not None and number == 0:
+            elsewhere = other.book.searcher(embedder)
+            asked = [query.song_id for query in other.queries]
             for method in methods:
-                found[method][ELSEWHERE] = _elsewhere(other, embedder, method)
+                scored = _cases(elsewhere, other.contours, asked, "anywhere", method)
+                shown = report([case and rank_of(*case) for case in scored], other.queries)
+                found[method][ELSEWHERE] = shown
         searcher = ground.book.searcher(embedder)
         for name, anchor, contours in _searched([hums[k].hummed.hum for k in test], stress):
             for method in methods:
                 column = ranks.setdefault((method, name), [None] * len(hums))
-                for k, contour in zip(test, contours, strict=True):
-                    case = _case(searcher, contour, queries[k].song_id, anchor, method)
+                asked = [queries[k].song_id for k in test]
+                scored = _cases(searcher, contours, asked, anchor, method)
+                for k, case in zip(test, scored, strict=True):
                     if case is None:
                         continue
                     column[k] = rank_of(*case)
@@ -324,15 +328,6 @@ def _calibrated(cases: dict[Anchor, list[tuple[Case, str]]], distance: float) ->
         some, songs = zip(*cases[anchor], strict=True)
         refused[anchor] = refusal(some, songs, distance)._asdict()
     return {"calibration": asdict(calibrate(everything, distance)), "refusal": refused}
-
-
-def _elsewhere(other: Elsewhere, embedder: ContourEmbedder, method: Method) -> dict[str, Any]:
-    searcher = other.book.searcher(embedder)
-    cases = [
-        _case(searcher, contour, query.song_id, "anywhere", method)
-        for contour, query in zip(other.contours, other.queries, strict=True)
-    ]
-    return report([case and rank_of(*case) for case in cases], other.queries)
 
 
 def _parted(
@@ -421,11 +416,21 @@ def _stretched(contour: Contour, factor: float) -> Contour:
     return Contour(stretch(contour.frames, positions), contour.hop_s)
 
 
-def _case(
-    searcher: Searcher, contour: Contour, song_id: str, anchor: Anchor, method: Method
-) -> Case | None:
-    try:
-        scores: NDArray = searcher.scores(contour, anchor, method).score
-    except QbhError:  # too little is voiced: a miss
-        return None
-    return Case(scores, searcher.catalogue.number[song_id])
+def _cases(
+    searcher: Searcher,
+    contours: Sequence[Contour],
+    song_ids: Sequence[str],
+    anchor: Anchor,
+    method: Method,
+) -> list[Case | None]:
+    """Search hums together; None for one in which too little is voiced, which is a miss."""
+    heard = []
+    for number, contour in enumerate(contours):
+        with suppress(QbhError):
+            searcher.query_frames(contour, anchor)
+            heard.append(number)
+    found: list[Case | None] = [None] * len(contours)
+    scored = searcher.scores_many([contours[number] for number in heard], anchor, method)
+    for number, scores in zip(heard, scored, strict=True):
+        found[number] = Case(scores.score, searcher.catalogue.number[song_ids[number]])
+    return found
