@@ -273,9 +273,11 @@ def test_files_that_are_no_audio_are_refused(tmp_path, name, content, says):
 
 def test_missing_file_and_folder_are_refused(tmp_path):
     (tmp_path / "folder.wav").mkdir()
-    for name in ("absent.wav", "absent.m4a", "folder.wav"):
+    for name in ("absent.wav", "absent.m4a"):
         with pytest.raises(QbhError, match=f"{name} does not exist"):
             load(tmp_path / name)
+    with pytest.raises(QbhError, match=r"folder\.wav is a folder: name the recordings in it"):
+        load(tmp_path / "folder.wav")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -327,9 +327,10 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
     shutil.copytree(corpora / "mir-qbsh" / "midiFile", folder / "midiFile")
     shutil.copytree(corpora / "mirex-essen-2000", tmp_path / "mirex-essen-2000")
     wav = next(corpora.glob("mir-qbsh/waveFile/*/*/*.wav"))
-    other = folder / "waveFile" / "year2010" / "somebody" / wav.name
-    other.parent.mkdir(parents=True)
-    shutil.copy(wav, other)
+    for year, singer in (("year2009", "somebody"), ("year2010", wav.parent.name)):
+        other = folder / "waveFile" / year / singer / wav.name
+        other.parent.mkdir(parents=True)
+        shutil.copy(wav, other)
     (tmp_path / "small.yaml").write_text(SMALL + "start: best\n")
     command = ["crossfold", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
     assert qbhkit([*command, "--out", str(tmp_path / "o.json")]) == 2

@@ -239,8 +239,8 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
     assert all(sign.isprintable() for sign in capfd.readouterr().err.replace("\n", ""))
     assert main(["catalogue", "remove", "--catalogue", str(nasty), "--", *NAMES]) == 0
     new = {path for path in nasty.parent.rglob("*") if nasty not in path.parents} - before
-    ranks = {f"demo_1.{rank}.wav" for rank in range(1, 1 + len(IDS))}
-    assert {path.name for path in new} == {"heard", "demo_1.wav", *ranks}
+    ranks = {f"demo_1.match{rank}.wav" for rank in range(1, 1 + len(IDS))}
+    assert {path.name for path in new} == {"heard", "demo_1.hum.wav", *ranks}
 
 
 def test_ids_are_only_text_to_the_service(nasty):

@@ -329,6 +329,17 @@ def how_a_catalogue_grows():
 
 @claims
 def what_threads_change():
+    full = result("reproduce")["full"]
+    files, hours = full["files"], {name: one["cpu_hours"] for name, one in full["steps"].items()}
+    assert not any(block["outside"] for block in files.values())
+    yield f"{sum(block['numbers'] for block in files.values()):,} numbers, none out of its bounds"
+    off = {key: max(files[f"hums_{anchor}"]["farthest"][key] for anchor in ANCHORS)
+           for key in ("top1", "top10")}  # fmt: skip
+    yield f"top-1 lies more than {100 * off['top1']:.1f} points from the recorded one"
+    yield f"no top-10 more than {100 * off['top10']:.1f}"
+    first = hours.pop("train stage1")
+    yield f"{full['epochs_timed']} of the 50 epochs of stage 1 took {first:.1f} CPU-hours"
+    yield f"up to the crossed folds, {sum(hours.values()):.1f}"
     two, again, one = result("reproduce")["threads"].values()
     assert again["bytes_as_first"]
     assert again["ranks_as_first"] == 1

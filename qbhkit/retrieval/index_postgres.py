@@ -191,7 +191,9 @@ class PostgresIndex:
         All queries of a call see the same songs.
 
         Returns:
-            Windows in the order of their exact cosines; a nearer one may have been missed.
+            Windows in the order of their exact cosines; a nearer one may have been missed. Where a
+            window of a later song is nearer, the row is -1, and the cosine is that window's: others
+            are not nearer.
 
         Raises:
             QbhError: if the queries are no such vectors, ``k`` is not positive, the server fails,
@@ -220,9 +222,6 @@ class PostgresIndex:
                     row[q, : len(found)], similarity[q, : len(found)] = zip(*found, strict=True)
         if opened is not None:  # who opened a catalogue knows nothing of what was added
             row[row >= sum(windows for _, windows, _ in opened)] = -1
-            similarity[row < 0] = -1
-            order = np.argsort(row < 0, axis=1, kind="stable")  # the gaps behind what was found
-            row, similarity = (np.take_along_axis(part, order, 1) for part in (row, similarity))
         return Nearest(similarity, row)
 
     def _batches(self, run: Any) -> list[tuple[int, int, str]]:

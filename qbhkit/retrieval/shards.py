@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise QbhError(
             f"{path} does not exist: check the path, or build a catalogue there with 'qbhkit "
-            f"catalogue build SONGS --out {path.parent}'."
+            "catalogue build SONGS --out CATALOGUE'."
         ) from None
     except (OSError, RecursionError, *_WRONG) as error:
         raise QbhError(f"{path} is damaged ({error}): {CURE}.") from None
