@@ -1,6 +1,8 @@
+import errno
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import mutagen
@@ -369,3 +371,16 @@ def test_write_wav_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
         write_wav(Audio(np.zeros(16000, np.float32), 16000), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("room", "code"), [(0, errno.ENOSPC), (1 << 40, errno.EIO)])
+def test_a_full_disk_is_told_from_other_trouble(tmp_path, monkeypatch, room, code):
+    def refuse(*_args, **_kwargs):
+        raise soundfile.LibsndfileError(2)  # "System error."
+
+    monkeypatch.setattr(soundfile, "write", refuse)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=room))
+    with pytest.raises(OSError, match=r"hum\.wav") as caught:
+        write_wav(Audio(np.zeros(100, np.float32), 16000), tmp_path / "hum.wav")
+    assert caught.value.errno == code
+    assert list(tmp_path.iterdir()) == []

@@ -3,16 +3,20 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import load_file
 
+from qbhkit.audio import Audio, write_wav
 from qbhkit.contour import Contour, F0Track, Reading, from_pitch
 from qbhkit.corpora import Song
+from qbhkit.corpora.folders import AudioFiles
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.errors import QbhError
+from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval import building as module
 from qbhkit.retrieval.catalogue import (
     WindowGrid,
@@ -21,6 +25,8 @@ from qbhkit.retrieval.catalogue import (
     open_catalogue,
     read_sources,
 )
+from qbhkit.retrieval.matches import matched_audio
+from qbhkit.retrieval.search import Answer
 
 GRID = WindowGrid()
 
@@ -401,3 +407,22 @@ def test_another_tracker_hears_recordings_again(tmp_path):
         build_catalogue([song], tmp_path / "c", FakeEmbedder(), name, lambda _: Tracker(),
                         progress=False)  # fmt: skip
         assert len(heard) == count
+
+
+def test_a_recording_is_found_from_any_folder_and_another_file_is_not_played(
+    tmp_path, monkeypatch, embedder
+):
+    sung = render_hum(np.array([[k, 0.9, 57 + 2 * k] for k in range(6)]), Voice(),
+                      np.random.default_rng(0)).audio  # fmt: skip
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write_wav(sung, Path("songs/a.wav"))
+    build_catalogue(read_sources([AudioFiles((Path("songs/a.wav"),))])[0], Path("c"), embedder,
+                    tracker="swift-f0", progress=False)  # fmt: skip
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    catalogue = open_catalogue(tmp_path / "c")
+    answer = Answer("a", "a", 0.5, 3.0, 4.0)
+    found = matched_audio(catalogue, answer)
+    np.testing.assert_allclose(found.samples, sung.samples[48000:64000], atol=1e-3)
+    write_wav(Audio(sung.samples[:16000], 16000), tmp_path / "songs" / "a.wav")
+    assert matched_audio(catalogue, answer).duration_s > 0.5  # its melody instead
