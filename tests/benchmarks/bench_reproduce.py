@@ -264,8 +264,8 @@ def differences(
         again: the same of the new run.
         name: of the part, with slashes.
         few: how much farther a share of hums may lie off because they are few: four of them. The
-            hums of a song are found or missed together when another tune comes near: two seeds of
-            one recipe differ by up to five of 21 (data/results/ablation.json).
+            hums of a song are found or missed together when another tune comes near: seeds of
+            one recipe differ by up to seven of 20 (data/results/ablation.json).
 
     Raises:
         KeyError: if a number has no allowance.
