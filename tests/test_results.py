@@ -328,8 +328,24 @@ def how_a_catalogue_grows():
 
 
 @claims
-def what_threads_change():
+def what_comes_out_again():
     full = result("reproduce")["full"]
+    assert full["as_shipped"]["stage1"]
+    files, same, count = full["files"], 0, 0
+    for name, block in files.items():
+        assert not block["outside"]
+        count, same = count + block["numbers"], same + block["identical"]
+        assert name == "train_best" or max(block["farthest"].values()) < 1e-6
+    for anchor in ANCHORS:
+        assert files[f"hums_{anchor}"]["identical"] == files[f"hums_{anchor}"]["numbers"]
+    yield f"it took {full['hours']:.1f} hours ({full['cpu_hours']:.1f} CPU-hours)"
+    yield f"of {count:,} numbers {same:,} came out to the last digit"
+    yield f"(its loss by {files['train_best']['farthest']['loss']:.3f})"
+
+
+@claims
+def what_threads_change():
+    full = result("reproduce")["full_without_bfloat16"]
     files, hours = full["files"], {name: one["cpu_hours"] for name, one in full["steps"].items()}
     assert not any(block["outside"] for block in files.values())
     yield f"{sum(block['numbers'] for block in files.values()):,} numbers, none out of its bounds"

@@ -39,6 +39,7 @@ from qbhkit.errors import QbhError
 from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.runs import generator
 from qbhkit.storage import atomic_path, cache_dir, read_json, write_json
+from qbhkit.weights import load_weights, save_weights
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "reproduce_tiny.json"
@@ -103,10 +104,20 @@ def training(config: object, folder: Path, results: Path, name: str) -> Step:
     return Step(f"train {name}", run, folder / name / f"{name}.safetensors")
 
 
-def stage2(folder: Path, values: dict[str, Any], stage1: str) -> Path:
+def halving(folder: Path, name: str) -> Step:
+    """Return the rounding of new weights to half precision, in which they ship and go on."""
+    out = folder / "half" / f"{name}.safetensors"
+
+    def run() -> None:
+        trained = load_weights(str(folder / name / f"{name}.safetensors"))
+        save_weights(out, trained.arrays, trained.config, half=True)
+
+    return Step(f"half precision, {name}", run, out)
+
+
+def stage2(folder: Path, values: dict[str, Any], start: Path) -> Path:
     """Write the configuration of stage 2 that starts from the new stage 1."""
     path = folder / f"{values.pop('name')}.yaml"
-    start = folder / stage1 / f"{stage1}.safetensors"
     text = yaml.safe_dump(values | {"start": str(start), "pairs": str(folder / "pairs.csv")})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
@@ -141,8 +152,8 @@ def write_queries(path: Path, rows: list[tuple[object, str, str]]) -> None:
 
 def full(folder: Path) -> list[Step]:
     """Return the steps that make the shipped weights and their numbers."""
-    results, stage1 = folder / "results", folder / "stage1" / "stage1.safetensors"
-    best = stage2(folder, read_yaml(config_path("best")) | {"name": "best"}, "stage1")
+    results, stage1 = folder / "results", halving(folder, "stage1")
+    best = stage2(folder, read_yaml(config_path("best")) | {"name": "best"}, stage1.makes)
     queries = folder / "queries.csv"
     ask = [(hum.path, hum.song_id, hum.singer) for hum in hums()]
     folds = [
@@ -157,10 +168,12 @@ def full(folder: Path) -> list[Step]:
     pictures = folder / "figures"
     return [
         training("stage1", folder, results, "stage1"),
+        stage1,
         Step("pairs", qbhkit("data", "pairs", "--out", folder / "pairs.csv"), folder / "pairs.csv"),
         training(best, folder, results, "best"),
+        halving(folder, "best"),
         Step("queries", lambda: write_queries(queries, ask), queries),
-        *measuring(folder, results, stage1, DATABASE),
+        *measuring(folder, results, stage1.makes, DATABASE),
         *folds,
         Step("figures", lambda: draw(results, pictures), pictures / "drawn"),
     ]
@@ -168,19 +181,20 @@ def full(folder: Path) -> list[Step]:
 
 def tiny(folder: Path) -> list[Step]:
     """Return the same steps on a small scale, over tunes and voices that come with the kit."""
-    results, weights = folder / "results", folder / "tiny" / "tiny.safetensors"
+    results, stage1 = folder / "results", halving(folder, "tiny")
     values = read_yaml(config_path("tiny"))
     hums = {"share": 0.4}
     config = values | {
         "name": "tuned", "epochs": 2, "hums": hums, "corpora": [SMALL], "songs": [SMALL],
         "warm_epochs": 0,
     }  # fmt: skip
-    tuned = stage2(folder, config, "tiny")
+    tuned = stage2(folder, config, stage1.makes)
     return [
         training("tiny", folder, results, "tiny"),
+        stage1,
         Step("hums", lambda: hum(folder, 24), folder / "queries.csv"),
         training(tuned, folder, results, "tuned"),
-        *measuring(folder, results, weights, (SMALL,), ("full", "vote")),
+        *measuring(folder, results, stage1.makes, (SMALL,), ("full", "vote")),
     ]
 
 
@@ -381,7 +395,10 @@ def main() -> int:
              ("hours", "cpu_hours")}  # fmt: skip
     print(f"took {hours['hours']} hours, {hours['cpu_hours']} CPU-hours")
     if options.profile == "full":
-        result = {"files": found, "steps": spent, **hours, "machine": machine()}
+        same = {name: load_weights(str(folder / "half" / f"{name}.safetensors")).sha256
+                == load_weights(name).sha256 for name in ("stage1", "best")}  # fmt: skip
+        print("the shipped weights to the bit:", same)
+        result = {"files": found, "as_shipped": same, "steps": spent, **hours, "machine": machine()}
         save_part("reproduce", "full", result)
     return 1 if outside else 0
 
