@@ -33,16 +33,11 @@ def write_song(path, tracks, qpm=120.0):
     return path
 
 
-@pytest.fixture(scope="module")
-def needs_synthesiser():
-    pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
-    pytest.importorskip("pretty_midi", reason="pretty_midi, which has the SoundFont, is missing")
-
-
 @pytest.fixture
 def channels(monkeypatch):
     """The channels on which notes begin."""
-    tinysoundfont = pytest.importorskip("tinysoundfont")
+    import tinysoundfont
+
     begun = []
 
     class Listening(tinysoundfont.Synth):
@@ -147,7 +142,6 @@ class TestArrange:
             assert all(part.drums or not len(part.notes) for part in parts)
 
 
-@pytest.mark.usefixtures("needs_synthesiser")
 class TestRender:
     @pytest.mark.parametrize(("length_s", "rate_hz"), [(1.0, 8000), (0.777, 16000), (0.3, 44100)])
     def test_the_length_is_exact(self, length_s, rate_hz):

@@ -1005,8 +1005,6 @@ class TestData:
         assert_refused(run("data", "verify", "nothing"), "'nothing'")
 
     def test_hear_writes_what_training_reads(self, run, tmp_path, write_midi, monkeypatch):
-        pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
-        pytest.importorskip("pretty_midi", reason="pretty_midi, which has the SoundFont")
         import symusic
 
         monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))

@@ -295,6 +295,14 @@ def damaged_name() -> bytes:
     return zipped({"TOP/für": b"1"}).replace("ü".encode(), b"\xc3\xff", 1)  # not in the directory
 
 
+def with_field(after: int, value: int) -> bytes:
+    """Two bytes of the header of a member, and of the same in the directory, are another number."""
+    raw = bytearray(zipped({"TOP/a": b"1"}))
+    for at in (raw.find(b"PK\x03\x04") + 4, raw.find(b"PK\x01\x02") + 6):
+        raw[at + after : at + after + 2] = struct.pack("<H", value)
+    return bytes(raw)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -316,6 +324,8 @@ def damaged_name() -> bytes:
         (damaged_inside(), "is damaged"),
         (damaged_stream(), "is damaged"),
         (damaged_name(), "is damaged"),
+        (with_field(2, 1), "is damaged .*encrypted"),
+        (with_field(4, 99), "is damaged .*compression method"),
     ],
 )
 def test_dangerous_and_damaged_archives_leave_everything_as_it_was(tmp_path, content, says):

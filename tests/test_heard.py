@@ -41,8 +41,6 @@ def write_song(path: Path, shift: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """A data folder whose POP909 has three songs to train on and one that is held out."""
-    pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
-    pytest.importorskip("pretty_midi", reason="pretty_midi, which has the SoundFont, is missing")
     folder = tmp_path_factory.mktemp("data")
     for number, song_id in enumerate((*IDS, HELD_OUT)):
         write_song(folder / "pop909" / song_id / f"{song_id}.mid", number)

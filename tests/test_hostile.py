@@ -244,7 +244,6 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
 
 
 def test_ids_are_only_text_to_the_service(nasty):
-    pytest.importorskip("fastapi")
     from qbhkit.retrieval.search import open_searcher
     from qbhkit.service.app import ServiceConfig, create_app
     from qbhkit.service.recogniser import Recogniser

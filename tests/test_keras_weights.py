@@ -4,9 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -24,8 +24,6 @@ from qbhkit.melody.crnn import (
 from qbhkit.melody.keras_weights import convert_crnn
 from qbhkit.storage import sha256_file
 from qbhkit.weights import crnn_path, load_weights
-
-h5py = pytest.importorskip("h5py")
 
 TOLERANCE = 1e-4
 
@@ -122,8 +120,6 @@ def write_reference(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory) -> Path:
     """What :func:`write_reference` writes, in a process of its own: Keras changes global state."""
-    if find_spec("keras") is None:  # to import it here would take the backend of others
-        pytest.skip("keras is not installed")
     folder = tmp_path_factory.mktemp("keras")
     done = subprocess.run(
         [sys.executable, __file__, folder],

@@ -329,7 +329,6 @@ def score_of(track, hum):
 
 class TestShipped:
     def test_a_voice_over_a_band_is_found(self, shipped, vowels):
-        pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
         from qbhkit.melody.band import arrange, render
 
         voice = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, RATE_HZ)

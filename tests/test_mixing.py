@@ -46,8 +46,6 @@ def write_song(path):
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
-    pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
-    pytest.importorskip("pretty_midi", reason="pretty_midi, which has the SoundFont, is missing")
     folder = tmp_path_factory.mktemp("songs")
     (folder / "damaged.mid").write_bytes(b"rubbish")
     return [write_song(folder / "a.mid"), folder / "damaged.mid", write_song(folder / "b.mid")]
@@ -56,7 +54,6 @@ def songs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def timbre():
     """A voice for WORLD, which the source-filter singer stands in for."""
-    pytest.importorskip("pyworld", reason="WORLD (pyworld-prebuilt) is not installed")
     notes = np.array([[0.5 * k, 0.5, 57 + k] for k in range(4)])
     hum = render_hum(notes, Voice("vowels", gap=0.3), np.random.default_rng(0))
     return analyse(hum.audio, hum.f0)

@@ -138,7 +138,6 @@ class TestPerform:
         assert min(notes[:, 2].min() for notes in sung) > 37
 
     def test_a_band_and_damage_change_what_is_heard(self, stage, ear):
-        pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
         line = sung_line(NOTES, EXACT, np.random.default_rng(0))
 
         def recorded(**change):

@@ -183,7 +183,8 @@ class TestAnswers:
         assert found.json()["results"][0]["song_id"] == TRUTH
 
     def test_the_format_is_told_by_the_bytes(self, service, hum, tmp_path):
-        av = pytest.importorskip("av")
+        import av
+
         samples, rate = soundfile.read(hum, dtype="float32")
         soundfile.write(tmp_path / "hum.flac", samples, rate)
         with av.open(str(tmp_path / "hum.webm"), "w") as container:

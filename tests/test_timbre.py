@@ -13,8 +13,6 @@ from qbhkit.melody.synthesis import Voice, render_hum, sung_line
 from qbhkit.melody.timbre import RATE_HZ, analyse, sing, sing_again
 from qbhkit.melody.trackers import get_tracker
 
-pytest.importorskip("pyworld", reason="WORLD (pyworld-prebuilt) is not installed")
-
 # onset s, duration s, MIDI pitch
 NOTES = np.array([[0.0, 0.5, 57], [0.5, 0.5, 61], [1.0, 0.6, 64], [1.6, 0.5, 59], [2.1, 0.8, 55]])
 SINGER = Voice("vowels", note_error_st=0, timing_error=0, breath=0.02, consonants=0.8, gap=0.3)

@@ -26,11 +26,6 @@ NOTES = np.array([[0.5 * k, 0.5, 57 + 2 * k] for k in range(4)])
 
 
 @pytest.fixture
-def needs_world():
-    pytest.importorskip("pyworld", reason="WORLD (pyworld-prebuilt) is not installed")
-
-
-@pytest.fixture
 def data():
     """The folder of the real recordings."""
     folder = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -87,7 +82,6 @@ def write_hum(path, voice, seed=0):
     return hum
 
 
-@pytest.mark.usefixtures("needs_world")
 def test_recorded_voices_have_their_label_and_a_timbre(tmp_path):
     hum = write_hum(tmp_path / "a.wav", Voice("vowels", gap=0.3))
     label = np.loadtxt(tmp_path / "a.pv")
@@ -106,7 +100,6 @@ def test_recorded_voices_have_their_label_and_a_timbre(tmp_path):
     assert len(voice.timbre.syllables) >= 3
 
 
-@pytest.mark.usefixtures("needs_world")
 def test_one_long_note_lends_no_timbre(tmp_path):
     long = render_hum(np.array([[0, 1.5, 57.0]]), Voice("vowels"), np.random.default_rng(0))
     soundfile.write(tmp_path / "a.wav", long.audio.samples, 16000)
@@ -127,10 +120,8 @@ def write_song(path):
     score.dump_midi(path)
 
 
-@pytest.mark.usefixtures("needs_world")
 def test_material_is_split_by_singer_and_by_song(tmp_path):
     """Two corpora in small: four training singers and a stranger, eleven songs and one held out."""
-    pytest.importorskip("tinysoundfont", reason="tinysoundfont is not installed")
     split, songs = read_split("mir_qbsh"), read_split("pop909")
     trained_on, watched = split["training_singers"][:2], split["training_singers"][-2:]
     known = {*split["training_singers"]}

@@ -16,8 +16,6 @@ from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.retrieval.catalogue import open_catalogue
 from qbhkit.retrieval.search import Searcher
 from qbhkit.storage import asset
-
-pytest.importorskip("anywidget", reason="anywidget is not installed")
 from qbhkit.widgets import HumRecorder, recorder
 
 TRUTH = "00004"

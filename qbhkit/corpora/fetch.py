@@ -118,10 +118,8 @@ def unpack(archive: Path, target: Path) -> None:
                 if target.exists() or target.is_symlink():
                     target.rename(Path(folder) / "old")  # a link goes, not what it leads to
                 source.rename(target)
-    except (
-        zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
-        UnicodeDecodeError,
-    ) as error:  # fmt: skip
+    # RuntimeError: encrypted, or squeezed in a way that zipfile does not know.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise QbhError(f"{archive} is damaged ({error}): delete it and fetch again.") from None
 
 

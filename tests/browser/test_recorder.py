@@ -17,6 +17,7 @@ import nbformat
 import numpy as np
 import pytest
 import soundfile
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.corpora.abc import music21_collection
@@ -27,10 +28,6 @@ from qbhkit.widgets import HumRecorder
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("chromium is not installed (apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-for package in ("anywidget", "jupyterlab", "notebook", "voila"):
-    pytest.importorskip(package, reason=f"{package} is not installed")
-expect, Page, Locator = playwright.expect, playwright.Page, playwright.Locator
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "11_hum_it_yourself.ipynb"
 TRUTH = "KILLARNEY"  # what demo_1 is a hum of
@@ -120,7 +117,7 @@ def browse() -> Iterator[Callable[..., Page]]:
     """
     wrong = []
 
-    with playwright.sync_playwright() as running:
+    with sync_playwright() as running:
 
         def note(error) -> None:
             if "blob:" in (error.stack or ""):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from playwright.sync_api import Page, expect, sync_playwright
 
 from qbhkit.audio import Audio, write_wav
 from qbhkit.melody.synthesis import Voice, render_hum
@@ -20,8 +21,6 @@ from qbhkit.melody.synthesis import Voice, render_hum
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("chromium is not installed (apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect, Page = playwright.expect, playwright.Page
 
 TRUTH = "00004"
 TOKEN = "correct-horse-battery-staple"
@@ -68,7 +67,7 @@ def browse() -> Iterator[Callable[..., Page]]:
     """Open a page in a Chromium of its own, which must not report an error to its console."""
     wrong = []
 
-    with playwright.sync_playwright() as running:
+    with sync_playwright() as running:
 
         def browse(url: str, *arguments: str, allowed: str = "", **context) -> Page:
             browser = running.chromium.launch(
