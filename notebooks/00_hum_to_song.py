@@ -201,7 +201,7 @@ except QbhError:
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Two and three seconds fit other songs better, and the confidence is next to nothing; five find the right one.
+# 1. Two and three seconds fit other songs better, and the confidence is low; five find the right one.
 #    ```python
 #    from qbhkit.contour import Contour
 #
