@@ -7,7 +7,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from bench_fuzz import attacked, runs
-from fuzzing import TARGETS, Target, edited
+from fuzz_targets import TARGETS, Target
+from fuzzing import edited
 
 INPUTS = 150  # a reader: 2,100 in all
 

@@ -1,9 +1,9 @@
 """Every reader of the kit against damaged files: ``qbhkit bench fuzz``.
 
-Each target of ``fuzzing.py`` is attacked in a process of its own; where its code is Python, atheris
-(``pip install atheris``; no part of the kit's set-up) guides half of the inputs by the lines they
-reach. The counts go into data/results/robustness.json, a reader at a time; a find ends the run and
-keeps its input, and ``--only`` takes the run up at the readers that are left.
+Each target of ``fuzz_targets.py`` is attacked in a process of its own; where its code is Python,
+atheris (``pip install atheris``; no part of the kit's set-up) guides half of the inputs by the
+lines they reach. The counts go into data/results/robustness.json, a reader at a time; a find ends
+the run and keeps its input, and ``--only`` takes the run up at the readers that are left.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import save_entry
-from fuzzing import TARGETS
+from fuzz_targets import TARGETS
 
 SCRIPT = Path(__file__).with_name("fuzzing.py")
 A_RUN = 4000  # inputs a process, so that what a reader leaks cannot add up for ever
