@@ -22,7 +22,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 demo: $(ENV)/demo.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
 	$(BIN)/qbhkit search qbhkit/assets/hums/*.flac --catalogue $(DEMO) -k 3
-	$(BIN)/python tests/run_notebooks.py --profile $(if $(FULL),full,$(PROFILE)) --out $(RUNS) --if-changed notebooks/00_hum_to_song.py
+	$(BIN)/python tests/tools/run_notebooks.py --profile $(if $(FULL),full,$(PROFILE)) --out $(RUNS) --if-changed notebooks/00_hum_to_song.py
 	@echo
 	@echo "Above: each hum and the songs it found. See and hear it: $(RUNS)/00_hum_to_song.html"
 	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"
@@ -33,11 +33,11 @@ test: $(ENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 notebooks: $(ENV)/test.stamp
-	$(BIN)/python tests/run_notebooks.py --profile $(PROFILE) --out $(RUNS) $(NOTEBOOKS)
+	$(BIN)/python tests/tools/run_notebooks.py --profile $(PROFILE) --out $(RUNS) $(NOTEBOOKS)
 
 # The README, the API reference and the notebooks as static pages; nothing is hosted.
 docs: $(ENV)/test.stamp
-	$(BIN)/python tests/make_docs.py $(QBHKIT_CACHE)/docs
+	$(BIN)/python tests/tools/make_docs.py $(QBHKIT_CACHE)/docs
 
 # The evaluation notebook over three catalogues, and one table of what the three runs found.
 compare: $(ENV)/test.stamp
@@ -45,7 +45,7 @@ compare: $(ENV)/test.stamp
 
 # Commit after this: the source is the .py file, the .ipynb beside it is made from it and executed.
 pair: $(ENV)/test.stamp
-	env -u QBHKIT_DATA $(BIN)/python tests/run_notebooks.py --profile tiny --commit $(NOTEBOOKS)
+	env -u QBHKIT_DATA $(BIN)/python tests/tools/run_notebooks.py --profile tiny --commit $(NOTEBOOKS)
 
 # All 423 real hums against 2,048 songs, six methods, both anchors (needs the recordings).
 evaluate: $(ENV)/test.stamp

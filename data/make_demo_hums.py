@@ -13,8 +13,8 @@ from qbhkit.audio import write_wav
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
-from qbhkit.melody.synthesis import Voice, render_hum
 from qbhkit.storage import asset, write_json
+from qbhkit.synthesis.singer import Voice, render_hum
 
 
 class Demo(NamedTuple):

@@ -39,16 +39,17 @@ from IPython.display import Audio, display
 
 import qbhkit
 from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import from_f0
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.folders import MirQbsh
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.errors import QbhError
 from qbhkit.figures import contour_figure, match_figure
-from qbhkit.melody.trackers import get_tracker
-from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.matches import matched_audio
-from qbhkit.retrieval.search import Searcher
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import asset, cache_dir
 from qbhkit.storage import data_dir as default_data_dir
 
@@ -232,11 +233,11 @@ except QbhError:
 # - The answer names the song *and* its seconds, because windows are compared, not whole songs.
 #
 # Library functions used: [`qbhkit.audio.load`](../qbhkit/audio.py),
-# [`qbhkit.melody.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
+# [`qbhkit.pitch.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
 # [`qbhkit.contour.from_f0`](../qbhkit/contour.py),
-# [`qbhkit.retrieval.catalogue.build_catalogue`](../qbhkit/retrieval/building.py),
-# [`qbhkit.retrieval.catalogue.open_catalogue`](../qbhkit/retrieval/catalogue.py),
-# [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
+# [`qbhkit.catalogue.build.build_catalogue`](../qbhkit/retrieval/building.py),
+# [`qbhkit.catalogue.read.open_catalogue`](../qbhkit/retrieval/catalogue.py),
+# [`qbhkit.retrieval.searcher.Searcher`](../qbhkit/retrieval/search.py),
 # [`qbhkit.retrieval.matches.matched_audio`](../qbhkit/retrieval/matches.py),
 # [`qbhkit.figures.contour_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.match_figure`](../qbhkit/figures/melodies.py).

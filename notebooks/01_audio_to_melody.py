@@ -41,13 +41,13 @@ from qbhkit.contour import from_f0
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.figures import contour_figure, melody_figure
-from qbhkit.melody import crnn
-from qbhkit.melody.band import arrange, render
-from qbhkit.melody.metrics import melody_score
-from qbhkit.melody.mixing import HOP, RATE_HZ, mix
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.melody.trackers import default_song_tracker, get_tracker
+from qbhkit.metrics import melody_score
+from qbhkit.pitch import crnn
+from qbhkit.pitch.trackers import default_song_tracker, get_tracker
 from qbhkit.storage import data_dir as usual_data_dir
+from qbhkit.synthesis.accompaniment import arrange_accompaniment, render_parts
+from qbhkit.synthesis.mixing import MIX_HOP, MIX_RATE_HZ, mix
+from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 print("torch", torch.__version__, "· numpy", np.__version__)
@@ -71,11 +71,13 @@ chords = np.concatenate([notes[::3] - [0, 0, below] for below in (3, 7, 12)])
 chords[:, 1] = 1.0
 
 # %%
-length_s = len(voice) / RATE_HZ
-band = render(arrange(chords, 0.5, length_s, np.random.default_rng(seed)), length_s, RATE_HZ)
+length_s = len(voice) / MIX_RATE_HZ
+band = render_parts(
+    arrange_accompaniment(chords, 0.5, length_s, np.random.default_rng(seed)), length_s, MIX_RATE_HZ
+)
 truth = np.where(sung.f0.voiced, sung.f0.frequency_hz, 0)
-song = Recording(mix(voice, truth, band.samples, snr_db=3.0), RATE_HZ)
-Audio(song.samples, rate=RATE_HZ)
+song = Recording(mix(voice, truth, band.samples, snr_db=3.0), MIX_RATE_HZ)
+Audio(song.samples, rate=MIX_RATE_HZ)
 
 # %% [markdown]
 # ## What the network answers
@@ -112,8 +114,8 @@ print("frames right over all over 0.7:", score.overall_accuracy > 0.7)
 # %%
 times_s = (np.arange(count) + 0.5) * melody.f0.hop_s
 tone_hz = np.where(melody.f0.voiced, melody.f0.frequency_hz, 0)[:count]
-tone = pitch_contour(times_s, tone_hz, RATE_HZ, length=count * HOP)
-Audio(song.samples[: len(tone)] + 0.2 * tone, rate=RATE_HZ)
+tone = pitch_contour(times_s, tone_hz, MIX_RATE_HZ, length=count * MIX_HOP)
+Audio(song.samples[: len(tone)] + 0.2 * tone, rate=MIX_RATE_HZ)
 
 # %% [markdown]
 # ## The published network
@@ -164,14 +166,14 @@ Image("song_melody.png", width=900)
 folder = Path(data_dir) if data_dir else usual_data_dir()
 path = folder / "singing" / "songs" / "Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg"
 if path.is_file() and profile == "full":
-    recording = Recording(load(path, RATE_HZ).samples[62 * RATE_HZ : 72 * RATE_HZ], RATE_HZ)
+    recording = Recording(load(path, MIX_RATE_HZ).samples[62 * MIX_RATE_HZ : 72 * MIX_RATE_HZ], MIX_RATE_HZ)
     real = network.melody(recording)
     display(melody_figure(recording, real.f0, real.posteriors, "Let's Go Fishin'", span_s=(0, 10)))
     times_s = (np.arange(len(real.f0.voicing)) + 0.5) * real.f0.hop_s
     tone_hz = np.where(real.f0.voiced, real.f0.frequency_hz, 0)
-    tone = pitch_contour(times_s, tone_hz, RATE_HZ, length=len(recording.samples))
-    display(Audio(recording.samples, rate=RATE_HZ))
-    display(Audio(recording.samples + 0.1 * tone, rate=RATE_HZ))
+    tone = pitch_contour(times_s, tone_hz, MIX_RATE_HZ, length=len(recording.samples))
+    display(Audio(recording.samples, rate=MIX_RATE_HZ))
+    display(Audio(recording.samples + 0.1 * tone, rate=MIX_RATE_HZ))
 else:
     print("No real recordings here (or the tiny profile): all sound above was rendered.")
 
@@ -207,7 +209,7 @@ print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr'
 #    ```python
 #    levels = {}
 #    for snr_db in (10.0, 3.0, -5.0):
-#        f0 = network.melody(Recording(mix(voice, truth, band.samples, snr_db), RATE_HZ)).f0
+#        f0 = network.melody(Recording(mix(voice, truth, band.samples, snr_db), MIX_RATE_HZ)).f0
 #        heard = melody_score(truth[:count], f0.frequency_hz[:count], f0.voicing[:count])
 #        levels[f"{snr_db:+.0f} dB"] = heard._asdict()
 #    display(pd.DataFrame(levels).T.round(3))
@@ -215,11 +217,11 @@ print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr'
 # 2. The pitch is right as often as before, for voice and flute play the same notes. But rests fill up: where the flute
 #    goes on, the network is less sure that nobody sings.
 #    ```python
-#    from qbhkit.melody.band import Part
+#    from qbhkit.synthesis.accompaniment import Part
 #
-#    parts = [*arrange(chords, 0.5, length_s, np.random.default_rng(seed)), Part(73, notes, 100)]
-#    fluted = mix(voice, truth, render(parts, length_s, RATE_HZ).samples, 3.0)
-#    f0 = network.melody(Recording(fluted, RATE_HZ)).f0
+#    parts = [*arrange_accompaniment(chords, 0.5, length_s, np.random.default_rng(seed)), Part(73, notes, 100)]
+#    fluted = mix(voice, truth, render_parts(parts, length_s, MIX_RATE_HZ).samples, 3.0)
+#    f0 = network.melody(Recording(fluted, MIX_RATE_HZ)).f0
 #    heard = melody_score(truth[:count], f0.frequency_hz[:count], f0.voicing[:count])
 #    display(pd.DataFrame({"without": score, "with a flute": heard}, score._fields).T.round(3))
 #    ```
@@ -232,13 +234,13 @@ print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr'
 # - It has learnt to follow a voice and to leave the band alone; a tracker for one voice follows whatever is loudest.
 # - From here on a recorded song is a contour as any other: the catalogue does not know where it came from.
 #
-# Library functions used: [`qbhkit.melody.synthesis.render_hum`](../qbhkit/melody/synthesis.py),
-# [`qbhkit.melody.band.arrange`](../qbhkit/melody/band.py),
-# [`qbhkit.melody.band.render`](../qbhkit/melody/band.py),
-# [`qbhkit.melody.mixing.mix`](../qbhkit/melody/mixing.py),
-# [`qbhkit.melody.trackers.default_song_tracker`](../qbhkit/melody/trackers/__init__.py),
-# [`qbhkit.melody.metrics.melody_score`](../qbhkit/melody/metrics.py),
-# [`qbhkit.melody.crnn.MelodyCrnn`](../qbhkit/melody/crnn.py),
+# Library functions used: [`qbhkit.synthesis.singer.render_hum`](../qbhkit/melody/synthesis.py),
+# [`qbhkit.synthesis.accompaniment.arrange_accompaniment`](../qbhkit/melody/band.py),
+# [`qbhkit.synthesis.accompaniment.render_parts`](../qbhkit/melody/band.py),
+# [`qbhkit.synthesis.mixing.mix`](../qbhkit/melody/mixing.py),
+# [`qbhkit.pitch.trackers.default_song_tracker`](../qbhkit/melody/trackers/__init__.py),
+# [`qbhkit.metrics.melody_score`](../qbhkit/melody/metrics.py),
+# [`qbhkit.pitch.crnn.MelodyCrnn`](../qbhkit/melody/crnn.py),
 # [`qbhkit.figures.melody_figure`](../qbhkit/figures/melodies.py).
 #
 # Next: [02 · Trackers](02_trackers.ipynb).

@@ -39,10 +39,10 @@ import qbhkit
 from qbhkit.audio import Audio as Recording
 from qbhkit.errors import QbhError
 from qbhkit.figures import f0_figure, tracker_accuracy
-from qbhkit.melody.degrade import add_noise
-from qbhkit.melody.metrics import melody_score
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.melody.trackers import TRACKERS, get_tracker, swift_f0
+from qbhkit.metrics import melody_score
+from qbhkit.pitch.trackers import TRACKERS, get_tracker, swift_f0
+from qbhkit.synthesis.degrade import add_noise
+from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 print("No real recordings here: every sound below is rendered by the kit.")
@@ -178,7 +178,7 @@ display(Audio(tone[: 3 * rate_hz].astype(np.float32), rate=rate_hz))
 #
 # `qbhkit bench melody` runs every tracker on real recordings of singers that nothing was trained on
 # (MIR-QBSH, vocadito), the same voices under unseen accompaniments at four levels, two songs with the
-# pitch that the published model found in them, and recordings that were spoilt. Its results are kept in
+# pitch that the published model found in them, and recordings that were degraded. Its results are kept in
 # `data/results`; the recordings are not part of this repository.
 
 # %%
@@ -213,12 +213,12 @@ tracker_accuracy(results)
 # %%
 kinds = ["as recorded", "half level", "8 bit", "clipped", "transposed", "reverberation"]
 kinds += ["noise 10 dB", "noise 0 dB"]
-spoilt = {
+degraded = {
     name: {kind: block["sets"][kind]["overall_accuracy"] for kind in kinds}
     for name, block in results["trackers"].items()
     if set(kinds) <= set(block["sets"])
 }
-pd.DataFrame(spoilt).T.sort_values("noise 0 dB", ascending=False).round(3)
+pd.DataFrame(degraded).T.sort_values("noise 0 dB", ascending=False).round(3)
 
 # %% [markdown]
 # ## How to choose
@@ -280,10 +280,10 @@ print(inspect.getsource(swift_f0))
 # - All trackers look alike from outside, so that a comparison is fair and a swap is one word.
 # - Compare on the same recordings, in the same run, and on voices that nothing was trained on.
 #
-# Library functions used: [`qbhkit.melody.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
-# [`qbhkit.melody.metrics.melody_score`](../qbhkit/melody/metrics.py),
-# [`qbhkit.melody.synthesis.render_hum`](../qbhkit/melody/synthesis.py),
-# [`qbhkit.melody.degrade.add_noise`](../qbhkit/melody/degrade.py),
+# Library functions used: [`qbhkit.pitch.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
+# [`qbhkit.metrics.melody_score`](../qbhkit/melody/metrics.py),
+# [`qbhkit.synthesis.singer.render_hum`](../qbhkit/melody/synthesis.py),
+# [`qbhkit.synthesis.degrade.add_noise`](../qbhkit/melody/degrade.py),
 # [`qbhkit.figures.f0_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.tracker_accuracy`](../qbhkit/figures/results.py).
 #

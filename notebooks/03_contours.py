@@ -16,7 +16,7 @@
 # What you will learn:
 # 1. how a track of pitch every 10 ms becomes a contour every 100 ms, and why pauses must stay pauses;
 # 2. two ways to normalise it, and which one survives a change of key;
-# 3. how a song is cut into windows with exact start and end times, and what a change of tempo does.
+# 3. how a song is cut into sliding_windows with exact start and end times, and what a change of tempo does.
 
 # %% tags=["parameters"]
 profile = "tiny"  # not needed here: this notebook is small
@@ -31,14 +31,14 @@ import pandas as pd
 from IPython.display import Audio
 
 import qbhkit
-from qbhkit.contour import F0Track, Reading, from_f0, from_notes, midi_to_hz, normalise, windows
+from qbhkit.contour import F0Track, from_f0, from_notes, midi_to_hz, normalise
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.embedding.augment import Distortions, distort
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.windows import Reading, WindowGrid, cut_song, sliding_windows
 from qbhkit.figures import contour_figure, normalised_figure
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.retrieval.catalogue import WindowGrid, cut_song
+from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -125,18 +125,18 @@ np.testing.assert_allclose(gap[sung.voiced, 0], 7 / 5.5201786930065415, rtol=1e-
 # %% [markdown]
 # ## Windows with exact times
 #
-# Songs are cut into overlapping windows. Times are kept in whole frames, so that no rounding creeps in,
+# Songs are cut into overlapping sliding_windows. Times are kept in whole frames, so that no rounding creeps in,
 # and the last window ends with the song. The published system uses 20 s every 5 s; the kit
 # uses several shorter lengths at once.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
-for window in windows(written, length_s=20, step_s=5):
+for window in sliding_windows(written, length_s=20, step_s=5):
     print(f"{window.start_s:5.1f} s to {window.end_s:5.1f} s")
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
-cut = cut_song(written, WindowGrid(), Reading(steps=80))
+cut = cut_song(written, WindowGrid(), Reading(frames=80))
 print(len(cut.frames), "windows,", int(cut.at_start.sum()), "of them begin at the first note")
 print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start}), "s")
 
@@ -144,8 +144,8 @@ print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start})
 # ## What a change of tempo does
 #
 # Every window is read on 80 steps, however long it is. Six seconds of a hum at twice the speed are twelve of the
-# song, so they look like a window of twice their length, and the catalogue has windows of many lengths. Here are six
-# seconds at four speeds, each compared with all windows of the tune by the trained network:
+# song, so they look like a window of twice their length, and the catalogue has sliding_windows of many lengths. Here are six
+# seconds at four speeds, each compared with all sliding_windows of the tune by the trained network:
 
 # %%
 embedder, hum_s = ContourEmbedder(), 6
@@ -153,7 +153,7 @@ one_length = WindowGrid((hum_s,), first_lengths_s=())
 song_vectors = embedder.embed(cut.frames)
 
 
-def likeness(tempo):
+def similarity(tempo):
     hum, _ = from_notes(notes / [tempo, tempo, 1]).trimmed()
     vector = embedder.embed(cut_song(hum, one_length, embedder.reading).frames[:1])
     best = (song_vectors @ vector[0]).argmax()
@@ -161,7 +161,7 @@ def likeness(tempo):
 
 
 speeds = pd.DataFrame(
-    [(tempo, hum_s * tempo, *likeness(tempo)) for tempo in (0.7, 1.0, 1.4, 2.0)],
+    [(tempo, hum_s * tempo, *similarity(tempo)) for tempo in (0.7, 1.0, 1.4, 2.0)],
     columns=["tempo", "of the song (s)", "best cosine", "best window (s)"],
 )
 speeds.round(2)
@@ -214,16 +214,16 @@ normalised_figure(
 #
 # - The contour is (N, 2): pitch in semitones, and voiced or not. Pauses stay pauses.
 # - Subtracting the window's own median makes the key disappear; a fixed mean does not.
-# - Reading windows of several lengths on the same number of steps makes the tempo disappear.
+# - Reading sliding_windows of several lengths on the same number of steps makes the tempo disappear.
 #
 # Library functions used: [`qbhkit.contour.F0Track`](../qbhkit/contour.py),
 # [`qbhkit.contour.Contour`](../qbhkit/contour.py),
 # [`qbhkit.contour.from_f0`](../qbhkit/contour.py),
 # [`qbhkit.contour.from_notes`](../qbhkit/contour.py),
 # [`qbhkit.contour.normalise`](../qbhkit/contour.py),
-# [`qbhkit.contour.windows`](../qbhkit/contour.py),
-# [`qbhkit.contour.Reading`](../qbhkit/contour.py),
-# [`qbhkit.retrieval.catalogue.cut_song`](../qbhkit/retrieval/building.py),
+# [`qbhkit.embedding.windows.sliding_windows`](../qbhkit/contour.py),
+# [`qbhkit.embedding.windows.Reading`](../qbhkit/contour.py),
+# [`qbhkit.embedding.windows.cut_song`](../qbhkit/retrieval/building.py),
 # [`qbhkit.embedding.augment.distort`](../qbhkit/embedding/augment.py),
 # [`qbhkit.figures.normalised_figure`](../qbhkit/figures/melodies.py).
 #

@@ -36,10 +36,9 @@ from IPython.display import Audio, display
 
 import qbhkit
 from qbhkit.audio import load
-from qbhkit.contour import Contour, Reading, from_f0, from_notes, normalise, stretch
+from qbhkit.contour import Contour, from_f0, from_notes, normalise
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.folders import MirQbsh
-from qbhkit.corpora.pairs import align
 from qbhkit.corpora.songs import songs_of
 from qbhkit.embedding.augment import (
     GROUPS,
@@ -49,11 +48,13 @@ from qbhkit.embedding.augment import (
     with_only,
     without,
 )
+from qbhkit.embedding.hum_pairs import align_contours
+from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError
 from qbhkit.figures import contour_figure, distortions_figure, hum_statistics_figure
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.melody.trackers import get_tracker
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import data_dir as default_data_dir
+from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -142,7 +143,7 @@ distortions_figure(melody, versions, "Rules of time")
 # ### Pitch
 #
 # From the whole tune down to the step between two notes. Key, range, drift and modulation are errors of
-# memory and of the ear; notes left out or added, of somebody who half knows the tune; glides, of the voice.
+# memory and of the frontend; notes left out or added, of somebody who half knows the tune; glides, of the voice.
 
 # %%
 versions = {
@@ -315,7 +316,7 @@ assert min(ks[name] for name in ("voiced_share", "gap_rate")) > 0.3
 # ## Beside a real hum
 #
 # *Oh! Susanna* is one of the 48 songs of MIR-QBSH. Where the corpus lies in the data folder, a singer's hum
-# is laid along our melody: `align` finds which moment of the hum belongs to which moment of the tune.
+# is laid along our melody: `align_contours` finds which moment of the hum belongs to which moment of the tune.
 # We take the one of the first six that lies nearest.
 
 # %%
@@ -325,7 +326,7 @@ try:
     hums = [hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.song_id == "00036"]
     recordings = [load(hum.path, tracker.rate_hz) for hum in hums[:6]]
     contours = [from_f0(tracker.track(recording)) for recording in recordings]
-    paths = [align(contour, melody) for contour in contours]
+    paths = [align_contours(contour, melody) for contour in contours]
     nearest = int(np.argmin([path.distance_st for path in paths]))
     real, heard, at = recordings[nearest], contours[nearest], paths[nearest]
     when_s = (np.arange(len(melody)) + 0.5) * melody.hop_s
@@ -343,7 +344,7 @@ except QbhError:
 #    strengthen the staccato rule until they agree. What happens to the share of voiced frames?
 # 2. Distort the melody and its transposition by 7 semitones with the same generator. What is left of the
 #    difference after `normalise(..., "key")`?
-# 3. Which rule breaks the melody most for your ear? Raise it alone, with `hear(distorted(...))`.
+# 3. Which rule breaks the melody most for your frontend? Raise it alone, with `hear(distorted(...))`.
 #
 # <details><summary>Solutions</summary>
 #
@@ -384,8 +385,8 @@ except QbhError:
 # [`qbhkit.embedding.augment.warp_positions`](../qbhkit/embedding/augment.py),
 # [`qbhkit.embedding.augment.without`](../qbhkit/embedding/augment.py),
 # [`qbhkit.embedding.augment.with_only`](../qbhkit/embedding/augment.py),
-# [`qbhkit.corpora.pairs.align`](../qbhkit/corpora/pairs.py),
-# [`qbhkit.melody.synthesis.render_hum`](../qbhkit/melody/synthesis.py),
+# [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/corpora/pairs.py),
+# [`qbhkit.synthesis.singer.render_hum`](../qbhkit/melody/synthesis.py),
 # [`qbhkit.figures.distortions_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.hum_statistics_figure`](../qbhkit/figures/results.py).
 #

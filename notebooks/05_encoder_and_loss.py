@@ -39,10 +39,12 @@ from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig, activations
-from qbhkit.embedding.losses import Kind, Mining, Negatives, make_loss, triplet_hinge
-from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs, WindowRange
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, activations
+from qbhkit.embedding.losses import LossName, Mining, Negatives, make_loss, triplet_hinge
+from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
 from qbhkit.embedding.training import spread_of
+from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import MissingPackageError
 from qbhkit.figures import (
     FOURTH,
@@ -53,7 +55,7 @@ from qbhkit.figures import (
     normalised_figure,
     similarity_figure,
 )
-from qbhkit.runs import generator
+from qbhkit.training import generator
 
 torch.set_num_threads(1)  # the networks trained here are small: a second thread would only wait
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
@@ -73,7 +75,7 @@ unseen = list({song.title.lower(): song for song in unseen}.values())  # one set
 tunes = unseen[:7]
 bank = ContourBank([song.contour() for song in [*tunes, tunes[0]]], groups=[*range(7), 0])
 embedder = ContourEmbedder()
-window = WindowRange(shortest_s=8, longest_s=8, steps=embedder.reading.steps, at_start=1)
+window = WindowRange(shortest_s=8, longest_s=8, frames=embedder.reading.frames, at_start=1)
 source = SongPairs(bank, window, Distortions(), embedder.normalisation)
 drawn = source.draw(8, np.random.default_rng(seed))
 order = np.argsort(drawn.groups, kind="stable")
@@ -387,7 +389,7 @@ losses = {
         ).item()
         for mining in minings
     }
-    for kind in get_args(Kind)
+    for kind in get_args(LossName)
 }
 pd.DataFrame(losses).T.round(3)
 
@@ -414,7 +416,7 @@ runs["4 nearest after a warm-up"] = ("nearest", steps // 2)
 spreads, values = {}, {}
 for name, (mining, warm) in runs.items():
     torch.manual_seed(seed)
-    network = ContourEncoder(EncoderConfig(widths=(16, 32, 64), convolutions=1, size=64))
+    network = ContourEncoder(EncoderConfig(widths=(16, 32, 64), convolutions=1, embedding_dim=64))
     loss = make_loss("hinge", mining, negatives=4)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     spreads[name], values[name] = [], []
@@ -561,8 +563,8 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 #
 # Library functions used: [`qbhkit.embedding.encoders.EncoderConfig`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.encoders.ContourEncoder`](../qbhkit/embedding/encoders.py),
-# [`qbhkit.embedding.summaries.ContextAttention`](../qbhkit/embedding/summaries.py),
-# [`qbhkit.embedding.encoders.ContourEmbedder`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.pooling.ContextAttention`](../qbhkit/embedding/summaries.py),
+# [`qbhkit.embedding.embedder.ContourEmbedder`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.encoders.activations`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.losses.triplet_hinge`](../qbhkit/embedding/losses.py),
 # [`qbhkit.embedding.losses.make_loss`](../qbhkit/embedding/losses.py),

@@ -15,7 +15,7 @@
 #
 # What you will learn:
 # 1. how a melody and its imagined hum become a training pair, and why no draw ever comes twice;
-# 2. how to train an encoder, stop it, go on, and see in the log whether it learns or collapses;
+# 2. how to train_encoder an encoder, stop it, go on, and see in the log whether it learns or collapses;
 # 3. what the full run of the shipped weights looked like, and what it is worth on real hums.
 
 # %% tags=["parameters"]
@@ -34,15 +34,15 @@ import numpy as np
 import pandas as pd
 
 import qbhkit
-from qbhkit.config import build, config_path, read_yaml
+from qbhkit.config import build_config, config_path, read_yaml
 from qbhkit.contour import normalise
 from qbhkit.corpora.duplicates import MelodyMatcher
 from qbhkit.corpora.training_songs import training_songs
-from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train
+from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train_encoder
+from qbhkit.evaluation.ablation import table
 from qbhkit.figures import ablation_figure, normalised_figure, training_figure
-from qbhkit.retrieval.ablation import table
-from qbhkit.retrieval.evaluate import pair_mrr
-from qbhkit.runs import generator
+from qbhkit.metrics import pair_mrr
+from qbhkit.training import generator
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -52,9 +52,9 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # A run is a small YAML file, and nothing else decides what it does. `tiny` ships with the kit:
 
 # %%
-config = build(TrainConfig, read_yaml(config_path("tiny")), "tiny")
+config = build_config(TrainConfig, read_yaml(config_path("tiny")), "tiny")
 if profile == "full":
-    config = replace(config, corpora=TrainConfig().corpora, epochs=8, steps=50)
+    config = replace(config, corpora=TrainConfig().corpora, epochs=8, steps_per_epoch=50)
 config = replace(config, seed=seed)
 print(config_path("tiny").read_text())
 
@@ -77,14 +77,14 @@ assert tunes <= len(songs.ids)
 
 # %%
 group = next(g for g in sorted(set(songs.groups)) if songs.groups.count(g) == 2)
-twins = [k for k, other in enumerate(songs.groups) if other == group]
-pitches = {songs.ids[k]: songs.contours[k].without_rests().pitch_st for k in twins}
+duplicates = [k for k, other in enumerate(songs.groups) if other == group]
+pitches = {songs.ids[k]: songs.contours[k].without_rests().pitch_st for k in duplicates}
 one, other = pitches
 print(
     f"{one} and {other}: {MelodyMatcher({one: pitches[one]}).near(pitches[other])[one]:.2f} shared"
 )
 normalised_figure(
-    {songs.ids[k]: normalise(songs.contours[k].frames[:200], "key") for k in twins},
+    {songs.ids[k]: normalise(songs.contours[k].frames[:200], "key") for k in duplicates},
     "Two entries of a tune book that must never be told apart",
     "pitch from the median\n(5.52 semitones)",
 )
@@ -92,7 +92,7 @@ normalised_figure(
 # %% [markdown]
 # ## A pair
 #
-# The *anchor* is a window of a song. The *positive* is the same window as somebody might hum it: in another
+# The *match_from* is a window of a song. The *positive* is the same window as somebody might hum it: in another
 # key, unevenly timed, with wrong notes and breaths (notebook 04). Every other row of the batch is a
 # *negative*.
 
@@ -127,7 +127,7 @@ assert (later.positives != batch.positives).any()
 # %%
 run = Path(tempfile.mkdtemp())
 watch = pair_evaluator(config, songs.held_out, pair_mrr)
-encoder = train(config, pairs, run, run / "log.json", evaluate=watch, progress=False)
+encoder = train_encoder(config, pairs, run, run / "log.json", evaluate=watch, progress=False)
 curve = json.loads((run / "log.json").read_text())["curve"]
 pd.DataFrame(curve).set_index("epoch").drop(columns="pairs_per_s").round(3)
 
@@ -147,19 +147,19 @@ assert curve[-1]["spread"] > 0.1
 part = Path(tempfile.mkdtemp())
 once = iter([{}])  # an evaluator that answers once, and then breaks the run
 try:
-    train(
+    train_encoder(
         config, pairs, part, part / "log.json", evaluate=lambda encoder: next(once), progress=False
     )
 except StopIteration:
     print("epochs done:", len(json.loads((part / "log.json").read_text())["curve"]))
-train(config, pairs, part, part / "log.json", resume=True, progress=False)
+train_encoder(config, pairs, part, part / "log.json", resume=True, progress=False)
 resumed = json.loads((part / "log.json").read_text())["curve"]
 assert [line["loss"] for line in resumed] == [line["loss"] for line in curve]
 
 # %% [markdown]
 # ## The full run
 #
-# `qbhkit train stage1` made the network from which the shipped weights start: folk tunes and pop songs,
+# `qbhkit train_encoder stage1` made the network from which the shipped weights start: folk tunes and pop songs,
 # InfoNCE instead of the published hinge. Its log is in the repository.
 
 # %%
@@ -205,7 +205,7 @@ ablation_figure(lines)
 #    ```python
 #    hard = Path(tempfile.mkdtemp())
 #    at_once = replace(config, warm_epochs=0, negatives=1)
-#    train(at_once, pairs, hard, hard / "log.json", progress=False)
+#    train_encoder(at_once, pairs, hard, hard / "log.json", progress=False)
 #    lines = json.loads((hard / "log.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
 #    ```
@@ -213,10 +213,10 @@ ablation_figure(lines)
 #    rules. Only real hums can tell whether distortions are right (notebook 07).
 #    ```python
 #    soft = Path(tempfile.mkdtemp())
-#    rules = replace(config.rules, note_chance=0, drift_chance=0, offset_chance=0)
+#    rules = replace(config.augmentation, note_chance=0, drift_chance=0, offset_chance=0)
 #    easy = replace(config, rules=rules)
 #    watched = pair_evaluator(easy, songs.held_out, pair_mrr)
-#    train(easy, song_source(easy, songs), soft, soft / "log.json", evaluate=watched, progress=False)
+#    train_encoder(easy, song_source(easy, songs), soft, soft / "log.json", evaluate=watched, progress=False)
 #    lines = json.loads((soft / "log.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "validation_mrr"]].round(3))
 #    ```
@@ -232,9 +232,9 @@ ablation_figure(lines)
 # Library functions used: [`qbhkit.corpora.training_songs.training_songs`](../qbhkit/corpora/training_songs.py),
 # [`qbhkit.corpora.duplicates.MelodyMatcher`](../qbhkit/corpora/duplicates.py),
 # [`qbhkit.embedding.training.song_source`](../qbhkit/embedding/training.py),
-# [`qbhkit.embedding.training.train`](../qbhkit/embedding/training.py),
+# [`qbhkit.embedding.training.train_encoder`](../qbhkit/embedding/training.py),
 # [`qbhkit.embedding.training.pair_evaluator`](../qbhkit/embedding/training.py),
-# [`qbhkit.runs.generator`](../qbhkit/runs.py),
+# [`qbhkit.training.generator`](../qbhkit/runs.py),
 # [`qbhkit.figures.training_figure`](../qbhkit/figures/learning.py).
 #
 # Next: [07 · Stage 2](07_train_supervised.ipynb).

@@ -37,26 +37,25 @@ import soundfile
 from IPython.display import Audio, display
 
 import qbhkit
-from qbhkit.config import build, config_path, read_yaml
-from qbhkit.contour import stretch
+from qbhkit.config import build_config, config_path, read_yaml
 from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.pairs import Pair, read_pairs, write_pairs
 from qbhkit.corpora.training_songs import read_split, training_songs
-from qbhkit.embedding.sampling import HumPairs
-from qbhkit.embedding.training import FineTune, TrainConfig, song_source, train
+from qbhkit.embedding.hum_pairs import HumPairs, align_hum
+from qbhkit.embedding.training import FineTune, TrainConfig, song_source, train_encoder
+from qbhkit.embedding.windows import stretch
+from qbhkit.evaluation.ablation import table
 from qbhkit.figures import (
     ablation_figure,
     normalised_figure,
     topk_figure,
     training_figure,
 )
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.melody.trackers import get_tracker
-from qbhkit.retrieval.ablation import table
-from qbhkit.retrieval.crossfold import hear
-from qbhkit.retrieval.evaluate import paired_difference
-from qbhkit.runs import generator
+from qbhkit.metrics import paired_difference
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.synthesis.singer import Voice, render_hum
+from qbhkit.training import generator
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -96,7 +95,7 @@ pd.DataFrame(read_pairs(folder / "pairs.csv")).assign(hum="...").head(4).round(2
 tracker = get_tracker()
 contours = [song.contour() for song in songs]
 hummed = [
-    hear(pair.hum, number, contours[number], tracker, pair.start_s, pair.end_s)
+    align_hum(pair.hum, number, contours[number], tracker, pair.start_s, pair.end_s)
     for number, pair in enumerate(read_pairs(folder / "pairs.csv"))
 ]
 at = hummed[0].at
@@ -122,11 +121,11 @@ normalised_figure(
 # %% [markdown]
 # ## A pair of stage 2
 #
-# The anchor is a window of the song, the positive a part of the real hum that runs through it. Hums are
+# The match_from is a window of the song, the positive a part of the real hum that runs through it. Hums are
 # distorted a little too, since there are never enough of them.
 
 # %%
-config = build(TrainConfig, read_yaml(config_path("best")), "best")
+config = build_config(TrainConfig, read_yaml(config_path("best")), "best")
 source = HumPairs(hummed, contours, config.hums, config.window.reading, config.normalisation)
 batch = source.draw(8, generator(seed, 0))
 normalised_figure(
@@ -145,13 +144,19 @@ normalised_figure(
 # %%
 steps = 4 if profile == "tiny" else 100
 small = replace(
-    config, corpora=("airdsAirs",), start="stage1", epochs=2, steps=steps, batch=32, seed=seed
+    config,
+    corpora=("airdsAirs",),
+    init_from="stage1",
+    epochs=2,
+    steps_per_epoch=steps,
+    batch=32,
+    seed=seed,
 )
 small = replace(small, bfloat16=False)
 learnt = training_songs(small.corpora, Path(data_dir))
 melodies = song_source(small, learnt)
 run = Path(tempfile.mkdtemp())
-tuned = train(small, melodies, run, run / "log.json", source, progress=False)
+tuned = train_encoder(small, melodies, run, run / "log.json", source, progress=False)
 pd.DataFrame(json.loads((run / "log.json").read_text())["curve"])[
     ["epoch", "loss", "spread"]
 ].round(3)
@@ -162,7 +167,7 @@ pd.DataFrame(json.loads((run / "log.json").read_text())["curve"])[
 
 # %%
 both = replace(small, fine_tune=FineTune(every=1, steps=2))
-combined = train(both, melodies, run / "both", run / "both.json", source, progress=False)
+combined = train_encoder(both, melodies, run / "both", run / "both.json", source, progress=False)
 print("copies:", sorted(path.name for path in (run / "both").glob("copy-*")))
 assert len(list((run / "both").glob("copy-*"))) == both.epochs
 
@@ -187,8 +192,10 @@ for kind in ("song_folds", "singer_folds"):
 before = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
 after = json.loads(Path("../data/results/crossfold_best.json").read_text())
 rows = {
-    f"{anchor}, {name}": {key: scored[anchor][key] for key in ("top1", "top5", "top10", "mrr")}
-    for anchor in ("start", "anywhere")
+    f"{match_from}, {name}": {
+        key: scored[match_from][key] for key in ("top1", "top5", "top10", "mrr")
+    }
+    for match_from in ("start", "anywhere")
     for name, scored in (("stage 1", before), ("stages 1 and 2", after))
 }
 pd.DataFrame(rows).T.round(3)
@@ -196,9 +203,9 @@ pd.DataFrame(rows).T.round(3)
 # %%
 pairs_of = {"vote": (before, after), "full": (before["methods"]["full"], after["methods"]["full"])}
 gains = {
-    f"{anchor}, {method}": paired_difference(new[anchor]["ranks"], old[anchor]["ranks"])
+    f"{match_from}, {method}": paired_difference(new[match_from]["ranks"], old[match_from]["ranks"])
     for method, (old, new) in pairs_of.items()
-    for anchor in ("start", "anywhere")
+    for match_from in ("start", "anywhere")
 }
 columns = ["points of top-1 that stage 2 adds", "95% from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).round(1)
@@ -256,8 +263,8 @@ def without(block, names):
 
 off = singers.sort_values("stages 1 and 2").index[:3]
 rows = {
-    f"{anchor}, {name}": without(after[anchor], names)
-    for anchor in ("start", "anywhere")
+    f"{match_from}, {name}": without(after[match_from], names)
+    for match_from in ("start", "anywhere")
     for name, names in (("all singers", ()), ("without the three", off))
 }
 pd.DataFrame(rows).T.round(3)
@@ -307,7 +314,9 @@ ablation_figure(lines)
 
 # %%
 published = json.loads(Path("../data/results/crossfold_published.json").read_text())
-rows = {anchor: published["methods"]["vector"][anchor] for anchor in ("start", "anywhere")}
+rows = {
+    match_from: published["methods"]["vector"][match_from] for match_from in ("start", "anywhere")
+}
 pd.DataFrame(rows).T[["top1", "top10", "mrr"]].astype(float).round(3)
 
 # %% [markdown]
@@ -342,13 +351,13 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 #    the other thousands apart any longer. (In a few steps little of that shows: take `profile="full"`.)
 #    ```python
 #    alone = replace(small, hums=replace(small.hums, share=1.0))
-#    train(alone, melodies, run / "alone", run / "alone.json", source, progress=False)
+#    train_encoder(alone, melodies, run / "alone", run / "alone.json", source, progress=False)
 #    lines = json.loads((run / "alone.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
 #    ```
 # 2. Above 1.2 semitones (`farthest_st`), as for most pairs of tunes: such a hum is left out.
 #    ```python
-#    wrong = hear(pairs[0].hum, 1, contours[1], tracker)
+#    wrong = align_hum(pairs[0].hum, 1, contours[1], tracker)
 #    print(round(wrong.at.distance_st, 2), "semitones;", "at most", config.hums.farthest_st)
 #    ```
 # </details>
@@ -360,14 +369,14 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # - Mix the old stage into the new one.
 # - Split by song and by singer, score every hum once, and give the interval.
 #
-# Library functions used: [`qbhkit.corpora.pairs.align`](../qbhkit/corpora/pairs.py),
+# Library functions used: [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/corpora/pairs.py),
 # [`qbhkit.corpora.pairs.read_pairs`](../qbhkit/corpora/pairs.py),
-# [`qbhkit.retrieval.crossfold.hear`](../qbhkit/retrieval/crossfold.py),
-# [`qbhkit.embedding.sampling.HumPairs`](../qbhkit/embedding/sampling.py),
-# [`qbhkit.embedding.training.train`](../qbhkit/embedding/training.py),
-# [`qbhkit.retrieval.crossfold.cross_fold`](../qbhkit/retrieval/crossfold.py),
-# [`qbhkit.retrieval.evaluate.paired_difference`](../qbhkit/retrieval/evaluate.py),
-# [`qbhkit.retrieval.ablation.table`](../qbhkit/retrieval/ablation.py),
+# [`qbhkit.embedding.hum_pairs.align_hum`](../qbhkit/retrieval/crossfold.py),
+# [`qbhkit.embedding.hum_pairs.HumPairs`](../qbhkit/embedding/sampling.py),
+# [`qbhkit.embedding.training.train_encoder`](../qbhkit/embedding/training.py),
+# [`qbhkit.evaluation.cross_validation.cross_validate`](../qbhkit/retrieval/crossfold.py),
+# [`qbhkit.metrics.paired_difference`](../qbhkit/retrieval/evaluate.py),
+# [`qbhkit.evaluation.ablation.table`](../qbhkit/retrieval/ablation.py),
 # [`qbhkit.figures.ablation_figure`](../qbhkit/figures/results.py).
 #
 # Next: [08 · Catalogue and index](08_catalogue_and_index.ipynb).

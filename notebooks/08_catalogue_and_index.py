@@ -36,17 +36,19 @@ import pandas as pd
 
 import qbhkit
 from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue
+from qbhkit.catalogue.edit import add_songs, merge_catalogues, remove_songs, verify_catalogue
+from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import from_f0
 from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.windows import cut_song, grid_for
 from qbhkit.figures import growth_figure
-from qbhkit.melody.trackers import get_tracker
-from qbhkit.retrieval.catalogue import build_catalogue, cut_song, grid_of, open_catalogue
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.index import build_index, open_index
 from qbhkit.retrieval.index_faiss import FaissChoices
-from qbhkit.retrieval.search import Searcher
-from qbhkit.retrieval.upkeep import add_songs, merge_catalogues, remove_songs, verify_catalogue
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import asset
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
@@ -62,7 +64,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 count = 270 if profile == "tiny" else 1900
 songs = list(islice(songs_of(music21_collection("oneills1850")), count))
 embedder = ContourEmbedder()
-cut = cut_song(songs[0].contour(), grid_of(embedder.reading), embedder.reading)
+cut = cut_song(songs[0].contour(), grid_for(embedder.reading), embedder.reading)
 seconds = (cut.end - cut.start) / 10
 print(f"{songs[0].title}: {len(cut.frames)} windows")
 pd.Series(seconds).value_counts().sort_index().rename_axis("length (s)").rename(
@@ -133,7 +135,7 @@ assert not verify_catalogue(folder).problems
 # %%
 transposed = replace(songs[7], id="copy", notes=songs[7].notes + np.array([0, 0, 5]))
 added = add_songs([transposed], folder, embedder, progress=False)
-print(f"added {added.added}; {added.twins[0].id} is the melody of {added.twins[0].there}")
+print(f"added {added.added}; {added.duplicates[0].id} is the melody of {added.duplicates[0].there}")
 removed = remove_songs([songs[0].id], folder)
 other = folder.parent / "other"
 build_catalogue(songs[:1], other, embedder, progress=False)
@@ -284,7 +286,7 @@ pd.DataFrame(paper).round(1)
 #
 # 1. About a seventh. It misses who hums much faster or slower than written, and short hums.
 #    ```python
-#    from qbhkit.retrieval.catalogue import WindowGrid
+#    from qbhkit.catalogue.read import WindowGrid
 #
 #    grid = WindowGrid((8.0,), first_lengths_s=())
 #    small = build_catalogue(songs[:100], folder.parent / "eight", embedder, grid=grid, progress=False)
@@ -307,13 +309,13 @@ pd.DataFrame(paper).round(1)
 # - An index is a bet on where not to look: measure its recall on melodies, and let an exact step decide.
 # - Keep what cannot be had again cheaply: contours of recordings, not vectors.
 #
-# Library functions used: [`qbhkit.retrieval.catalogue.cut_song`](../qbhkit/retrieval/building.py),
-# [`qbhkit.retrieval.catalogue.build_catalogue`](../qbhkit/retrieval/building.py),
-# [`qbhkit.retrieval.catalogue.open_catalogue`](../qbhkit/retrieval/catalogue.py),
-# [`qbhkit.retrieval.upkeep.verify_catalogue`](../qbhkit/retrieval/upkeep.py),
-# [`qbhkit.retrieval.upkeep.add_songs`](../qbhkit/retrieval/upkeep.py),
-# [`qbhkit.retrieval.upkeep.remove_songs`](../qbhkit/retrieval/upkeep.py),
-# [`qbhkit.retrieval.upkeep.merge_catalogues`](../qbhkit/retrieval/upkeep.py),
+# Library functions used: [`qbhkit.embedding.windows.cut_song`](../qbhkit/retrieval/building.py),
+# [`qbhkit.catalogue.build.build_catalogue`](../qbhkit/retrieval/building.py),
+# [`qbhkit.catalogue.read.open_catalogue`](../qbhkit/retrieval/catalogue.py),
+# [`qbhkit.catalogue.edit.verify_catalogue`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.catalogue.edit.add_songs`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.catalogue.edit.remove_songs`](../qbhkit/retrieval/upkeep.py),
+# [`qbhkit.catalogue.edit.merge_catalogues`](../qbhkit/retrieval/upkeep.py),
 # [`qbhkit.retrieval.index.build_index`](../qbhkit/retrieval/index.py),
 # [`qbhkit.retrieval.index.open_index`](../qbhkit/retrieval/index.py),
 # [`qbhkit.figures.growth_figure`](../qbhkit/figures/results.py).

@@ -35,16 +35,17 @@ from IPython.display import Audio, display
 
 import qbhkit
 from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.errors import QbhError
 from qbhkit.figures import contour_figure, parts_figure, path_figure
-from qbhkit.melody.trackers import get_tracker
-from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.matches import matched_audio
-from qbhkit.retrieval.search import Searcher
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import asset, cache_dir
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
@@ -256,7 +257,7 @@ assert lists["both"][0].song_id == known["song_id"]
 #   seconds, key and tempo.
 # - The lead over other songs, more than the score, says whether to believe an answer.
 #
-# Library functions used: [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
+# Library functions used: [`qbhkit.retrieval.searcher.Searcher`](../qbhkit/retrieval/search.py),
 # [`qbhkit.retrieval.align.Aligner`](../qbhkit/retrieval/align.py),
 # [`qbhkit.retrieval.confidence.Calibration`](../qbhkit/retrieval/confidence.py),
 # [`qbhkit.retrieval.matches.matched_audio`](../qbhkit/retrieval/matches.py),

@@ -37,19 +37,21 @@ import pandas as pd
 from IPython.display import Audio, display
 
 import qbhkit
-from qbhkit.contour import from_f0, stretch
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import from_f0
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.windows import stretch
 from qbhkit.errors import QbhError
 from qbhkit.figures import topk_figure
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.melody.trackers import get_tracker
+from qbhkit.metrics import intervals, metrics, rank_of
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
-from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
-from qbhkit.retrieval.evaluate import intervals, metrics, rank_of
-from qbhkit.retrieval.search import Searcher
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import cache_dir
+from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -194,15 +196,15 @@ assert stressed["+7 semitones"] == stressed["as hummed"]
 
 # %%
 results = {
-    anchor: json.loads(Path(f"../data/results/hums_{anchor}.json").read_text("utf-8"))
-    for anchor in ("start", "anywhere")
+    match_from: json.loads(Path(f"../data/results/hums_{match_from}.json").read_text("utf-8"))
+    for match_from in ("start", "anywhere")
 }
 rows = {}
-for anchor, result in results.items():
+for match_from, result in results.items():
     for name, block in result["methods"].items():
         low, high = block["intervals"]["top10"]
         row = {key: round(block[key], 3) for key in ("n", "top1", "top5", "top10", "mrr")}
-        rows[anchor, name] = row | {"top-10 interval": f"{low:.3f} to {high:.3f}"}
+        rows[match_from, name] = row | {"top-10 interval": f"{low:.3f} to {high:.3f}"}
 pd.DataFrame(rows).T
 
 # %%
@@ -268,9 +270,9 @@ pd.DataFrame(
 # - An interval belongs to every number, and the number of songs to every score.
 # - Baselines belong into the same run, on the same queries.
 #
-# Library functions used: [`qbhkit.retrieval.evaluate.rank_of`](../qbhkit/retrieval/evaluate.py),
-# [`qbhkit.retrieval.evaluate.metrics`](../qbhkit/retrieval/evaluate.py),
-# [`qbhkit.retrieval.evaluate.intervals`](../qbhkit/retrieval/evaluate.py),
+# Library functions used: [`qbhkit.metrics.rank_of`](../qbhkit/retrieval/evaluate.py),
+# [`qbhkit.metrics.metrics`](../qbhkit/retrieval/evaluate.py),
+# [`qbhkit.metrics.intervals`](../qbhkit/retrieval/evaluate.py),
 # [`qbhkit.retrieval.baselines.LinearScaling`](../qbhkit/retrieval/baselines.py),
 # [`qbhkit.retrieval.baselines.SubsequenceDtw`](../qbhkit/retrieval/baselines.py),
 # [`qbhkit.figures.topk_figure`](../qbhkit/figures/results.py).

@@ -39,12 +39,13 @@ from IPython.display import Image, display
 
 import qbhkit
 from qbhkit.audio import Audio, load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.errors import QbhError
 from qbhkit.figures import contour_figure, match_figure
-from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue, read_sources
-from qbhkit.retrieval.search import Searcher
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import asset, cache_dir
 from qbhkit.widgets import HumRecorder
 
@@ -149,20 +150,20 @@ np.testing.assert_allclose(recorder.results[0].start_s, known["start_s"], atol=2
 # %% [markdown]
 # ## What is wrong is said
 #
-# A recorder that finds nothing should say why. Here is the same hum, spoilt in four ways:
+# A recorder that finds nothing should say why. Here is the same hum, degraded in four ways:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
 hum = load(asset(f"hums/{known['file']}"))
 noise = 0.1 * np.random.default_rng(seed).standard_normal(5 * hum.rate_hz)
-spoilt = {
+degraded = {
     "a second of it": hum.samples[: hum.rate_hz],
     "from far away": 0.003 * hum.samples,
     "noise alone": noise.astype(np.float32),
     "far too loud": np.clip(20 * hum.samples, -1, 1),
 }
 test = HumRecorder(searcher)
-for how, samples in spoilt.items():
+for how, samples in degraded.items():
     with suppress(QbhError):
         test.hear(Audio(samples, hum.rate_hz))
     print(f"{how}: {test.status}")
@@ -204,7 +205,7 @@ with TemporaryDirectory() as temporary:
 #
 # 1. Hum a tune that is *not* in the catalogue, or trim a bundled hum to its last 3 s. What does the
 #    recorder say, and how sure is it?
-# 2. Say that you hum the beginning of a song (`anchor="start"`). `demo_2` begins in the middle of its tune:
+# 2. Say that you hum the beginning of a song (`match_from="start"`). `demo_2` begins in the middle of its tune:
 #    is it still found?
 # 3. Swap the tracker: `HumRecorder(searcher, tracker=get_tracker("pyin"))` works as well. Does it
 #    hear the same contour?
@@ -217,13 +218,13 @@ with TemporaryDirectory() as temporary:
 #    print(recorder.status, recorder.results[0].confidence)
 #    ```
 # 2. ```python
-#    beginning = HumRecorder(searcher, anchor="start")
+#    beginning = HumRecorder(searcher, match_from="start")
 #    beginning.hear_file(asset("hums/demo_2.flac"))
 #    print(beginning.status)
 #    ```
 #    Its windows may still vote anywhere, but the path has to begin at the first note: the distance grows.
 # 3. ```python
-#    from qbhkit.melody.trackers import get_tracker
+#    from qbhkit.pitch.trackers import get_tracker
 #    other = HumRecorder(searcher, tracker=get_tracker("pyin"))
 #    other.hear_file(asset(f"hums/{known['file']}"))
 #    contour_figure(other.contour, other.status)
@@ -239,7 +240,7 @@ with TemporaryDirectory() as temporary:
 # - Sound goes to the kernel and nowhere else; a notebook that is saved holds no voice.
 #
 # Library functions used: [`qbhkit.widgets.HumRecorder`](../qbhkit/widgets/recorder.py),
-# [`qbhkit.retrieval.search.Searcher`](../qbhkit/retrieval/search.py),
+# [`qbhkit.retrieval.searcher.Searcher`](../qbhkit/retrieval/search.py),
 # [`qbhkit.audio.load`](../qbhkit/audio.py),
 # [`qbhkit.figures.match_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.contour_figure`](../qbhkit/figures/melodies.py).

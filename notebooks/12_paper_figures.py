@@ -34,6 +34,7 @@ import numpy as np
 
 import qbhkit
 from qbhkit.contour import Contour, F0Track
+from qbhkit.evaluation.ablation import table
 from qbhkit.figures import (
     ablation_figure,
     distortions_figure,
@@ -49,7 +50,6 @@ from qbhkit.figures import (
     tracker_accuracy,
     training_figure,
 )
-from qbhkit.retrieval.ablation import table
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -163,7 +163,7 @@ keep(distortions_figure(melody, versions, title, columns=4), "distortions")
 # recordings), of which a tenth is at hand here.
 
 # %%
-results = {anchor: recorded(f"hums_{anchor}") for anchor in ("start", "anywhere")}
+results = {match_from: recorded(f"hums_{match_from}") for match_from in ("start", "anywhere")}
 marks = {
     "published, 87,000 songs": [(10, 0.656)],
     "published, 30,000 songs": [(10, 0.72)],

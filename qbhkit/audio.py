@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from qbhkit.errors import QbhError
 
@@ -110,10 +110,51 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
     return Audio(samples, rate_hz)
 
 
-def refuse_silence(audio: Audio, path: Path) -> None:
+def as_audio(source: Audio | tuple[ArrayLike, int]) -> Audio:
+    """Return samples in memory as audio, channels averaged.
+
+    Args:
+        source: audio, or (samples, rate_hz) with samples (N,) or (N, channels): floats with full
+            scale 1, or whole numbers with the full scale of their type.
+
+    Raises:
+        QbhError: if it is neither, the samples are too few, not finite or not numbers, or the rate
+            is not positive.
+    """
+    if isinstance(source, Audio):
+        return source
+    try:
+        given, rate_hz = source
+        samples, rate_hz = np.asarray(given), int(rate_hz)
+    except (TypeError, ValueError):
+        raise QbhError("Give a path, or samples and their rate: (samples, rate_hz).") from None
+    if samples.dtype.kind not in "fiu" or samples.ndim not in (1, 2) or rate_hz < 1:
+        raise QbhError("Samples must be numbers, (N,) or (N, channels), at a rate in Hz.")
+    if samples.dtype.kind in "iu":
+        scale = np.iinfo(samples.dtype)
+        middle = (scale.max + 1) / 2 if samples.dtype.kind == "u" else 0
+        samples = (samples - middle) / (scale.max + 1 - middle)
+    samples = np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1), np.float32)
+    if len(samples) < _SHORTEST_S * rate_hz:
+        raise QbhError(f"There is only {len(samples) / rate_hz:.2f} s of sound: at least 2 s help.")
+    if not np.isfinite(samples).all():
+        raise QbhError("The samples hold NaN or infinite values.")
+    return Audio(samples, rate_hz)
+
+
+def resample(audio: Audio, rate_hz: int) -> Audio:
+    """Return audio at another rate (soxr, HQ); the same audio if it has that rate."""
+    import soxr
+
+    if audio.rate_hz == rate_hz:
+        return audio
+    return Audio(soxr.resample(audio.samples, audio.rate_hz, rate_hz), rate_hz)
+
+
+def refuse_silence(audio: Audio, name: object) -> None:
     """Raise QbhError if a recording holds nothing but silence."""
     if audio.silent:
-        raise QbhError(f"{path} is silent: check the microphone and record it again.")
+        raise QbhError(f"{name} is silent: check the microphone and record it again.")
 
 
 def _is_from_phone(path: Path) -> bool:

@@ -16,6 +16,16 @@ class MissingPackageError(QbhError, ImportError):
     """Raise when an optional package is not installed: says what to install."""
 
 
+def missing_package(what: str, install: str) -> MissingPackageError:
+    """Return the error that says what to install.
+
+    Args:
+        what: the part that needs it, for example ``The tracker pesto``.
+        install: what follows ``pip install``.
+    """
+    return MissingPackageError(f"{what} is not installed: pip install {install}.")
+
+
 class Failure(NamedTuple):
     """A file or song that could not be used while the others could, and why."""
 

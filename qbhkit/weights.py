@@ -5,13 +5,14 @@ Nothing is ever unpickled: a weights file holds arrays and a JSON text, nothing 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qbhkit.config import RENAMED_VALUES, renamed_keys
 from qbhkit.errors import QbhError
 from qbhkit.storage import asset, cache_dir, data_dir, write_arrays
 
@@ -98,7 +99,21 @@ def load_weights(name: str) -> Weights:
         raise QbhError(f"{path} was not written by this kit: convert it first.") from None
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise QbhError(f"{path} is damaged ({error}): fetch or train it again.") from None
-    return Weights(path.stem, arrays, config, _content_hash(arrays, config))
+    return _renamed(Weights(path.stem, arrays, config, _content_hash(arrays, config)))
+
+
+def _renamed(stored: Weights) -> Weights:
+    """Give weights of version 1.0 the present names; their hash stays that of the file."""
+    if "encoder" not in stored.config:
+        return stored
+    config = renamed_keys("Weights", stored.config)
+    if "kind" in config:
+        config["kind"] = RENAMED_VALUES.get(config["kind"], config["kind"])
+    arrays = {
+        key.replace("summary.", "pooling.", 1) if key.startswith("summary.") else key: array
+        for key, array in stored.arrays.items()
+    }
+    return replace(stored, arrays=arrays, config=config)
 
 
 def _content_hash(arrays: dict[str, NDArray], config: dict[str, Any]) -> str:

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import correlate
 
+from qbhkit.catalogue.read import Catalogue
 from qbhkit.corpora import Song, songs_of
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.retrieval.catalogue import Catalogue, WindowGrid
+from qbhkit.embedding.windows import WindowGrid
 
 LATE_S = 3.3  # every third song of the folder begins with so long a rest
 SHORT_SONG = [71, 64, 67, 60, 72, 65, 69, 62]  # 2.4 s: shorter than every window
@@ -46,7 +47,7 @@ def tunes() -> list[Song]:
 @pytest.fixture(scope="session")
 def embedder():
     """The shipped weights."""
-    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.embedding.embedder import ContourEmbedder
 
     return ContourEmbedder()
 

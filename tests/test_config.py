@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from qbhkit.config import build, config_path, read_yaml
+from qbhkit.config import build_config, config_path, read_yaml
 from qbhkit.errors import QbhError
 
 
@@ -27,10 +27,10 @@ class Example:
 
 def test_build_nests_and_freezes():
     values = {"corpora": ["a", "b"], "encoder": {"widths": [16, 32], "dropout": 1}, "seed": 3}
-    assert build(Example, values, "x.yaml") == Example(
+    assert build_config(Example, values, "x.yaml") == Example(
         ("a", "b"), seed=3, encoder=Encoder((16, 32), 1.0)
     )
-    built = build(Example, values, "x.yaml")
+    built = build_config(Example, values, "x.yaml")
     assert isinstance(built.encoder.dropout, float)
     assert isinstance(built.encoder.widths, tuple)
     assert hash(built)
@@ -39,7 +39,7 @@ def test_build_nests_and_freezes():
 @pytest.mark.parametrize(("written", "number"), [("1e-4", 1e-4), ("2", 2.0), ("0.5", 0.5)])
 def test_yaml_numbers_become_floats(tmp_path, written, number):
     (tmp_path / "a.yaml").write_text(f"corpora: [a]\nrate: {written}\n")
-    rate = build(Example, read_yaml(tmp_path / "a.yaml"), "a.yaml").rate
+    rate = build_config(Example, read_yaml(tmp_path / "a.yaml"), "a.yaml").rate
     assert rate == number
     assert isinstance(rate, float)
 
@@ -64,13 +64,13 @@ def test_yaml_numbers_become_floats(tmp_path, written, number):
 )
 def test_unknown_keys_wrong_types_and_missing_values_are_errors(values, says):
     with pytest.raises(QbhError, match=says) as caught:
-        build(Example, values, "x.yaml")
+        build_config(Example, values, "x.yaml")
     assert str(caught.value).startswith("x.yaml: ")
 
 
 def test_the_words_of_a_dataclass_reach_the_user():
     with pytest.raises(QbhError, match=r"^The seed must not be negative\.$"):
-        build(Example, {"corpora": ["a"], "seed": -1}, "x.yaml")
+        build_config(Example, {"corpora": ["a"], "seed": -1}, "x.yaml")
 
 
 @pytest.mark.parametrize("name", ["stage1", "best", "tiny"])

@@ -6,17 +6,15 @@ from qbhkit.contour import (
     PUBLISHED_STD_ST,
     Contour,
     F0Track,
-    Reading,
     from_f0,
     from_notes,
     from_pitch,
     hz_to_midi,
     midi_to_hz,
     normalise,
-    stretch,
     voiced_median,
-    windows,
 )
+from qbhkit.embedding.windows import Reading, sliding_windows, stretch
 from qbhkit.errors import QbhError
 
 
@@ -265,7 +263,7 @@ def test_stretch_reads_nearest_frames_and_nothing_outside():
 
 
 def test_windows_have_exact_times_and_the_last_ends_with_the_song():
-    found = windows(from_pitch(np.full(237, 60.0)), 5.0, 1.0)
+    found = sliding_windows(from_pitch(np.full(237, 60.0)), 5.0, 1.0)
     assert [window.start_frame for window in found] == [*range(0, 187, 10), 187]
     assert all(window.end_frame - window.start_frame == 50 for window in found)
     assert found[-1].end_frame == 237
@@ -276,18 +274,18 @@ def test_windows_have_exact_times_and_the_last_ends_with_the_song():
 
 
 def test_windows_that_fit_exactly_are_not_repeated():
-    found = windows(from_pitch(np.full(60, 60.0)), 5.0, 1.0)
+    found = sliding_windows(from_pitch(np.full(60, 60.0)), 5.0, 1.0)
     assert [(window.start_frame, window.end_frame) for window in found] == [(0, 50), (10, 60)]
 
 
 def test_windows_and_steps_have_a_frame_at_least():
-    found = windows(from_pitch(np.full(3, 60.0)), 0.01, 0.01)
+    found = sliding_windows(from_pitch(np.full(3, 60.0)), 0.01, 0.01)
     assert [(window.start_frame, window.end_frame) for window in found] == [(0, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize("frames", [1, 30, 50])
 def test_short_songs_give_one_window(frames):
-    found = windows(from_pitch(np.full(frames, 60.0)), 5.0, 1.0)
+    found = sliding_windows(from_pitch(np.full(frames, 60.0)), 5.0, 1.0)
     assert [(window.start_frame, window.end_frame) for window in found] == [(0, frames)]
 
 
@@ -295,12 +293,12 @@ def test_windows_are_kept_when_half_voiced():
     pitch = np.zeros(100)
     pitch[:25] = 60
     pitch[75:] = 60
-    assert [w.start_frame for w in windows(from_pitch(pitch), 5.0, 1.0)] == [0, 50]
+    assert [w.start_frame for w in sliding_windows(from_pitch(pitch), 5.0, 1.0)] == [0, 50]
     pitch[24] = 0
-    assert [w.start_frame for w in windows(from_pitch(pitch), 5.0, 1.0)] == [50]
-    assert len(windows(from_pitch(pitch), 5.0, 1.0, min_voiced=0.0)) == 6
-    assert windows(from_pitch(np.zeros(80)), 5.0, 1.0) == []
-    assert windows(from_pitch(np.zeros(0)), 5.0, 1.0, min_voiced=0.0) == []
+    assert [w.start_frame for w in sliding_windows(from_pitch(pitch), 5.0, 1.0)] == [50]
+    assert len(sliding_windows(from_pitch(pitch), 5.0, 1.0, min_voiced=0.0)) == 6
+    assert sliding_windows(from_pitch(np.zeros(80)), 5.0, 1.0) == []
+    assert sliding_windows(from_pitch(np.zeros(0)), 5.0, 1.0, min_voiced=0.0) == []
 
 
 class TestReading:

@@ -15,14 +15,15 @@ from run_notebooks import commit, execute
 
 from qbhkit import corpora
 from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue
+from qbhkit.catalogue.read import open_catalogue
 from qbhkit.cli import main
 from qbhkit.contour import hz_to_midi
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.embedding import encoders
 from qbhkit.errors import QbhError
-from qbhkit.melody import trackers
+from qbhkit.pitch import trackers
 from qbhkit.retrieval import index
-from qbhkit.retrieval.catalogue import build_catalogue, open_catalogue
 from qbhkit.storage import asset
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")

@@ -27,7 +27,7 @@ def pages(tmp_path_factory):
 
 def test_every_public_module_has_its_page(pages):
     names = make_docs.public_modules()
-    assert "qbhkit.retrieval.search" in names
+    assert "qbhkit.retrieval.searcher" in names
     assert not any("._" in name for name in names)
     for name in names:
         assert (pages / f"{name.replace('.', '/')}.html").is_file()
@@ -50,8 +50,8 @@ def test_the_fields_of_a_named_tuple_have_their_shapes(pages):
 
 
 def test_the_linked_facts_are_there(pages):
-    page, anchor = make_docs.FACTS.split("#")
-    assert f'id="{anchor}"' in (pages / page).read_text("utf-8")
+    page, match_from = make_docs.FACTS.split("#")
+    assert f'id="{match_from}"' in (pages / page).read_text("utf-8")
 
 
 def test_no_markup_is_left_over(pages):

@@ -9,7 +9,6 @@ import json
 import resource
 import signal
 import struct
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +18,8 @@ import pytest
 import soundfile
 
 from qbhkit.cli import main
+from qbhkit.evaluation.benchmarks.fuzzing import LONGEST_S, MOST_BYTES, virtual_bytes
 from qbhkit.storage import asset, write_json
-
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-from fuzzing import LONGEST_S, MOST_BYTES, virtual_bytes
 
 TEN_GB = 10 * 10**9
 PATIENCE_S = 60.0
@@ -244,7 +241,7 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
 
 
 def test_ids_are_only_text_to_the_service(nasty):
-    from qbhkit.retrieval.search import open_searcher
+    from qbhkit.retrieval.searcher import open_searcher
     from qbhkit.service.app import ServiceConfig, create_app
     from qbhkit.service.recogniser import Recogniser
 

@@ -1,66 +1,195 @@
-import sys
+import json
 
 import numpy as np
 import pytest
 
-from qbhkit.errors import MissingPackageError
-from qbhkit.melody.metrics import melody_score
+from qbhkit.metrics import (
+    LabelledQuery,
+    comparable_to,
+    grouped,
+    intervals,
+    metrics,
+    pair_mrr,
+    paired_difference,
+    rank_of,
+    rank_queries,
+    summarise,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no voiced frames")  # mir_eval's
-
-TRUE_HZ = np.array([0, 0, 200, 200, 200, 200, 200, 200, 200, 200], float)
-
-
-def cents(hz, by):
-    return hz * 2 ** (by / 1200)
-
-
-def test_a_perfect_track():
-    score = melody_score(TRUE_HZ, TRUE_HZ, (TRUE_HZ > 0).astype(float))
-    assert score == (1, 1, 1, 0, 1)
-
-
-def test_every_measure_counts_its_own_frames():
-    """Two unvoiced frames, one of them called voiced; 8 voiced, of which 2 wrong and 1 missed."""
-    found = TRUE_HZ.copy()
-    found[0] = 300
-    found[2] = cents(200, 49)
-    found[3] = cents(200, -51)
-    found[4] = 400
-    voicing = np.array([0.9, 0.1, 0.9, 0.9, 0.9, 0.4, 0.9, 0.9, 0.9, 0.9])
-    score = melody_score(TRUE_HZ, found, voicing)
-    assert score.raw_pitch_accuracy == pytest.approx(6 / 8)  # also where voicing says no
-    assert score.raw_chroma_accuracy == pytest.approx(7 / 8)
-    assert score.voicing_recall == pytest.approx(7 / 8)
-    assert score.voicing_false_alarm == pytest.approx(1 / 2)
-    assert score.overall_accuracy == pytest.approx((1 + 5) / 10)
+RANKS = [1, 2, 5, 6, 10, 11, None, 1]
 
 
-def test_the_threshold_is_the_first_voiced_value():
-    voicing = np.full(10, 0.3)
-    assert melody_score(TRUE_HZ, TRUE_HZ, voicing, 0.3).voicing_recall == 1
-    assert melody_score(TRUE_HZ, TRUE_HZ, voicing, 0.31).voicing_recall == 0
+def test_rank_is_one_for_the_best():
+    assert rank_of(np.array([0.1, 0.9, 0.5]), 1) == 1
+    assert rank_of(np.array([0.1, 0.9, 0.5]), 2) == 2
+    assert rank_of(np.array([0.1, 0.9, 0.5]), 0) == 3
 
 
-def test_a_frame_without_pitch_is_not_voiced():
-    score = melody_score(TRUE_HZ, np.zeros(10), np.ones(10))
-    assert score == (0, 0, 0, 0, pytest.approx(0.2))
+def test_ties_count_against_us():
+    assert rank_of(np.array([0.5, 0.5, 0.5, 0.1]), 0) == 3
+    assert rank_of(np.array([0.5, 0.5, 0.5, 0.1]), 2) == 3
+    assert rank_of(np.zeros(7), 4) == 7
 
 
-def test_nothing_voiced_gives_numbers():
-    score = melody_score(np.zeros(5), np.full(5, 200.0), np.zeros(5))
-    assert np.isfinite(score).all()
-    assert score.overall_accuracy == 1
+def test_a_song_that_was_not_found_has_no_rank():
+    scores = np.array([np.nan, -np.inf, 0.2, -3.0])
+    assert rank_of(scores, 0) is None
+    assert rank_of(scores, 1) is None
+    assert rank_of(scores, 2) == 1
+    assert rank_of(scores, 3) == 2
 
 
-def test_low_pitches_count_as_pitches():
-    low = np.full(10, 7.0)  # below MIDI 0, where cents turn negative: mir_eval's sign for unvoiced
-    score = melody_score(TRUE_HZ, low, np.ones(10))
-    assert np.isfinite(score).all()
-    assert score.raw_pitch_accuracy == 0
+def test_metrics_against_hand_numbers():
+    found = metrics(RANKS)
+    assert found.n == 8
+    assert found.top1 == 2 / 8
+    assert found.top5 == 4 / 8
+    assert found.top10 == 6 / 8
+    assert found.mrr == pytest.approx((1 + 1 / 2 + 1 / 5 + 1 / 6 + 1 / 10 + 1 / 11 + 0 + 1) / 8)
 
 
-def test_without_mir_eval_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mir_eval", None)
-    with pytest.raises(MissingPackageError, match="pip install mir_eval"):
-        melody_score(TRUE_HZ, TRUE_HZ, np.ones(10))
+def test_metrics_of_nothing_and_of_misses():
+    assert metrics([]) == (0, 0, 0, 0, 0)
+    assert metrics([None, None]) == (2, 0, 0, 0, 0)
+    assert intervals([]) == {}
+
+
+def test_every_rank_up_to_k_is_in_top_k():
+    for rank in range(1, 200):
+        found = metrics([rank])
+        assert (found.top1, found.top5, found.top10) == (rank <= 1, rank <= 5, rank <= 10)
+
+
+def test_intervals_are_seeded_and_hold_the_point_estimate():
+    found, again, other = intervals(RANKS), intervals(RANKS), intervals(RANKS, seed=1)
+    assert found == again
+    assert found != other
+    assert set(found) == {"top1", "top5", "top10", "mrr"}
+    for name, (low, high) in found.items():
+        assert 0 <= low <= getattr(metrics(RANKS), name) <= high <= 1
+
+
+def test_intervals_cover_the_binomial_spread():
+    low, high = intervals([1] * 50 + [None] * 50)["top1"]
+    assert low == pytest.approx(0.4, abs=0.03)  # 0.5 -+ 1.96 * 0.05
+    assert high == pytest.approx(0.6, abs=0.03)
+
+
+def bootstrap(values, seed):
+    """The definition of the interval: resample, resample by resample."""
+    values, rng = np.array(values, float), np.random.default_rng(seed)
+    draws = rng.integers(0, len(values), (2000, len(values)))
+    return pytest.approx(np.quantile([values[draw].mean() for draw in draws], [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_intervals_equal_a_naive_loop(seed):
+    found = intervals(RANKS, seed)
+    for k in (1, 5, 10):
+        assert found[f"top{k}"] == bootstrap([bool(r and r <= k) for r in RANKS], seed)
+    assert found["mrr"] == bootstrap([1 / r if r else 0 for r in RANKS], seed)
+
+
+@pytest.mark.parametrize(("k", "gain"), [(1, 1 / 8), (5, 2 / 8), (10, 2 / 8)])
+def test_a_paired_difference_equals_a_naive_loop(k, gain):
+    others = [1, 9, 12, 6, 2, 11, None, 20]
+    differences = [
+        bool(one and one <= k) - bool(other and other <= k)
+        for one, other in zip(RANKS, others, strict=True)
+    ]
+    found = paired_difference(RANKS, others, k, seed=4)
+    assert found[0] == gain == np.mean(differences)
+    assert found[1:] == bootstrap(differences, 4)
+    assert paired_difference(RANKS, others) == paired_difference(RANKS, others, 1, 0)
+
+
+def test_intervals_narrow_with_more_data():
+    widths = []
+    for times in (1, 10, 100):
+        low, high = intervals(RANKS * times)["mrr"]
+        widths.append(high - low)
+    assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
+
+
+def test_intervals_of_certainty_have_no_width():
+    assert intervals([1] * 20)["top1"] == [1.0, 1.0]
+
+
+def test_groups_are_sorted_and_measured_each_alone():
+    found = grouped([1, None, 3, 1], ["b", "b", "a", "a"])
+    assert list(found) == ["a", "b"]
+    assert found["a"] == metrics([3, 1])._asdict()
+    assert found["b"] == metrics([1, None])._asdict()
+
+
+def test_groups_need_a_name_for_every_rank():
+    with pytest.raises(ValueError, match="shorter"):
+        grouped([1, 2], ["a"])
+
+
+def test_pair_mrr_against_a_loop():
+    rng = np.random.default_rng(1)
+    references = rng.normal(size=(25, 6))
+    queries = references + rng.normal(size=(25, 6))
+    total = 0.0
+    for k in range(25):
+        dots = [float(queries[k] @ reference) for reference in references]
+        total += 1 / sum(dot >= dots[k] for dot in dots)
+    assert 0 < total / 25 < 1
+    assert pair_mrr(queries, references) == pytest.approx(total / 25)
+    assert pair_mrr(np.eye(4), np.eye(4)) == 1
+    assert pair_mrr(np.ones((4, 3)), np.ones((4, 3))) == 0.25  # all tied: all last
+
+
+def test_hums_of_one_singer_are_drawn_together():
+    """Two singers, of whom one is always found: the share is 0, a half or 1."""
+    ranks, singers = [1] * 50 + [None] * 50, ["a"] * 50 + ["b"] * 50
+    low, high = intervals(ranks)["top1"]
+    assert 0.35 < low < 0.5 < high < 0.65
+    assert intervals(ranks, groups=singers)["top1"] == [0, 1]
+    alone = intervals(ranks, groups=[str(k) for k in range(100)])
+    assert alone["mrr"] == pytest.approx([low, high], abs=0.03)
+    queries = [LabelledQuery(f"{k}.wav", "s", singer) for k, singer in enumerate(singers)]
+    assert summarise(ranks, queries)["intervals_by_singer"]["mrr"] == [0, 1]
+
+
+def test_rank_queries_asks_for_each_path():
+    queries = [
+        LabelledQuery("x", "b", None),
+        LabelledQuery("y", "a", None),
+        LabelledQuery("z", "a", None),
+    ]
+    answers = {"x": np.array([0.0, 1.0]), "y": np.array([0.0, 1.0]), "z": None}
+    assert rank_queries(queries, {"a": 0, "b": 1}, answers.__getitem__) == [1, 2, None]
+
+
+def test_report_is_plain_json():
+    queries = [LabelledQuery(f"{k}.wav", "ab"[k % 2], None) for k in range(8)]
+    block = summarise(RANKS, queries)
+    assert set(block) == {
+        "n", "top1", "top5", "top10", "mrr", "intervals", "ranks", "per_song",
+    }  # fmt: skip
+    assert json.loads(json.dumps(block, allow_nan=False)) == block
+    assert block["ranks"] == RANKS
+    assert block["intervals"] == intervals(RANKS)
+    assert block["per_song"]["a"]["n"] == 4
+    assert block["per_song"]["b"]["top1"] == 1 / 4
+
+
+def test_report_by_singer_where_singers_are_known():
+    queries = [
+        LabelledQuery("1.wav", "a", "ann"),
+        LabelledQuery("2.wav", "a", None),
+        LabelledQuery("3.wav", "a", "ann"),
+    ]
+    block = summarise([1, 2, None], queries)
+    assert list(block["per_singer"]) == ["ann", "unknown"]
+    assert block["per_singer"]["ann"]["top1"] == 0.5
+    assert block["per_singer"]["unknown"]["mrr"] == 0.5
+
+
+def test_the_sentence_names_songs_and_anchor():
+    assert "closed set of 2048 songs" in comparable_to(2048, "start")
+    assert "beginning of the song" in comparable_to(2048, "start")
+    assert "closed set of 48 songs" in comparable_to(48, "anywhere")
+    assert "anywhere in the song" in comparable_to(48, "anywhere")

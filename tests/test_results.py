@@ -6,7 +6,6 @@ claim covers stands in a list of facts with its source, or the test fails.
 
 import json
 import re
-import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -14,17 +13,15 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from qbhkit.config import build, config_path, read_yaml
-from qbhkit.embedding.end_to_end import AudioEmbedder
+from qbhkit.config import build_config, config_path, read_yaml
+from qbhkit.embedding.distillation import StateEmbedder
 from qbhkit.embedding.training import TrainConfig
-from qbhkit.melody.trackers import identity_of
-from qbhkit.retrieval.ablation import table
-from qbhkit.retrieval.evaluate import grouped, intervals, metrics
+from qbhkit.evaluation.ablation import table
+from qbhkit.evaluation.benchmarks import robustness
+from qbhkit.metrics import grouped, intervals, metrics
+from qbhkit.pitch.trackers import identity_of
 from qbhkit.storage import asset
 from qbhkit.weights import load_weights
-
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-import robustness
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -38,7 +35,7 @@ def result(name):
 
 
 WORDS = " ".join(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split())
-ANCHORS = ("start", "anywhere")
+MATCH_FROM_CHOICES = ("start", "anywhere")
 GROUPS = ("training_singers", "other_singers")
 FIELDS = metrics([])._fields
 MEASURES = ("top1", "top5", "top10", "mrr")
@@ -49,7 +46,7 @@ FACTS = {
     "90%": "the share of right answers that the calibration keeps",
     "2,000": "distractors that MIREX adds to MIR-QBSH",
     "1,000": "tunes of the demo (Makefile)",
-    "2,094": "Hz, the upper end of swift-f0 (qbhkit/melody/trackers/swift_f0.py)",
+    "2,094": "Hz, the upper end of swift-f0 (qbhkit/pitch/trackers/swift_f0.py)",
     "0.656": "top-10 of the published system (Query-by-Humming with Melody Embedding DNN)",
     "87,000": "songs in that system's test",
 }
@@ -77,9 +74,9 @@ def cells_of(block):
     )
 
 
-def by_vote_or(method, found, anchor):
+def by_vote_or(method, found, match_from):
     """The block of a crossed-fold result: that of voting stands at its top."""
-    return found[anchor] if method == "vote" else found["methods"][method][anchor]
+    return found[match_from] if method == "vote" else found["methods"][method][match_from]
 
 
 @claims
@@ -110,7 +107,7 @@ def what_to_expect():
     for what, block in blocks.items():
         yield row(what, f"{block['top1']:.3f}", f"{block['top10']:.3f}")
     refusal = result("crossfold_best")["refusal"]
-    assert min(refusal[anchor]["refused"] for anchor in ANCHORS) >= 0.9
+    assert min(refusal[match_from]["refused"] for match_from in MATCH_FROM_CHOICES) >= 0.9
     yield f"and {songs:,} songs are few"
     yield "it refuses nine in ten of the hums"
 
@@ -119,34 +116,34 @@ def what_to_expect():
 def the_intervals_over_singers():
     singers, full = result("hums_start")["singers"], result("crossfold_best")["methods"]["full"]
     told = []
-    for anchor in ANCHORS:
-        assert full[anchor]["per_singer"] == grouped(full[anchor]["ranks"], singers)
-        low, high = intervals(full[anchor]["ranks"], groups=singers)["top1"]
+    for match_from in MATCH_FROM_CHOICES:
+        assert full[match_from]["per_singer"] == grouped(full[match_from]["ranks"], singers)
+        low, high = intervals(full[match_from]["ranks"], groups=singers)["top1"]
         told.append(f"{low:.2f}-{high:.2f}")
     yield f"*full, fine-tuned* {told[0]} from the start, {told[1]} anywhere"
 
 
 @claims
 def the_table_of_methods():
-    for anchor in ANCHORS:
-        methods = result(f"hums_{anchor}")["methods"]
-        found = re.findall(rf"^\| {anchor} \| ([^ ,]+) \|", README, re.MULTILINE)
+    for match_from in MATCH_FROM_CHOICES:
+        methods = result(f"hums_{match_from}")["methods"]
+        found = re.findall(rf"^\| {match_from} \| ([^ ,]+) \|", README, re.MULTILINE)
         assert found == list(methods)
         for name, block in methods.items():
-            yield f"| {anchor} | {name} {cells_of(block)}"
+            yield f"| {match_from} | {name} {cells_of(block)}"
 
 
 @claims
 def the_table_of_fine_tuned_weights():
     best, published = result("crossfold_best"), result("crossfold_published")
-    for anchor in ANCHORS:
+    for match_from in MATCH_FROM_CHOICES:
         for method in ("full", "vote", "vector"):
-            block = by_vote_or(method, best, anchor)
+            block = by_vote_or(method, best, match_from)
             assert metrics(block["ranks"])._asdict() == {key: block[key] for key in FIELDS}
             assert block["n"] == 423
-            yield f"| {anchor} | {method}, fine-tuned {cells_of(block)}"
-        block = published["methods"]["vector"][anchor]
-        yield f"| {anchor} | vector, published configuration {cells_of(block)}"
+            yield f"| {match_from} | {method}, fine-tuned {cells_of(block)}"
+        block = published["methods"]["vector"][match_from]
+        yield f"| {match_from} | vector, published configuration {cells_of(block)}"
 
 
 @claims
@@ -166,7 +163,7 @@ def what_other_singers_reach():
             f"{result(f'hums_{a}')['methods']['full']['by_split'][group]['top1']:.3f}"
             for group in GROUPS
         ]
-        for a in ANCHORS
+        for a in MATCH_FROM_CHOICES
     )
     yield f"top-1 {start[0]} on those and {start[1]} on the other 13"
     yield f"(anywhere: {anywhere[0]} and {anywhere[1]})"
@@ -211,7 +208,7 @@ def what_became_of_the_recorded_song():
 
 @claims
 def what_is_found_without_choosing_a_pitch():
-    blocks = [result("end_to_end")[anchor]["methods"] for anchor in ANCHORS]
+    blocks = [result("end_to_end")[match_from]["methods"] for match_from in MATCH_FROM_CHOICES]
     states, contours = (
         {key: " and ".join(f"{block[name][key]:.3f}" for block in blocks) for key in MEASURES}
         for name in ("end-to-end", "contour, swift-f0")
@@ -227,7 +224,11 @@ def the_table_of_the_ablation():
     lines = table(result("ablation"))
     part = re.search(r"<!-- ablation -->\n(.*?)\n<!-- /ablation -->", README, re.DOTALL)[1]
     assert len(part.splitlines()) == 2 + len(lines)
-    keys = [f"{anchor} {measure}" for anchor in ANCHORS for measure in ("top1", "top10", "mrr")]
+    keys = [
+        f"{match_from} {measure}"
+        for match_from in MATCH_FROM_CHOICES
+        for measure in ("top1", "top10", "mrr")
+    ]
     for line in lines:
         several = line["seeds"] > 1
         numbers = [
@@ -337,8 +338,8 @@ def what_comes_out_again():
         assert not block["outside"]
         count, same = count + block["numbers"], same + block["identical"]
         assert max(block["farthest"].values()) < 1e-6
-    for anchor in ANCHORS:
-        assert files[f"hums_{anchor}"]["identical"] == files[f"hums_{anchor}"]["numbers"]
+    for match_from in MATCH_FROM_CHOICES:
+        assert files[f"hums_{match_from}"]["identical"] == files[f"hums_{match_from}"]["numbers"]
     curves = with_best["files"].values()
     assert all(block["identical"] == block["numbers"] for block in curves)
     yield f"it took {full['hours']:.1f} hours ({full['cpu_hours']:.1f} CPU-hours)"
@@ -352,7 +353,7 @@ def what_threads_change():
     files, hours = full["files"], {name: one["cpu_hours"] for name, one in full["steps"].items()}
     assert not any(block["outside"] for block in files.values())
     yield f"{sum(block['numbers'] for block in files.values()):,} numbers, none out of its bounds"
-    off = {key: max(files[f"hums_{anchor}"]["farthest"][key] for anchor in ANCHORS)
+    off = {key: max(files[f"hums_{match_from}"]["farthest"][key] for match_from in MATCH_FROM_CHOICES)
            for key in ("top1", "top10")}  # fmt: skip
     yield f"top-1 lies more than {100 * off['top1']:.1f} points from the recorded one"
     yield f"no top-10 more than {100 * off['top10']:.1f}"
@@ -414,7 +415,7 @@ CARD_FACTS = {
         "1.5 %": "of frames that training labels drew into rests, before that was mended",
         "2.5": "MB: four bytes for each of its numbers",
     },
-    "end-to-end": {"3,000": "performances, as many as 'qbhkit data perform' makes unless told"},
+    "end-to-end": {"3,000": "rendered_hums, as many as 'qbhkit data perform' makes unless told"},
 }
 
 
@@ -443,28 +444,28 @@ def claims_of_card(name):
     if name == "stage1":
         yield f"{songs:,} songs ("
     if name in ("stage1", "best"):
-        for anchor in ANCHORS:
+        for match_from in MATCH_FROM_CHOICES:
             if name == "stage1":
-                yield measured(result(f"hums_{anchor}")["methods"]["vote"])
+                yield measured(result(f"hums_{match_from}")["methods"]["vote"])
             else:
-                yield measured(by_vote_or("vote", result("crossfold_best"), anchor))
-                yield measured(by_vote_or("full", result("crossfold_best"), anchor))
+                yield measured(by_vote_or("vote", result("crossfold_best"), match_from))
+                yield measured(by_vote_or("full", result("crossfold_best"), match_from))
     if name == "best":
-        hums = build(TrainConfig, config, name).hums
+        hums = build_config(TrainConfig, config, name).hums
         yield f"farther than {hums.farthest_st} semitones"
     if name == "published":
         found = result("crossfold_published")
         assert load_weights(name).config["calibration"] == found["calibration"]
         yield f"and the data: {songs:,} songs"
         yield f"margin {config['margin']}"
-        for anchor in ANCHORS:
-            yield measured(found["methods"]["vector"][anchor])
-            yield measured(found["methods"]["full"][anchor])
+        for match_from in MATCH_FROM_CHOICES:
+            yield measured(found["methods"]["vector"][match_from])
+            yield measured(found["methods"]["full"][match_from])
     if name == "end-to-end":
         found = result("end_to_end")
-        assert found["weights"] == AudioEmbedder("end-to-end").weights
-        assert found["teacher"] == AudioEmbedder("end-to-end").identity
-        blocks = [found[anchor]["methods"] for anchor in ANCHORS]
+        assert found["weights"] == StateEmbedder("end-to-end").weights
+        assert found["teacher"] == StateEmbedder("end-to-end").identity
+        blocks = [found[match_from]["methods"] for match_from in MATCH_FROM_CHOICES]
         start, anywhere = (block["contour, swift-f0"]["top1"] for block in blocks)
         yield against
         yield f"(top-1 {start:.3f} from the start, {anywhere:.3f} anywhere)"
@@ -560,8 +561,8 @@ def test_the_notebooks_say_what_was_measured():
 
 
 @pytest.mark.parametrize("anchor", ["start", "anywhere"])
-def test_recorded_metrics_follow_from_the_recorded_ranks(anchor):
-    recorded = result(f"hums_{anchor}")
+def test_recorded_metrics_follow_from_the_recorded_ranks(match_from):
+    recorded = result(f"hums_{match_from}")
     assert recorded["n"] == len(recorded["song_ids"]) == 423
     for block in recorded["methods"].values():
         assert metrics(block["ranks"])._asdict() == {key: block[key] for key in metrics([])._fields}
@@ -572,10 +573,10 @@ def test_recorded_metrics_follow_from_the_recorded_ranks(anchor):
 
 
 def test_the_recorded_hums_were_searched_by_weights_that_never_heard_them():
-    from qbhkit.embedding.encoders import ContourEmbedder
+    from qbhkit.embedding.embedder import ContourEmbedder
 
-    for anchor in ("start", "anywhere"):
-        assert result(f"hums_{anchor}")["model"] == ContourEmbedder("stage1").identity
+    for match_from in ("start", "anywhere"):
+        assert result(f"hums_{match_from}")["model"] == ContourEmbedder("stage1").identity
 
 
 def test_the_shipped_weights_hold_the_measured_calibration():
@@ -589,14 +590,14 @@ def test_the_shipped_weights_hold_the_measured_calibration():
         ("best", "qbhkit.embedding.training", "TrainConfig"),
         ("published-stage1", "qbhkit.embedding.training", "TrainConfig"),
         ("published", "qbhkit.embedding.training", "TrainConfig"),
-        ("crnn-lite", "qbhkit.melody.training", "MelodyTrainConfig"),
+        ("crnn-lite", "qbhkit.pitch.training", "MelodyTrainConfig"),
     ],
 )
 def test_the_recorded_training_is_that_of_the_shipped_configuration(name, module, kind):
     config = getattr(import_module(module), kind)
-    recorded = build(config, result(f"train_{name}")["config"], name)
+    recorded = build_config(config, result(f"train_{name}")["config"], name)
     path = config_path(name)
-    assert recorded == build(config, read_yaml(path), str(path))
+    assert recorded == build_config(config, read_yaml(path), str(path))
     assert len(result(f"train_{name}")["curve"]) == recorded.epochs
 
 

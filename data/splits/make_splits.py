@@ -33,7 +33,7 @@ from qbhkit.corpora.duplicates import (
     too_short_to_tell,
     training_filter,
 )
-from qbhkit.corpora.folders import MirQbsh
+from qbhkit.corpora.folders import EVALUATION_YEAR, MirQbsh
 from qbhkit.corpora.songs import Song, natural_key
 from qbhkit.storage import read_json, write_json
 
@@ -86,7 +86,7 @@ def hold_out(
 def main(data: Path) -> None:
     """Write the four files."""
     songs = list(songs_of(open_corpus("mir-qbsh", data)))
-    hums = MirQbsh(data / "mir-qbsh").hums()
+    hums = MirQbsh(data / "mir-qbsh").hums(EVALUATION_YEAR)
     rng = random.Random(SEED)
     singers = sorted({hum.singer for hum in hums})
     sung = Counter(hum.song_id for hum in hums)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qbhkit.cli.terminal import plain, quiet, report_failures, say
 from qbhkit.errors import QbhError
-from qbhkit.storage import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qbhkit.catalogue.duplicates import Duplicate
     from qbhkit.corpora import Song
-    from qbhkit.errors import Failure
-    from qbhkit.retrieval.twins import Twin
 
 _MOST_LISTED = 5
 _Report = TypeVar("_Report")
@@ -23,13 +21,13 @@ _Report = TypeVar("_Report")
 
 def build(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue build``."""
-    from qbhkit.retrieval.catalogue import build_catalogue
+    from qbhkit.catalogue.build import build_catalogue, songs_from
 
-    if options.first is not None and options.first < 1:
-        raise QbhError(f"--first {options.first} leaves no song: ask for at least one.")
-    songs, unreadable = _read_songs(options)
-    songs = songs[: options.first]
-    found = _with_crew(build_catalogue, songs, options.out, options)
+    if options.limit is not None and options.limit < 1:
+        raise QbhError(f"--limit {options.limit} leaves no song: ask for at least one.")
+    songs, unreadable = songs_from(options.sources, options.data)
+    songs = songs[: options.limit]
+    found = _with_executor(build_catalogue, songs, options.out, options)
     print(
         f"{options.out}: {found.songs} songs, {found.windows} windows"
         + (f" ({found.reused} songs were there already)" if found.reused else "")
@@ -41,51 +39,40 @@ def build(options: argparse.Namespace) -> int:
 
 def add(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue add``."""
-    from qbhkit.retrieval.upkeep import add_songs
+    from qbhkit.catalogue.build import songs_from
+    from qbhkit.catalogue.edit import add_songs
 
-    songs, unreadable = _read_songs(options)
-    found = _with_crew(add_songs, songs, options.catalogue, options)
+    songs, unreadable = songs_from(options.sources, options.data)
+    found = _with_executor(add_songs, songs, options.catalogue, options)
     print(
         f"{options.catalogue}: {found.added} songs added; {found.songs} songs, "
         f"{found.windows} windows"
     )
-    _say_twins(found.twins)
+    _say_duplicates(found.duplicates)
     failures = [*unreadable, *found.failures]
     return report_failures(failures, len(songs) + len(unreadable), options.sources)
 
 
-def _with_crew(
+def _with_executor(
     work: "Callable[..., _Report]",
     songs: "list[Song]",
     catalogue: Path,
     options: argparse.Namespace,
 ) -> _Report:
     """Build or add with the weights, the tracker and the workers that the options name."""
-    from qbhkit.embedding.encoders import ContourEmbedder
-    from qbhkit.retrieval.cluster import open_crew
+    from qbhkit.catalogue.dask_backend import open_executor
+    from qbhkit.embedding.embedder import ContourEmbedder
     from qbhkit.weights import DEFAULT_EMBEDDING
 
     weights = options.weights or DEFAULT_EMBEDDING
     embedder, shown = ContourEmbedder(weights), not quiet()
-    with open_crew(options.workers, options.scheduler, weights) as crew:
-        return work(songs, catalogue, embedder, options.tracker, progress=shown, crew=crew)
-
-
-def _read_songs(options: argparse.Namespace) -> "tuple[list[Song], list[Failure]]":
-    from qbhkit.corpora import open_source
-    from qbhkit.retrieval.catalogue import read_sources
-
-    data = options.data or data_dir()
-    corpora = [corpus for source in options.sources for corpus in open_source(source, data)]
-    songs, unreadable = read_sources(corpora)
-    if unreadable and not songs:
-        raise QbhError(f"Not one song could be read: {unreadable[0].reason}")
-    return songs, unreadable
+    with open_executor(options.workers, options.scheduler, weights) as executor:
+        return work(songs, catalogue, embedder, options.tracker, progress=shown, executor=executor)
 
 
 def remove(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue remove``."""
-    from qbhkit.retrieval.upkeep import remove_songs
+    from qbhkit.catalogue.edit import remove_songs
 
     left = remove_songs(options.ids, options.catalogue)
     print(f"{options.catalogue}: {left.songs} songs, {left.windows} windows are left")
@@ -96,7 +83,7 @@ def info(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue info``."""
     from dataclasses import asdict
 
-    from qbhkit.retrieval.upkeep import describe_catalogue
+    from qbhkit.catalogue.edit import describe_catalogue
 
     found = describe_catalogue(options.catalogue)
     if options.json:
@@ -116,7 +103,7 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue verify``."""
-    from qbhkit.retrieval.upkeep import verify_catalogue
+    from qbhkit.catalogue.edit import verify_catalogue
 
     found = verify_catalogue(options.catalogue)
     for problem in found.problems:
@@ -130,17 +117,17 @@ def verify(options: argparse.Namespace) -> int:
 
 def merge(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue merge``."""
-    from qbhkit.retrieval.upkeep import merge_catalogues
+    from qbhkit.catalogue.edit import merge_catalogues
 
     merged = merge_catalogues(options.catalogues, options.out)
     print(f"{options.out}: {merged.songs} songs, {merged.windows} windows")
-    _say_twins(merged.twins)
+    _say_duplicates(merged.duplicates)
     return 0
 
 
 def index(options: argparse.Namespace) -> int:
     """Run ``qbhkit catalogue index``."""
-    from qbhkit.retrieval.catalogue import open_catalogue
+    from qbhkit.catalogue.read import open_catalogue
     from qbhkit.retrieval.index import build_index
 
     catalogue = open_catalogue(options.catalogue)
@@ -164,7 +151,7 @@ def _say_same_melodies(songs: "Sequence[Song]") -> None:
         say(f"and {len(same) - _MOST_LISTED} more melodies that several songs share")
 
 
-def _say_twins(twins: "Sequence[Twin]") -> None:
-    for twin in twins:
-        as_what = "" if twin.there == twin.id else f" as {twin.there}"
-        say(f"{twin.id} is there already{as_what}")
+def _say_duplicates(duplicates: "Sequence[Duplicate]") -> None:
+    for duplicate in duplicates:
+        as_what = "" if duplicate.there == duplicate.id else f" as {duplicate.there}"
+        say(f"{duplicate.id} is there already{as_what}")

@@ -61,15 +61,15 @@ def pairs(options: argparse.Namespace) -> int:
     from qbhkit.corpora import songs_of
     from qbhkit.corpora.folders import MirQbsh
     from qbhkit.corpora.pairs import Pair, write_pairs
-    from qbhkit.melody.trackers import get_tracker
-    from qbhkit.retrieval.crossfold import hear
+    from qbhkit.embedding.hum_pairs import align_hum
+    from qbhkit.pitch.trackers import get_tracker
 
     corpus = MirQbsh((options.data or data_dir()) / "mir-qbsh")
     contours = {song.id: song.contour() for song in songs_of(corpus)}
     tracker, pairs = get_tracker(options.tracker), []
-    for hum in tqdm(corpus.hums(), desc="melody", unit="hum", disable=quiet()):
+    for hum in tqdm(corpus.hums(options.year), desc="melody", unit="hum", disable=quiet()):
         try:
-            at = hear(hum.path, 0, contours[hum.song_id], tracker).at
+            at = align_hum(hum.path, 0, contours[hum.song_id], tracker).at
         except QbhError as error:
             say(f"qbhkit: {error}")
             continue
@@ -82,14 +82,14 @@ def pairs(options: argparse.Namespace) -> int:
     return 0
 
 
-def hear(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data hear``."""
-    from qbhkit.melody.heard import HearConfig, hear_corpus
-    from qbhkit.melody.trackers import default_song_tracker
+def transcribe(options: argparse.Namespace) -> int:
+    """Run ``qbhkit data align_hum``."""
+    from qbhkit.pitch.trackers import default_song_tracker
+    from qbhkit.pitch.transcribe import TranscribeConfig, transcribe_corpus
 
-    config = HearConfig(options.seed, options.seconds, tuple(options.level_db))
-    out = options.out or cache_dir() / f"{options.corpus}-heard"
-    done = hear_corpus(
+    config = TranscribeConfig(options.seed, options.seconds, tuple(options.level_db))
+    out = options.out or cache_dir() / f"{options.corpus}-transcribed"
+    done = transcribe_corpus(
         options.corpus,
         options.data or data_dir(),
         out,
@@ -109,7 +109,7 @@ def shards(options: argparse.Namespace) -> int:
     """Run ``qbhkit data shards``."""
     from qbhkit.corpora import CORPORA, open_source, songs_of
     from qbhkit.corpora.training_songs import training_songs
-    from qbhkit.embedding.shards import write_shards
+    from qbhkit.embedding.contour_shards import write_shards
 
     data = options.data or data_dir()
     songs = training_songs(tuple(name for name in options.sources if name in CORPORA), data)
@@ -130,36 +130,36 @@ def shards(options: argparse.Namespace) -> int:
     return 0
 
 
-def perform_songs(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data perform``."""
+def render_songs(options: argparse.Namespace) -> int:
+    """Run ``qbhkit data render``."""
     from dataclasses import replace
 
-    from qbhkit.config import build, config_path, read_yaml
+    from qbhkit.config import build_config, config_path, read_yaml
     from qbhkit.corpora.training_songs import training_songs
-    from qbhkit.retrieval.perform import PerformConfig, perform_all
+    from qbhkit.embedding.render import RenderConfig, render_all
 
-    config = PerformConfig()
+    config = RenderConfig()
     if options.config:
         path = config_path(options.config)
-        config = build(PerformConfig, read_yaml(path), str(path))
+        config = build_config(RenderConfig, read_yaml(path), str(path))
     if options.count is not None:
         config = replace(config, count=options.count)
     songs = training_songs(config.corpora, options.data or data_dir())
     say(f"{len(songs.ids)} songs to sing")
-    out = options.out or cache_dir() / "performances.safetensors"
+    out = options.out or cache_dir() / "rendered.safetensors"
     workers = options.workers or os.cpu_count() or 1
-    made = perform_all(config, songs, out, workers, progress=not quiet())
+    made = render_all(config, songs, out, workers, progress=not quiet())
     frames = made.arrays["frames"]
-    print(f"{out}: {len(frames)} performances, {frames.sum() / 36000:.1f} h")
+    print(f"{out}: {len(frames)} rendered_hums, {frames.sum() / 36000:.1f} h")
     return 0
 
 
 def verify_corpus(options: argparse.Namespace) -> int:
     """Run ``qbhkit data verify``."""
+    from qbhkit.catalogue.build import read_sources
     from qbhkit.corpora import open_corpus
     from qbhkit.corpora.duplicates import MelodyMatcher
     from qbhkit.corpora.fetch import is_inside
-    from qbhkit.retrieval.catalogue import read_sources
     from qbhkit.storage import read_json
 
     data = options.data or data_dir()

@@ -10,8 +10,8 @@ from qbhkit.errors import QbhError
 def melody(options: argparse.Namespace) -> int:
     """Run ``qbhkit melody``."""
     from qbhkit.corpora import stem_of
-    from qbhkit.melody.batch import extract_all
-    from qbhkit.melody.trackers import default_song_tracker
+    from qbhkit.pitch.extract import extract_all
+    from qbhkit.pitch.trackers import default_song_tracker
 
     named = [path for name in options.inputs for path in _audio_files(Path(name))]
     paths = list({path.resolve(): path for path in reversed(named)}.values())[::-1]  # each once

@@ -6,12 +6,13 @@ from typing import Any
 
 import qbhkit
 from qbhkit.cli import catalogues, data, hums, melody, training, weights
-from qbhkit.cli.hums import METHODS
+from qbhkit.evaluation import METHODS
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``qbhkit``; it sets ``run`` to the function of the command."""
-    from qbhkit.melody.trackers import TRACKERS
+    from qbhkit.corpora.folders import EVALUATION_YEAR
+    from qbhkit.pitch.trackers import TRACKERS
     from qbhkit.retrieval.index import INDEXES
 
     parser = argparse.ArgumentParser(
@@ -30,6 +31,10 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=run)
         return command
+
+    def formerly(command: Any, option: str, new: str, **how: Any) -> None:
+        """Admit the name that an option had in version 1.0, without a word in the help."""
+        command.add_argument(option, dest=new, help=argparse.SUPPRESS, **how)
 
     def with_data(command: Any) -> None:
         command.add_argument(
@@ -71,13 +76,13 @@ def make_parser() -> argparse.ArgumentParser:
             help="where the catalogue lies in the database of QBHKIT_POSTGRES (default: qbhkit)",
         )  # fmt: skip
 
-    def with_crew(command: Any) -> None:
-        crew = command.add_mutually_exclusive_group()
-        crew.add_argument(
+    def with_executor(command: Any) -> None:
+        executor = command.add_mutually_exclusive_group()
+        executor.add_argument(
             "--workers", type=int, default=None, metavar="N",
             help="Dask processes to share the work (default: none, this process alone)",
         )  # fmt: skip
-        crew.add_argument(
+        executor.add_argument(
             "--scheduler", default=None, metavar="ADDRESS",
             help="a Dask cluster to share it, such as tcp://10.0.0.1:8786; waits for its workers",
         )  # fmt: skip
@@ -111,11 +116,11 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("sources", **sources)
     command.add_argument("--out", type=Path, required=True, metavar="CAT", help="the catalogue")
     command.add_argument(
-        "--first", type=int, default=None, metavar="N",
-        help="of all songs only these, for a quick try",
-    )  # fmt: skip
+        "--limit", type=int, default=None, metavar="N", help="only the first N songs"
+    )
+    formerly(command, "--first", "limit", type=int)
     with_tracker(command, "recordings of songs", for_songs)
-    with_crew(command)
+    with_executor(command)
     with_weights(command)
     with_data(command)
     command = add(
@@ -125,7 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("sources", **sources)
     command.add_argument("--catalogue", type=Path, required=True, metavar="CAT")
     with_tracker(command, "recordings of songs", "the catalogue's own; no other is admitted")
-    with_crew(command)
+    with_executor(command)
     with_weights(command)
     with_data(command)
     command = add(
@@ -180,8 +185,9 @@ def make_parser() -> argparse.ArgumentParser:
         "melody network hears instead of a pitch, in a catalogue built with --weights stage1",
     )  # fmt: skip
     command.add_argument(
-        "--together", action="store_true", help="the queries are takes of one tune: one answer"
+        "--takes", action="store_true", help="the queries are takes of one tune: one answer"
     )
+    formerly(command, "--together", "takes", action="store_true")
     command.add_argument(
         "--save-match", type=Path, metavar="DIR",
         help="write each hum as STEM.hum.wav and what matches it as STEM.match1.wav and so on",
@@ -262,18 +268,21 @@ def make_parser() -> argparse.ArgumentParser:
     with_data(command)
 
     command = add(
-        "crossfold", training.crossfold,
+        "cross-validate", training.cross_validate,
         "Score a recipe: each hum by a model without its song and singer.",
-        "qbhkit crossfold best --out crossfold.json --stress",
+        "qbhkit cross-validate best --out folds.json --stress",
     )  # fmt: skip
+    commands.choices["crossfold"] = command  # its name in version 1.0
     command.add_argument("config", metavar="CONFIG", help="fine-tuning: YAML file or shipped name")
     command.add_argument("--out", type=Path, required=True, metavar="JSON")
     command.add_argument(
-        "--start", metavar="NAME", help="weights to start from, instead of the configuration's"
+        "--init-from", metavar="NAME", help="weights to start from, instead of the configuration's"
     )
+    formerly(command, "--start", "init_from")
     command.add_argument(
-        "--only-start", action="store_true", help="score these weights as they are: stage 1 alone"
+        "--no-finetune", action="store_true", help="score these weights as they are: stage 1 alone"
     )
+    formerly(command, "--only-start", "no_finetune", action="store_true")
     command.add_argument(
         "--stress", action="store_true", help="search the hums transposed and stretched too"
     )
@@ -315,10 +324,11 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     command = add(
-        "convert-original", weights.convert_original,
-        "Convert a checkpoint of the original PyTorch code.",
-        "qbhkit weights convert-original contour_model/ --out weights/", actions,
+        "import-checkpoint", weights.import_checkpoint,
+        "Convert a checkpoint of the published PyTorch code.",
+        "qbhkit weights import-checkpoint contour_model/ --out weights/", actions,
     )  # fmt: skip
+    actions.choices["convert-original"] = command  # its name in version 1.0
     command.add_argument(
         "folder", type=Path, metavar="FOLDER", help="holds hparams.dat and checkpoint_best.pt"
     )
@@ -337,10 +347,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     command = add(
-        "bench", training.bench, "Run a benchmark of the checkout (tests/benchmarks).",
-        "qbhkit bench augment",
+        "bench", training.bench, "Run one of the kit's benchmarks.", "qbhkit bench augment",
     )  # fmt: skip
-    command.add_argument("name", metavar="NAME")
+    command.add_argument("name", metavar="NAME", help="an unknown one lists all")
     command.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
 
     corpora = add("data", None, "List, fetch and verify corpora.", "qbhkit data list")
@@ -356,20 +365,27 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME")
     with_data(command)
     command = add(
-        "pairs", data.pairs, "Lay the hums of MIR-QBSH along their songs, to train on.",
+        "pairs", data.pairs, "Align the hums of MIR-QBSH with their songs, to train on.",
         "qbhkit data pairs", actions,
     )  # fmt: skip
     command.add_argument("--out", type=Path, metavar="CSV", help="default: pairs.csv in the cache")
+    command.add_argument(
+        "--year", default=EVALUATION_YEAR, metavar="FOLDER",
+        help=f"of the recordings; '*' takes all (default: {EVALUATION_YEAR}, as the recipe of the "
+        "shipped weights does)",
+    )  # fmt: skip
     with_tracker(command, "the hums", for_hums)
     with_data(command)
     command = add(
-        "hear", data.hear, "Sing and play songs in notes, and write the melodies that are heard.",
-        "qbhkit data hear pop909 --songs 300 --seconds 60", actions,
+        "transcribe", data.transcribe,
+        "Render songs from their notes, and write the melodies that a tracker finds in them.",
+        "qbhkit data transcribe pop909 --songs 300 --seconds 60", actions,
     )  # fmt: skip
+    actions.choices["hear"] = command  # its name in version 1.0
     command.add_argument("corpus", metavar="CORPUS", help="pop909: MIDI with an accompaniment")
     command.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="writes ID.f0.csv (default: CORPUS-heard in the cache, where training looks for it)",
+        help="writes ID.f0.csv (default: CORPUS-transcribed in the cache, where training looks for it)",
     )  # fmt: skip
     command.add_argument("--songs", type=int, metavar="N", help="only the first N (default: all)")
     command.add_argument(
@@ -394,14 +410,15 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     with_data(command)
     command = add(
-        "perform", data.perform_songs,
-        "Sing training songs and hear them, for end-to-end training.",
-        "qbhkit data perform --count 3000", actions,
+        "render", data.render_songs,
+        "Render training songs as hums, to distil the states of the melody network from.",
+        "qbhkit data render --count 3000", actions,
     )  # fmt: skip
     command.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: performances.safetensors in the cache"
+        "--out", type=Path, metavar="FILE", help="default: rendered.safetensors in the cache"
     )
-    command.add_argument("--count", type=int, metavar="N", help="performances, of 8 to 20 s each")
+    actions.choices["perform"] = command  # its name in version 1.0
+    command.add_argument("--count", type=int, metavar="N", help="rendered_hums, of 8 to 20 s each")
     command.add_argument("--config", metavar="YAML", help="how they are drawn, beside their count")
     command.add_argument(
         "--workers", type=int, default=None, metavar="N", help="processes (default: one a core)"

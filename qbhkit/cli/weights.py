@@ -8,7 +8,7 @@ from qbhkit.errors import QbhError
 
 def convert(options: argparse.Namespace) -> int:
     """Run ``qbhkit weights convert``."""
-    from qbhkit.melody.keras_weights import convert_crnn
+    from qbhkit.pitch.keras_weights import convert_crnn
     from qbhkit.weights import crnn_path
 
     found = crnn_path()
@@ -19,17 +19,17 @@ def convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def convert_original(options: argparse.Namespace) -> int:
-    """Run ``qbhkit weights convert-original``."""
-    from qbhkit.embedding.original import convert_original
+def import_checkpoint(options: argparse.Namespace) -> int:
+    """Run ``qbhkit weights import-checkpoint``."""
+    from qbhkit.embedding.import_checkpoint import import_checkpoint
 
-    print(f"weights: {convert_original(options.folder, options.out)}")
+    print(f"weights: {import_checkpoint(options.folder, options.out)}")
     return 0
 
 
 def calibrate_weights(options: argparse.Namespace) -> int:
     """Run ``qbhkit weights calibrate``."""
-    from qbhkit.config import build
+    from qbhkit.config import build_config
     from qbhkit.retrieval.confidence import Calibration
     from qbhkit.storage import read_json
     from qbhkit.weights import load_weights, save_weights, weights_path
@@ -38,7 +38,7 @@ def calibrate_weights(options: argparse.Namespace) -> int:
     values = read_json(options.result, cure)
     if not isinstance(values, dict) or not isinstance(values.get("calibration"), dict):
         raise QbhError(f"{options.result} holds no calibration: {cure}.")
-    build(Calibration, values["calibration"], str(options.result))
+    build_config(Calibration, values["calibration"], str(options.result))
     path, stored = weights_path(options.weights), load_weights(options.weights)
     save_weights(path, stored.arrays, stored.config | {"calibration": values["calibration"]})
     print(f"{path}: {values['calibration']}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qbhkit.audio import AUDIO_SUFFIXES
+from qbhkit.config import RENAMED_VALUES
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS, AbcFiles, music21_collection
 from qbhkit.corpora.folders import (
     AudioFiles,
@@ -12,8 +13,8 @@ from qbhkit.corpora.folders import (
     Ioacas,
     MirQbsh,
     SeedContours,
-    heard,
     pop909,
+    transcribed,
 )
 from qbhkit.corpora.midi import MidiFiles
 from qbhkit.corpora.songs import Corpus, Song, natural_key, songs_of, stem_of
@@ -106,12 +107,12 @@ CORPORA = {
             pop909,
         ),
         CorpusInfo(
-            "pop909-heard",
-            "songs of pop909 as a melody network hears them, sung over their accompaniment",
+            "pop909-transcribed",
+            "melodies of pop909 that a tracker found in rendered mixes",
             "made from pop909 on this machine",
             "MIT, as POP909",
-            "qbhkit data hear pop909",
-            heard,
+            "qbhkit data transcribe pop909",
+            transcribed,
         ),
         CorpusInfo(
             "seed-contours",
@@ -135,6 +136,7 @@ def open_corpus(name: str, data: Path) -> Corpus:
     Raises:
         QbhError: if the name is unknown or its files are not there; says how to get them.
     """
+    name = RENAMED_VALUES.get(name, name)
     if name not in CORPORA:
         raise QbhError(f"There is no corpus {name!r}; 'qbhkit data list' shows the known ones.")
     return CORPORA[name].open(data / name)

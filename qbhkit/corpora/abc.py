@@ -1,6 +1,6 @@
 """ABC notation: tune books, and the public collections inside the installed music21 package.
 
-Tunes are read with symusic (which holds abc2midi): repeats are played, as a singer would sing them.
+DuplicateIndex are read with symusic (which holds abc2midi): repeats are played, as a singer would sing them.
 Grace notes, chord symbols and decorations are taken out first, because nobody hums them.
 """
 

@@ -1,5 +1,6 @@
 """The user's own files: audio, f0 CSVs, and the corpora laid out as their authors publish them."""
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -50,16 +51,34 @@ class AudioFiles:
         yield Song(song_id, title or song_id, str(path), self.licence, audio=path)
 
 
-class Hum(NamedTuple):
+class HumRecording(NamedTuple):
     """A recorded query: which song, by whom, and its pitch as labelled by hand if there is one."""
 
     path: Path
     song_id: str
-    singer: str
+    singer: str  # YEAR/PERSON
     labelled_st: NDArray[np.float64] | None  # (N,) MIDI semitones, one a 32 ms, 0 = unvoiced
 
 
 MIR_QBSH_LABEL_HOP_S = 256 / 8000
+EVALUATION_YEAR = "year2009"  # of MIR-QBSH: results and splits of the kit are about its 423 hums
+# MIR-QBSH numbers singers anew each year; these were recorded twice (source: the corpus' own notes).
+_SAME_SINGER = {
+    "2004a/1": "2003/2", "2004a/5": "2003/14", "2005/10": "2004a/7", "2005/11": "2004a/8",
+    "2005/12": "2004a/10", "2006b/3": "2006a/2", "2006b/4": "2006a/3", "2006b/10": "2006a/5",
+    "2006b/17": "2006a/6", "2006b/23": "2006a/7",
+}  # fmt: skip
+
+
+def _singer(folder: Path) -> str:
+    """Return who sang the recordings of a folder ``YEAR/PERSON``: both names, one for each person."""
+    name = f"{folder.parent.name}/{folder.name}"
+    found = re.fullmatch(r"year(\w+)/person0*(\d+)", name)
+    first = _SAME_SINGER.get("/".join(found.groups())) if found else None
+    if first is None:
+        return name
+    year, person = first.split("/")
+    return f"year{year}/person{int(person):05}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +124,7 @@ class MirQbsh:
                 titles[cells[0]] = " / ".join(named)
         return titles
 
-    def hums(self, year: str = "*") -> list[Hum]:
+    def hums(self, year: str = "*") -> list[HumRecording]:
         """Return the recordings, sorted by path, with their hand-labelled pitch where they have it.
 
         Args:
@@ -118,7 +137,7 @@ class MirQbsh:
         for path in sorted(self.root.glob(f"waveFile/{year}/*/*.wav")):
             label = path.with_suffix(".pv")
             pitch = read_pitch_vector(label) if label.is_file() else None
-            hums.append(Hum(path, path.stem, path.parent.name, pitch))
+            hums.append(HumRecording(path, path.stem, _singer(path.parent), pitch))
         if not hums:
             wanted = "YEAR" if year == "*" else year
             raise QbhError(
@@ -226,11 +245,11 @@ def pop909(root: Path) -> MidiFiles:
     return MidiFiles(files, "pop909", "MIT")
 
 
-def heard(root: Path) -> F0Files:
-    """Return what ``qbhkit data hear`` heard of a corpus; ids are those of the corpus.
+def transcribed(root: Path) -> F0Files:
+    """Return the melodies that ``qbhkit data transcribe`` found; ids are those of the corpus.
 
     Args:
-        root: ``DATA/NAME-heard``; where it is missing, the folder of that name in the cache is
+        root: ``DATA/NAME-transcribed``; where it is missing, the folder of that name in the cache is
             read, into which the command writes.
 
     Raises:
@@ -239,7 +258,7 @@ def heard(root: Path) -> F0Files:
     folder = root if root.is_dir() else cache_dir() / root.name
     files = tuple(sorted(folder.glob("*.f0.csv")))
     if not files:
-        raise QbhError(f"{folder} holds no melodies: run 'qbhkit data hear pop909'.")
+        raise QbhError(f"{folder} holds no melodies: run 'qbhkit data transcribe pop909'.")
     return F0Files(files, root.name, "MIT, as POP909")
 
 

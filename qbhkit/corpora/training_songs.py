@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qbhkit.config import RENAMED_VALUES
 from qbhkit.contour import CONTOUR_HOP_S, Contour
 from qbhkit.corpora import Song, open_corpus, songs_of
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
@@ -12,7 +13,7 @@ from qbhkit.storage import asset, read_json
 _SPLIT_OF = {
     **dict.fromkeys(MUSIC21_COLLECTIONS, "folk"),
     "pop909": "pop909",
-    "pop909-heard": "pop909",  # the same songs: each is one tune with its notes
+    "pop909-transcribed": "pop909",  # the same songs: each is one tune with its notes
     "seed-contours": "seed_contours",
 }
 
@@ -22,7 +23,7 @@ _MOST_WATCHED = 1000
 class TrainingSongs(NamedTuple):
     """Melodies to learn from, which of them are variants of one tune, and some to watch."""
 
-    ids: list[str]  # a song and what was heard of it have the same
+    ids: list[str]  # a song and its transcription have the same
     contours: list[Contour]
     groups: list[int]
     held_out: list[Contour]  # never trained on and not near a protected melody; 1,000 at the most
@@ -46,6 +47,7 @@ def split_of(corpus: str) -> dict[str, Any]:
     Raises:
         QbhError: if it has none, so that nothing could keep evaluation songs out.
     """
+    corpus = RENAMED_VALUES.get(corpus, corpus)
     if corpus not in _SPLIT_OF:
         raise QbhError(
             f"{corpus} has no split, so nothing keeps evaluation songs out of training: use one "
@@ -77,13 +79,13 @@ def training_songs(
     songs: list[Song] = []
     contours: list[Contour] = []
     groups: list[int] = []
-    held_out: dict[str, Contour] = {}  # by song, lest its notes and what was heard both count
+    held_out: dict[str, Contour] = {}  # by song, lest its notes and its transcription both count
     leader: dict[str, int] = {}
 
     def contour_of(song: Song) -> Contour:
         return song.contour(hop_s).trimmed()[0]  # an introduction teaches nothing
 
-    for name in corpora:
+    for name in (RENAMED_VALUES.get(name, name) for name in corpora):
         split = split_of(name)
         forbidden = forbidden_ids(split)
         watched = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import savgol_filter
 
-from qbhkit.config import refuse_outside
-from qbhkit.contour import Reading, voiced_median, within
+from qbhkit.config import check_range
+from qbhkit.contour import voiced_median
+from qbhkit.embedding.windows import Reading, inside_window
 from qbhkit.errors import QbhError
 
 Frames = NDArray[np.float32]
@@ -86,11 +87,11 @@ class Distortions:
     def __post_init__(self) -> None:
         names = [field.name for field in fields(self)]
         shares = [name for name in names if name.endswith(("_chance", "_share"))]
-        refuse_outside(self, 0, 1, "wrong_note", *shares)
-        refuse_outside(self, 0, math.inf, *names)
-        refuse_outside(self, 1, math.inf, "most_slices")
+        check_range(self, 0, 1, "wrong_note", *shares)
+        check_range(self, 0, math.inf, *names)
+        check_range(self, 1, math.inf, "most_slices")
         if self.glide_chance:
-            refuse_outside(self, 1, math.inf, "glide_frames")
+            check_range(self, 1, math.inf, "glide_frames")
 
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -187,7 +188,7 @@ def warp_positions(
     passed = np.take_along_axis(rates, owner, axis=1) * (share * slices[:, None] - owner)
     passed += np.take_along_axis(before, owner, axis=1)
     covered = length * tempo if stretched else length
-    return within(share, (start + shift * length)[:, None] + passed * covered[:, None])
+    return inside_window(share, (start + shift * length)[:, None] + passed * covered[:, None])
 
 
 def after_warp(reading: Reading, rules: Distortions) -> Distortions:

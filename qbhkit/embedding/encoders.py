@@ -1,4 +1,4 @@
-"""Contour (B, L, 2) to vector (B, size): stages that narrow in time, a summary, a linear output.
+"""Contour (B, L, 2) to vector (B, embedding_dim): stages that narrow in time, pooling, a linear output.
 
 Every variant of the published network is an :class:`EncoderConfig`; :class:`ContourEncoder` builds
 it and is read from its ``forward``.
@@ -6,8 +6,7 @@ it and is read from its ``forward``.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,19 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbhkit.config import build
-from qbhkit.contour import Normalisation, Reading, normalise
-from qbhkit.embedding.summaries import ContextAttention, LastState, MaxOverTime, SimpleAttention
+from qbhkit.embedding.pooling import ContextAttention, LastState, MaxOverTime, SimpleAttention
 from qbhkit.errors import QbhError
-from qbhkit.runs import settle_vector_maths
-from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
+from qbhkit.training import initialise_vector_maths
 
-settle_vector_maths()
+initialise_vector_maths()
 
 Block = Literal["plain", "residual"]
 
-_CHANNELS = 2  # of a contour: normalised pitch, voiced
-_BATCH = 256  # what a batch becomes in the network should stay in the cache
+CONTOUR_CHANNELS = 2  # of a contour: normalised pitch, voiced
 
 
 @dataclass(frozen=True)
@@ -39,18 +34,18 @@ class EncoderConfig:
             all as wide as the last one, half of it in either direction.
         convolutions: convolutions in each stage.
         kernel: frames a convolution sees, odd (published: 3).
-        heads: context vectors of the summary ``context``; must divide the last width.
-        size: length of the embedding (published: 512).
-        dropout: share of the summary's values dropped in training.
-        kind: a key of ``STAGES``. ``conv``: stages of convolutions, each of which ends in a
+        heads: context vectors of the pooling ``context``; must divide the last width.
+        embedding_dim: length of the embedding (published: 512).
+        dropout: share of the pooled values dropped in training.
+        kind: a key of ``ENCODER_STAGES``. ``conv``: stages of convolutions, each of which ends in a
             max-pool over time. ``lstm``: a bidirectional LSTM, which keeps every frame.
         block: ``plain``: the convolutions of a stage one after another. ``residual``: with a
             shortcut around them.
-        compression: frames of input to one frame before the summary (published: about 160), a
+        compression: frames of input to one frame before the pooling (published: about 160), a
             product of one whole number over 1 for each stage. None: each stage halves time. Or
             the frames of each stage's max-pool, 1 for a stage without one.
         linear: channels that a linear layer makes of each frame before the first stage; 0: none.
-        summary: of all frames in one vector, a key of ``SUMMARIES``. ``context``: attention to
+        pooling: of all frames into one vector, a key of ``POOLINGS``. ``context``: attention to
             learned context vectors. ``attention``: a learned score for each channel of each frame.
             ``gru``: the last state of a GRU. ``max``: the largest value of each channel.
         inputs: channels of a frame: 2 of a contour, or as many as a recording's states have.
@@ -66,21 +61,21 @@ class EncoderConfig:
     convolutions: int = 2
     kernel: int = 3
     heads: int = 8
-    size: int = 512
+    embedding_dim: int = 512
     dropout: float = 0.0
     kind: str = "conv"
     block: Block = "plain"
     compression: int | tuple[int, ...] | None = None
     linear: int = 0
-    summary: str = "context"
-    inputs: int = _CHANNELS
+    pooling: str = "context"
+    inputs: int = CONTOUR_CHANNELS
 
     def __post_init__(self) -> None:
-        choices = {"kind": STAGES, "block": get_args(Block), "summary": SUMMARIES}
+        choices = {"kind": ENCODER_STAGES, "block": get_args(Block), "pooling": POOLINGS}
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise QbhError(f"{name} must be {' or '.join(known)}, not {value!r}.")
-        for name in ("convolutions", "kernel", "heads", "size", "compression", "inputs"):
+        for name in ("convolutions", "kernel", "heads", "embedding_dim", "compression", "inputs"):
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
             if any(number is not None and number < 1 for number in numbers):
@@ -93,7 +88,7 @@ class EncoderConfig:
             raise QbhError(f"linear must be at least 0, not {self.linear}.")
         if not 0 <= self.dropout < 1:
             raise QbhError(f"dropout must be at least 0 and less than 1, not {self.dropout}.")
-        if self.summary == "context" and self.widths[-1] % self.heads:
+        if self.pooling == "context" and self.widths[-1] % self.heads:
             raise QbhError(f"heads ({self.heads}) must divide the last width ({self.widths[-1]}).")
         if self.kind == "conv" and len(self.pools) != len(self.widths):
             raise QbhError(
@@ -119,7 +114,7 @@ class EncoderConfig:
 
     @property
     def total(self) -> int:
-        """Return the frames of input to one frame before the summary."""
+        """Return the frames of input to one frame before the pooling."""
         return math.prod(self.pools)
 
 
@@ -218,13 +213,13 @@ def _convolution_stages(inputs: int, config: EncoderConfig) -> nn.Module:
 
 # What reads frames, by name: made of the channels in and a configuration, it maps
 # (B, inputs, 1, L) to (B, widths[-1], 1, L // total).
-STAGES: dict[str, Callable[[int, EncoderConfig], nn.Module]] = {
+ENCODER_STAGES: dict[str, Callable[[int, EncoderConfig], nn.Module]] = {
     "conv": _convolution_stages,
     "lstm": lambda inputs, config: BiLstm(inputs, config.widths[-1], len(config.widths)),
 }
 
 # What makes one vector of frames, by name: it maps (B, T, widths[-1]) to (B, widths[-1]).
-SUMMARIES: dict[str, Callable[[EncoderConfig], nn.Module]] = {
+POOLINGS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "context": lambda config: ContextAttention(config.widths[-1], config.heads),
     "attention": lambda config: SimpleAttention(config.widths[-1]),
     "gru": lambda config: LastState(config.widths[-1]),
@@ -233,7 +228,7 @@ SUMMARIES: dict[str, Callable[[EncoderConfig], nn.Module]] = {
 
 
 class ContourEncoder(nn.Module):
-    """Embed contours: per-frame layer, stages, summary, linear output.
+    """Embed contours: per-frame layer, stages, pooling, linear output.
 
     Args:
         config: which of them, and how wide.
@@ -247,10 +242,10 @@ class ContourEncoder(nn.Module):
         self.config = config
         # Names and order are fixed: stored weights have the names, and a seed the order.
         self.linear = nn.Linear(config.inputs, config.linear) if config.linear else nn.Identity()
-        self.stages = STAGES[config.kind](config.linear or config.inputs, config)
-        self.summary = SUMMARIES[config.summary](config)
+        self.stages = ENCODER_STAGES[config.kind](config.linear or config.inputs, config)
+        self.pooling = POOLINGS[config.pooling](config)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(config.widths[-1], config.size)
+        self.output = nn.Linear(config.widths[-1], config.embedding_dim)
 
     def forward(self, contours: Tensor) -> Tensor:
         """Embed normalised contours.
@@ -260,7 +255,7 @@ class ContourEncoder(nn.Module):
                 padded with zeros, centred.
 
         Returns:
-            (B, size), each of length 1.
+            (B, embedding_dim), each of length 1.
 
         Raises:
             QbhError: if the shape is not (B, L, inputs) with L > 0.
@@ -274,8 +269,8 @@ class ContourEncoder(nn.Module):
         x = nn.functional.pad(contours, (0, 0, missing // 2, missing - missing // 2))
         x = self.linear(x).transpose(1, 2)[:, :, None]  # (B, linear or inputs, 1, L)
         x = self.stages(x.contiguous(memory_format=torch.channels_last))
-        x = self.summary(x[:, :, 0].transpose(1, 2))  # (B, widths[-1])
-        x = self.output(self.dropout(x))  # (B, size)
+        x = self.pooling(x[:, :, 0].transpose(1, 2))  # (B, widths[-1])
+        x = self.output(self.dropout(x))  # (B, embedding_dim)
         return nn.functional.normalize(x.float(), dim=1)
 
 
@@ -289,7 +284,7 @@ def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[
     Returns:
         In this order ``contour`` (B, inputs, L); ``stage 1`` and so on (B, C, T), each after its
         max-pool, or one of all layers where there is none; ``summary`` (B, C); ``vector``
-        (B, size).
+        (B, embedding_dim).
 
     Raises:
         QbhError: as the encoder does.
@@ -301,7 +296,7 @@ def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[
     found = {"contour": contours.transpose(1, 2)[:, :, None]}
     handles = [
         part.register_forward_hook(lambda _, __, out, name=name: found.update({name: out}))
-        for name, part in (parts | {"summary": encoder.summary}).items()
+        for name, part in (parts | {"summary": encoder.pooling}).items()
     ]
     try:
         with torch.inference_mode():
@@ -310,74 +305,3 @@ def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[
         for handle in handles:
             handle.remove()
     return {name: (out[:, :, 0] if out.ndim == 4 else out).numpy() for name, out in found.items()}
-
-
-class ContourEmbedder:
-    """Turn windows of contours into vectors with trained weights.
-
-    Args:
-        weights: a ``.safetensors`` file or the name of a set that ships with the kit.
-
-    Raises:
-        QbhError: if the weights are missing, damaged, or of another kind.
-
-    Notebook: notebooks/05_encoder_and_loss.py
-    """
-
-    def __init__(self, weights: str = DEFAULT_EMBEDDING) -> None:
-        stored = load_weights(weights)
-        try:
-            config = build(EncoderConfig, dict(stored.config["encoder"]), stored.name)
-            self.reading = Reading(int(stored.config["steps"]), stored.config.get("window_s"))
-            self.normalisation: Normalisation = stored.config["normalisation"]
-            if config.inputs != _CHANNELS:
-                raise KeyError
-            self.encoder = ContourEncoder(config).eval()
-            self.encoder.load_state_dict(
-                {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
-            )
-        except QbhError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError):
-            raise QbhError(f"The weights {weights} do not hold a contour encoder.") from None
-        self.identity = f"{stored.name}-{stored.sha256[:16]}"
-        self.calibration: dict[str, float] | None = stored.config.get("calibration")
-        self.size = config.size
-
-    def embed(self, frames: NDArray) -> NDArray[np.float32]:
-        """Embed windows.
-
-        Args:
-            frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced, read by ``reading``.
-
-        Returns:
-            (B, size) float32, each of length 1.
-        """
-        if not len(frames):
-            return np.zeros((0, self.size), np.float32)
-        parts = []
-        with torch.inference_mode():
-            for begin in range(0, len(frames), _BATCH):
-                batch = normalise(frames[begin : begin + _BATCH], self.normalisation)
-                parts.append(self.encoder(torch.from_numpy(batch)).numpy())
-        return np.concatenate(parts)
-
-
-def export_encoder(
-    encoder: ContourEncoder, path: Path, reading: Reading, how: Normalisation, half: bool = False
-) -> None:
-    """Write an encoder's weights with what is needed to use them.
-
-    Args:
-        encoder: of any kind.
-        path: the ``.safetensors`` file to write.
-        reading: how its windows became frames in training.
-        how: normalisation it was trained with.
-        half: write float16, half the size and about 3 digits; reading makes it float32 again.
-
-    Raises:
-        QbhError: if a weight is too large for float16.
-    """
-    arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
-    config = {"encoder": asdict(encoder.config), **asdict(reading), "normalisation": how}
-    save_weights(path, arrays, config, half)

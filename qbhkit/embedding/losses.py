@@ -22,7 +22,7 @@ from qbhkit.errors import MissingPackageError, QbhError
 # line of ours, which must run without the extra; its NTXentLoss unrolls (B, B, B) floats, and its
 # temperature is a constant; it has no hinge of means.
 
-Kind = Literal["hinge", "hinge-of-means", "euclidean", "infonce"]
+LossName = Literal["hinge", "hinge-of-means", "euclidean", "infonce"]
 Mining = Literal["all", "nearest", "random", "semi-hard", "hardest"]
 
 _TEMPERATURES = (0.01, 1.0)
@@ -44,7 +44,7 @@ class Negatives:
             farther than the row's own positive, if there is one; the ``hardest``, the nearest one.
         count: how many a row, if ``nearest`` or ``random``; fewer where the batch has fewer.
         generator: of ``random``, on the CPU; by default torch's own, which
-            :func:`qbhkit.runs.fit` seeds every epoch.
+            :func:`qbhkit.training.fit` seeds every epoch.
 
     Raises:
         QbhError: if there is no such mining, or ``count`` is not positive.
@@ -313,7 +313,7 @@ class PairLoss(nn.Module):
 
 
 def make_loss(
-    kind: Kind,
+    kind: LossName,
     mining: Mining = "nearest",
     margin: float = 0.5,
     negatives: int = 16,
@@ -342,7 +342,7 @@ def make_loss(
 
     Notebook: notebooks/05_encoder_and_loss.py
     """
-    _check("kind", kind, get_args(Kind))
+    _check("kind", kind, get_args(LossName))
     chosen = Negatives(mining, negatives, generator)
     if kind == "infonce":
         return PairLoss(InfoNCE(temperature), chosen)

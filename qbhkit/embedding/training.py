@@ -17,32 +17,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbhkit.config import refuse_outside
+from qbhkit.config import check_range
 from qbhkit.contour import Contour, Normalisation
 from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.encoders import ContourEmbedder, ContourEncoder, EncoderConfig
-from qbhkit.embedding.events import EventConfig, NotePairs
-from qbhkit.embedding.losses import Kind, Mining, make_loss
+from qbhkit.embedding.contour_shards import open_shards
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
+from qbhkit.embedding.hum_pairs import HumConfig, HumPairs
+from qbhkit.embedding.losses import LossName, Mining, make_loss
+from qbhkit.embedding.note_pairs import NotePairConfig, NotePairs
 from qbhkit.embedding.sampling import (
     ContourBank,
-    HumConfig,
-    HumPairs,
     MixedPairs,
     PairBatch,
     PairSource,
     SongPairs,
-    WindowRange,
     sample_pairs,
 )
-from qbhkit.embedding.shards import open_shards
+from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
-from qbhkit.runs import Loss, RunConfig, Speed, fit, generator, make_fabric
+from qbhkit.metrics import pair_mrr
+from qbhkit.training import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Evaluator = Callable[[nn.Module], dict[str, float]]
+EncoderEvaluator = Callable[[nn.Module], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,16 @@ class FineTune:
     Args:
         every: epochs of self-supervision between two copies.
         steps: batches that a copy sees.
-        rate: highest learning rate of a copy.
+        learning_rate: the highest, of a copy.
     """
 
     every: int = 10
     steps: int = 150
-    rate: float = 4e-4
+    learning_rate: float = 4e-4
 
     def __post_init__(self) -> None:
-        refuse_outside(self, 1, math.inf, "every", "steps")
-        refuse_outside(self, 0, math.inf, "rate")
+        check_range(self, 1, math.inf, "every", "steps")
+        check_range(self, 0, math.inf, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TrainConfig(RunConfig):
     Args:
         kind: ``embedding``.
         corpora: names of the corpora to learn from.
-        start: weights to start from; empty for random ones.
+        init_from: weights to start from; empty for random ones.
         loss: see :func:`qbhkit.embedding.losses.make_loss`, as for the next three.
         mining: which negatives.
         margin: of the hinges.
@@ -82,8 +83,8 @@ class TrainConfig(RunConfig):
         normalisation: ``key`` or ``published``.
         hop_s: seconds between frames of the songs' contours.
         window: which stretches of songs are shown.
-        rules: distortions of stage 1.
-        events: how phrases are rendered from notes, beside windows of contours; null for not.
+        augmentation: humming distortions of stage 1.
+        note_pairs: how phrases are rendered from notes, beside windows of contours; null for not.
         shards: folder of contours to learn from ('qbhkit data shards'), instead of the corpora's.
         hums: how real hums are drawn; null for self-supervision alone.
         pairs: CSV file that pairs the hums with their songs.
@@ -101,8 +102,8 @@ class TrainConfig(RunConfig):
     )
     epochs: int = 60
     batch: int = 512
-    start: str = ""
-    loss: Kind = "hinge"
+    init_from: str = ""
+    loss: LossName = "hinge"
     mining: Mining = "nearest"
     margin: float = 0.5
     negatives: int | None = 16
@@ -111,8 +112,8 @@ class TrainConfig(RunConfig):
     normalisation: Normalisation = "key"
     hop_s: float = 0.1
     window: WindowRange = field(default_factory=WindowRange)
-    rules: Distortions = field(default_factory=Distortions)
-    events: EventConfig | None = None
+    augmentation: Distortions = field(default_factory=Distortions)
+    note_pairs: NotePairConfig | None = None
     shards: str = ""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hums: HumConfig | None = None
@@ -147,14 +148,14 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
         bank = ContourBank(songs.contours, songs.groups)
     if bank.hop_s != config.hop_s:
         raise QbhError(f"{config.shards} has a frame every {bank.hop_s:g} s: set hop_s to that.")
-    windows = SongPairs(bank, config.window, config.rules, how)
-    if config.events is None:
+    windows = SongPairs(bank, config.window, config.augmentation, how)
+    if config.note_pairs is None:
         return windows
     notes = [song.notes for song in songs.songs]
     phrases = NotePairs(
-        notes, songs.groups, config.events, reading, config.rules, how, config.hop_s
+        notes, songs.groups, config.note_pairs, reading, config.augmentation, how, config.hop_s
     )
-    share = config.events.share
+    share = config.note_pairs.share
     return MixedPairs([(windows, 1 - share), (phrases, share)], same_tunes=not config.shards)
 
 
@@ -174,20 +175,20 @@ class Trainee(nn.Module):
         return embeddings
 
 
-def train(
+def train_encoder(
     config: TrainConfig,
     songs: PairSource,
     folder: Path,
     log: Path,
     hums: HumPairs | None = None,
-    evaluate: Evaluator | None = None,
+    evaluate: EncoderEvaluator | None = None,
     resume: bool = False,
     progress: bool = True,
     fabric: "Fabric | None" = None,
 ) -> ContourEncoder:
     """Train an encoder: self-supervised, supervised, or both combined.
 
-    Checkpoint and log are those of :func:`qbhkit.runs.fit`; the log shows the embedding spread.
+    Checkpoint and log are those of :func:`qbhkit.training.fit`; the log shows the embedding spread.
     Batches are drawn from generators seeded by (seed, epoch, worker, item), so that a resumed run
     goes on with the very batches it would have seen. Several devices share each batch, and every
     one of them sees all its negatives.
@@ -217,8 +218,8 @@ def train(
     if config.batch % fabric.world_size:
         raise QbhError(f"{fabric.world_size} devices cannot share a batch of {config.batch}.")
     trainee = Trainee(config)
-    if config.start:
-        _start_from(config.start, trainee.encoder)
+    if config.init_from:
+        _start_from(config.init_from, trainee.encoder)
     if config.hums is None or hums is None:
         if config.hums is not None:
             raise QbhError("The configuration speaks of hums, but there are none to learn from.")
@@ -238,15 +239,15 @@ def _run(
     source: PairSource,
     folder: Path,
     log: Path,
-    evaluate: "Evaluator | _Copies | None",
+    evaluate: "EncoderEvaluator | _Copies | None",
     resume: bool,
     progress: bool,
 ) -> Trainee:
     mine = slice(fabric.global_rank, None, fabric.world_size)  # every so manieth row
 
     def batches(epoch: int) -> Iterator[PairBatch]:
-        for step in range(config.steps):
-            yield source.draw(config.batch, generator(config.seed, epoch, 0, step))
+        for step in range(config.steps_per_epoch):
+            yield source.draw(config.batch, generator(config.seed, epoch, Stream.PAIRS, step))
 
     def loss_of(network: nn.Module, pairs: PairBatch, epoch: int) -> Loss:
         contours = np.concatenate([pairs.anchors[mine], pairs.positives[mine]])  # (2B, L, 2)
@@ -281,12 +282,12 @@ class _Copies:
         fabric: "Fabric",
         source: PairSource,
         folder: Path,
-        evaluate: Evaluator | None,
+        evaluate: EncoderEvaluator | None,
     ) -> None:
         assert config.fine_tune is not None
         self._every, self._epochs = config.fine_tune.every, config.epochs
         self._config = replace(
-            config, epochs=1, steps=config.fine_tune.steps, rate=config.fine_tune.rate,
+            config, epochs=1, steps_per_epoch=config.fine_tune.steps, learning_rate=config.fine_tune.learning_rate,
             warm_epochs=0, fine_tune=None,
         )  # fmt: skip
         self._fabric, self._source, self._folder, self._evaluate = fabric, source, folder, evaluate
@@ -328,18 +329,13 @@ def _start_from(weights: str, encoder: ContourEncoder) -> None:
     encoder.load_state_dict(found.state_dict())
 
 
-def pair_evaluator(
-    config: TrainConfig,
-    contours: list[Contour],
-    score: Callable[[NDArray, NDArray], float],
-) -> Evaluator | None:
-    """Return an evaluator that hums held-out songs once and finds them again.
+def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvaluator | None:
+    """Return an evaluator that hums held-out songs by rule, once, and finds them again.
 
     Args:
-        config: of the run; its distortions make the hums.
+        config: of the run; its augmentation makes the hums.
         contours: held-out songs; with fewer than two there is nothing to evaluate. Variants of a
             tune among them count as wrong answers.
-        score: takes (N, D) hums and (N, D) songs, row by row the same tune.
 
     Returns:
         A function from encoder to ``{"validation_mrr": ...}``, or None.
@@ -348,29 +344,16 @@ def pair_evaluator(
     """
     if len(contours) < 2:
         return None
-    pairs = sample_pairs(
-        ContourBank(contours),
-        len(contours),
-        config.window,
-        config.rules,
-        config.normalisation,
-        generator(config.seed, 0, 1, 0),  # worker 1: training is worker 0
-    )
-
-    def evaluate(encoder: nn.Module) -> dict[str, float]:
-        device = next(encoder.parameters()).device
-        with torch.inference_mode():
-            hums = encoder(torch.from_numpy(pairs.positives).to(device)).cpu().numpy()
-            songs = encoder(torch.from_numpy(pairs.anchors).to(device)).cpu().numpy()
-        return {"validation_mrr": score(hums, songs)}
-
-    return evaluate
+    rng = generator(config.seed, 0, Stream.WATCHED_PAIRS, 0)
+    bank, rules = ContourBank(contours), config.augmentation
+    pairs = sample_pairs(bank, len(contours), config.window, rules, config.normalisation, rng)
+    return _mrr_evaluator(pairs.positives, pairs.anchors)
 
 
 _DISTRACTORS = 256
 
 
-def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) -> Evaluator:
+def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) -> EncoderEvaluator:
     """Return an evaluator that finds the windows of held-out hums among those of other songs.
 
     Args:
@@ -381,21 +364,26 @@ def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) ->
     Returns:
         A function from encoder to ``{"validation_mrr": ...}``.
     """
-    rng = generator(config.seed, 0, 1, 0)  # worker 1: training is worker 0
+    rng = generator(config.seed, 0, Stream.WATCHED_PAIRS, 0)
     pairs, others = held_out.draw(_DISTRACTORS, rng), songs.draw(_DISTRACTORS, rng)
-    same_song = pairs.groups[:, None] == pairs.groups
-    np.fill_diagonal(same_song, False)
+    windows = np.concatenate([pairs.anchors, others.anchors])
+    groups = np.concatenate([pairs.groups, np.full(len(others.groups), -1)])
+    return _mrr_evaluator(pairs.positives, windows, pairs.groups[:, None] == groups)
+
+
+def _mrr_evaluator(
+    hums: NDArray, windows: NDArray, same_song: NDArray[np.bool_] | None = None
+) -> EncoderEvaluator:
+    """Return what measures how well row k of the hums finds row k of the windows."""
 
     def evaluate(encoder: nn.Module) -> dict[str, float]:
         device = next(encoder.parameters()).device
-        windows = np.concatenate([pairs.anchors, others.anchors])
         with torch.inference_mode():
-            hums = encoder(torch.from_numpy(pairs.positives).to(device)).cpu().numpy()
-            found = encoder(torch.from_numpy(windows).to(device)).cpu().numpy()
-        likeness = hums @ found.T  # (hums, windows)
-        rank = (likeness >= likeness.diagonal()[:, None]).sum(axis=1)
-        rank -= (same_song & (likeness[:, : len(hums)] >= likeness.diagonal()[:, None])).sum(axis=1)
-        return {"validation_mrr": float((1 / rank).mean())}
+            found, references = (
+                encoder(torch.from_numpy(frames).to(device)).cpu().numpy()
+                for frames in (hums, windows)
+            )
+        return {"validation_mrr": pair_mrr(found, references, same_song)}
 
     return evaluate
 

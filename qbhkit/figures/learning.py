@@ -20,7 +20,7 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
     """Show a training run: the loss, and beside it every measure that lies between 0 and 1.
 
     Args:
-        curve: a line for each epoch, as :func:`qbhkit.runs.fit` logs it.
+        curve: a line for each epoch, as :func:`qbhkit.training.fit` logs it.
         title: of the figure.
 
     Notebook: notebooks/06_train_self_supervised.py, notebooks/12_paper_figures.py

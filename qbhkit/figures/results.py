@@ -103,7 +103,7 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
     """Show what every row of an ablation gains over the first: points of top-1 with 95% intervals.
 
     Args:
-        lines: what :func:`qbhkit.retrieval.ablation.table` returns. A row that loses more than
+        lines: what :func:`qbhkit.evaluation.ablation.table` returns. A row that loses more than
             :data:`_MOST_LOST` is an arrow with its number, so that the others can be told apart.
 
     Notebook: notebooks/07_train_supervised.py, notebooks/12_paper_figures.py
@@ -113,8 +113,8 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
         figure,
         pair,
     ):
-        for axes, anchor, colour in zip(pair, ("start", "anywhere"), (HUM, SONG), strict=True):
-            gains = 100 * np.array([line[f"{anchor} top1 against first"] for line in lines])
+        for axes, match_from, colour in zip(pair, ("start", "anywhere"), (HUM, SONG), strict=True):
+            gains = 100 * np.array([line[f"{match_from} top1 against first"] for line in lines])
             axes.axvline(0, color="0.6", lw=1)
             near = gains[:, 0] > -_MOST_LOST
             axes.hlines(place[near], gains[near, 1], gains[near, 2], color=colour, alpha=0.4, lw=3)
@@ -125,7 +125,7 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
                     va="center", arrowprops={"arrowstyle": "->", "color": colour},
                 )  # fmt: skip
             axes.set_xlim(-_MOST_LOST, 0.2 * _MOST_LOST)
-            title = "searched from the start" if anchor == "start" else "anywhere"
+            title = "searched from the start" if match_from == "start" else "anywhere"
             axes.set_title(title)
         pair[0].set_yticks(place, names)
         figure.supxlabel("points of top-1 over the first row (seed 0)", fontsize=10)

@@ -9,14 +9,13 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, held_pitch, voiced_median
+from qbhkit.dtw import distances_to_songs, flatten
+from qbhkit.embedding.windows import MatchFrom, is_long_enough
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.align import flatten
-from qbhkit.retrieval.queries import SHORTEST_QUERY_S, Anchor
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
 SCALES = np.exp2(np.linspace(-1, 1, 17))
 _FAR = 1e9
-_FARTHEST_ST = 1000.0  # beyond any distance between pitches
 
 
 def voiced_pitch(contour: Contour) -> NDArray[np.float32]:
@@ -42,17 +41,16 @@ class LinearScaling:
     def __init__(self, contours: list[Contour]) -> None:
         self._songs = flatten([held_pitch(contour) for contour in contours])
 
-    def scores(self, hum: Contour, anchor: Anchor) -> NDArray[np.float64]:
+    def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
         """Score every song (songs,); raise QbhError if under 1 s of the hum is voiced."""
-        _refuse_unvoiced(hum)
+        _refuse_short(hum)
         sung, _ = hum.trimmed()
         at = np.flatnonzero(sung.voiced).astype(np.float32) + np.float32(0.5)
         pitch = sung.pitch_st[sung.voiced]
-        return _scores(
-            _linear_scaling(
-                at, pitch, *self._songs, SCALES, np.float64(len(sung)), anchor == "start"
-            )
+        distance_st = _linear_scaling(
+            at, pitch, *self._songs, SCALES, np.float64(len(sung)), match_from == "start"
         )
+        return np.where(distance_st < _FAR, -distance_st, -np.inf)  # no voiced frame: no score
 
 
 class SubsequenceDtw:
@@ -74,38 +72,28 @@ class SubsequenceDtw:
         pitches = [voiced_pitch(contour) for contour in contours]
         self._pitches, self._songs = pitches, flatten(pitches)
 
-    def scores(self, hum: Contour, anchor: Anchor) -> NDArray[np.float64]:
+    def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
         """Score every song (songs,); raise QbhError if under 1 s of the hum is voiced."""
-        _refuse_unvoiced(hum)
+        _refuse_short(hum)
         pitch = voiced_pitch(hum)
-        pitch = pitch - voiced_median(pitch, pitch > 0)  # as the song's keys, a note's own pitch
-        keys = [_keys(song, len(pitch), anchor) for song in self._pitches]
-        offset = np.concatenate([[0], np.cumsum([len(key) for key in keys])]).astype(np.int64)
-        return _scores(
-            _subsequence_dtw(
-                pitch.astype(np.float32),
-                *self._songs,
-                np.concatenate(keys).astype(np.float32),
-                offset,
-                anchor == "start",
-            )
+        middle = voiced_median(pitch, pitch > 0)
+        songs_keys = [_keys(song, len(pitch), match_from) for song in self._pitches]
+        offset = np.concatenate([[0], np.cumsum([len(keys) for keys in songs_keys])])
+        keys_st = (middle - np.concatenate(songs_keys)).astype(np.float32)
+        return -distances_to_songs(
+            pitch, self._songs, keys_st, offset.astype(np.int64), match_from == "start"
         )
 
 
-def _scores(distance_st: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn distances into scores; no path at all, as for a hum far longer than a song, is -inf."""
-    return np.where(distance_st < _FARTHEST_ST, -distance_st, -np.inf)
-
-
-def _refuse_unvoiced(hum: Contour) -> None:
-    if hum.voiced_s < SHORTEST_QUERY_S - 1e-9:
+def _refuse_short(hum: Contour) -> None:
+    if not is_long_enough(hum):
         raise QbhError(f"only {hum.voiced_s:.1f} s of the hum is voiced")
 
 
-def _keys(song: NDArray[np.float32], length: int, anchor: Anchor) -> NDArray[np.float32]:
+def _keys(song: NDArray[np.float32], length: int, match_from: MatchFrom) -> NDArray[np.float32]:
     """Return the distinct medians of the song's stretches, at most one a semitone."""
     spans = [song[: max(1, round(length * scale))] for scale in (0.6, 0.8, 1.0, 1.25, 1.6)]
-    if anchor == "anywhere":
+    if match_from == "anywhere":
         width = min(len(song), length)
         step = max(1, width // 4)
         spans += [song[k : k + width] for k in range(0, len(song) - width + 1, step)]
@@ -139,34 +127,3 @@ def _linear_scaling(at, hum, songs, offset, scales, length, start_only):  # type
                 lowest = min(lowest, distance / len(hum))
         best[song] = lowest
     return best
-
-
-@njit(parallel=True, cache=True)
-def _subsequence_dtw(hum, songs, offset, keys, key_offset, start_only):  # type: ignore[no-untyped-def]
-    best = np.full(len(offset) - 1, _FAR)
-    for song in prange(len(offset) - 1):
-        pitch = songs[offset[song] : offset[song + 1]]
-        for k in range(key_offset[song], key_offset[song + 1]):
-            best[song] = min(best[song], _path_cost(hum, pitch - keys[k], start_only))
-    return best
-
-
-@njit(cache=True)
-def _path_cost(hum, song, start_only):  # type: ignore[no-untyped-def]
-    """Cost a hum frame of the best path; steps (1, 1), (1, 2) and (2, 1) in (hum, song) frames."""
-    width = len(song)
-    before = np.full(width + 2, _FAR)  # two rows back; two columns of padding on the left
-    row = np.full(width + 2, _FAR)
-    for j in range(width):
-        if not start_only or j == 0:
-            row[j + 2] = abs(hum[0] - song[j])
-    for i in range(1, len(hum)):
-        new = np.full(width + 2, _FAR)
-        for j in range(width):
-            here = abs(hum[i] - song[j])
-            one = row[j + 1] + here
-            two = row[j] + here
-            half = before[j + 1] + abs(hum[i - 1] - song[j]) + here
-            new[j + 2] = min(one, min(two, half))
-        before, row = row, new
-    return row.min() / len(hum)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.config import build
+from qbhkit.config import build_config
 from qbhkit.errors import QbhError
 
 _OTHERS = 10  # more than one, since a tune may be there twice
@@ -47,7 +47,7 @@ class Calibration:
     @classmethod
     def of(cls, embedder: Any) -> Self:
         """Return what is stored with an embedder's weights, or the defaults."""
-        return build(cls, getattr(embedder, "calibration", None) or {}, "the calibration")
+        return build_config(cls, getattr(embedder, "calibration", None) or {}, "the calibration")
 
     def confidence(self, score: NDArray, lead: NDArray) -> NDArray[np.float64]:
         """Return probabilities of songs, (N,), from their scores (N,) and their leads (N,)."""

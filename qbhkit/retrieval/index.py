@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.errors import MissingPackageError, QbhError
-from qbhkit.retrieval.rows import ChosenRows, Rows, in_single, release
+from qbhkit.catalogue.memmap import RowSubset, Vectors, release, to_float32
+from qbhkit.errors import QbhError
 
 if TYPE_CHECKING:
-    from qbhkit.retrieval.catalogue import Catalogue
+    from qbhkit.catalogue.read import Catalogue
 
 # name -> "module:Class", imported when it is asked for
 INDEXES = {
@@ -100,11 +100,6 @@ def _class_of(name: str) -> Any:
     return getattr(import_module(module), cls)
 
 
-def not_installed(index: str, install: str) -> MissingPackageError:
-    """Return the error that says what to install for an index."""
-    return MissingPackageError(f"The index {index} is not installed: pip install {install}.")
-
-
 def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
     """Return queries as (Q, size) float32.
 
@@ -122,7 +117,7 @@ def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
 
 
 def rescored(
-    vectors: Rows, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int
+    vectors: Vectors, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int
 ) -> Nearest:
     """Choose the ``k`` nearest of each query's candidates by their exact cosines.
 
@@ -135,7 +130,7 @@ def rescored(
     similarity = np.empty(candidates.shape, np.float32)
     for begin in range(0, len(queries), _MOST_QUERIES):
         some = slice(begin, begin + _MOST_QUERIES)
-        chosen = in_single(vectors[np.maximum(candidates[some], 0)])
+        chosen = to_float32(vectors[np.maximum(candidates[some], 0)])
         release(vectors)
         similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf
@@ -151,7 +146,7 @@ def _padded(found: Nearest, k: int) -> Nearest:
     return Nearest(np.where(row < 0, np.float32(-1), np.pad(found.similarity, missing)), row)
 
 
-def checksum(vectors: Rows) -> str:
+def checksum(vectors: Vectors) -> str:
     """Return the SHA-256 of half-precision vectors, as 64 hex digits; it names what they are.
 
     Raises:
@@ -195,7 +190,7 @@ class ExactIndex:
 
     def __init__(
         self,
-        vectors: Rows,
+        vectors: Vectors,
         song: NDArray[np.int64],
         songs: int,
         rows: NDArray[np.int64] | None = None,
@@ -234,7 +229,7 @@ class ExactIndex:
         ends = np.append(self._first, len(self.song))[at + 1]
         spans = [np.arange(*span) for span in zip(self._first[at], ends, strict=True)]
         places = np.concatenate([np.zeros(0, np.int64), *spans])
-        vectors = ChosenRows(self.vectors, places)
+        vectors = RowSubset(self.vectors, places)
         return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
@@ -290,16 +285,16 @@ class ExactIndex:
         room = np.empty((_BLOCK_ROWS, self.vectors.shape[1]), np.float32)
         for number, begin in enumerate(range(0, len(self.song), _BLOCK_ROWS), 1):
             block = self.vectors[begin : begin + _BLOCK_ROWS]
-            yield begin, in_single(block, room)
+            yield begin, to_float32(block, room)
             if number % _BLOCKS_HELD == 0:
                 release(self.vectors)
         release(self.vectors)
 
 
-def _held(vectors: Rows) -> Rows:
+def _held(vectors: Vectors) -> Vectors:
     """Return vectors in single precision, unless they would take too much memory."""
     small = vectors.size * 4 <= _MOST_SINGLE_BYTES
-    return in_single(vectors[:]) if small else vectors
+    return to_float32(vectors[:]) if small else vectors
 
 
 def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:

@@ -16,15 +16,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.config import build as build_config
-from qbhkit.errors import QbhError
-from qbhkit.retrieval.catalogue import Catalogue
-from qbhkit.retrieval.index import Nearest, checked_queries, checksum, not_installed, rescored
-from qbhkit.retrieval.rows import Rows
-from qbhkit.retrieval.shards import sole_writer
+from qbhkit.catalogue.files import sole_writer
+from qbhkit.catalogue.memmap import Vectors
+from qbhkit.catalogue.read import Catalogue
+from qbhkit.config import build_config
+from qbhkit.errors import QbhError, missing_package
+from qbhkit.retrieval.index import Nearest, checked_queries, checksum, rescored
 from qbhkit.storage import atomic_path, read_json, sha256_file, unwritten, write_json
 
-FORMAT = 1
+FAISS_FORMAT = 1
 _CURE = "build the index again with 'qbhkit catalogue index CATALOGUE'"
 _BLOCK_ROWS = 65536  # added at a time: 128 MB in single precision at 512
 _POINTS_A_LIST = 39  # fewer make k-means unreliable
@@ -89,7 +89,7 @@ class FaissIndex:
     name = "faiss"
 
     def __init__(
-        self, vectors: Rows, index: Any, choices: FaissChoices, threads: int | None = None
+        self, vectors: Vectors, index: Any, choices: FaissChoices, threads: int | None = None
     ) -> None:
         self.vectors, self.index, self.choices, self.threads = vectors, index, choices, threads
 
@@ -126,7 +126,7 @@ class FaissIndex:
                     _faiss().write_index(index, str(part))
                 except RuntimeError as error:
                     raise unwritten(file, error) from None
-            head = {"format": FORMAT, "vectors": source, "choices": asdict(choices)}
+            head = {"format": FAISS_FORMAT, "vectors": source, "choices": asdict(choices)}
             manifest = head | {"file": file.name, "sha256": sha256_file(file)}
             write_json(folder / "manifest.json", manifest)
             for old in set(folder.glob("*.faiss")) - {file}:
@@ -152,8 +152,8 @@ class FaissIndex:
             stored = manifest["choices"]
         except (KeyError, TypeError):
             raise QbhError(f"{where} is damaged: {_CURE}.") from None
-        if version != FORMAT:
-            raise QbhError(f"{where} has format {version}, not {FORMAT}: {_CURE}.")
+        if version != FAISS_FORMAT:
+            raise QbhError(f"{where} has format {version}, not {FAISS_FORMAT}: {_CURE}.")
         choices = build_config(FaissChoices, stored, str(where))
         if source != checksum(catalogue.vectors):
             raise QbhError(f"{where} was made from other windows than {catalogue.path}: {_CURE}.")
@@ -200,7 +200,7 @@ class FaissIndex:
         return faiss.SearchParametersPreTransform(index_params=how)
 
 
-def _made(vectors: Rows, choices: FaissChoices) -> Any:
+def _made(vectors: Vectors, choices: FaissChoices) -> Any:
     """Learn an index from a sample of vectors and put all of them in."""
     faiss = _faiss()
     windows, full = vectors.shape
@@ -239,7 +239,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        raise not_installed("faiss", "faiss-cpu") from None
+        raise missing_package("The index faiss", "faiss-cpu") from None
     return faiss
 
 

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.errors import QbhError
-from qbhkit.retrieval.catalogue import Catalogue
-from qbhkit.retrieval.index import Nearest, checked_queries, checksum, not_installed
+from qbhkit.catalogue.read import Catalogue
+from qbhkit.errors import QbhError, missing_package
+from qbhkit.retrieval.index import Nearest, checked_queries, checksum
 
-FORMAT = 1
+POSTGRES_FORMAT = 1
 VARIABLE = "QBHKIT_POSTGRES"
 _SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
 _CONNECT_TIMEOUT_S = 10
@@ -147,7 +147,7 @@ class PostgresIndex:
                 raise QbhError(f"The schema {schema} holds something else: choose another name.")
             run.execute(_sql("CREATE SCHEMA {schema}", new))
             run.execute(_sql(_TABLES, new, size))
-            about = FORMAT, catalogue.model, size
+            about = POSTGRES_FORMAT, catalogue.model, size
             run.execute(_sql("INSERT INTO {schema}.about VALUES (%s, %s, %s)", new), about)
             _insert(run, new, catalogue)
             run.execute(_sql(_GRAPH, new))
@@ -300,7 +300,7 @@ def _connect(dsn: str | None) -> Any:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
     except ImportError:
-        raise not_installed("postgres", "'psycopg[binary]' pgvector") from None
+        raise missing_package("The index postgres", "'psycopg[binary]' pgvector") from None
     try:
         known: dict[str, Any] = conninfo_to_dict(
             dsn if dsn is not None else os.environ.get(VARIABLE, "")
@@ -358,8 +358,8 @@ def _about(run: Any, schema: str) -> tuple[str, int] | None:
         return None
     columns = _sql("SELECT format, model, size FROM {schema}.about", schema)
     version, model, size = run.execute(columns).fetchone() or (None, "", 0)
-    if version != FORMAT:
-        raise QbhError(f"The catalogue {schema} has format {version}, not {FORMAT}: {_CURE}.")
+    if version != POSTGRES_FORMAT:
+        raise QbhError(f"The catalogue {schema} has format {version}, not {POSTGRES_FORMAT}: {_CURE}.")
     return model, size
 
 

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import AUDIO_SUFFIXES, Audio, load
+from qbhkit.catalogue.read import Catalogue
 from qbhkit.contour import Contour
 from qbhkit.errors import QbhError
-from qbhkit.melody.synthesis import Voice, render_hum
-from qbhkit.retrieval.catalogue import Catalogue
-from qbhkit.retrieval.search import Answer
+from qbhkit.retrieval.searcher import Answer
+from qbhkit.synthesis.singer import Voice, render_hum
 
 # As written: no wrong notes, an octave below, where a man would sing it.
 _AS_WRITTEN = Voice(note_error_st=0, timing_error=0, vibrato_st=0, key_st=-12)

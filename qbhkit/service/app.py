@@ -34,9 +34,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import qbhkit
+from qbhkit.embedding.windows import MatchFrom
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.queries import Anchor
-from qbhkit.retrieval.search import Answer
+from qbhkit.retrieval.searcher import Answer
 from qbhkit.service.pool import BoundedPool, PoolFullError
 from qbhkit.service.upload import receive
 
@@ -56,7 +56,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-Recognise = Callable[[Path, str, int, Anchor], dict[str, Any]]
+Recognise = Callable[[Path, str, int, MatchFrom], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,8 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
     async def search(
         request: Request,
         k: Annotated[int, Query(ge=1, le=1000, description="songs in the answer")] = 10,
-        anchor: Annotated[
-            Anchor, Query(description="start: only the beginnings of songs are compared")
+        match_from: Annotated[
+            MatchFrom, Query(description="start: only the beginnings of songs are compared")
         ] = "anywhere",
         name: Annotated[
             str, Query(max_length=200, description="of the recording, for answer and errors")
@@ -215,7 +215,7 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
             metrics.receiving -= 1
         begin_s = perf_counter()
         try:
-            job = pool.submit(recognise, path, name, k, anchor)
+            job = pool.submit(recognise, path, name, k, match_from)
         except PoolFullError:
             path.unlink()
             raise _busy() from None

@@ -8,10 +8,10 @@ from threading import Lock
 from typing import Any
 
 from qbhkit.audio import load, refuse_silence
+from qbhkit.embedding.windows import MatchFrom
 from qbhkit.errors import QbhError, naming
-from qbhkit.retrieval.ears import Ear, ear_of
-from qbhkit.retrieval.queries import Anchor
-from qbhkit.retrieval.search import Searcher, answer_line
+from qbhkit.pitch.frontends import Frontend, frontend_for
+from qbhkit.retrieval.searcher import Searcher, answer_line
 from qbhkit.storage import asset
 
 
@@ -30,7 +30,7 @@ class Recogniser:
     def __init__(self, searcher: Searcher, tracker: str | None, longest_s: float) -> None:
         self._searcher = searcher
         self._tracker_name, self._longest_s = tracker, longest_s
-        self._idle: deque[Ear] = deque()
+        self._idle: deque[Frontend] = deque()
         self._one_search = Lock()  # numba's own threads may not be entered twice everywhere
 
     @property
@@ -42,14 +42,14 @@ class Recogniser:
         """Hear a shipped hum, so that the first visitor does not wait for compilers and weights."""
         self(asset("hums/demo_1.flac"), "demo_1.flac", 1, "anywhere")
 
-    def __call__(self, path: Path, name: str, k: int, anchor: Anchor) -> dict[str, Any]:
+    def __call__(self, path: Path, name: str, k: int, match_from: MatchFrom) -> dict[str, Any]:
         """Search with one recording.
 
         Args:
             path: the file.
             name: what its sender calls it; errors and the answer name it so.
             k: songs in the answer, at least 1.
-            anchor: as :meth:`qbhkit.retrieval.search.Searcher.scores`.
+            match_from: as :meth:`qbhkit.retrieval.searcher.Searcher.scores`.
 
         Returns:
             The line that ``qbhkit search --json`` prints.
@@ -58,28 +58,28 @@ class Recogniser:
             QbhError: if the recording cannot be used.
         """
         try:
-            with self._ear() as ear:
-                audio = load(path, ear.rate_hz, self._longest_s)
+            with self._frontend() as frontend:
+                audio = load(path, frontend.rate_hz, self._longest_s)
                 refuse_silence(audio, path)
                 with naming(path):
-                    hum = ear.hear(audio)
+                    hum = frontend.contour_of(audio)
         except QbhError as error:
             raise QbhError(str(error).replace(str(path), name)) from None
         try:
             with self._one_search:
-                answers = self._searcher.search(hum, k, anchor)
+                answers = self._searcher.search(hum, k, match_from)
         except QbhError as error:
             raise QbhError(f"{name}: {error}.") from None
         return answer_line(name, hum.voiced_s, answers, self._searcher.confident(answers))
 
     @contextmanager
-    def _ear(self) -> Iterator[Ear]:
-        """Lend an ear to one thread at a time, for some trackers keep state."""
+    def _frontend(self) -> Iterator[Frontend]:
+        """Lend an frontend to one thread at a time, for some trackers keep state."""
         try:
-            ear = self._idle.pop()
+            frontend = self._idle.pop()
         except IndexError:
-            ear = ear_of(self._searcher.embedder, self._tracker_name)
+            frontend = frontend_for(self._searcher.embedder.states_of, self._tracker_name)
         try:
-            yield ear
+            yield frontend
         finally:
-            self._idle.append(ear)
+            self._idle.append(frontend)

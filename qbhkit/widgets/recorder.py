@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.audio import Audio, load, write_wav
+from qbhkit.audio import Audio, load, resample, write_wav
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats, from_f0
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.widgets.sound import (
@@ -26,15 +26,14 @@ from qbhkit.widgets.sound import (
     SAMPLE_BYTES,
     SHORTEST_S,
     Incoming,
-    at_rate,
     microphone_package,
     refuse_unusable,
     wav_of,
 )
 
 if TYPE_CHECKING:
-    from qbhkit.melody.trackers import Tracker
-    from qbhkit.retrieval.search import Anchor, Answer, Searcher
+    from qbhkit.pitch.trackers import Tracker
+    from qbhkit.retrieval.searcher import Answer, MatchFrom, Searcher
 
 try:
     import anywidget
@@ -66,7 +65,7 @@ class HumRecorder(anywidget.AnyWidget):
         searcher: of a catalogue; without one there is a contour, but no songs.
         tracker: of pitch; the default one for hums if None.
         k: songs in the list, at least 1.
-        anchor: as :meth:`qbhkit.retrieval.search.Searcher.scores`.
+        match_from: as :meth:`qbhkit.retrieval.searcher.Searcher.scores`.
         longest_s: when a recording ends by itself, seconds, 2 to 60.
 
     Attributes:
@@ -98,7 +97,7 @@ class HumRecorder(anywidget.AnyWidget):
         searcher: "Searcher | None" = None,
         tracker: "Tracker | None" = None,
         k: int = 5,
-        anchor: "Anchor" = "anywhere",
+        match_from: "MatchFrom" = "anywhere",
         longest_s: float = 30.0,
     ) -> None:
         if k < 1:
@@ -111,7 +110,7 @@ class HumRecorder(anywidget.AnyWidget):
         core = files("qbhkit.service").joinpath("page", "recorder.js").read_text("utf-8")
         super().__init__(_core=core, longest_s=longest_s)
         self._searcher, self._given_tracker = searcher, tracker
-        self._k, self._anchor = k, anchor
+        self._k, self._anchor = k, match_from
         self._heard_by = CallbackDispatcher()
         self._recording: Audio | None = None  # all of it, whatever is trimmed
         self._whole: Contour | None = None  # its contour
@@ -151,7 +150,7 @@ class HumRecorder(anywidget.AnyWidget):
                 raise QbhError("The recording holds NaN or infinite samples: record it again.")
             at_stop = int(np.count_nonzero(np.abs(audio.samples) >= FULL_SCALE))
             self._clipped = at_stop > CLIPPED * len(audio.samples)
-            self._recording = self.audio = at_rate(audio, PLAYED_HZ)
+            self._recording = self.audio = resample(audio, PLAYED_HZ)
             self._kept_s = [0.0, audio.duration_s]
             refuse_unusable(audio)
             self.status = "Listening to the pitch …"
@@ -265,13 +264,13 @@ class HumRecorder(anywidget.AnyWidget):
     @property
     def _tracker(self) -> "Tracker":
         if self._given_tracker is None:
-            from qbhkit.melody.trackers import get_tracker
+            from qbhkit.pitch.trackers import get_tracker
 
             self._given_tracker = get_tracker()
         return self._given_tracker
 
     def _contour_of(self, audio: Audio) -> Contour:
-        return from_f0(self._tracker.track(at_rate(audio, self._tracker.rate_hz)))
+        return from_f0(self._tracker.track(resample(audio, self._tracker.rate_hz)))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -322,7 +321,7 @@ class HumRecorder(anywidget.AnyWidget):
 
     def _verdict(self) -> tuple[str, bool]:
         """Return what a hum that was heard is told, and whether something is wrong with it."""
-        words = "Heard."
+        words = "StateContour."
         if self._searcher is not None:
             best = self.results[0].title or self.results[0].song_id
             sure = self._searcher.confident(self.results)

@@ -50,15 +50,6 @@ def refuse_unusable(audio: Audio) -> None:
         raise QbhError("That was too quiet: come closer to the microphone, or hum louder.")
 
 
-def at_rate(audio: Audio, rate_hz: int) -> Audio:
-    """Return the sound at another rate."""
-    import soxr
-
-    if audio.rate_hz == rate_hz:
-        return audio
-    return Audio(soxr.resample(audio.samples, audio.rate_hz, rate_hz), rate_hz)
-
-
 def wav_of(audio: Audio) -> bytes:
     """Return the sound as a 16-bit wav file."""
     import soundfile

@@ -20,8 +20,8 @@ import soundfile
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from qbhkit.audio import Audio, load, write_wav
+from qbhkit.catalogue.build import build_catalogue
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.retrieval.building import build_catalogue
 from qbhkit.storage import asset, cache_dir, write_json
 from qbhkit.widgets import HumRecorder
 
@@ -37,8 +37,8 @@ FAKE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 SETUP = """\
 from pathlib import Path
 from qbhkit.embedding.encoders import ContourEmbedder
-from qbhkit.retrieval.catalogue import open_catalogue
-from qbhkit.retrieval.search import Searcher
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.widgets import HumRecorder
 searcher = Searcher(open_catalogue(Path("catalogue")), ContourEmbedder())
 """
@@ -329,7 +329,7 @@ def test_without_a_microphone(browse, server, script, words):
     press(recorder, "Record")
     says(recorder, words)
     choose(recorder, asset("hums/demo_1.flac"))
-    says(recorder, "Heard.")
+    says(recorder, "StateContour.")
     shoot(recorder, f"alone-{words.split()[0]}")
 
 
@@ -344,7 +344,7 @@ def test_a_page_that_does_not_let_the_code_run(browse, server):
     press(recorder, "Record")
     says(recorder, "This page does not let the recorder's code run: choose a file instead.")
     choose(recorder, asset("hums/demo_1.flac"))
-    says(recorder, "Heard.")
+    says(recorder, "StateContour.")
 
 
 def test_two_recorders_keep_apart(browse, server, hum):

@@ -16,7 +16,7 @@ import soxr
 from playwright.sync_api import Page, expect, sync_playwright
 
 from qbhkit.audio import Audio, write_wav
-from qbhkit.melody.synthesis import Voice, render_hum
+from qbhkit.synthesis.singer import Voice, render_hum
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -155,7 +155,7 @@ def test_a_file_will_do(browse, service, hum):
     sees_the_song(page)
     expect(page.locator("audio")).to_be_visible()
     page.get_by_label("I hum the beginning of the song").check()
-    with page.expect_request("**/search*anchor=start"):
+    with page.expect_request("**/search*match_from=start"):
         page.get_by_role("button", name="Search again").click()
     sees_the_song(page)
 
@@ -205,7 +205,7 @@ def test_without_a_microphone(browse, service):
 
 
 def test_without_https(browse, service, hum):
-    """Elsewhere than on its own machine, a page over HTTP has no microphone, but takes files."""
+    """ExternalTest than on its own machine, a page over HTTP has no microphone, but takes files."""
     port = service.rsplit(":", 1)[1]
     mapped = "--host-resolver-rules=MAP lab.example 127.0.0.1"
     page = browse(f"http://lab.example:{port}", mapped)

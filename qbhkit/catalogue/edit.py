@@ -1,0 +1,375 @@
+"""Keep a catalogue: add songs, remove, merge, tell what it holds, verify its files.
+
+Shards are immutable and the manifest is replaced last, so whatever is interrupted leaves the
+catalogue as it was.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from qbhkit.catalogue.build import (
+    BuildContext,
+    Executor,
+    ShardBuilder,
+    TrackerFactory,
+    serial_executor,
+    song_entry,
+)
+from qbhkit.catalogue.duplicates import Duplicate, DuplicateIndex
+from qbhkit.catalogue.files import (
+    CURE,
+    MANIFEST,
+    Manifest,
+    Shard,
+    ShardEntry,
+    copy_shard,
+    damaged_shards,
+    publish,
+    read_manifest,
+    read_melodies,
+    read_recipe,
+    read_shard,
+    read_songs,
+    recipe_of,
+    sole_writer,
+    write_shard,
+)
+from qbhkit.corpora import Song
+from qbhkit.embedding.embedder import Embedder
+from qbhkit.embedding.windows import WindowGrid
+from qbhkit.errors import Failure, QbhError
+from qbhkit.pitch import trackers
+
+_UNIT_LENGTH_WITHIN = 2e-3  # half precision rounds each of 512 numbers
+
+
+class AddReport(NamedTuple):
+    """What was added, and what was not."""
+
+    added: int
+    songs: int  # in the catalogue now
+    windows: int
+    duplicates: list[Duplicate]
+    failures: list[Failure]
+
+
+def add_songs(
+    songs: Sequence[Song],
+    path: Path,
+    embedder: Embedder,
+    tracker: str | None = None,
+    get_tracker: TrackerFactory = trackers.get_tracker,
+    progress: bool = True,
+    executor: Executor = serial_executor,
+) -> AddReport:
+    """Add songs to a catalogue, in new shards; an interrupted command goes on where it stopped.
+
+    Songs whose melody is there already are left out. Songs in notes are compared by their notes,
+    in any key and tempo; recordings and f0 tracks by the pitch changes of their contours, which
+    finds another file of the same recording, not another excerpt or rendered_hum of it.
+
+    Args:
+        songs: as :func:`~qbhkit.catalogue.build.read_sources` gives them.
+        path: folder of the catalogue.
+        embedder: must be the one the catalogue was built with.
+        tracker: name of the tracker for recordings, the catalogue's own.
+        get_tracker: makes it, when the first recording comes.
+        progress: show a bar, in a terminal or a notebook.
+        executor: who makes the shards; :func:`~qbhkit.catalogue.dask_backend.open_executor` gives others.
+
+    Returns:
+        Counts, the songs that were there already, and those that could not be indexed.
+
+    Raises:
+        QbhError: if the model or the tracker is another one, or an id is taken by another melody;
+            nothing is changed then.
+
+    Notebook: notebooks/08_catalogue_and_index.py
+    """
+    path = Path(path)
+    with _changing(path) as manifest:
+        _refuse_other_makers(path, manifest, embedder, tracker, songs)
+        context = BuildContext(path, embedder, manifest.grid, manifest.tracker, get_tracker)
+        builder = ShardBuilder(context, executor)
+        there = DuplicateIndex()
+        for entry in manifest.shards:
+            if entry not in builder.whole:
+                raise QbhError(f"{entry.path(path)} is missing or damaged: {CURE}.")
+            for song, contour in zip(*read_melodies(path, entry), strict=True):
+                there.add(song, contour)
+        fresh, duplicates = [], []
+        for new in songs:
+            described = song_entry(new, manifest.tracker)
+            known = new.contour() if new.f0 is not None else None
+            if duplicate := there.duplicate_of(described, known):
+                duplicates.append(duplicate)
+            else:
+                there.add(described, known)
+                fresh.append(new)
+        entries, failures = [], []
+        for made in builder.build_all(fresh, progress):
+            failures += made.failures
+            if made.entry is None:
+                continue
+            held = read_melodies(path, made.entry)
+            if "tracker" in held.songs[0]:  # a recording: only now is its melody known
+                song_id, contour = held.songs[0]["id"], held.contours[0]
+                if near := there.near(contour):
+                    duplicates.append(Duplicate(song_id, near[0]))
+                    continue
+                there.add_contour(song_id, contour)
+            entries.append(made.entry)
+        if entries:
+            manifest = replace(manifest, shards=manifest.shards + tuple(entries))
+            publish(path, manifest)
+    added = sum(entry.songs for entry in entries)
+    return AddReport(added, manifest.songs, manifest.windows, duplicates, failures)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[Manifest]:
+    """Yield the manifest of a catalogue that nobody else changes meanwhile."""
+    read_manifest(path)  # no folder is made for a catalogue that is not there
+    with sole_writer(path):
+        yield read_manifest(path)
+
+
+def _refuse_other_makers(
+    path: Path, manifest: Manifest, embedder: Embedder, tracker: str | None, songs: Sequence[Song]
+) -> None:
+    """Refuse a model or a tracker that did not make the catalogue."""
+    if manifest.model != embedder.identity:
+        raise QbhError(
+            f"{path} was made by the model {manifest.model}, not {embedder.identity}: add with "
+            "its weights, or build it again with these."
+        )
+    name = tracker or manifest.tracker.split("@")[0]
+    if tracker or any(song.audio is not None for song in songs):
+        identity = trackers.identity_of(name)
+        if identity != manifest.tracker:
+            raise QbhError(
+                f"{path} was made by the tracker {manifest.tracker}, not {identity}: add with "
+                "that one, or build it again with this one."
+            )
+
+
+class RemoveReport(NamedTuple):
+    """What is left, and how many shards were written anew for it."""
+
+    songs: int
+    windows: int
+    rewritten: int
+
+
+def remove_songs(ids: Sequence[str], path: Path) -> RemoveReport:
+    """Remove songs: shards that hold one are written anew, nothing is heard or embedded again.
+
+    Raises:
+        QbhError: if an id is unknown, or no song would be left; nothing is changed then.
+
+    Notebook: notebooks/08_catalogue_and_index.py
+    """
+    path = Path(path)
+    with _changing(path) as manifest:
+        held = [[song["id"] for song in read_songs(path, entry)] for entry in manifest.shards]
+        unwanted = set(ids)
+        if unknown := unwanted.difference(*held):
+            raise QbhError(f"{path} holds no song {min(unknown)}: nothing was removed.")
+        shards, rewritten = [], 0
+        for entry, names in zip(manifest.shards, held, strict=True):
+            kept = [k for k, name in enumerate(names) if name not in unwanted]
+            if len(kept) == len(names):
+                shards.append(entry)
+            elif kept:
+                shards.append(_rewrite(path, path, entry, kept, manifest))
+                rewritten += 1
+        if not shards:
+            raise QbhError(f"{path} would hold no song: delete the folder instead.")
+        manifest = replace(manifest, shards=tuple(shards))
+        publish(path, manifest)
+    return RemoveReport(manifest.songs, manifest.windows, rewritten)
+
+
+def _rewrite(
+    source: Path, target: Path, entry: ShardEntry, kept: Sequence[int], manifest: Manifest
+) -> ShardEntry:
+    shard = read_shard(source, entry).only(kept)
+    return write_shard(target, manifest.model, manifest.grid, shard)
+
+
+class MergeReport(NamedTuple):
+    """What the merged catalogue holds, and what it was not given twice."""
+
+    songs: int
+    windows: int
+    duplicates: list[Duplicate]
+
+
+def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
+    """Merge catalogues into one; of songs that several have, the first one's is kept.
+
+    Shards are copied as they are, but for those that hold a song that another catalogue gave.
+
+    Args:
+        paths: the catalogues, made by the same model, tracker and windows.
+        out: a new folder, or one of the catalogues.
+
+    Raises:
+        QbhError: if they were not made alike, an id has two melodies, or ``out`` is another
+            catalogue; nothing is changed then.
+
+    Notebook: notebooks/08_catalogue_and_index.py
+    """
+    paths, out = [Path(path) for path in paths], Path(out)
+    _read_alike(paths)
+    if (out / MANIFEST).exists() and out.resolve() not in {path.resolve() for path in paths}:
+        raise QbhError(f"{out} is a catalogue already: merge it too, or choose another folder.")
+    with sole_writer(out):
+        manifests = _read_alike(paths)
+        there, plan, duplicates = DuplicateIndex(), [], []
+        for path, manifest in zip(paths, manifests, strict=True):
+            own = []
+            for entry in manifest.shards:
+                kept = []
+                melodies = read_melodies(path, entry)
+                for number, (song, contour) in enumerate(zip(*melodies, strict=True)):
+                    if duplicate := there.duplicate_of(song, contour):
+                        duplicates.append(duplicate)
+                    else:
+                        kept.append(number)
+                        own.append((song, contour))
+                plan.append((path, entry, kept))
+            for song, contour in own:  # what one catalogue holds twice is its own affair
+                there.add(song, contour)
+        shards = []
+        for path, entry, kept in plan:
+            if len(kept) == entry.songs:
+                copy_shard(path, out, entry)
+                shards.append(entry)
+            elif kept:
+                shards.append(_rewrite(path, out, entry, kept, manifests[0]))
+        manifest = replace(manifests[0], shards=tuple(shards))
+        publish(out, manifest)
+    return MergeReport(manifest.songs, manifest.windows, duplicates)
+
+
+def _read_alike(paths: Sequence[Path]) -> list[Manifest]:
+    """Read the manifests of catalogues that were made alike."""
+    manifests = [read_manifest(path) for path in paths]
+    first = manifests[0]
+    for path, other in zip(paths, manifests, strict=True):
+        for what in ("model", "tracker", "grid"):
+            one, two = getattr(first, what), getattr(other, what)
+            if one != two:
+                raise QbhError(
+                    f"{paths[0]} and {path} differ in their {what} ({one} and {two}): build one of "
+                    "them again like the other."
+                )
+    return manifests
+
+
+class CatalogueInfo(NamedTuple):
+    """What a catalogue holds, and what made it."""
+
+    songs: int
+    recordings: int
+    windows: int
+    shards: int
+    bytes: int  # on disk
+    model: str
+    tracker: str
+    grid: WindowGrid
+    licences: dict[str, int]  # songs under each, most first
+
+
+def describe_catalogue(path: Path) -> CatalogueInfo:
+    """Tell what a catalogue holds, from its manifest and the heads of its shards.
+
+    Raises:
+        QbhError: if it is missing, unfinished, of another format, or damaged.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    songs = [song for entry in manifest.shards for song in read_songs(path, entry)]
+    files = [path / MANIFEST, *(entry.path(path) for entry in manifest.shards)]
+    return CatalogueInfo(
+        len(songs),
+        sum("tracker" in song for song in songs),
+        manifest.windows,
+        len(manifest.shards),
+        sum(file.stat().st_size for file in files),
+        manifest.model,
+        manifest.tracker,
+        manifest.grid,
+        dict(Counter(song["licence"] for song in songs).most_common()),
+    )
+
+
+class Verdict(NamedTuple):
+    """What was found whole, and what is wrong with the rest."""
+
+    songs: int
+    windows: int
+    problems: list[Failure]  # file and sentence
+
+
+def verify_catalogue(path: Path) -> Verdict:
+    """Check every byte of a catalogue, and that its parts fit together.
+
+    Returns:
+        The whole songs and windows, and each file that is missing, damaged or wrong.
+
+    Raises:
+        QbhError: if there is no catalogue.
+
+    Notebook: notebooks/08_catalogue_and_index.py
+    """
+    path = Path(path)
+    try:
+        manifest = read_manifest(path)
+    except QbhError as error:
+        if not (path / MANIFEST).is_file():
+            raise
+        problems = [Failure(str(path / MANIFEST), str(error))]
+        for file in damaged_shards(path):
+            problems.append(Failure(str(file), f"{file} is damaged: {CURE}."))
+        return Verdict(0, 0, problems)
+    songs, windows, problems = 0, 0, []
+    where: dict[str, Path] = {}
+    sizes: set[int] = set()
+    for entry in manifest.shards:
+        file = entry.path(path)
+        try:
+            shard = read_shard(path, entry)
+            sizes.add(shard.vectors.shape[1])
+            wrong = _wrong_with(shard, read_recipe(path, entry), manifest)
+            if len(sizes) > 1:
+                wrong = wrong or "holds vectors of another size than the others"
+            for song in shard.songs:
+                if where.setdefault(song["id"], file) != file:
+                    wrong = wrong or f"holds {song['id']}, as {where[song['id']]} does"
+            if wrong:
+                raise QbhError(f"{file} {wrong}: {CURE}.")
+        except QbhError as error:
+            problems.append(Failure(str(file), str(error)))
+            continue
+        songs, windows = songs + entry.songs, windows + entry.windows
+    return Verdict(songs, windows, problems)
+
+
+def _wrong_with(shard: Shard, recipe: str, manifest: Manifest) -> str:
+    """Say what the right checksum and shapes do not tell, or nothing."""
+    if recipe != recipe_of(manifest.model, manifest.grid, shard.songs):
+        return "was made by another model or with other windows"
+    lengths = np.linalg.norm(shard.vectors.astype(np.float32), axis=1)
+    if not (np.abs(lengths - 1) < _UNIT_LENGTH_WITHIN).all():
+        return "holds vectors that are not of length 1"
+    if len({song["id"] for song in shard.songs}) < len(shard.songs):
+        return "holds two songs of one id"
+    return ""

@@ -1,0 +1,376 @@
+"""The files of a catalogue: immutable shards named by a hash of their bytes, and their manifest.
+
+A shard carries its recipe: the format, the model and the windows that made it, and of each song its
+id, title, source, licence and a hash of its content. Whoever would make a shard by the same recipe
+takes the one that is there; no other note of what is done is kept, so a build may be killed at any
+moment. ``manifest.json`` says which shards are the catalogue, and stays in force until the next one
+is whole.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.catalogue.memmap import map_float16
+from qbhkit.config import build_config
+from qbhkit.contour import Contour, from_pitch
+from qbhkit.embedding.windows import WindowGrid
+from qbhkit.errors import QbhError
+from qbhkit.storage import atomic_path, sha256_file
+
+CATALOGUE_FORMAT = 2
+CURE = "build the catalogue again"
+MANIFEST = "manifest.json"
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHARD_NAME = re.compile(r"[0-9a-f]{32,64}\.safetensors")  # 32 digits: format 1
+_ARRAYS = {
+    "pitch": np.float32,  # (all frames,) MIDI semitones, 0 = unvoiced
+    "frames": np.int64,  # (songs,)
+    "vectors": np.float16,  # (W, D)
+    "song": np.int32,  # (W,)
+    "start": np.int32,
+    "end": np.int32,
+    "at_start": np.bool_,
+}
+
+_WRONG = (ValueError, KeyError, TypeError, AttributeError)  # what malformed values lead to
+
+SongEntry = dict[str, str]
+"""id, title, source, licence and content (a hash) of a song; if it has notes, melody: a hash that
+keys and tempos share; if it is a recording, tracker: who listened to it."""
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """Name a shard in the manifest: the SHA-256 of its file, and how much it holds."""
+
+    sha256: str
+    songs: int
+    windows: int
+
+    def __post_init__(self) -> None:
+        if not _HEX_SHA256.fullmatch(self.sha256):
+            raise ValueError(f"{self.sha256!r} is no checksum")
+
+    def path(self, folder: Path) -> Path:
+        """Return the shard's file in the catalogue ``folder``."""
+        return folder / "shards" / f"{self.sha256}.safetensors"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Say what made a catalogue, and list its shards in order.
+
+    Args:
+        format: of the files.
+        model: identity of the weights.
+        tracker: identity of the tracker for recordings.
+        grid: the windows.
+        shards: none of them empty.
+    """
+
+    format: int
+    model: str
+    tracker: str
+    grid: WindowGrid
+    shards: tuple[ShardEntry, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.shards)) < len(self.shards):
+            raise ValueError("it lists a shard twice")
+
+    @property
+    def songs(self) -> int:
+        """Number of songs."""
+        return sum(entry.songs for entry in self.shards)
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return sum(entry.windows for entry in self.shards)
+
+
+class Shard(NamedTuple):
+    """Songs, their contours, and their windows in order."""
+
+    songs: list[SongEntry]
+    contours: list[Contour]
+    vectors: NDArray[np.float16]  # (W, D) of length 1
+    song: NDArray[np.int32]  # (W,) within the shard, rising
+    start: NDArray[np.int32]  # (W,) first frame
+    end: NDArray[np.int32]  # (W,) frame after the last
+    at_start: NDArray[np.bool_]  # (W,) begins at the first note
+
+    def only(self, kept: Sequence[int]) -> "Shard":
+        """Return the shard of some of its songs, given by their rising numbers."""
+        rows = np.isin(self.song, kept)
+        return Shard(
+            [self.songs[k] for k in kept],
+            [self.contours[k] for k in kept],
+            self.vectors[rows],
+            np.searchsorted(kept, self.song[rows]).astype(np.int32),
+            self.start[rows],
+            self.end[rows],
+            self.at_start[rows],
+        )
+
+
+class Melodies(NamedTuple):
+    """The songs of a shard without their windows."""
+
+    songs: list[SongEntry]
+    contours: list[Contour]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a catalogue.
+
+    Raises:
+        QbhError: if it is missing, damaged or of another format, or the catalogue is unfinished.
+    """
+    path = folder / MANIFEST
+    if not path.is_file() and (folder / "shards").is_dir():
+        raise QbhError(f"{folder} is unfinished: run the command that builds it again.")
+    try:
+        text = path.read_bytes().decode()
+        values = json.loads(text)
+        found = values["format"]
+    except FileNotFoundError:
+        raise QbhError(
+            f"{path} does not exist: check the path, or build a catalogue there with 'qbhkit "
+            "catalogue build SONGS --out CATALOGUE'."
+        ) from None
+    except (OSError, RecursionError, *_WRONG) as error:
+        raise QbhError(f"{path} is damaged ({error}): {CURE}.") from None
+    if found != CATALOGUE_FORMAT:
+        raise QbhError(f"{folder} has format {found}, not {CATALOGUE_FORMAT}: {CURE}.")
+    values.pop("sha256", None)
+    if _signed(values) != text:
+        raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
+    try:
+        manifest = build_config(Manifest, values, "it")
+    except (QbhError, OverflowError) as error:
+        raise QbhError(f"{path} is damaged ({str(error).rstrip('.')}): {CURE}.") from None
+    if not manifest.shards:
+        raise QbhError(f"{folder} holds no songs: {CURE}.")
+    return manifest
+
+
+def publish(folder: Path, manifest: Manifest) -> None:
+    """Put a manifest in force, then delete shards that it does not list and partial files."""
+    with atomic_path(folder / MANIFEST) as part:
+        part.write_bytes(_signed(asdict(manifest)).encode())
+    listed = {entry.path(folder) for entry in manifest.shards}
+    for file in (folder / "shards").iterdir():
+        if _SHARD_NAME.fullmatch(file.name) and file not in listed:
+            file.unlink()
+    for where in (folder, folder / "shards"):
+        for file in where.glob(".partial-*"):
+            file.unlink()
+
+
+def _signed(values: dict[str, Any]) -> str:
+    """Return the only text of these values that is accepted: any other byte is damage."""
+    checksum = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return json.dumps(values | {"sha256": checksum}, indent=1) + "\n"
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a catalogue meanwhile; its folder is made if missing.
+
+    Raises:
+        QbhError: if another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # not a Unix: two builds at once are not caught
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise QbhError(
+                f"{folder} is being written by another process: wait until it has ended."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def recipe_of(model: str, grid: WindowGrid, songs: Sequence[SongEntry]) -> str:
+    """Return all that a shard is made from, as text."""
+    values = {"format": CATALOGUE_FORMAT, "model": model, "grid": asdict(grid), "songs": songs}
+    return json.dumps(values, sort_keys=True)
+
+
+def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> ShardEntry:
+    """Write a shard under the hash of its bytes."""
+    from safetensors.numpy import save
+
+    arrays = {
+        "pitch": np.concatenate([contour.pitch_st for contour in shard.contours]),
+        "frames": np.array([len(contour) for contour in shard.contours]),
+        **{key: getattr(shard, key) for key in ("vectors", "song", "start", "end", "at_start")},
+    }
+    arrays = {key: array.astype(_ARRAYS[key]) for key, array in arrays.items()}
+    content = save(arrays, {"recipe": recipe_of(model, grid, shard.songs)})
+    sha256 = hashlib.sha256(content).hexdigest()
+    entry = ShardEntry(sha256, len(shard.songs), len(shard.vectors))
+    with atomic_path(entry.path(folder)) as part:
+        part.write_bytes(content)
+    return entry
+
+
+def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
+    """Read a shard and check it: its checksum, shapes and offsets.
+
+    Args:
+        folder: of the catalogue.
+        entry: of the shard.
+        mapped: leave the vectors in the file, as a read-only memory map.
+
+    Raises:
+        QbhError: if it is missing or damaged.
+    """
+    path = entry.path(folder)
+    if not path.is_file():
+        raise QbhError(f"{path} is missing: {CURE}.")
+    if sha256_file(path) != entry.sha256:
+        raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
+    with _reading(path) as stored:
+        songs = _songs_of(stored)
+        part = {key: stored.get_tensor(key) for key in _ARRAYS if key != "vectors" or not mapped}
+        if mapped:
+            part["vectors"] = map_float16(path, "vectors")
+        if len(songs) != entry.songs or not _consistent(part, entry):
+            raise ValueError("its parts do not fit together")
+        return Shard(
+            songs,
+            _contours(part["pitch"], part["frames"]),
+            *(part[key] for key in ("vectors", "song", "start", "end", "at_start")),
+        )
+
+
+def read_melodies(folder: Path, entry: ShardEntry) -> Melodies:
+    """Read the songs and contours of a shard, without its vectors and without its checksum.
+
+    Raises:
+        QbhError: if it is missing or cannot be read.
+    """
+    with _reading(entry.path(folder)) as stored:
+        pitch, frames = stored.get_tensor("pitch"), stored.get_tensor("frames")
+        return Melodies(_songs_of(stored), _contours(pitch, frames))
+
+
+def read_songs(folder: Path, entry: ShardEntry) -> list[SongEntry]:
+    """Read the songs of a shard alone; raises as :func:`read_melodies`."""
+    with _reading(entry.path(folder)) as stored:
+        return _songs_of(stored)
+
+
+def read_recipe(folder: Path, entry: ShardEntry) -> str:
+    """Read the recipe of a shard; raises as :func:`read_melodies`."""
+    with _reading(entry.path(folder)) as stored:
+        return str(stored.metadata()["recipe"])
+
+
+def whole_shards(folder: Path) -> dict[ShardEntry, str]:
+    """Return the undamaged shards in a folder with their recipes, listed in a manifest or not."""
+    found = {}
+    for path in sorted((folder / "shards").glob("*.safetensors")):
+        with suppress(QbhError):  # of another format, or not a shard: simply made again
+            if path.stem == sha256_file(path):
+                with _reading(path) as stored:
+                    windows = stored.get_slice("song").get_shape()[0]
+                    entry = ShardEntry(path.stem, len(_songs_of(stored)), windows)
+                    found[entry] = str(stored.metadata()["recipe"])
+    return found
+
+
+def damaged_shards(folder: Path) -> list[Path]:
+    """Return the shards in a folder whose bytes are not those that their names say."""
+    files = sorted((folder / "shards").glob("*.safetensors"))
+    named = [file for file in files if _HEX_SHA256.fullmatch(file.stem)]
+    return [file for file in named if sha256_file(file) != file.stem]
+
+
+def copy_shard(source: Path, target: Path, entry: ShardEntry) -> None:
+    """Copy a shard of one catalogue into another, unless it is there.
+
+    Raises:
+        QbhError: if it is missing or damaged.
+    """
+    path, copy = entry.path(source), entry.path(target)
+    if copy.is_file() and sha256_file(copy) == entry.sha256:
+        return
+    if not path.is_file():
+        raise QbhError(f"{path} is missing: {CURE}.")
+    with atomic_path(copy) as part:
+        shutil.copyfile(path, part)
+        if sha256_file(part) != entry.sha256:
+            raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Open a shard; whatever is wrong with it becomes one sentence."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            yield stored
+    except FileNotFoundError:
+        raise QbhError(f"{path} is missing: {CURE}.") from None
+    except (SafetensorError, OSError, RecursionError, *_WRONG) as error:
+        raise QbhError(f"{path} is damaged ({error}): {CURE}.") from None
+
+
+def _songs_of(stored: Any) -> list[SongEntry]:
+    recipe = json.loads(stored.metadata()["recipe"])
+    if recipe["format"] != CATALOGUE_FORMAT:
+        raise ValueError("it has another format")
+    songs: list[SongEntry] = recipe["songs"]
+    for song in songs:
+        if not {"id", "title", "source", "licence", "content"} <= set(song):
+            raise ValueError("a song lacks its description")
+        if not all(isinstance(value, str) for value in song.values()):
+            raise ValueError("the description of a song is not text")
+    return songs
+
+
+def _contours(pitch: NDArray, frames: NDArray) -> list[Contour]:
+    return [from_pitch(part) for part in np.split(pitch, np.cumsum(frames)[:-1])]
+
+
+def _consistent(part: dict[str, NDArray], entry: ShardEntry) -> bool:
+    """Return whether the arrays of a shard have the shapes and offsets that belong together."""
+    frames, vectors, song = part["frames"], part["vectors"], part["song"]
+    start, end = part["start"], part["end"]
+    return bool(
+        all(part[key].dtype == kind for key, kind in _ARRAYS.items())
+        and vectors.ndim == 2
+        and vectors.shape[:1] == (entry.windows,)
+        and all(part[key].shape == (entry.windows,) for key in ("song", "start", "end", "at_start"))
+        and frames.shape == (entry.songs,)
+        and part["pitch"].shape == (frames.sum(),)
+        and (frames >= 0).all()
+        and np.array_equal(np.unique(song), np.arange(entry.songs))  # every song has a window
+        and (np.diff(song) >= 0).all()
+        and ((start >= 0) & (start < end) & (end <= frames[song])).all()
+    )

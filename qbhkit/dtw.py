@@ -1,0 +1,231 @@
+"""Subsequence dynamic time warping between pitch lines: the one that everything in the kit uses.
+
+A query runs through a stretch of a song at half to double speed at every moment. Steps in (query,
+song) frames are (1, 1), (1, 2) and (2, 1); every frame of the query costs its distance to the song
+in semitones, at most ``cap_st``. Compiled with numba; songs are shared among threads.
+
+Source: Mueller, "Fundamentals of music processing", 2015, section 7.2 (subsequence DTW with slope
+constraint).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+NO_CAP_ST = 1000.0  # beyond any distance between two pitches
+_FAR = 1e9  # cost of a path that does not exist
+_ROUNDS, _SAME_KEY_ST = 3, 0.05  # the key is taken from the path again until it stays
+
+
+class FlatSongs(NamedTuple):
+    """Songs end to end: the pitch of song k is ``pitch[offset[k] : offset[k + 1]]``."""
+
+    pitch: NDArray[np.float32]
+    offset: NDArray[np.int64]  # (songs + 1,)
+
+
+class WarpingPath(NamedTuple):
+    """How a query runs through one song."""
+
+    distance_st: float  # mean over the query's frames; infinite where there is no path
+    key_st: float  # how much higher than the song the query is
+    frames: NDArray[np.int64]  # (N,) frame of the song for each frame of the query; or empty
+
+
+class SongPaths(NamedTuple):
+    """How a query runs through each of C songs."""
+
+    distance_st: NDArray[np.float64]  # (C,) mean over the query's frames; infinite without a path
+    start: NDArray[np.int64]  # (C,) first frame of the song
+    end: NDArray[np.int64]  # (C,) frame after the last; equal to start where there is no path
+    key_st: NDArray[np.float64]  # (C,) how much higher than the song the query is
+
+
+def flatten(pitches: Sequence[NDArray[np.float32]]) -> FlatSongs:
+    """Put the pitch lines of songs, (N,) each, end to end."""
+    offset = np.concatenate([[0], np.cumsum([len(pitch) for pitch in pitches])]).astype(np.int64)
+    return FlatSongs(np.concatenate(pitches).astype(np.float32), offset)
+
+
+def warping_path(
+    query: NDArray,
+    song: NDArray,
+    keys_st: Sequence[float],
+    from_start: bool = False,
+    cap_st: float = NO_CAP_ST,
+    step_cost_st: float = 0.0,
+) -> WarpingPath:
+    """Find the path of least mean distance between a query and one song.
+
+    Args:
+        query: (N,) MIDI semitones.
+        song: (M,) MIDI semitones.
+        keys_st: transpositions of the query over the song to try.
+        from_start: whether the path begins at the song's first frame.
+        cap_st: what a frame costs at most.
+        step_cost_st: what a step costs that changes the tempo.
+
+    Returns:
+        The path in the best of the keys.
+    """
+    query, song = np.asarray(query, np.float32), np.asarray(song, np.float32)
+    best = WarpingPath(np.inf, 0.0, np.zeros(0, np.int64))
+    back = np.empty((len(query), len(song)), np.uint8)
+    for key_st in keys_st:
+        distance, last = _warp(query, song, key_st, from_start, cap_st, step_cost_st, back)
+        if distance < min(best.distance_st, _FAR / max(1, len(query))):
+            frames = np.empty(len(query), np.int64)
+            _follow(back, last, frames)
+            best = WarpingPath(float(distance), float(key_st), frames)
+    return best
+
+
+def paths_through_songs(
+    query: NDArray[np.float32],
+    songs: FlatSongs,
+    chosen: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    keys_st: NDArray[np.float64],
+    from_start: bool,
+    cap_st: float,
+) -> SongPaths:
+    """Find the path and the key of least mean distance in each of some songs.
+
+    Args:
+        query: (N,) MIDI semitones.
+        songs: all songs.
+        chosen: (C,) numbers of songs.
+        start: (C,) first frame of the stretch whose median suggests the key.
+        end: (C,) frame after the last.
+        keys_st: what is added to that suggestion; each is tried and refined along its path.
+        from_start: whether paths begin at the songs' first frames.
+        cap_st: what a frame costs at most.
+
+    Returns:
+        A path for each of the chosen songs.
+    """
+    found = _paths(query, *songs, chosen, start, end, keys_st, from_start, cap_st)
+    distance, begin, stop, key = found.T
+    distance = np.where(distance > cap_st, np.inf, distance)
+    return SongPaths(distance, begin.astype(np.int64), stop.astype(np.int64), key)
+
+
+def distances_to_songs(
+    query: NDArray[np.float32],
+    songs: FlatSongs,
+    keys_st: NDArray[np.float32],
+    key_offset: NDArray[np.int64],
+    from_start: bool,
+) -> NDArray[np.float64]:
+    """Return the least mean distance to every song over the keys that belong to it.
+
+    Args:
+        query: (N,) MIDI semitones.
+        songs: all songs.
+        keys_st: (K,) transpositions of the query over the song, song after song.
+        key_offset: (songs + 1,) where the keys of each song begin.
+        from_start: whether paths begin at the songs' first frames.
+
+    Returns:
+        (songs,) semitones; infinite where there is no path.
+    """
+    found = _distances(query, *songs, keys_st, key_offset, from_start)
+    return np.where(found < NO_CAP_ST, found, np.inf)
+
+
+@njit(parallel=True, cache=True)
+def _distances(query, pitch, offset, keys, key_offset, from_start):  # type: ignore[no-untyped-def]
+    best = np.full(len(offset) - 1, _FAR)
+    for song in prange(len(offset) - 1):
+        line = pitch[offset[song] : offset[song + 1]]
+        nothing = np.empty((0, 0), np.uint8)
+        for k in range(key_offset[song], key_offset[song + 1]):
+            distance, _ = _warp(query, line, keys[k], from_start, NO_CAP_ST, 0.0, nothing)
+            best[song] = min(best[song], distance)
+    return best
+
+
+@njit(parallel=True, cache=True)
+def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # type: ignore[no-untyped-def]
+    """(C, 4): distance, first frame, frame after the last, query over song in semitones."""
+    found = np.zeros((len(chosen), 4))
+    middle = np.median(query)
+    for c in prange(len(chosen)):
+        song = pitch[offset[chosen[c]] : offset[chosen[c] + 1]]
+        back = np.empty((len(query), len(song)), np.uint8)
+        path = np.empty(len(query), np.int64)
+        begin = min(max(start[c], 0), len(song) - 1)
+        stop = max(min(end[c], len(song)), begin + 1)
+        likely = middle - np.median(song[begin:stop])
+        found[c, 0] = _FAR
+        for k in range(len(keys)):
+            key = likely + keys[k]
+            for _ in range(_ROUNDS):
+                distance, last = _warp(query, song, key, from_start, cap, 0.0, back)
+                if distance > cap:
+                    break  # the song is too short to hold the query
+                _follow(back, last, path)
+                if distance < found[c, 0]:
+                    found[c, 0], found[c, 1] = distance, path[0]
+                    found[c, 2], found[c, 3] = last + 1, key
+                on_path = np.median(query - song[path])
+                if abs(on_path - key) < _SAME_KEY_ST:
+                    break
+                key = on_path
+    return found
+
+
+@njit(cache=True)
+def _warp(query, song, key, from_start, cap, step_cost, back):  # type: ignore[no-untyped-def]
+    """Return the mean cost of the best path and its last frame.
+
+    ``back`` stores the step taken, for backtracking: 1 is (1, 1), 2 is (1, 2), 3 is (2, 1), 0 begins
+    a path. An empty ``back`` stores nothing.
+    """
+    width = len(song)
+    store = len(back) > 0
+    rows = np.full((3, width + 2), _FAR)  # two columns of padding on the left
+    near = np.zeros((2, width))
+    for i in range(len(query)):
+        new, row, before = rows[i % 3], rows[(i - 1) % 3], rows[(i - 2) % 3]
+        here, earlier = near[i % 2], near[(i - 1) % 2]
+        for j in range(width):
+            here[j] = min(abs(query[i] - song[j] - key), cap)
+            if i == 0:
+                new[j + 2] = here[j] if j == 0 or not from_start else _FAR
+                if store:
+                    back[i, j] = 0
+                continue
+            best, step = row[j + 1] + here[j], 1
+            double = row[j] + here[j] + step_cost
+            if double < best:
+                best, step = double, 2
+            half = before[j + 1] + earlier[j] + here[j] + step_cost
+            if half < best:
+                best, step = half, 3
+            new[j + 2] = best
+            if store:
+                back[i, j] = step
+    costs = rows[(len(query) - 1) % 3][2:]
+    last = np.argmin(costs)
+    return costs[last] / len(query), last
+
+
+@njit(cache=True)
+def _follow(back, last, path):  # type: ignore[no-untyped-def]
+    """Fill ``path`` with the song's frame for every frame of the query."""
+    i, j = len(path) - 1, last
+    while True:
+        path[i] = j
+        step = back[i, j]
+        if step == 0:
+            return
+        if step == 3:
+            path[i - 1] = j
+            i -= 1
+        i -= 1
+        j -= 2 if step == 2 else 1

@@ -1,0 +1,248 @@
+"""Training pairs of real hums: each hum is aligned with its song, so any part of it has a partner."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from qbhkit.audio import load
+from qbhkit.config import check_range
+from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, from_f0, held_pitch, normalise
+from qbhkit.dtw import warping_path
+from qbhkit.embedding.augment import Distortions, after_warp, distort, warp_positions
+from qbhkit.embedding.sampling import ContourBank, PairBatch
+from qbhkit.embedding.windows import Reading
+from qbhkit.errors import QbhError, naming
+from qbhkit.pitch.trackers import Tracker
+
+_CAP_ST = 4.0  # what a frame of an alignment costs at most
+_STEP_COST_ST = 0.01  # within a held note the steady tempo is the likely one
+_TEMPI = (0.5, 0.7, 1.0, 1.4, 2.0)
+_KEY_STEPS_ST = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+class Alignment(NamedTuple):
+    """How a hum runs through a song."""
+
+    hum_s: NDArray[np.floating]  # (P,) seconds in the hum, rising from its first voiced frame
+    song_s: NDArray[np.floating]  # (P,) seconds in the song
+    key_st: float  # how much higher the hum is than the song
+    distance_st: float  # mean distance of a frame, each counted as 4 semitones at most
+
+
+class AlignedHum(NamedTuple):
+    """A real hum, and how it runs through its song."""
+
+    hum: Contour
+    song: int  # number of the song
+    at: Alignment
+
+
+def align_hum(
+    recording: Path,
+    number: int,
+    song: Contour,
+    tracker: Tracker,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> AlignedHum:
+    """Track a recorded hum and align it with its song.
+
+    Args:
+        recording: of the hum.
+        number: of the song.
+        song: its contour, whose hop the hum's contour gets.
+        tracker: of the hum's pitch.
+        start_s: where the hum begins in the song; None for the song's first note.
+        end_s: where it ends at the latest; None for the song's end.
+
+    Raises:
+        QbhError: if the recording cannot be read, or nothing can be aligned.
+
+    Notebook: notebooks/07_train_supervised.py
+    """
+    audio = load(recording, tracker.rate_hz)
+    with naming(recording):
+        hum = from_f0(tracker.track(audio), song.hop_s)
+    if end_s is not None:
+        song = Contour(song.frames[: round(end_s / song.hop_s)], song.hop_s)
+    try:
+        return AlignedHum(hum, number, align_contours(hum, song, start_s))
+    except QbhError as error:
+        raise QbhError(f"{recording}: {error}.") from None
+
+
+def align_contours(hum: Contour, song: Contour, start_s: float | None = None) -> Alignment:
+    """Align a hum with its song from a known beginning; the end is found.
+
+    The path of least distance in pitch, at half to twice the song's tempo, in the best of the keys
+    that put the medians of hum and song near each other. Rests hold the pitch before them.
+
+    Args:
+        hum: its voiced frames are aligned.
+        song: with the same hop.
+        start_s: where the hum begins in the song; None for the song's first note.
+
+    Raises:
+        QbhError: if hum or song has no voiced frame (the song: from there on).
+
+    Source: :mod:`qbhkit.dtw`.
+    Notebook: notebooks/04_augmentation.py, notebooks/07_train_supervised.py
+    """
+    if start_s is not None:
+        skipped = round(start_s / song.hop_s)
+        rest, lead_s = Contour(song.frames[skipped:], song.hop_s).trimmed()
+        song_from_s = skipped * song.hop_s + lead_s
+    else:
+        rest, song_from_s = song.trimmed()
+    sung, hum_from_s = hum.trimmed()
+    if not len(sung) or not len(rest):
+        raise QbhError("there is nothing voiced to align")
+    pitch = held_pitch(sung)
+    tune = held_pitch(rest)[: 2 * len(pitch)]
+    keys_st = _keys(pitch, tune)
+    found = warping_path(pitch, tune, keys_st, True, _CAP_ST, _STEP_COST_ST)
+    if not len(found.frames):
+        raise QbhError("the song is less than half as long as the hum")
+    hum_s = (np.arange(len(pitch)) + 0.5) * hum.hop_s + hum_from_s
+    song_s = (found.frames + 0.5) * song.hop_s + song_from_s
+    return Alignment(hum_s, song_s, found.key_st, found.distance_st)
+
+
+def _keys(pitch: NDArray, tune: NDArray) -> list[float]:
+    keys = set()
+    for tempo in _TEMPI:
+        middle = np.median(pitch) - np.median(tune[: max(1, int(len(pitch) * tempo))])
+        keys |= {round(2 * (middle + step)) / 2 for step in _KEY_STEPS_ST}
+    return sorted(keys)
+
+
+# A real hum has the errors that the rules imitate; what is added to them stays small.
+_MORE_OF_A_HUM = Distortions(
+    start_shift=0.04, tempo_octaves=0.1, slice_tempo=0.1, key_st=3.0, offset_chance=0.1,
+    drift_chance=0.2, note_st=0.2, wrong_note=0.005, jitter_st=0.1, absurd_chance=0.05,
+    crop_chance=0.02,
+    modulation_chance=0, left_out_chance=0, added_chance=0, glide_chance=0, legato_chance=0,
+    octave_note_chance=0, lost_frame_chance=0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HumConfig:
+    """How real hums are drawn.
+
+    Args:
+        share: of each batch; the rest is drawn by self-supervision.
+        farthest_st: hums further than this from their song, on average, teach nothing.
+        shortest_s: shortest part of a hum; lengths are drawn log-uniformly up to all of it.
+        at_start: share of the parts that begin with the hum.
+        song_shift: largest shift of the song's window, as a share of it: a catalogue's windows
+            do not begin where a hum does.
+        song_octaves: its length times 2 ** uniform(-x, x). Windows that keep their speed are of
+            the catalogue's length instead, and begin up to ``song_early_s`` before the hum.
+        song_early_s: see above, seconds (published: windows every 5).
+        plain: share of the hums that are left as they were sung.
+        augmentation: distortions of the others.
+    """
+
+    share: float = 0.4
+    farthest_st: float = 1.2
+    shortest_s: float = 3.0
+    at_start: float = 0.4
+    song_shift: float = 0.05
+    song_octaves: float = 0.12
+    song_early_s: float = 5.0
+    plain: float = 0.2
+    augmentation: Distortions = field(default_factory=lambda: _MORE_OF_A_HUM)
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "share", "at_start", "plain")
+        check_range(self, 0, math.inf, "farthest_st", "song_shift", "song_octaves")
+        check_range(self, 0, math.inf, "song_early_s", "shortest_s")
+
+
+class HumPairs:
+    """Draw parts of real hums, and the windows of songs they run through (stage 2).
+
+    Args:
+        hums: recordings laid along their songs.
+        songs: the songs, by number.
+        config: how to draw.
+        reading: onto L frames.
+        how: normalisation.
+
+    Raises:
+        QbhError: if no hum is near enough to its song.
+
+    Source: fixed facts, "Loss" (stage 2).
+    Notebook: notebooks/07_train_supervised.py
+    """
+
+    def __init__(
+        self,
+        hums: Sequence[AlignedHum],
+        songs: Sequence[Contour],
+        config: HumConfig,
+        reading: Reading,
+        how: Normalisation,
+    ) -> None:
+        self._hums = [hum for hum in hums if hum.at.distance_st <= config.farthest_st]
+        if not self._hums:
+            raise QbhError(
+                f"Not one of {len(hums)} hums lies within {config.farthest_st:g} semitones of its "
+                "song: check song_id and start_s of the pairs."
+            )
+        self._sung = ContourBank([hum.hum for hum in self._hums])
+        self._songs = ContourBank(songs)
+        self._song = np.array([hum.song for hum in self._hums])
+        self._config, self._reading, self._how = config, reading, how
+        self.tunes = self._songs.tunes
+
+    def draw(self, count: int, rng: Generator) -> PairBatch:
+        """Draw ``count`` parts of hums; a hum may come more than once."""
+        config = self._config
+        which = rng.integers(len(self._hums), size=count)
+        part_s, window_s = self._parts(which, rng)  # (B, 2) beginning and length
+        begin, length = part_s.T / self._sung.hop_s
+        warped = warp_positions(begin, length, self._reading, config.augmentation, rng)
+        straight = self._reading.positions(begin, length)
+        plain = rng.random((count, 1)) < config.plain
+        sung = self._sung.read(which, np.where(plain, straight, warped))
+        rules = after_warp(self._reading, config.augmentation)
+        sung = np.where(plain[..., None], sung, distort(sung, rules, rng))
+        begin, length = self._windows(window_s, rng).T / self._songs.hop_s
+        song = self._song[which]
+        read = self._songs.read(song, self._reading.positions(begin, length))
+        return PairBatch(
+            normalise(read, self._how), normalise(sung, self._how), self._songs.groups[song]
+        )
+
+    def _windows(self, window_s: NDArray, rng: Generator) -> NDArray:
+        """Move (B, 2) begin and length of the stretches hummed, as a catalogue's windows lie."""
+        config, (begin_s, length_s) = self._config, window_s.T
+        if self._reading.window_s is not None:
+            begin_s = np.maximum(0, begin_s - rng.uniform(0, config.song_early_s, len(begin_s)))
+            return np.stack([begin_s, np.full_like(begin_s, self._reading.window_s)], axis=1)
+        shift = rng.uniform(-config.song_shift, config.song_shift, len(begin_s))
+        octaves = rng.uniform(-config.song_octaves, config.song_octaves, len(begin_s))
+        return np.stack([begin_s + shift * length_s, length_s * 2**octaves], axis=1)
+
+    def _parts(self, which: NDArray, rng: Generator) -> tuple[NDArray, NDArray]:
+        """Draw a part of each hum: (B, 2) begin and length in seconds, in hum and in song."""
+        parts, windows = np.empty((2, len(which), 2))
+        for row, number in enumerate(which):
+            at = self._hums[number].at
+            first_s, whole_s = at.hum_s[0], at.hum_s[-1] - at.hum_s[0]
+            shortest = min(1.0, self._config.shortest_s / max(whole_s, 1e-6))
+            length_s = whole_s * np.exp2(rng.uniform(np.log2(shortest), 0))
+            late = rng.random() >= self._config.at_start
+            begin_s = first_s + late * rng.random() * (whole_s - length_s)
+            song_s = np.interp([begin_s, begin_s + length_s], at.hum_s, at.song_s)
+            parts[row] = begin_s, length_s
+            windows[row] = song_s[0], max(song_s[1] - song_s[0], CONTOUR_HOP_S)
+        return parts, windows

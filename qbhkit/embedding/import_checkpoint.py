@@ -1,0 +1,272 @@
+"""Checkpoints of the published PyTorch code, to the kit's own file.
+
+That code (github.com/jdasam/qbh_project) leaves two files in a folder: ``hparams.dat``, its
+hyper-parameters as a pickled object of plain values, and ``checkpoint_best.pt``, a dict with the
+network's ``state_dict`` beside the optimiser's. This is the one file of the kit that touches a
+pickle, and it admits plain values only.
+"""
+
+import io
+import pickle
+import pickletools
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qbhkit.embedding.embedder import export_encoder
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
+from qbhkit.embedding.windows import Reading
+from qbhkit.errors import QbhError
+
+_CURE = "give a folder that the original code trained into"
+_HPARAMS_BYTES = 16 << 10  # at most, for the original's 70 values or so
+_REPEATS = 8  # of values in it, at most: each can double what there is
+_LARGEST = 4096  # of the sizes in it
+_READING = Reading(200, 20.0)  # windows of 20 s as they are
+_POOLINGS: dict[str, str] = {
+    "context_attention": "context", "simple_attention": "attention", "rnn": "gru",
+}  # fmt: skip
+_RESIDUAL = {
+    "body.0": "conv_1", "body.1": "bn_1", "body.3": "conv_2", "body.4": "bn_2",
+    "shortcut.0": "conv_3", "shortcut.1": "bn_3",
+}  # fmt: skip
+
+
+def import_checkpoint(folder: Path, out: Path) -> Path:
+    """Convert a checkpoint of the original code to ``original.safetensors``.
+
+    The biases of its convolutions go into the batch norms behind them, where this kit has them; of
+    an end-to-end checkpoint the contour encoder alone is taken.
+
+    Args:
+        folder: holds ``hparams.dat`` and ``checkpoint_best.pt``.
+        out: where ``original.safetensors`` is written, atomically; made if missing.
+
+    Returns:
+        The path of the new file, which ContourEmbedder reads.
+
+    Raises:
+        QbhError: if a file is missing, damaged, holds more than plain values and tensors, or NaN,
+            or has a layer or shape that does not fit; names the file and the first layer.
+
+    Source: fixed facts, "Embedding network" and "Contour" (windows of 20 s).
+    """
+    hparams, checkpoint = Path(folder) / "hparams.dat", Path(folder) / "checkpoint_best.pt"
+    for path in (hparams, checkpoint):
+        if not path.is_file():
+            raise QbhError(f"{path} does not exist: {_CURE}.")
+    config = _config(hparams, _read_hparams(hparams))
+    with torch.device("meta"):  # names and shapes, no memory yet
+        network = ContourEncoder(config)
+    network.load_state_dict(_tensors(_State(checkpoint), network), assign=True)
+    target = Path(out) / "original.safetensors"
+    export_encoder(network, target, _READING, "published")
+    return target
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Read plain values; an object becomes a bag of its attributes, and no class is imported."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a stand-in that runs nothing for a class of plain values; refuse all others."""
+        if name == "HParams" or (module, name) == ("argparse", "Namespace"):
+            return SimpleNamespace  # whatever the module of HParams, which has moved about
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        raise _foreign(self._path, f"{module}.{name}")
+
+
+def _foreign(path: Path, name: str) -> QbhError:
+    return QbhError(
+        f"{path} holds {name[:80]!r}, which is no plain value and could run code, so it was not "
+        f"read: {_CURE}, or save its numbers and texts alone."
+    )
+
+
+def _read_hparams(path: Path) -> dict[str, Any]:
+    """Read pickled hyper-parameters: a dict, or an object's attributes."""
+    with open(path, "rb") as stream:
+        data = stream.read(_HPARAMS_BYTES + 1)
+    if len(data) > _HPARAMS_BYTES:
+        raise QbhError(f"{path} is larger than {_HPARAMS_BYTES >> 10} KiB: {_CURE}.")
+    try:
+        _refuse_bombs(path, data)
+        found = _PlainUnpickler(path, data).load()
+    except QbhError:
+        raise
+    except Exception:  # damaged bytes may raise anything
+        raise QbhError(f"{path} is damaged or no pickle: {_CURE}.") from None
+    if isinstance(found, SimpleNamespace):
+        found = vars(found)
+    if not isinstance(found, dict):
+        raise QbhError(f"{path} must hold hyper-parameters, not {type(found).__name__}: {_CURE}.")
+    return found
+
+
+def _refuse_bombs(path: Path, data: bytes) -> None:
+    """Refuse what takes a few bytes to write and all memory, or years, to read.
+
+    That is a far slot of the memo, which is a list, and tuples of twice the same tuple, again and
+    again, which a dict hashes to the last.
+    """
+    codes = [(code.name, value) for code, value, _ in pickletools.genops(data)]
+    slots = [int(value or 0) for name, value in codes if "PUT" in name]
+    repeats = sum("GET" in name or name == "DUP" for name, _ in codes)
+    if max(slots, default=0) > len(data) or repeats > _REPEATS:
+        raise QbhError(f"{path} is no plain list of hyper-parameters: {_CURE}.")
+
+
+def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
+    """Say in the kit's words what the hyper-parameters make of the network."""
+
+    def get(name: str, kind: type) -> Any:
+        if name not in hparams:
+            raise QbhError(f"{path} has no {name}: {_CURE}.")
+        value = hparams[name]
+        if type(value) is not kind or (kind is int and value not in range(1, _LARGEST + 1)):
+            wanted = f"a whole number from 1 to {_LARGEST}" if kind is int else f"a {kind.__name__}"
+            raise QbhError(f"{path}: {name} must be {wanted}: {_CURE}.")
+        return value
+
+    hidden, layers, residual = get("hidden_size", int), get("num_layers", int), get("use_res", bool)
+    if get("input_size", int) != 2 or layers < 2:
+        raise QbhError(f"{path}: input_size must be 2 and num_layers at least 2: {_CURE}.")
+    values: dict[str, Any] = {
+        "widths": _widths(layers, hidden, get("use_gradual_size", bool)),
+        "convolutions": 2 if residual else 1,
+        "kernel": get("kernel_size", int),
+        "heads": get("num_head", int),
+        "embedding_dim": get("embed_size", int),
+        "block": "residual" if residual else "plain",
+        "compression": _pools(layers, get("compression_ratio", int)),
+        "linear": hidden if get("use_pre_encoder", bool) else 0,
+        "pooling": _POOLINGS.get(get("summ_type", str), "max"),
+    }
+    try:
+        return EncoderConfig(**values)
+    except QbhError as error:
+        raise QbhError(f"{path}: {error}") from None
+
+
+def _widths(layers: int, hidden: int, gradual: bool) -> tuple[int, ...]:
+    """Return the channels of each layer: ``hidden``, or by thirds half, once and twice of it."""
+    first, second = layers // 3, layers * 2 // 3
+    growing = [hidden // 2] * first + [hidden] * (second - first) + [hidden * 2] * (layers - second)
+    return tuple(growing) if gradual else (hidden,) * layers
+
+
+def _pools(layers: int, ratio: int) -> tuple[int, ...]:
+    """Spread a compression of about ``ratio`` over all layers but the last: 160 over 4 is 6 5 5 1.
+
+    In floats, as the original does: there the third root of 125 is less than 5.
+    """
+    mean = ratio ** (1 / (layers - 1))
+    least = int(mean)
+    larger = int((mean - least) * (layers - 1))
+    return (*[least + 1] * larger, *[least] * (layers - 1 - larger), 1)
+
+
+class _State:
+    """The state dict of a checkpoint, from which tensors are taken by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes may raise anything
+            if refused := re.search(r"GLOBAL (\S+)", str(error)):
+                raise _foreign(path, refused[1]) from None
+            raise QbhError(f"{path} is damaged or no PyTorch checkpoint: {_CURE}.") from None
+        state = found.get("state_dict") if isinstance(found, dict) else None
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise QbhError(f"{path} has no state_dict: {_CURE}.")
+        for prefix in ("module.", "contour_encoder."):  # data-parallel, end-to-end
+            inner = [key for key in state if key.startswith(prefix)]
+            state = {key.removeprefix(prefix): state[key] for key in inner} or state
+        self.tensors: dict[str, Any] = dict(state)
+
+    def take(self, name: str, like: Tensor) -> Tensor:
+        """Take out a tensor of the shape and type of another; refuse what does not fit."""
+        if name not in self.tensors:
+            raise QbhError(f"{self.path} has no {name}, which its hparams.dat wants: {_CURE}.")
+        found = self.tensors.pop(name)
+        if not _is_plain(found):
+            raise QbhError(f"{self.path}, layer {name}: must be a plain tensor: {_CURE}.")
+        if found.shape != like.shape or found.is_floating_point() != like.is_floating_point():
+            raise QbhError(
+                f"{self.path}, layer {name}: hparams.dat wants {_said(like)}, not {_said(found)}: "
+                f"{_CURE}."
+            )
+        found = found.to(like.dtype)
+        if not found.isfinite().all():
+            raise QbhError(f"{self.path}, layer {name}: holds NaN or infinite values: {_CURE}.")
+        if name.endswith("running_var") and found.min() < 0:
+            raise QbhError(f"{self.path}, layer {name}: holds a negative variance: {_CURE}.")
+        return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether a value is a tensor with all its numbers in memory, one after another."""
+    return (
+        isinstance(value, Tensor)
+        and not value.is_nested
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.is_contiguous()
+    )
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _tensors(state: _State, network: ContourEncoder) -> dict[str, Tensor]:
+    """Return the network's tensors by name; all that the state holds must be used."""
+    names = dict(_names(network.config))
+    tensors = {}
+    for key, wanted in network.state_dict().items():
+        layer, _, part = key.rpartition(".")
+        if key == "pooling.context":
+            vectors = state.take("final_attention.context_vector", wanted.unsqueeze(2))
+            tensors[key] = vectors.squeeze(2)  # (heads, channels)
+            continue
+        tensors[key] = state.take(f"{names[layer]}.{part}", wanted)
+        if wanted.ndim == 3:
+            convolution = names[layer]
+        elif part == "running_mean":  # of the norm behind it, which takes its bias in
+            tensors[key] = tensors[key] - state.take(f"{convolution}.bias", wanted)
+    if network.config.pooling == "attention":
+        state.tensors.pop("final_attention.attention_net.bias", None)  # a softmax undoes it
+    for name in state.tensors:
+        raise QbhError(
+            f"{state.path}, layer {name}: the network of its hparams.dat has no such one: {_CURE}."
+        )
+    return tensors
+
+
+def _names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
+    """Yield the names of each layer: in this kit, and in the original."""
+    yield "linear", "pre_encoder"
+    for number in range(len(config.widths)):
+        name = f"encoder.conv_{number}"
+        if config.block == "residual":  # and its pool
+            for ours, theirs in _RESIDUAL.items():
+                yield f"stages.{2 * number}.{ours}", f"{name}.{theirs}"
+        else:  # convolution, norm, rectifier, pool
+            yield f"stages.{4 * number}", f"{name}.conv_norm.0"
+            yield f"stages.{4 * number + 1}", f"{name}.conv_norm.1"
+    yield "pooling.project", "final_attention.attention_net"
+    yield "pooling.score", "final_attention.attention_net"
+    yield "pooling.gru", "final_rnn"
+    yield "output", "fc"

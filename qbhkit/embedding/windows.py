@@ -1,0 +1,380 @@
+"""Cut songs and queries into windows, and read each window on the L frames that an encoder sees.
+
+No other module cuts: :func:`cut_song` cuts songs for a catalogue, :func:`cut_query` cuts hums, and
+:func:`draw_windows` draws windows of songs for training.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from qbhkit.config import check_range
+from qbhkit.contour import Contour
+from qbhkit.errors import QbhError
+
+MatchFrom = Literal["start", "anywhere"]
+Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
+SHORTEST_QUERY_S = 1.0  # of voiced sound
+
+
+def stretch(frames: NDArray, positions: NDArray) -> NDArray:
+    """Read frames at fractional positions, nearest frame, zeros (unvoiced) outside.
+
+    Nearest rather than linear: a line drawn between two notes is a glide that nobody sang.
+
+    Args:
+        frames: (N, C), of a contour C = 2.
+        positions: (...,) in frames; 0.5 is the middle of frame 0.
+
+    Returns:
+        (..., C).
+    """
+    index = np.floor(positions).astype(int)
+    inside = (index >= 0) & (index < len(frames))
+    if not len(frames):
+        return np.zeros((*index.shape, frames.shape[1]), np.float32)
+    return np.where(inside[..., None], frames[np.clip(index, 0, len(frames) - 1)], 0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Say how a window of any length becomes the L frames that an encoder sees.
+
+    Args:
+        frames: L.
+        window_s: None: every window is stretched to L frames. Seconds: it keeps its speed and lies
+            in the middle of L frames with silence around it, and songs are cut into windows so long
+            (published: 20).
+
+    Notebook: notebooks/03_contours.py
+    """
+
+    frames: int = 80
+    window_s: float | None = None
+
+    def shares(self, length: NDArray) -> NDArray[np.float64]:
+        """Return which moment of its window each frame shows.
+
+        Args:
+            length: (B,) frames of the windows.
+
+        Returns:
+            (B, L): 0 is the window's beginning, 1 its end; the frames around it lie outside.
+        """
+        middles = np.arange(self.frames) + 0.5
+        if self.window_s is None:
+            return np.tile(middles / self.frames, (len(length), 1))
+        around = np.floor((self.frames - np.round(length[:, None])) / 2)
+        return (middles - around) / length[:, None]
+
+    def positions(self, start: NDArray, length: NDArray) -> NDArray[np.float64]:
+        """Return where each frame is read, as :func:`stretch` takes it.
+
+        Args:
+            start: (B,) first frames of the windows.
+            length: (B,) their frames.
+
+        Returns:
+            (B, L) in frames; -1 outside of the window.
+        """
+        share = self.shares(length)
+        return inside_window(share, start[:, None] + share * length[:, None])
+
+
+def read_whole(contour: Contour, reading: Reading) -> NDArray[np.float32]:
+    """Read a contour, from its first voiced frame to its last, as one window: (L, 2)."""
+    sung, _ = contour.trimmed()
+    positions = reading.positions(np.zeros(1), np.array([len(sung)], float))
+    return stretch(sung.frames, positions[0]).astype(np.float32)
+
+
+def inside_window(share: NDArray, positions: NDArray) -> NDArray[np.float64]:
+    """Return positions (B, L) where a share (B, L) lies in its window, and -1 elsewhere."""
+    return np.where((share >= 0) & (share < 1), positions, -1.0)
+
+
+class Window(NamedTuple):
+    """A stretch of a contour: exact start and end in seconds and in whole frames."""
+
+    start_s: float
+    end_s: float
+    start_frame: int
+    end_frame: int
+
+
+def sliding_windows(
+    contour: Contour, length_s: float, step_s: float, min_voiced: float = 0.5
+) -> list[Window]:
+    """Cut a contour into overlapping windows, kept when voiced for at least ``min_voiced``.
+
+    A contour shorter than ``length_s`` gives one window that ends with the contour, and the last
+    window of a longer one ends with it too, so that no part of a song is out of reach.
+
+    Args:
+        contour: the song or hum.
+        length_s: window length, seconds (published: 20).
+        step_s: from one start to the next, seconds (published: 5).
+        min_voiced: smallest voiced share of a window's own frames, 0 to 1.
+
+    Returns:
+        Windows in order of their start; none only if no window is voiced enough.
+
+    Source: fixed facts, "Contour".
+    Notebook: notebooks/03_contours.py
+    """
+    length = max(1, round(length_s / contour.hop_s))
+    step = max(1, round(step_s / contour.hop_s))
+    last = max(0, len(contour) - length)
+    starts = [*range(0, last, step), last]
+    voiced = np.concatenate([[0], np.cumsum(contour.voiced)])
+    kept = []
+    for start in starts:
+        end = min(start + length, len(contour))
+        if end > start and voiced[end] - voiced[start] >= min_voiced * (end - start):
+            kept.append(Window(start * contour.hop_s, end * contour.hop_s, start, end))
+    return kept
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Which windows of a song are embedded.
+
+    Args:
+        lengths_s: window lengths, seconds; a hum is compared with all of them, whatever its own
+            length, which is how a slower or faster hum is found.
+        step_share: from one start to the next, as a share of the length.
+        first_lengths_s: further lengths for the window at the song's first note.
+        min_voiced: smallest voiced share of a window.
+
+    Raises:
+        ValueError: if a length or the step is not positive.
+    """
+
+    lengths_s: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0)
+    step_share: float = 0.25
+    first_lengths_s: tuple[float, ...] = (4.8, 6.7, 9.5, 13.5, 19.0)
+    min_voiced: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("lengths_s", "first_lengths_s"):  # 20 and 20.0 are the same windows
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        sizes = np.array([*self.lengths_s, *self.first_lengths_s, self.step_share])
+        if not self.lengths_s or not (np.isfinite(sizes) & (sizes > 0)).all():
+            raise ValueError("windows need positive lengths and a positive step")
+
+
+def grid_for(reading: Reading) -> WindowGrid:
+    """Return the windows that suit a model: of all lengths, or all of the length it has learnt."""
+    if reading.window_s is None:
+        return WindowGrid()
+    return WindowGrid((reading.window_s,), first_lengths_s=())
+
+
+class SongWindows(NamedTuple):
+    """The windows of one song, before embedding."""
+
+    frames: NDArray[np.float32]  # (W, L, 2)
+    start: NDArray[np.int32]  # (W,) first frame
+    end: NDArray[np.int32]  # (W,) frame after the last
+    at_start: NDArray[np.bool_]  # (W,) begins at the first note
+
+
+def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindows:
+    """Cut a song into the windows of a grid, counted from its first note.
+
+    Args:
+        contour: the whole song.
+        grid: lengths and steps.
+        reading: onto L frames.
+
+    Returns:
+        Its windows, at least one if any frame is voiced: the whole song, however sparse.
+
+    Notebook: notebooks/03_contours.py, notebooks/08_catalogue_and_index.py
+    """
+    sung, lead_s = contour.trimmed()
+    lead = round(lead_s / contour.hop_s)
+    spans: set[tuple[int, int]] = set()
+    for length_s in grid.lengths_s:
+        for window in sliding_windows(sung, length_s, length_s * grid.step_share, grid.min_voiced):
+            spans.add((window.start_frame, window.end_frame))
+    for length_s in (*grid.lengths_s, *grid.first_lengths_s):
+        if len(sung):
+            spans.add((0, min(len(sung), round(length_s / contour.hop_s))))
+    starts, ends = np.array(sorted(spans), np.int32).reshape(-1, 2).T
+    positions = reading.positions(starts, ends - starts)  # (W, L)
+    frames = stretch(sung.frames, positions).astype(np.float32)
+    return SongWindows(frames, starts + lead, ends + lead, starts == 0)
+
+
+@dataclass(frozen=True)
+class QueryWindows:
+    """Say how a hum is cut into query segments, and each segment into query windows that vote.
+
+    Args:
+        segment_s: hums longer than this are cut into segments of this length, seconds. Segments
+            with less than 1 s of voice are left out; ``match_from="start"`` uses the first only.
+        segment_step_s: from one segment to the next, seconds.
+        windows: (start, length) of the windows of a segment, as shares of it; the first is the
+            whole segment.
+        sharpness: how much more the most similar windows count than the others; 0 takes the mean.
+    """
+
+    segment_s: float = 14.0
+    segment_step_s: float = 7.0
+    windows: tuple[tuple[float, float], ...] = (
+        (0.0, 1.0),
+        (0.0, 0.84),
+        (0.0, 0.7),
+        (0.0, 0.5),
+        (0.15, 0.85),
+        (0.3, 0.7),
+        (0.5, 0.5),
+    )
+    sharpness: float = 4.0
+
+
+def is_long_enough(hum: Contour) -> bool:
+    """Return whether a hum holds the 1 s of voice that a search needs."""
+    return hum.voiced_s >= SHORTEST_QUERY_S - 1e-9
+
+
+def query_windows_for(reading: Reading) -> QueryWindows:
+    """Return how hums are cut for a model; windows that keep their speed are not cut further."""
+    if reading.window_s is None:
+        return QueryWindows()
+    return QueryWindows(1.5 * reading.window_s, 0.75 * reading.window_s, ((0.0, 1.0),))
+
+
+class QueryCut(NamedTuple):
+    """A query cut into segments and windows of them."""
+
+    frames: NDArray[np.float32]  # (Q, L, 2), segment by segment
+    begins_s: NDArray[np.float64]  # (Q,) seconds from the hum's first note
+    segments: list[Contour]
+
+
+def cut_query(hum: Query, match_from: MatchFrom, cut: QueryWindows, reading: Reading) -> QueryCut:
+    """Cut a hum, or several takes of a tune one after the other.
+
+    Args:
+        hum: unvoiced frames at its ends are ignored.
+        match_from: ``start`` keeps the first segment only.
+        cut: lengths and windows.
+        reading: onto L frames.
+
+    Returns:
+        Segments, and the windows of each; a query window without voiced frames is replaced by its
+        whole segment.
+
+    Raises:
+        QbhError: if less than 1 s of a take is voiced.
+
+    Notebook: notebooks/09_search_and_align.py
+    """
+    if isinstance(hum, Sequence):
+        takes = [cut_query(take, match_from, cut, reading) for take in hum]
+        return QueryCut(
+            np.concatenate([take.frames for take in takes]),
+            np.concatenate([take.begins_s for take in takes]),
+            [segment for take in takes for segment in take.segments],
+        )
+    sung, _ = hum.trimmed()
+    if not is_long_enough(sung):
+        raise QbhError(
+            f"only {sung.voiced_s:.1f} s of the hum is voiced, {SHORTEST_QUERY_S:.0f} s is "
+            "needed: hum louder, longer, or closer to the microphone"
+        )
+    starts, length = _segments(sung, cut)
+    windows = np.array(cut.windows)
+    if match_from == "start":
+        starts = starts[:1]
+    begins = (starts[:, None] + windows[:, 0] * length).reshape(-1)  # (segments * windows,)
+    lengths = np.tile(windows[:, 1] * length, len(starts))
+    frames = stretch(sung.frames, reading.positions(begins, lengths))
+    silent = ~np.any(frames[..., 1], axis=1)
+    whole = np.repeat(np.arange(0, len(frames), len(windows)), len(windows))
+    frames[silent] = frames[whole[silent]]
+    begins = np.where(silent, begins[whole], begins)
+    segments = [replace(sung, frames=sung.frames[at : at + length]) for at in starts]
+    return QueryCut(frames.astype(np.float32), begins * sung.hop_s, segments)
+
+
+def _segments(sung: Contour, cut: QueryWindows) -> tuple[NDArray[np.int64], int]:
+    """Return the first frame of each segment with 1 s of voice, and their length in frames."""
+    length = round(cut.segment_s / sung.hop_s)
+    if len(sung) <= length:
+        return np.zeros(1, np.int64), len(sung)
+    step = round(cut.segment_step_s / sung.hop_s)
+    starts = np.append(np.arange(0, len(sung) - length, step), len(sung) - length)
+    voiced = np.concatenate([[0], np.cumsum(sung.voiced)])
+    voiced_s = (voiced[starts + length] - voiced[starts]) * sung.hop_s
+    enough = voiced_s >= min(SHORTEST_QUERY_S - 1e-9, voiced_s.max())
+    return starts[enough], length
+
+
+@dataclass(frozen=True)
+class WindowRange:
+    """Which stretches of a song are shown to the encoder, and on how many steps.
+
+    Args:
+        shortest_s: shortest window, seconds.
+        longest_s: longest window, seconds; lengths are drawn log-uniformly.
+        frames: L, the frames every window is read on.
+        stretched: whether windows are stretched to L frames; otherwise they keep their speed.
+        step_s: windows begin at multiples of so many seconds; 0: anywhere.
+        at_start: share of windows that begin with the song.
+        min_voiced: windows voiced for a smaller share are drawn again, up to three times.
+    """
+
+    shortest_s: float = 4.0
+    longest_s: float = 16.0
+    frames: int = 80
+    stretched: bool = True
+    step_s: float = 0.0
+    at_start: float = 0.25
+    min_voiced: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shortest_s <= self.longest_s < math.inf:
+            raise QbhError(
+                "Windows need a shortest_s over 0, up to longest_s, not "
+                f"{self.shortest_s} and {self.longest_s}."
+            )
+        check_range(self, 1, math.inf, "frames")
+        check_range(self, 0, math.inf, "step_s")
+        check_range(self, 0, 1, "at_start", "min_voiced")
+
+    @property
+    def reading(self) -> Reading:
+        """Return how these windows become L frames."""
+        return Reading(self.frames, None if self.stretched else self.longest_s)
+
+
+def draw_windows(
+    lengths: NDArray[np.int64], hop_s: float, window: WindowRange, rng: Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw a window of each of B songs.
+
+    Args:
+        lengths: (B,) frames of the songs.
+        hop_s: seconds between frames.
+        window: lengths, and where windows may begin.
+        rng: the random generator.
+
+    Returns:
+        (B,) first frame and (B,) length in frames.
+    """
+    batch = len(lengths)
+    length_s = np.exp2(rng.uniform(np.log2(window.shortest_s), np.log2(window.longest_s), batch))
+    length = np.minimum(length_s / hop_s, lengths)
+    start = np.floor(rng.uniform(0, 1, batch) * (lengths - length + 1))
+    step = max(1, round(window.step_s / hop_s))
+    start -= start % step
+    start[rng.random(batch) < window.at_start] = 0
+    return start, length

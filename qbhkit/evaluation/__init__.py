@@ -1,0 +1,3 @@
+"""How good is the kit: evaluation of methods, cross-validation of recipes, ablation, benchmarks."""
+
+METHODS = ("full", "vote", "vector", "end-to-end", "linear-scaling", "dtw")

@@ -1,0 +1,218 @@
+"""What each part of the method buys: recipes that differ in one part, scored on the same hums.
+
+A grid is a YAML file: a base configuration of stage 1, what stage 2 changes of it, and rows that
+change one part each. Every row is trained on the same budget and scored by crossed folds.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from qbhkit.config import build_config
+from qbhkit.embedding.embedder import export_encoder
+from qbhkit.embedding.training import TrainConfig, train_encoder
+from qbhkit.errors import QbhError
+from qbhkit.evaluation.cross_validation import (
+    EXTERNAL,
+    MATCH_FROM,
+    CrossValidationData,
+    cross_validate,
+)
+from qbhkit.metrics import paired_difference
+from qbhkit.storage import read_json, write_json
+
+Values = dict[str, Any]
+Stages = Literal["songs", "hums", "both", "combined"]
+MEASURES = ("top1", "top10", "mrr")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe.
+
+    Args:
+        name: of the row.
+        change: of the base configuration, for both stages.
+        stages: ``songs`` is stage 1 alone, ``hums`` stage 2 from random weights, ``both`` one after
+            the other; ``combined`` takes the best of several fine-tuned copies.
+        seeds: how many runs, with seeds 0, 1, ...
+    """
+
+    name: str
+    change: Values = field(default_factory=dict)
+    stages: Stages = "both"
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows to compare.
+
+    Args:
+        base: configuration of stage 1.
+        tune: what stage 2 changes of it; must hold ``hums``.
+        rows: the first is what the others are compared to.
+        budgets: by name, ``{songs: change, tune: change}`` of the two stages.
+    """
+
+    base: Values
+    tune: Values
+    rows: tuple[Row, ...]
+    budgets: dict[str, dict[str, Values]]
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        if not names or len(set(names)) < len(names):
+            raise QbhError("A grid needs rows, each with a name of its own.")
+        if "hums" not in self.tune:
+            raise QbhError("A grid's 'tune' must say how hums are drawn: 'hums: {share: 0.4}'.")
+
+
+def recipe(grid: Grid, row: Row, budget: str, seed: int) -> tuple[TrainConfig, TrainConfig]:
+    """Return the configurations of stage 1 and of stage 2.
+
+    Raises:
+        QbhError: if there is no such budget, or a value is wrong.
+    """
+    if budget not in grid.budgets:
+        raise QbhError(f"There is no budget {budget!r}: use one of {', '.join(grid.budgets)}.")
+    means = grid.budgets[budget]
+    songs = merged(merged(grid.base, means.get("songs", {})), {**row.change, "seed": seed})
+    hums = merged(merged(songs, grid.tune), merged(means.get("tune", {}), row.change))
+    songs.pop("fine_tune", None)  # of combined training: stage 1 has no hums
+    return (
+        build_config(TrainConfig, songs, f"row {row.name!r}"),
+        build_config(TrainConfig, hums, f"row {row.name!r}"),
+    )
+
+
+def merged(values: Values, change: Values) -> Values:
+    """Return values with a change laid over them, level by level."""
+    result = dict(values)
+    for key, value in change.items():
+        old = result.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        result[key] = merged(old or {}, value) if both else value
+    return result
+
+
+def ablate(
+    grid: Grid,
+    budget: str,
+    data_for: Callable[[TrainConfig], CrossValidationData],
+    folder: Path,
+    out: Path,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train and score every row; those that are in ``out`` already are kept.
+
+    Args:
+        grid: the rows.
+        budget: one of the grid's budgets.
+        data_for: gives what a configuration is scored on.
+        folder: where models and checkpoints are kept.
+        out: JSON file, written after every run of a row.
+        progress: show bars on standard error.
+
+    Returns:
+        What ``out`` holds: for each row and seed the ranks and metrics of each match_from.
+
+    Raises:
+        QbhError: if ``out`` is of another budget or damaged.
+    """
+    recipe(grid, grid.rows[0], budget, 0)  # a wrong budget is said before anything else
+    found: dict[str, Any] = {"budget": budget, "rows": {}}
+    if out.is_file():
+        found = read_json(out, f"delete {out}")
+        if not isinstance(found, dict) or found.get("budget") != budget:
+            raise QbhError(f"{out} is not a table of the budget {budget!r}: delete it.")
+    for seed in range(max(row.seeds for row in grid.rows)):  # the whole table once, then spreads
+        for row in (row for row in grid.rows if seed < row.seeds):
+            songs, hums = recipe(grid, row, budget, seed)
+            recipes = _hash([asdict(songs), asdict(hums)])
+            described = {"stages": row.stages, "change": row.change, "seed": seed}
+            key = f"{row.name} / {seed}"
+            known = found["rows"].get(key, {})
+            if known.get("row") == described and known.get("recipes", recipes) == recipes:
+                continue
+            cv_data = data_for(songs)
+            run = folder / budget / _plain(row.name) / str(seed)
+            scored = _score(row.stages, songs, hums, cv_data, run, progress)
+            found["rows"][key] = {"row": described, "recipes": recipes, **scored}
+            write_json(out, found)
+    return found
+
+
+def _score(
+    stages: Stages,
+    songs: TrainConfig,
+    hums: TrainConfig,
+    cv_data: CrossValidationData,
+    folder: Path,
+    progress: bool,
+) -> dict[str, Any]:
+    # Rows with the same stage 1 share it.
+    first = folder.parents[1] / f"stage1-{_hash(asdict(songs))[:12]}"
+    weights = first / "songs.safetensors"
+    if stages in ("songs", "both") and not weights.is_file():
+        resume = (first / "checkpoint.pt").is_file()
+        encoder = train_encoder(
+            songs, cv_data.source, first, first / "log.json", resume=resume, progress=progress
+        )
+        export_encoder(encoder, weights, songs.window.reading, songs.normalisation)
+    match stages:
+        case "songs":
+            config = replace(songs, init_from=str(weights), hums=None)
+        case "both":
+            config = replace(hums, init_from=str(weights))
+        case "hums":
+            config = hums
+        case "combined":
+            config = replace(songs, hums=hums.hums, fine_tune=hums.fine_tune)
+    return cross_validate(config, cv_data, folder, progress=progress)
+
+
+def _plain(name: str) -> str:
+    """Return a folder's name, another one for every name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name) + f"-{_hash(name)[:6]}"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def table(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each row: means over seeds, their spread, and what the first row gains.
+
+    Args:
+        found: what :func:`ablate` returns.
+
+    Returns:
+        Lines with ``row``, ``seeds`` and, for each match_from, another corpus if there is one, and each
+        measure, mean and largest distance from it; for top-1 also the paired difference to the
+        first row, both with seed 0, and its 95% interval over hums.
+
+    Notebook: notebooks/07_train_supervised.py
+    """
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for key, run in found["rows"].items():
+        runs.setdefault(key.rpartition(" / ")[0], []).append(run)
+    first = next(iter(runs.values()))[0]
+    lines = []
+    for name, seeds in runs.items():
+        line: dict[str, Any] = {"row": name, "seeds": len(seeds)}
+        for match_from in (*MATCH_FROM, EXTERNAL) if EXTERNAL in first else MATCH_FROM:
+            for measure in MEASURES:
+                values = np.array([run[match_from][measure] for run in seeds])
+                line[f"{match_from} {measure}"] = float(values.mean())
+                line[f"{match_from} {measure} spread"] = float(np.abs(values - values.mean()).max())
+            line[f"{match_from} top1 against first"] = paired_difference(
+                seeds[0][match_from]["ranks"], first[match_from]["ranks"]
+            )
+        lines.append(line)
+    return lines

@@ -1,0 +1,108 @@
+"""A catalogue of recordings built by one process and by two Dask workers: ``qbhkit bench cluster``.
+
+The recordings are one real song, a band and a voice, that begins a second later in each: as many
+files of other bytes and about two minutes. Three rivals in turn, each from songs to a manifest:
+this process with as many threads as torch takes, two workers, and two workers that keep the
+allocator settings that Dask imposes. Starting the workers and loading their models is counted, and
+told apart. All catalogues must be equal.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+import torch
+
+from qbhkit.audio import Audio, load, write_wav
+from qbhkit.catalogue import dask_backend
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.files import read_manifest
+from qbhkit.corpora import Song, open_source
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.evaluation.benchmarks.common import machine, save
+from qbhkit.pitch.trackers import identity_of
+from qbhkit.storage import data_dir
+
+SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg"
+TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
+TRACKER = "crnn-lite"
+OF_DASK = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+RIVALS = {"one_process": (None, {}), "two_workers": (2, {}), "two_workers_as_dask": (2, OF_DASK)}
+
+
+def recordings(folder: Path, count: int, longest_s: float) -> float:
+    """Write the recordings, and return how many seconds they last together."""
+    song = load(data_dir() / "singing" / "songs" / SONG, 16000)
+    total_s = 0.0
+    for k in range(count):
+        samples = song.samples[k * song.rate_hz :][: round(longest_s * song.rate_hz)]
+        part = Audio(samples, song.rate_hz)
+        write_wav(part, folder / f"take-{k:02}.wav")
+        total_s += part.duration_s
+    return total_s
+
+
+def build(
+    songs: list[Song], path: Path, workers: int | None, settings: dict[str, str]
+) -> tuple[float, float]:
+    """Build a catalogue, and return the seconds in all and those until the workers had begun."""
+    embedder = ContourEmbedder()
+    changed = {"MALLOC_MMAP_THRESHOLD_": None, **settings} if settings else {}
+    executors = dask_backend.open_executor(workers)
+    began = time.perf_counter()
+    with patch.dict(dask_backend._ENVIRONMENT, changed), executors as executor:
+        ready = time.perf_counter()
+        build_catalogue(songs, path, embedder, TRACKER, progress=False, executor=executor)
+        done = time.perf_counter()
+    return done - began, ready - began
+
+
+def main() -> None:
+    """Build in turns, compare the catalogues, and write the ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--recordings", type=int, default=16)
+    parser.add_argument("--longest-s", type=float, default=1000.0, help="of a recording")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dry", action="store_true", help="write no result")
+    options = parser.parse_args()
+    taken: dict[str, list[float]] = {name: [] for name in RIVALS}
+    starts, manifests = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "songs"
+        source.mkdir()
+        total_s = recordings(source, options.recordings, options.longest_s)
+        songs, _ = read_sources(open_source(str(source), Path()))
+        for turn in range(options.rounds):
+            for name, (workers, settings) in RIVALS.items():
+                path = Path(folder) / f"{name}-{turn}"
+                seconds, start_s = build(songs, path, workers, settings)
+                taken[name].append(seconds)
+                starts += [start_s] if workers else []
+                manifests.append(read_manifest(path))
+                print(f"{name}: {seconds:.1f} s", flush=True)
+    assert all(manifest == manifests[0] for manifest in manifests), "the catalogues differ"
+    assert manifests[0].songs == options.recordings
+    spent = {name: median(seconds) for name, seconds in taken.items()}
+    result = {
+        "recordings": f"{options.recordings} of {TITLE}, each beginning a second later",
+        "minutes": round(total_s / 60, 1),
+        "tracker": identity_of(TRACKER),
+        "rounds": options.rounds,
+        "threads_of_one_process": torch.get_num_threads(),
+        "seconds": {name: round(value, 2) for name, value in spent.items()},
+        "seconds_to_start_workers": round(median(starts), 2),
+        "ratios": {
+            "one_process_over_two_workers": round(spent["one_process"] / spent["two_workers"], 2),
+            "allocator_of_dask_over_ours": round(
+                spent["two_workers_as_dask"] / spent["two_workers"], 2
+            ),
+        },
+        "catalogues_equal": True,
+        "machine": machine(),
+    }
+    if not options.dry:
+        save("bench_cluster", result)
+    print({key: result[key] for key in ("seconds", "seconds_to_start_workers", "ratios")})

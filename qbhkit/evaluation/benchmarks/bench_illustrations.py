@@ -1,0 +1,137 @@
+"""What the pictures of the method show, in numbers: ``qbhkit bench illustrations``.
+
+One bundled hum on its way through the kit, with the tensors of the shipped encoder and its path
+through the song that it finds, and every distortion on one melody. Notebook 12 draws from these
+numbers alone, and so does its test.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import from_f0, from_notes, normalise
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.songs import songs_of
+from qbhkit.embedding.augment import GROUPS, Distortions, distort, warp_positions, with_only
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.encoders import activations
+from qbhkit.embedding.windows import Reading, cut_query, stretch
+from qbhkit.evaluation.benchmarks.common import machine, save
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.retrieval.searcher import Searcher
+from qbhkit.storage import asset, cache_dir
+
+HUM = "demo_2.flac"
+COLLECTIONS = ("oneills1850", "ryansMammoth")
+TUNE = "THE BRAVE VOLUNTEERS"  # from its fourth second on "Oh! Susanna", as in notebook 04
+# Every rule alone, strong enough to be seen; the seed is one whose draw shows what it does.
+RULES: dict[str, tuple[int, dict[str, Any]]] = {
+    "begins elsewhere": (2, {"start_shift": 0.15}),
+    "slower or faster": (3, {"tempo_octaves": 0.4}),
+    "uneven tempo": (5, {"slice_tempo": 0.5}),
+    "another key": (0, {"key_st": 6}),
+    "an octave slip": (5, {"octave_chance": 1}),
+    "wrong notes": (2, {"wrong_note": 0.2}),
+    "range scaled": (4, {"range_chance": 1, "range_scale": 0.5}),
+    "drift": (2, {"drift_chance": 1, "drift_st": 3}),
+    "modulation midway": (1, {"modulation_chance": 1, "modulation_st": 2}),
+    "slices off": (4, {"offset_chance": 1, "offset_st": 1}),
+    "every note a little off": (0, {"note_chance": 1, "note_st": 0.8}),
+    "notes left out": (2, {"left_out_chance": 1, "left_out_share": 0.2}),
+    "passing notes added": (2, {"added_chance": 1, "added_share": 0.2}),
+    "glides": (0, {"glide_chance": 1, "glide_frames": 3}),
+    "smoothed": (0, {"smooth_chance": 1}),
+    "both ends cropped": (0, {"crop_chance": 1, "crop_share": 0.5}),
+    "a stretch dropped": (2, {"dropout_chance": 1, "dropout_share": 0.4}),
+    "all rests sung through": (0, {"fill_chance": 1}),
+    "legato: short rests only": (0, {"legato_chance": 1, "legato_frames": 1}),
+    "staccato": (0, {"staccato_chance": 1, "staccato_share": 0.7}),
+    "jitter": (0, {"jitter_st": 0.6}),
+    "absurd frames": (3, {"absurd_chance": 1, "absurd_share": 0.3}),
+    "notes an octave off": (3, {"octave_note_chance": 1, "octave_note_share": 0.15}),
+    "single frames lost": (0, {"lost_frame_chance": 1, "lost_frame_share": 0.15}),
+}
+
+
+def rounded(values: NDArray[Any], digits: int) -> list[Any]:
+    """Return nested lists of numbers that short decimals can write."""
+    listed: list[Any] = np.round(np.asarray(values, np.float64), digits).tolist()
+    return listed
+
+
+def hum_to_song(embedder: ContourEmbedder) -> dict[str, Any]:
+    """Follow a hum from its sound to the path through the song that it finds."""
+    songs, _ = read_sources(music21_collection(name) for name in COLLECTIONS)
+    folder = cache_dir() / "demo-catalogue"
+    build_catalogue(songs, folder, embedder)
+    catalogue = open_catalogue(folder)
+    searcher = Searcher(catalogue, embedder)
+    tracker = get_tracker()
+    audio = load(asset(f"hums/{HUM}"), tracker.rate_hz)
+    f0 = tracker.track(audio)
+    hum = from_f0(f0)
+    answers = searcher.search(hum, k=6)
+    frames = cut_query(hum, "anywhere", searcher.windows, embedder.reading).frames
+    tensors = activations(
+        embedder.encoder, torch.from_numpy(normalise(frames[:1], embedder.normalisation))
+    )
+    number, key_st = catalogue.number[answers[0].song_id], answers[0].transposition_st
+    assert key_st is not None
+    count = len(f0.voicing)
+    edges = np.linspace(0, len(audio.samples), count + 1).astype(int)[:-1]
+    lowest, highest = (ends.reduceat(audio.samples, edges) for ends in (np.minimum, np.maximum))
+    return {
+        "hum": HUM,
+        "envelope": rounded(np.stack([lowest, highest], axis=1), 3),
+        "f0_hz": rounded(np.where(f0.voiced, f0.frequency_hz, 0), 1),
+        "contour": rounded(hum.frames, 2),
+        "vector": rounded(embedder.embed(frames)[0], 3),
+        "answers": [[answer.title, round(answer.score, 3)] for answer in answers],
+        # of each tensor's largest value, as the picture shows it
+        "tensors": {
+            name: rounded(out[0] / np.abs(out[0]).max(), 2) for name, out in tensors.items()
+        },
+        "song": rounded(catalogue.contours[number].frames, 2),
+        "path": searcher.aligner.path(hum, number, key_st).tolist(),
+        "transposition_st": round(key_st, 2),
+    }
+
+
+def distortions() -> dict[str, Any]:
+    """Distort one melody by every rule in turn."""
+    songs = songs_of(music21_collection("oneills1850"))
+    whole = next(song.notes for song in songs if song.title == TUNE)
+    assert whole is not None
+    notes = whole[(whole[:, 0] >= 4.0) & (whole[:, 0] < 9.3)]
+    notes = (notes - [4.0, 0, 14]) * [1.6, 1.6, 1]
+    notes[:-1, 1] = np.diff(notes[:, 0])  # each is held until the next ...
+    notes[2::4, 1] *= 0.6  # ... but for a few, so that there are rests for the rules of voicing
+    melody = from_notes(notes)
+    used = {field for _, fields in RULES.values() for field in fields}
+    assert used == {field for group in GROUPS.values() for field in group}
+    versions = {}
+    for name, (seed, fields) in RULES.items():
+        rules, rng = replace(with_only(Distortions()), **fields), np.random.default_rng(seed)
+        span = np.zeros(1), np.full(1, len(melody))
+        frames = stretch(melody.frames, warp_positions(*span, Reading(len(melody)), rules, rng))
+        rng = np.random.default_rng(seed)
+        versions[name] = {"rules": fields, "frames": rounded(distort(frames, rules, rng)[0], 2)}
+    return {"melody": rounded(melody.frames, 2), "versions": versions}
+
+
+def main() -> None:
+    """Compute both, save."""
+    embedder = ContourEmbedder()
+    result = {
+        "weights": embedder.identity,
+        "hum_to_song": hum_to_song(embedder),
+        "distortions": distortions(),
+        "machine": machine(),
+    }
+    save("illustrations", result)

@@ -1,0 +1,83 @@
+"""Where the time goes: building the catalogue of 2,048 songs, and a query from wav to answer.
+
+``qbhkit bench query``. Rivals measured in the same run: pYIN for the tracker, key-invariant DTW for
+embedding and search.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.contour import from_f0
+from qbhkit.corpora import open_corpus
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.windows import cut_query
+from qbhkit.evaluation.benchmarks.common import (
+    DATABASE,
+    database,
+    labelled_hums,
+    machine,
+    save,
+    seconds,
+)
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.retrieval.baselines import SubsequenceDtw
+from qbhkit.retrieval.searcher import Searcher
+from qbhkit.storage import data_dir
+
+
+def main() -> None:
+    """Build once, then time the parts of a query on 20 hums."""
+    embedder = ContourEmbedder()
+    songs, _ = read_sources(open_corpus(name, data_dir()) for name in DATABASE)
+    built: dict[str, float] = {}
+
+    def build() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            report = build_catalogue(songs, Path(folder), embedder, progress=False)
+            built["songs"], built["windows"] = report.songs, report.windows
+
+    build_s = seconds(build, repeats=1)
+    catalogue = database(embedder)
+    searcher, dtw = Searcher(catalogue, embedder), SubsequenceDtw(catalogue.contours)
+    some = labelled_hums(20)
+    tracker, pyin = get_tracker("swift-f0"), get_tracker("pyin")
+    audio = [load(Path(hum.path), tracker.rate_hz) for hum in some]
+    contours = [from_f0(tracker.track(sound)) for sound in audio]
+    cuts = [cut_query(hum, "anywhere", searcher.windows, embedder.reading) for hum in contours]
+    vectors = [embedder.embed(cut.frames) for cut in cuts]
+
+    def per_query(work: Callable[[], object]) -> float:
+        return 1000 * seconds(work) / len(some)
+
+    ms = {
+        "tracker": per_query(lambda: [tracker.track(sound) for sound in audio]),
+        "embedding": per_query(lambda: [embedder.embed(cut.frames) for cut in cuts]),
+        "windows": per_query(lambda: [searcher.exact.best_windows(v) for v in vectors]),
+        "search": per_query(lambda: [searcher.search(contour) for contour in contours]),
+        "search, all at once": per_query(lambda: searcher.search_many(contours)),
+        "pyin": per_query(lambda: [pyin.track(sound) for sound in audio]),
+        "dtw": per_query(lambda: [dtw.scores(contour, "anywhere") for contour in contours]),
+    }
+    total = ms["tracker"] + ms["search"]  # a search embeds too
+    result = {
+        "machine": machine(),
+        "catalogue": {
+            **built,
+            "songs_per_s": round(built["songs"] / build_s, 1),
+            "windows_per_s": round(built["windows"] / build_s),
+            "times_real_time": round(sum(c.duration_s for c in catalogue.contours) / build_s),
+        },
+        "query_ms": {key: round(value, 1) for key, value in ms.items()}
+        | {"total": round(total, 1)},
+        "ratios": {
+            "pyin_over_swift_f0": round(ms["pyin"] / ms["tracker"], 1),
+            "dtw_over_search": round(ms["dtw"] / ms["search"], 1),
+            "one_by_one_over_all_at_once": round(ms["search"] / ms["search, all at once"], 2),
+        },
+    }
+    save("bench_query", result)
+    for key in ("catalogue", "query_ms", "ratios"):
+        print(key, result[key])

@@ -1,0 +1,86 @@
+"""A recorded song among 2,048 others, found by distorted hums of itself: ``qbhkit bench song``.
+
+The song's melody is extracted from the full mix, as ``qbhkit catalogue build`` does; its hums are
+windows of that melody in another key, at another speed, with a singer's errors. What is measured is
+whether a real song survives the whole way; that a stranger's hum finds it cannot be seen from this.
+"""
+
+import argparse
+
+import numpy as np
+
+from qbhkit.audio import load
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import from_f0
+from qbhkit.corpora import open_corpus, open_source
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.evaluation.benchmarks.common import (
+    DATABASE,
+    IN_CHECKOUT,
+    ROOT,
+    hummed,
+    machine,
+    save,
+    voiced_starts,
+)
+from qbhkit.figures import melody_figure
+from qbhkit.metrics import metrics
+from qbhkit.pitch.crnn_lite import LiteExtractor
+from qbhkit.pitch.trackers import identity_of
+from qbhkit.retrieval.searcher import Searcher
+from qbhkit.storage import cache_dir, data_dir
+from qbhkit.training import generator
+
+PICTURE = ROOT / "notebooks" / "song_melody.png"  # of notebook 01
+SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq"
+TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
+TRACKER = "crnn-lite"
+SHOWN_S = (62.0, 72.0)
+HUM_S = 12.0
+SEED = 20261122
+
+
+def main() -> None:
+    """Build the catalogue with the recording in it, and search it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hums", type=int, default=50)
+    options = parser.parse_args()
+    recording = data_dir() / "singing" / "songs" / f"{SONG}.ogg"
+    folder, embedder = cache_dir() / "mirex-2048-and-a-song", ContourEmbedder()
+    corpora = [open_corpus(name, data_dir()) for name in DATABASE]
+    songs, _ = read_sources([*corpora, *open_source(str(recording), data_dir())])
+    build_catalogue(songs, folder, embedder, TRACKER)
+    tracker = LiteExtractor()
+    audio = load(recording, tracker.rate_hz)
+    tracked = tracker.melody(audio)
+    melody = from_f0(tracked.f0)
+    if IN_CHECKOUT:
+        figure = melody_figure(audio, tracked.f0, tracked.posteriors, TITLE, span_s=SHOWN_S)
+        figure.savefig(PICTURE, dpi=150, metadata={"Software": None})
+    length, rng = round(HUM_S / melody.hop_s), generator(SEED)
+    starts = np.sort(rng.choice(voiced_starts(melody, length), options.hums, replace=False))
+    catalogue = open_catalogue(folder)
+    searcher = Searcher(catalogue, embedder)
+    ranks, near = [], 0
+    for hum, start_s in zip(
+        hummed(melody, starts, length, rng), starts * melody.hop_s, strict=True
+    ):
+        answers = searcher.search(hum, k=len(catalogue.songs))
+        ids = [answer.song_id for answer in answers]
+        ranks.append(ids.index(SONG) + 1)
+        found = answers[ranks[-1] - 1]
+        near += bool(found.start_s < start_s + HUM_S and found.end_s > start_s)
+    result = {
+        "song": TITLE,
+        "songs": len(catalogue.songs),
+        "tracker": identity_of(TRACKER),
+        "voiced": round(float(melody.voiced.mean()), 4),
+        "hum_s": HUM_S,
+        "ranks": ranks,
+        "matched_seconds_overlap": near / len(starts),
+        **metrics(ranks)._asdict(),
+        "machine": machine(),
+    }
+    save("song_end_to_end", result)
+    print({key: result[key] for key in ("songs", "top1", "top10", "mrr")})

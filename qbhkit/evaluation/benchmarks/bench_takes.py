@@ -1,0 +1,131 @@
+"""Long hums, and several takes of one tune searched together: ``qbhkit bench takes``.
+
+Long: POP909 songs that no model was trained on, hummed by rule (another key, another speed, a
+singer's errors) for 8 to 60 s from anywhere in the song, among all tunes that were held out. Takes:
+pairs of real hums of one song by two singers, each alone and both together, among the 2,048 songs,
+by weights that were not trained on hums.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import Contour
+from qbhkit.corpora import open_corpus
+from qbhkit.corpora.songs import Song
+from qbhkit.corpora.training_songs import split_of
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.evaluation.benchmarks.bench_distractors import pools
+from qbhkit.evaluation.benchmarks.common import (
+    database,
+    hummed,
+    labelled_hums,
+    machine,
+    save,
+    track_all,
+    voiced_starts,
+)
+from qbhkit.evaluation.cross_validation import MATCH_FROM
+from qbhkit.metrics import LabelledQuery, metrics, paired_difference, rank_of
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.retrieval.searcher import Searcher
+from qbhkit.storage import cache_dir, data_dir
+from qbhkit.training import generator
+
+WEIGHTS = "stage1"
+LENGTHS_S = (8, 15, 30, 60)
+SEED = 20261128
+
+
+def long_hum(song: Song, seconds: float, number: int) -> Contour | None:
+    """Hum so many seconds of a song by rule; None where no stretch of it is that long."""
+    melody = song.contour()
+    length = round(seconds / melody.hop_s)
+    starts = voiced_starts(melody, length)
+    if not len(starts):
+        return None
+    rng = generator(SEED, number)
+    return hummed(melody, rng.choice(starts, 1), length, rng)[0]
+
+
+def long_hums(count: int) -> dict[str, Any]:
+    """Search hums of several lengths of the same songs."""
+    embedder = ContourEmbedder(WEIGHTS)
+    true, others = pools()
+    folder = cache_dir() / f"held-out-{WEIGHTS}"
+    build_catalogue([*true, *others["held out"]], folder, embedder)
+    searcher = Searcher(open_catalogue(folder), embedder)
+    watched = set(split_of("pop909")["held_out"])
+    songs, _ = read_sources([open_corpus("pop909", data_dir())])
+    drawn = {}
+    for number, song in enumerate(songs):
+        if song.id in watched:
+            sung = [long_hum(song, seconds, number) for seconds in LENGTHS_S]
+            if None not in sung:
+                drawn[song.id] = sung
+    chosen = dict(list(drawn.items())[:count])
+    found: dict[str, Any] = {"songs": len(searcher.catalogue.songs), "hums": len(chosen)}
+    for column, seconds in enumerate(LENGTHS_S):
+        ranks, times_s = [], []
+        for song_id, sung in tqdm(chosen.items(), f"{seconds} s", unit="hum"):
+            began = time.perf_counter()
+            scores = searcher.scores(sung[column]).score
+            times_s.append(time.perf_counter() - began)
+            ranks.append(rank_of(scores, searcher.catalogue.number[song_id]))
+        search_ms = round(1000 * median(times_s), 1)
+        found[f"{seconds} s"] = {**metrics(ranks)._asdict(), "ranks": ranks, "search_ms": search_ms}
+    return found
+
+
+def paired(queries: Sequence[LabelledQuery]) -> list[tuple[int, int]]:
+    """Return pairs of recordings of one song by two singers; none is in two pairs."""
+    of_song = defaultdict(list)
+    for number, query in enumerate(queries):
+        of_song[query.song_id].append(number)
+    return [
+        pair
+        for numbers in of_song.values()
+        for pair in zip(numbers[::2], numbers[1::2], strict=False)
+        if queries[pair[0]].singer != queries[pair[1]].singer
+    ]
+
+
+def together() -> dict[str, Any]:
+    """Search pairs of hums of one song."""
+    embedder = ContourEmbedder(WEIGHTS)
+    searcher, queries = Searcher(database(embedder), embedder), labelled_hums()
+    pairs, contours = paired(queries), track_all(queries, get_tracker())
+    found: dict[str, Any] = {"pairs": len(pairs)}
+    for match_from in MATCH_FROM:
+        ranks: dict[str, list[int | None]] = {"first alone": [], "second alone": [], "together": []}
+        for pair in tqdm(pairs, match_from, unit="pair"):
+            truth = searcher.catalogue.number[queries[pair[0]].song_id]
+            takes = [contours[number] for number in pair]
+            for name, query in zip(ranks, (*takes, takes), strict=True):
+                ranks[name].append(rank_of(searcher.scores(query, match_from).score, truth))
+        found[match_from] = {
+            name: metrics(row)._asdict() | {"ranks": row} for name, row in ranks.items()
+        }
+        for name in ("first alone", "second alone"):
+            gain = paired_difference(ranks["together"], ranks[name])
+            found[match_from][name]["together_gains_top1"] = gain
+    return found
+
+
+def main() -> None:
+    """Measure both."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hums", type=int, default=100)
+    options = parser.parse_args()
+    result = {"long": long_hums(options.hums), "takes": together(), "machine": machine()}
+    save("takes", result)
+    for name, block in (*result["long"].items(), *result["takes"]["anywhere"].items()):
+        if isinstance(block, dict):
+            print(f"{name:14}", {key: round(block[key], 3) for key in ("top1", "top10", "mrr")})

@@ -1,0 +1,528 @@
+"""The readers of the kit that :mod:`fuzzing` attacks, and small good files of each."""
+
+import argparse
+import io
+import json
+import pickle
+import wave
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LONGEST_AUDIO_S = 60.0
+_WORDS = (
+    r"\0 \n \r\n \x20 , -1 0 1e308 nan inf ../../x /etc/passwd ';DROP\x20TABLE\x20songs;--"
+    r" $(touch\x20x) \xff\xfe \xe2\x80\xae \xf0\x9f\x8e\xb5 null true {} \" \\"
+)
+_LONG_WORDS = (b"1" * 400, b"[" * 400, b"A" * 5000)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader, the good files from which bad ones grow, and the words of their format.
+
+    Args:
+        seeds: writes the good files into an empty folder; their names and bytes.
+        read: reads the damaged file, and may use what ``seeds`` has written beside it.
+        words: that mean something in the format, with Python's escapes, spaces between them.
+        mend: makes what a reader checks first fit the damaged bytes: a checksum, a signature.
+        guided: written in Python, so that its lines can guide the attack.
+    """
+
+    seeds: Callable[[Path], dict[str, bytes]]
+    read: Callable[[Path], object]
+    words: str
+    mend: Callable[[Path], Path] = field(default=lambda path: path)
+    guided: bool = False
+
+    def vocabulary(self) -> tuple[bytes, ...]:
+        """Return the format's words and those that trouble any reader."""
+        words = (
+            word.encode().decode("unicode_escape") for word in f"{self.words} {_WORDS}".split()
+        )
+        return (*(word.encode("latin-1") for word in words), *_LONG_WORDS)
+
+
+def _abc_seeds(folder: Path) -> dict[str, bytes]:
+    tune = "X:1\nT:One\nM:6/8\nL:1/8\nQ:1/4=120\nK:Gmix\n|:GAB c2d|{a}e3 ~d3|[CEG]2 z (3abc:|\n"
+    book = tune + "X:2\nT:Two\nM:C\nK:Dm\nV:1\n^F,2 _B/2=c'>d|1 A4:|2 D8|]\nw: la la\n"
+    return {"one.abc": tune.encode(), "book.abc": book.encode()}
+
+
+def _read_abc(path: Path) -> object:
+    from qbhkit.corpora.abc import AbcFiles, read_text, split_tunes
+
+    if len(tunes := split_tunes(read_text(path))) > 50:  # a long book takes long: 2 ms a tune
+        return tunes
+    return list(AbcFiles((path,)).read(path))
+
+
+def _midi_seeds(folder: Path) -> dict[str, bytes]:
+    import symusic
+
+    files: dict[str, bytes] = {}
+    for name, kind in (("melody", 0), ("drums", 9)):
+        score: Any = symusic.Score(480)
+        track: Any = symusic.Track(name=name, is_drum=kind == 9)
+        for step in range(12):
+            track.notes.append(symusic.Note(240 * step, 200, 60 + step % 5, 90))
+        score.tracks.append(track)
+        score.tempos.append(symusic.Tempo(0, 120.0))
+        files[f"{name}.mid"] = score.dumps_midi()
+    return files
+
+
+def _read_midi(path: Path) -> object:
+    from qbhkit.corpora.midi import MidiFiles
+
+    return list(MidiFiles((path,)).read(path))
+
+
+def _f0_seeds(folder: Path) -> dict[str, bytes]:
+    lines = [f"{k / 100:.2f},{220 + k % 9},{k % 3 > 0:d}" for k in range(60)]
+    return {"a.f0.csv": ("time_s,frequency_hz,voicing\n" + "\n".join(lines)).encode()}
+
+
+def _read_f0(path: Path) -> object:
+    from qbhkit.contour import from_f0
+    from qbhkit.f0_csv import read_f0_csv
+
+    return from_f0(read_f0_csv(path))
+
+
+def _label_seeds(folder: Path) -> dict[str, bytes]:
+    return {"00001.pv": b"0\n0\n60.125\n61\n" * 10, "songList.txt": b"00001\tA song\t\xa4\xa4\r\n"}
+
+
+def _read_labels(path: Path) -> object:
+    from qbhkit.corpora.folders import MirQbsh, read_pitch_vector
+
+    if path.suffix == ".pv":
+        return read_pitch_vector(path)
+    corpus = path.parent / "corpus" / "midiFile"
+    corpus.mkdir(parents=True, exist_ok=True)
+    (corpus / "00001.mid").touch()
+    (corpus / "songList.txt").write_bytes(path.read_bytes())
+    return MirQbsh(corpus.parent)._titles()
+
+
+def _corpus_seeds(folder: Path) -> dict[str, bytes]:
+    melodies = io.BytesIO()
+    np.savez(melodies, a=np.arange(60.0, 70.0), b=np.zeros(5))
+    entries = [
+        {"song_id": 7, "frame_pos": [0, 4], "melody": [0.1, 0, 1, 2], "is_vocal": [1, 0, 1, 1]}
+    ]
+    return {
+        "ioacas_queries_parselmouth_340.npz": melodies.getvalue(),
+        "ioacas_queries_parselmouth_340_labels.json": b'{"a": "s1", "b": "s2"}',
+        "contour_tiny.json": json.dumps(entries).encode(),
+    }
+
+
+def _read_corpora(path: Path) -> object:
+    from qbhkit.corpora.folders import Ioacas, SeedContours
+
+    if path.name.startswith("contour"):
+        return [song.contour() for song in SeedContours(path.parent).read(path)]
+    melodies = path.parent / "ioacas_melodies_100ms_midi.npz"
+    melodies.write_bytes((path.parent / "ioacas_queries_parselmouth_340.npz").read_bytes())
+    corpus = Ioacas(path.parent)
+    return [song.contour() for song in corpus.read(melodies)], corpus.queries()
+
+
+def _keras_seeds(folder: Path) -> dict[str, bytes]:
+    import h5py
+
+    from qbhkit.pitch.keras_weights import _expected
+
+    np.save(folder / "mean.npy", np.zeros((31, 513), np.float32))
+    np.save(folder / "std.npy", np.ones((31, 513), np.float32))
+    path = folder / "weights.hdf5"
+    with h5py.File(path, "w") as stored:  # nothing is written into the arrays: zeros of no size
+        layers = list(_expected())
+        stored.attrs["layer_names"] = [layer.name.replace(".", "_").encode() for layer in layers]
+        for layer in layers:
+            group = stored.create_group(layer.name.replace(".", "_"))
+            names = [f"array_{k}".encode() for k in range(len(layer.shapes))]
+            group.attrs["weight_names"] = names
+            for name, shape in zip(names, layer.shapes, strict=True):
+                size = (*shape[:-1], 7) if layer.name == "output" else shape  # refused at the end
+                group.create_dataset(name.decode(), size, "<f4")
+    content = path.read_bytes()
+    path.unlink()
+    return {"weights.hdf5": content, "mean.npy": (folder / "mean.npy").read_bytes()}
+
+
+def _read_keras(path: Path) -> object:
+    from qbhkit.pitch.keras_weights import convert_crnn
+
+    kept = path.parent / "kept.npy"
+    if not kept.is_file():
+        np.save(kept, np.ones((31, 513), np.float32))
+    mean = path if path.suffix == ".npy" else kept
+    return convert_crnn(path, mean, kept, path.parent / "out")
+
+
+def _original_seeds(folder: Path) -> dict[str, bytes]:
+    import torch
+
+    values: dict[str, Any] = {
+        "epochs": 5000, "learning_rate": 1e-4, "data_dir": "data/", "input_size": 2,
+        "hidden_size": 8, "num_layers": 4, "kernel_size": 3, "embed_size": 12, "num_head": 2,
+        "summ_type": "context_attention", "use_pre_encoder": False, "use_res": False,
+        "use_gradual_size": False, "compression_ratio": 20, "drop_out": 0.2,
+    }  # fmt: skip
+    checkpoint = io.BytesIO()
+    layer = {"encoder.conv_0.conv_norm.0.weight": torch.zeros(8, 2, 3), "fc.bias": torch.ones(12)}
+    torch.save({"state_dict": layer, "optimizer": {"lr": [1.0]}}, checkpoint)
+    old = io.BytesIO()
+    torch.save({"state_dict": layer}, old, _use_new_zipfile_serialization=False)
+    return {
+        "hparams.dat": pickle.dumps(argparse.Namespace(**values)),
+        "hparams.dat-0": pickle.dumps(values, 0),
+        "checkpoint_best.pt": checkpoint.getvalue(),
+        "checkpoint_best.pt-old": old.getvalue(),
+    }
+
+
+def _read_original(path: Path) -> object:
+    from qbhkit.embedding.import_checkpoint import import_checkpoint
+
+    folder = path.parent / "original"
+    folder.mkdir(exist_ok=True)
+    for name, content in _original_seeds(path.parent).items():
+        if name == "hparams.dat" or name == "checkpoint_best.pt":
+            (folder / name).write_bytes(content)
+    (folder / path.name.split("-")[0]).write_bytes(path.read_bytes())
+    return import_checkpoint(folder, path.parent / "out")
+
+
+def _catalogue_seeds(folder: Path) -> dict[str, bytes]:
+    from qbhkit.catalogue.build import build_catalogue
+    from qbhkit.catalogue.read import open_catalogue
+    from qbhkit.corpora.songs import Song
+    from qbhkit.embedding.embedder import ContourEmbedder
+    from qbhkit.retrieval.index_faiss import FaissIndex
+
+    rng = np.random.default_rng(0)
+    songs = []
+    for number in range(3):
+        onsets = np.arange(24) * 0.5
+        notes = np.stack([onsets, np.full(24, 0.45), rng.integers(55, 75, 24)], axis=1)
+        songs.append(Song(f"s{number}", f"Song {number}", "x.mid", "CC0", notes=notes))
+    place = folder / "catalogue"
+    build_catalogue(songs, place, ContourEmbedder("stage1"), progress=False)
+    FaissIndex.build(open_catalogue(place))
+    shard = next((place / "shards").glob("*.safetensors"))
+    index = next((place / "faiss").glob("*.faiss"))
+    return {
+        "manifest.json": (place / "manifest.json").read_bytes(),
+        "shard.safetensors": shard.read_bytes(),
+        "index.faiss": index.read_bytes(),
+        "index.json": (place / "faiss" / "manifest.json").read_bytes(),
+    }
+
+
+def _mend_catalogue(path: Path) -> Path:
+    """Put a damaged file into a copy of the catalogue, with every checksum made to fit it."""
+    import shutil
+
+    from qbhkit.catalogue.files import _signed
+    from qbhkit.storage import sha256_file
+
+    whole, copy = path.parent / "catalogue", path.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    index = json.loads((copy / "faiss" / "manifest.json").read_text())
+    if path.name == "manifest.json":
+        try:
+            values = json.loads(path.read_bytes())
+            values.pop("sha256", None)
+            (copy / path.name).write_text(_signed(values))
+        except (ValueError, AttributeError, RecursionError):
+            (copy / path.name).write_bytes(path.read_bytes())
+    elif path.name == "shard.safetensors":
+        digest = sha256_file(path)
+        shutil.copyfile(path, copy / "shards" / f"{digest}.safetensors")
+        manifest["shards"][0]["sha256"] = digest
+        manifest.pop("sha256")
+        (copy / "manifest.json").write_text(_signed(manifest))
+    elif path.name == "index.faiss":
+        shutil.copyfile(path, copy / "faiss" / index["file"])
+        index["sha256"] = sha256_file(path)
+        (copy / "faiss" / "manifest.json").write_text(json.dumps(index))
+    else:
+        shutil.copyfile(path, copy / "faiss" / "manifest.json")
+    return copy
+
+
+def _read_catalogue(path: Path) -> object:
+    from qbhkit.catalogue.edit import describe_catalogue, verify_catalogue
+    from qbhkit.catalogue.read import open_catalogue
+    from qbhkit.retrieval.index_faiss import FaissIndex
+
+    catalogue = open_catalogue(path)
+    index = FaissIndex.open(catalogue)
+    index.nearest(np.eye(1, catalogue.vectors.shape[1], dtype=np.float32), 3)
+    return describe_catalogue(path), verify_catalogue(path)
+
+
+def _config_seeds(folder: Path) -> dict[str, bytes]:
+    import qbhkit
+
+    shipped = Path(qbhkit.__file__).parent / "configs"
+    return {path.name: path.read_bytes() for path in sorted(shipped.glob("*.yaml"))}
+
+
+def _read_config(path: Path) -> object:
+    from qbhkit.config import build_config, read_yaml
+    from qbhkit.embedding.distillation import DistillationConfig
+    from qbhkit.embedding.training import TrainConfig
+    from qbhkit.evaluation.ablation import Grid
+    from qbhkit.pitch.training import MelodyTrainConfig
+
+    values = read_yaml(path)
+    kinds: dict[str, Any] = {"melody": MelodyTrainConfig, "end-to-end": DistillationConfig}
+    kind = Grid if "rows" in values else kinds.get(str(values.get("kind")), TrainConfig)
+    return build_config(kind, values, str(path))
+
+
+def _weights_seeds(folder: Path) -> dict[str, bytes]:
+    from qbhkit.embedding.embedder import export_encoder
+    from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
+    from qbhkit.embedding.windows import Reading
+
+    small = EncoderConfig(widths=(4, 4), embedding_dim=8, heads=2, compression=4)
+    export_encoder(ContourEncoder(small), folder / "w.safetensors", Reading(80), "key")
+    return {"w.safetensors": (folder / "w.safetensors").read_bytes()}
+
+
+def _read_weights(path: Path) -> object:
+    from qbhkit.embedding.embedder import ContourEmbedder
+    from qbhkit.retrieval.confidence import Calibration
+
+    embedder = ContourEmbedder(str(path))
+    Calibration.of(embedder)
+    return embedder.embed(np.ones((1, embedder.reading.frames, 2), np.float32))
+
+
+def _run_seeds(folder: Path) -> dict[str, bytes]:
+    from qbhkit.contour import from_pitch
+    from qbhkit.embedding.contour_shards import write_shards
+    from qbhkit.embedding.rendered import RenderedHum, write_rendered
+    from qbhkit.training import save_checkpoint
+
+    network, optimiser = _small_network()
+    save_checkpoint(folder / "checkpoint.pt", {"seed": 0}, network, optimiser, [])
+    contour = from_pitch(np.full(30, 60, np.float32))
+    write_shards([contour] * 2, folder / "shards")
+    one = RenderedHum(np.zeros((30, 8), np.float32), np.zeros((30, 2), np.float32), contour, 0)
+    write_rendered(folder / "rendered.safetensors", [one], {"seed": 0})
+    names = [
+        "checkpoint.pt",
+        "rendered.safetensors",
+        "shards/manifest.json",
+        "shards/index.npy",
+    ]
+    return {name.replace("/", "-"): (folder / name).read_bytes() for name in names}
+
+
+def _small_network() -> Any:
+    import torch
+
+    network = torch.nn.Linear(3, 2)
+    return network, torch.optim.Adam(network.parameters())
+
+
+def _read_run(path: Path) -> object:
+    from qbhkit.embedding.contour_shards import open_shards
+    from qbhkit.embedding.rendered import read_rendered
+    from qbhkit.storage import sha256_file
+    from qbhkit.training import load_checkpoint
+
+    if path.suffix == ".pt":
+        return load_checkpoint(path, {"seed": 0}, *_small_network())
+    if path.suffix == ".safetensors":
+        return read_rendered(path)
+    import shutil
+
+    copy = path.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path.parent / "shards", copy)
+    name = path.name.split("-")[1]
+    shutil.copyfile(path, copy / name)
+    if name == "index.npy":
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["sha256"][name] = sha256_file(path)
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+    return open_shards(copy)
+
+
+def _audio_seeds(folder: Path) -> dict[str, bytes]:
+    import av
+    import soundfile
+
+    rate_hz, files = 8000, {}
+    tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(int(0.4 * rate_hz)) / rate_hz)
+    kinds = {"a.wav": "PCM_16", "b.wav": "PCM_U8", "c.wav": "FLOAT", "d.wav": "ULAW",
+             "e.flac": None, "f.ogg": None, "g.mp3": None, "h.aiff": "PCM_24"}  # fmt: skip
+    for name, subtype in kinds.items():
+        soundfile.write(folder / name, np.stack([tone, tone], axis=1), rate_hz, subtype)
+        files[name] = (folder / name).read_bytes()
+    for name, codec in (("i.m4a", "aac"), ("j.webm", "libopus")):
+        with av.open(str(folder / name), "w") as container:
+            stream: Any = container.add_stream(codec, rate=48000)
+            stream.layout = "mono"
+            samples = np.resize(tone, (1, 24000)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
+            frame.sample_rate = 48000
+            resampler: Any = av.AudioResampler(
+                stream.format, "mono", 48000, stream.frame_size or 960
+            )
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+        files[name] = (folder / name).read_bytes()
+    return files
+
+
+def _read_audio(path: Path) -> object:
+    from qbhkit.audio import load, read_tags
+
+    return load(path, longest_s=LONGEST_AUDIO_S), read_tags(path)
+
+
+def _table_seeds(folder: Path) -> dict[str, bytes]:
+    with wave.open(str(folder / "hum.wav"), "wb") as hum:
+        hum.setparams((1, 2, 8000, 0, "NONE", ""))
+        hum.writeframes(bytes(1600))
+    return {
+        "pairs.csv": b'hum_path,song_id,start_s,end_s\nhum.wav,s1,0.0,5.5\n"hum.wav",s2,1,7\n',
+        "queries.csv": b"path,song_id,singer\nhum.wav,s1,ann\nhum.wav,s2,\n",
+        "result.json": b'{"calibration": {"distance": 0.3, "bias": -5, "threshold": 0.34}}',
+    }
+
+
+def _read_table(path: Path) -> object:
+    from qbhkit.config import build_config
+    from qbhkit.corpora.pairs import read_pairs
+    from qbhkit.evaluation.evaluate import read_queries
+    from qbhkit.retrieval.confidence import Calibration
+    from qbhkit.storage import read_json
+
+    if path.name == "pairs.csv":
+        return read_pairs(path)
+    if path.name == "queries.csv":
+        return read_queries(path)
+    values = read_json(path, "measure again")
+    found = values.get("calibration") if isinstance(values, dict) else None
+    return build_config(Calibration, found, "it") if isinstance(found, dict) else None
+
+
+def _zip_seeds(folder: Path) -> dict[str, bytes]:
+    files = {}
+    for name, how in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", how) as archive:
+            archive.writestr("corpus/a.txt", b"some text " * 20)
+            archive.writestr("corpus/sub/b.bin", bytes(50))
+        files[f"{name}.zip"] = content.getvalue()
+    return files
+
+
+def _read_zip(path: Path) -> object:
+    from qbhkit.corpora.fetch import unpack
+
+    before = set(path.parent.parent.iterdir())
+    unpack(path, path.parent / "unpacked")
+    assert set(path.parent.parent.iterdir()) == before, "something was written outside the folder"
+    return None
+
+
+TARGETS = {
+    "abc": Target(
+        _abc_seeds,
+        _read_abc,
+        r"X: \nK: \nM: \nL:1/0 \nQ:1/4=0 \nV: |: :| :: |1 [2 (3 (9:9:99 [ ] { } z99999999 Z999999"
+        r" a///// C,,,,,,,, c'' ^^^^ %%MIDI\x20program\x20999 ! ~ & \\ C1000000/3 \nP:A"
+        r" P:AAAAAA - <<<< y $ \nw: \nK:none M:0/0 M:1/999999",
+        guided=True,
+    ),
+    "midi": Target(
+        _midi_seeds,
+        _read_midi,
+        r"MThd MTrk \xff\x2f\x00 \xff\x51\x03\x00\x00\x00 \xff\x51\x03\xff\xff\xff \xf0 \xf7"
+        r" \xff\x58\x04\x04\xff\x18\x08 \xff\x03\x7f \xff\xff\xff\x7f \x90\x7f\x7f \xe0\x00\x40",
+    ),
+    "f0": Target(_f0_seeds, _read_f0, "time_s frequency_hz voicing -0.0 1e-400", guided=True),
+    "labels": Target(_label_seeds, _read_labels, r"\t 127.1 1_0 0x10"),
+    "corpora": Target(
+        _corpus_seeds,
+        _read_corpora,
+        r"'descr':'|O' 'shape':(99999999999,) <f8 PK\x01\x02 \"melody\" Infinity",
+    ),
+    "keras": Target(
+        _keras_seeds,
+        _read_keras,
+        "layer_names weight_names TREE SNOD HEAP OHDR FRHP (31,513) array_0",
+    ),
+    "original": Target(
+        _original_seeds,
+        _read_original,
+        r"cos\nsystem\n cbuiltins\neval\n c__main__\nHParams\n (dp0\n"
+        r" \x8c\x08builtins\x8c\x04eval\x93 R . 0 2 l. \x80\x05 ]]]]]]]]]]]] K\x00"
+        r" ctorch\nload\n cargparse\nNamespace\n )\x81 b",
+        guided=True,
+    ),
+    "catalogue": Target(
+        _catalogue_seeds,
+        _read_catalogue,
+        r"\"format\":2 \"shards\":[] \"songs\":-1 \"windows\":1e99 ../../../x \"choices\" \"F16\""
+        r" \"data_offsets\":[0,99999999999]"
+        r" \"shape\":[99999999999,512] \"recipe\" IxFS IxPT IxSQ IHNf",
+        mend=_mend_catalogue,
+    ),
+    "config": Target(
+        _config_seeds,
+        _read_config,
+        r"!!python/object/apply:os.system\x20['x'] &a\x20[*a,*a] <<:\x20*a &a *a ?\x20"
+        r" :\x20 -\x20 !!binary !!set !!timestamp 2001-01-01 0o777 .inf --- ... %YAML\x209.9 | >"
+        r" {a:\x20b} 1:1:1",
+        guided=True,
+    ),
+    "weights": Target(
+        _weights_seeds,
+        _read_weights,
+        r"\"F16\" \"BF16\" \"data_offsets\":[0,99999999] \"shape\":[9999999999] __metadata__"
+        r" \\\"frames\\\":99999999 \\\"widths\\\":[999999] \\\"embedding_dim\\\":-1",
+    ),
+    "runs": Target(
+        _run_seeds,
+        _read_run,
+        r"'shape':(99999999999,) |O data.pkl cos\nsystem\n \"frames\":1e99 \"sha256\":1",
+    ),
+    "audio": Target(
+        _audio_seeds,
+        _read_audio,
+        r"RIFF WAVE fmt\x20 data LIST ID3\x04\x00 TIT2 APIC fLaC OggS OpusHead \x01vorbis FORM AIFC"
+        r"COMM SSND ftyp moov stsz stts mdat \x1aE\xdf\xa3 \xff\xfb\x90"
+        r" #EXTM3U\nfile:///etc/passwd",
+    ),
+    "tables": Target(
+        _table_seeds,
+        _read_table,
+        r"hum_path song_id start_s, end_s \"\"\" path, singer",
+        guided=True,
+    ),
+    "zip": Target(
+        _zip_seeds,
+        _read_zip,
+        r"PK\x03\x04 PK\x01\x02 PK\x05\x06 PK\x06\x06 ..\\..\\x corpus/../../x"
+        r" \x00\x00\xff\xa1 /outside",
+    ),
+}

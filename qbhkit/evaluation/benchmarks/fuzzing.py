@@ -1,0 +1,231 @@
+"""Hostile files for every reader of the kit.
+
+Each target writes small good files, which are then damaged: bytes changed, stretches cut, doubled
+or swapped between files, and the format's own words put in wrong places. A reader may refuse a file
+in one sentence (``QbhError``, or the system's own ``OSError``, as at the command line); everything
+else is a find: another exception, more than 1 GB of memory, more than 5 s of the processor (a busy
+machine is no find), a minute of waiting, a crash.
+
+``python -m qbhkit.evaluation.benchmarks.fuzzing TARGET COUNT SEED FOLDER`` attacks one target in
+this process, which may die of it, and prints one JSON line; ``input`` in the folder is then what
+killed it. ``--guided`` lets atheris choose inputs by the lines they reach.
+"""
+
+import argparse
+import faulthandler
+import gc
+import json
+import random
+import resource
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from qbhkit.errors import QbhError
+from qbhkit.evaluation.benchmarks.fuzz_targets import TARGETS, Target
+
+LONGEST_S = 5.0
+PATIENCE_S = 60.0
+MOST_BYTES = 1 << 30
+_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1)
+_EDITS = ("byte", "word", "number", "cut", "double", "swap", "end")
+_MOST_EDITS = 5
+_A_DRAW = 5  # inputs for one that hypothesis draws, which takes it longer than most readers
+_ENCODED = tuple(
+    number.to_bytes(size, order) for number in _NUMBERS for size in (1, 2, 4, 8)
+    for order in ("little", "big") if number < 1 << 8 * size
+)  # fmt: skip
+
+
+def _drawn(chance: random.Random, words: Sequence[bytes]) -> tuple[str, float, float, Any]:
+    """Draw an edit without hypothesis, which is quicker and forgoes its shrinking."""
+    kind = chance.choice(_EDITS)
+    value: Any = chance.randrange(256)
+    if kind in ("word", "number"):
+        value = chance.choice(words if kind == "word" else _ENCODED)
+    return kind, chance.random(), chance.random(), value
+
+
+def edited(data: bytes, other: bytes, edits: Sequence[tuple[str, float, float, Any]]) -> bytes:
+    """Damage a file; places and lengths are shares of what there is."""
+    for kind, where, share, value in edits:
+        at = int(where * (len(data) + 1))
+        end = at + int(share**3 * (len(data) - at))  # mostly short stretches
+        if kind == "byte" and at < len(data):
+            data = data[:at] + bytes([value % 256]) + data[at + 1 :]
+        elif kind in ("word", "number"):
+            keep = at if share < 0.5 else at + len(value)  # put in, or put over
+            data = data[:at] + value + data[keep:]
+        elif kind == "cut":
+            data = data[:at] + data[end:]
+        elif kind == "double":
+            times = min(1 + value % 64, 1 + (1 << 16) // max(1, end - at))
+            data = data[:at] + data[at:end] * times + data[end:]
+        elif kind == "swap":
+            from_at = int(where * len(other))
+            data = data[:at] + other[from_at : from_at + end - at] + data[end:]
+        elif kind == "end":
+            data = data[:at]
+    return data
+
+
+class Attack:
+    """Feed one target, and count what it is given and what it refuses.
+
+    Args:
+        target: to attack.
+        folder: an empty one; ``input`` in it is always the last one tried.
+    """
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        self.target, self.last, self.place = target, folder / "input", folder / "files"
+        self.place.mkdir(parents=True)
+        self.seeds = target.seeds(self.place)
+        self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
+        for name in self.seeds:
+            (self.place / name).write_bytes(self.seeds[name])
+        faulthandler.register(signal.SIGPROF, chain=True)  # tell where it was, and die
+        for name in self.seeds:  # loads what is loaded lazily before anything is counted
+            self.feed(name, self.seeds[name], longest_s=PATIENCE_S)
+        soft = virtual_bytes() + MOST_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
+        self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
+
+    def feed(self, name: str, content: bytes, longest_s: float | None = None) -> None:
+        """Give the reader one file; what it may not raise passes through."""
+        longest_s = longest_s or LONGEST_S
+        self.last.write_bytes(content)
+        path = self.place / name
+        path.write_bytes(content)
+        began_s = _processor_s()
+        signal.setitimer(signal.ITIMER_PROF, longest_s)
+        faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
+        try:
+            self.target.read(self.target.mend(path))
+        except (QbhError, OSError) as error:
+            self.refused += 1
+            if isinstance(error, QbhError) and "\n" in str(error):
+                raise AssertionError(f"not a sentence: {error}") from None
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            path.write_bytes(self.seeds[name])
+        taken_s = _processor_s() - began_s  # with the programs that it called
+        assert taken_s < longest_s, f"it took {taken_s:.1f} s"
+        self.inputs += 1
+        self.slowest_s = max(self.slowest_s, taken_s)
+
+    def by_chance(self, count: int, seed: int) -> None:
+        """Damage files at random with hypothesis, which shrinks what it finds."""
+        import hypothesis
+        from hypothesis import strategies as st
+
+        names, words = sorted(self.seeds), self.target.vocabulary()
+        share = st.floats(0, 1, exclude_max=True)
+        values = {
+            "byte": st.integers(0, 255),
+            "word": st.sampled_from(words),
+            "number": st.sampled_from(_ENCODED),
+            "double": st.integers(0, 63),
+        }
+        edit = st.sampled_from(_EDITS).flatmap(
+            lambda kind: st.tuples(st.just(kind), share, share, values.get(kind, st.none()))
+        )
+        damage = st.tuples(
+            st.sampled_from(names),
+            st.sampled_from(names),
+            st.lists(edit, min_size=1, max_size=_MOST_EDITS),
+        )
+
+        @hypothesis.seed(seed)
+        @hypothesis.settings(
+            max_examples=-(-count // _A_DRAW), deadline=None, database=None, derandomize=False,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )  # fmt: skip
+        @hypothesis.given(damage, st.integers(0, 1 << 32))
+        def attack(chosen: Any, more: int) -> None:
+            name, other, edits = chosen
+            self.feed(name, edited(self.seeds[name], self.seeds[other], edits))
+            chance = random.Random(more)
+            for _ in range(_A_DRAW - 1):
+                name, other = chance.choice(names), chance.choice(names)
+                edits = [_drawn(chance, words) for _ in range(chance.randint(1, _MOST_EDITS))]
+                self.feed(name, edited(self.seeds[name], self.seeds[other], edits))
+
+        attack()
+
+    def guided(self, count: int, seed: int) -> None:
+        """Let atheris look for inputs that reach new lines; ends the process."""
+        import atheris
+
+        names = sorted(self.seeds)
+        corpus = self.place.parent / "corpus"
+        corpus.mkdir()
+        for number, name in enumerate(names):
+            (corpus / name).write_bytes(bytes([number]) + self.seeds[name])
+        words = self.place.parent / "words"
+        quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in self.target.vocabulary())
+        words.write_text("".join(f'"{word}"\n' for word in quoted))
+
+        def attack(data: bytes) -> None:
+            if data:
+                self.feed(names[data[0] % len(names)], data[1:])
+            if self.inputs == count:
+                self.tell()
+
+        for thing in gc.get_objects():  # not torch's: instrumenting that takes hours
+            if isinstance(thing, FunctionType) and str(thing.__module__).startswith("qbhkit"):
+                atheris.instrument_func(thing)
+        options = [
+            f"-runs={count + 1}",
+            f"-seed={seed}",
+            f"-dict={words}",
+            "-max_len=8192",
+            str(corpus),
+        ]
+        atheris.Setup(["attack", "-verbosity=0", "-print_final_stats=0", *options], attack)
+        atheris.Fuzz()
+
+    def tell(self) -> None:
+        """Print what was done as one JSON line."""
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found = {
+            "inputs": self.inputs,
+            "refused": self.refused,
+            "slowest_s": round(self.slowest_s, 3),
+        }
+        print(json.dumps(found | {"peak_mb": round(peak_mb)}), flush=True)
+
+
+def _processor_s() -> float:
+    """Return the seconds that this process and those it has waited for took of the processor."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
+
+
+def virtual_bytes() -> int:
+    """Return the address space that this process has taken."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    """Attack one target in this process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("count", type=int)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--guided", action="store_true")
+    options = parser.parse_args()
+    attack = Attack(TARGETS[options.target], options.folder)
+    if options.guided:
+        attack.guided(options.count, options.seed)
+    attack.by_chance(options.count, options.seed)
+    attack.tell()
+
+
+if __name__ == "__main__":
+    main()

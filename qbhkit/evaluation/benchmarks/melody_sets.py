@@ -1,0 +1,346 @@
+"""The recordings of ``qbhkit bench melody``: where they are, and the pitch that is sung in them.
+
+What is made (mixtures, degradations, synthetic hums) is drawn from generators seeded by the clip's
+own name, and kept in a folder of the cache as 16-bit wav files, which trackers read. Nothing of it
+is ever committed.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+import soxr
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from qbhkit.audio import Audio, load, write_wav
+from qbhkit.contour import F0_HOP_S
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, MirQbsh, pop909
+from qbhkit.corpora.songs import songs_of
+from qbhkit.corpora.training_songs import read_split
+from qbhkit.errors import QbhError
+from qbhkit.pitch.trackers import on_f0_grid
+from qbhkit.synthesis import degrade
+from qbhkit.synthesis.accompaniment import arrange_accompaniment, cut, read_score, render_parts
+from qbhkit.synthesis.mixing import MIX_RATE_HZ, mix
+from qbhkit.synthesis.singer import LEAD_IN_S, Voice, render_hum
+from qbhkit.training import generator
+
+SEED = 20261122
+_CHOICE, _BAND, _DEGRADE, _SYNTHETIC = range(4)  # what a generator is for
+SNRS_DB = (10, 5, 0, -5)
+PER_SINGER, DEGRADED_PER_SINGER = 3, 2
+NOISE_S = 10.0
+_NOISE_LEVEL = 0.1
+CLIPPED_DB, DECAY_S, WET, SHIFT_ST = 10.0, 0.8, 0.3, 3.0
+_EIGHT_BIT_PEAK = 4.0  # full scale over the hum's peak: the recordings have 8 bits to begin with
+RIVALS, RIVAL_S, RIVAL_HZ = 12, 8.0, 16000
+_FEWEST_CHORD_NOTES = 2.0  # a second
+_TRIES = 50
+_LOUDEST = 0.99  # a file holds no more than 1
+_PUBLISHED = {
+    "test_audio.mp4": "pitch_test_audio_file.mp4.txt",
+    "test_audio2.wav": "pitch_test_audio_file2.wav.txt",
+}
+_PUBLISHED_HZ = 44100
+PUBLISHED_TOO_HIGH_ST = 5.0  # swift-f0, Melodia and FCPE agree on it: medians of 4.95 to 5.03
+RECIPE = {
+    "seed": SEED,
+    "hums": "MIR-QBSH, singers that are not training_singers of data/splits/mir_qbsh.json",
+    "scored": "recorded voices every 32 ms, at the labels of MIR-QBSH; all others every 10 ms",
+    "songs": "each hum and vocadito clip under one accompaniment of its own: a held-out song of "
+    "POP909 (data/splits/pop909.json), from a drawn second on, by "
+    "qbhkit.synthesis.accompaniment; qbhkit.synthesis.mixing.mix at 8 kHz",
+    "snr_db": list(SNRS_DB),
+    "agreement": "the published model's pitch on its two test recordings, lowered by "
+    f"{PUBLISHED_TOO_HIGH_ST:g} semitones: its files lie so far above what is sung",
+    "robustness": f"white noise at 10 and 0 dB; half level; clipped {CLIPPED_DB:g} dB too loud; "
+    f"8 bits with the peak at a quarter of full scale; reverberation of {DECAY_S:g} s at {WET:g} "
+    f"of the level; played faster by {SHIFT_ST:g} semitones",
+    "rivals": f"{RIVALS} hums of {RIVAL_S:g} s rendered from held-out folk tunes (mm and vowels), "
+    "clean and under a held-out band at 0 dB, 16 kHz",
+}
+
+
+class Clip(NamedTuple):
+    """One recording and its true pitch."""
+
+    name: str  # singer/recording
+    path: Path
+    f0_hz: NDArray[np.float32]  # (N,) Hz every 10 ms, 0 = unvoiced
+    label_hop_s: float = F0_HOP_S  # how often the pitch was labelled, if more rarely than that
+
+    @property
+    def scored(self) -> NDArray[np.int64]:
+        """The frames nearest to the labels: between labels the truth is a guess."""
+        count = int(len(self.f0_hz) * F0_HOP_S / self.label_hop_s + 1e-6)
+        middle_s = (np.arange(count) + 0.5) * self.label_hop_s
+        return np.round(middle_s / F0_HOP_S - 0.5).astype(int)
+
+    @property
+    def singer(self) -> str:
+        """Who sings."""
+        return self.name.split("/")[0]
+
+
+def bench_sets(data: Path, folder: Path, per_singer: int = PER_SINGER) -> dict[str, list[Clip]]:
+    """Return all sets by name; what is made is written to a folder.
+
+    Args:
+        data: holds mir-qbsh, pop909 and singing.
+        folder: for what is made.
+        per_singer: MIR-QBSH recordings a singer; 0 takes all.
+
+    Raises:
+        QbhError: if a corpus is not there.
+    """
+    held_out = set(read_split("pop909")["held_out"])
+    songs = [path for path in pop909(data / "pop909").files if path.stem in held_out]
+    hums, solos = held_out_hums(data, per_singer), vocadito(data)
+    few = first_of_each_singer(hums, DEGRADED_PER_SINGER)
+    return {
+        "hums": hums,
+        "vocadito": solos,
+        **under_bands([*hums, *solos], songs, folder),
+        "agreement": published(data, folder),
+        "as recorded": few,
+        **degraded(few, folder),
+        **noises(folder),
+        **rivals(_held_out_tunes(), songs, folder),
+    }
+
+
+def fingerprint(clips: Iterable[Clip]) -> str:
+    """Return the sha256 of all recordings of a set and their true pitch."""
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(clip.path.read_bytes())
+        digest.update(clip.f0_hz.tobytes())
+    return digest.hexdigest()
+
+
+def first_of_each_singer(clips: list[Clip], count: int) -> list[Clip]:
+    """Return the first clips of every singer."""
+    taken: dict[str, list[Clip]] = {}
+    for clip in clips:
+        taken.setdefault(clip.singer, []).append(clip)
+    return [clip for group in taken.values() for clip in group[:count]]
+
+
+def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
+    """Return recordings of MIR-QBSH by singers that nothing was trained on, with their labels."""
+    from qbhkit.synthesis.voices import labelled_f0  # imports torch: not in every worker
+
+    training = set(read_split("mir_qbsh")["training_singers"])
+    clips = []
+    for hum in MirQbsh(data / "mir-qbsh").hums():
+        if hum.singer not in training and hum.labelled_st is not None:
+            frames = _frames(load(hum.path, MIX_RATE_HZ))
+            f0 = labelled_f0(hum.labelled_st, frames)
+            name = f"{hum.singer}/{hum.song_id}"
+            clips.append(Clip(name, hum.path, f0, MIR_QBSH_LABEL_HOP_S))
+    shuffled = [clips[index] for index in generator(SEED, _CHOICE).permutation(len(clips))]
+    chosen = first_of_each_singer(shuffled, per_singer or len(clips))
+    return sorted(chosen, key=lambda clip: clip.singer)
+
+
+def vocadito(data: Path) -> list[Clip]:
+    """Return both vocadito clips; a label every 5.8 ms, of which the nearest is taken.
+
+    They are scored as often as MIR-QBSH, so that a second of singing counts alike in a pooled set.
+    """
+    clips = []
+    for path in sorted((data / "singing" / "vocadito").glob("*.wav")):
+        label = path.with_name(f"{path.stem}_f0.csv")
+        with open(label, newline="", encoding="ascii") as stream:
+            at_s, hz = np.array([row for row in csv.reader(stream)], float).T
+        track = on_f0_grid(at_s, hz, (hz > 0).astype(float), load(path).duration_s)
+        clips.append(Clip(f"{path.stem}/1", path, track.frequency_hz, MIR_QBSH_LABEL_HOP_S))
+    return clips
+
+
+def under_bands(clips: list[Clip], songs: list[Path], folder: Path) -> dict[str, list[Clip]]:
+    """Return ``songs +10 dB`` and so on: every clip under one band of its own, at four levels."""
+    sets: dict[str, list[Clip]] = {f"songs {_signed(snr)} dB": [] for snr in SNRS_DB}
+    for clip in clips:
+        voice = load(clip.path, MIX_RATE_HZ)
+        band = accompaniment(songs, voice.duration_s, MIX_RATE_HZ, _rng(_BAND, clip))
+        for name, snr in zip(sets, SNRS_DB, strict=True):
+            mixed = mix(voice.samples[: len(band)], clip.f0_hz, band, snr)
+            sets[name].append(_again(folder / name, clip, mixed))
+    return sets
+
+
+def accompaniment(
+    songs: list[Path], length_s: float, rate_hz: int, rng: Generator
+) -> NDArray[np.float32]:
+    """Render a stretch of a song's accompaniment.
+
+    Args:
+        songs: MIDI files to draw from.
+        length_s: of the stretch.
+        rate_hz: of the result.
+        rng: draws the song, where the stretch begins, and who plays.
+
+    Raises:
+        QbhError: if no song drawn plays for so long.
+    """
+    for _ in range(_TRIES):
+        try:
+            score = read_score(songs[rng.integers(len(songs))])
+        except QbhError:
+            continue
+        latest_s = score.chords[-1, 0] - length_s
+        chords = cut(score.chords, rng.uniform(0, max(latest_s, 1e-3)), length_s)
+        if latest_s > 0 and len(chords) >= _FEWEST_CHORD_NOTES * length_s:
+            parts = arrange_accompaniment(chords, score.beat_s, length_s, rng)
+            return render_parts(parts, length_s, rate_hz).samples
+    raise QbhError(f"Not one of the songs drawn has an accompaniment of {length_s:.1f} s.")
+
+
+def published(data: Path, folder: Path) -> list[Clip]:
+    """Return the published model's two test recordings with the pitch it gave.
+
+    Its files give every pitch five semitones higher than it sounds, as if the table of classes had
+    begun at MIDI 45 and not 40: that is taken back. Its frame k is centred on k * 10 ms, the kit's
+    on (k + 0.5) * 10 ms: so the recordings are put off by 5 ms. Frames that only fill up its last
+    patch are dropped.
+    """
+    lower = 2 ** (-PUBLISHED_TOO_HIGH_ST / 12)
+    clips = []
+    for name, label in _PUBLISHED.items():
+        audio = load(data / "singing" / "kum2020" / name, _PUBLISHED_HZ)
+        samples = np.pad(audio.samples, (round(F0_HOP_S / 2 * _PUBLISHED_HZ), 0))
+        frames = _frames(Audio(samples, _PUBLISHED_HZ))
+        hz = np.loadtxt(data / "singing" / "kum2020" / label)[:frames, 1]
+        clip_name = f"{Path(name).stem}/1"
+        clips.append(_made(folder / "agreement", clip_name, samples, _PUBLISHED_HZ, lower * hz))
+    return clips
+
+
+def degraded(clips: list[Clip], folder: Path) -> dict[str, list[Clip]]:
+    """Return the clips as a bad microphone, a loud room or a higher voice would give them."""
+    sets: dict[str, list[Clip]] = {}
+    for clip in clips:
+        whole, rng = load(clip.path, MIX_RATE_HZ).samples, _rng(_DEGRADE, clip)
+        full_scale = _EIGHT_BIT_PEAK * float(np.abs(whole).max())
+        kinds = {
+            "noise 10 dB": degrade.add_noise(whole, 10, 0, rng),
+            "noise 0 dB": degrade.add_noise(whole, 0, 0, rng),
+            "half level": 0.5 * whole,
+            "clipped": degrade.clip(whole, CLIPPED_DB),
+            "8 bit": degrade.quantise(whole, 8, full_scale),
+            "reverberation": degrade.reverberate(whole, DECAY_S, WET, MIX_RATE_HZ, rng),
+        }
+        for kind, samples in kinds.items():
+            sets.setdefault(kind, []).append(_again(folder / kind, clip, samples))
+        higher, f0 = faster(whole, clip.f0_hz, SHIFT_ST)
+        hop_s = clip.label_hop_s / 2 ** (SHIFT_ST / 12)
+        made = _made(folder / "transposed", clip.name, higher, MIX_RATE_HZ, f0)
+        sets.setdefault("transposed", []).append(made._replace(label_hop_s=hop_s))
+    return sets
+
+
+def faster(
+    samples: NDArray, f0_hz: NDArray, shift_st: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Play a recording faster, so that its pitch rises: nothing is estimated, labels stay exact.
+
+    Args:
+        samples: (N,) at 8 kHz.
+        f0_hz: (N / 80,) Hz.
+        shift_st: semitones up.
+    """
+    ratio = 2 ** (shift_st / 12)
+    higher = soxr.resample(samples.astype(np.float32), MIX_RATE_HZ * ratio, MIX_RATE_HZ)
+    count = round(len(higher) / MIX_RATE_HZ / F0_HOP_S)
+    before = np.minimum(((np.arange(count) + 0.5) * ratio).astype(int), len(f0_hz) - 1)
+    return higher, (f0_hz[before] * ratio).astype(np.float32)
+
+
+def noises(folder: Path) -> dict[str, list[Clip]]:
+    """Return nothing but noise, white and pink: whatever is found in it is invented."""
+    count = round(NOISE_S * MIX_RATE_HZ)
+    silence = np.zeros(round(NOISE_S / F0_HOP_S), np.float32)
+    sets = {}
+    for colour, name in enumerate(("white noise", "pink noise")):
+        samples = _NOISE_LEVEL * degrade.noise(count, colour, generator(SEED, _DEGRADE, colour))
+        sets[name] = [_made(folder / name, "nobody/1", samples, MIX_RATE_HZ, silence)]
+    return sets
+
+
+def rivals(
+    tunes: dict[str, NDArray], songs: list[Path], folder: Path, count: int = RIVALS
+) -> dict[str, list[Clip]]:
+    """Return synthetic hums, clean and under a band at 0 dB; their labels are exact.
+
+    Args:
+        tunes: (M, 3) notes by name.
+        songs: MIDI files whose accompaniments play.
+        folder: for the recordings.
+        count: how many hums; every other one is sung on vowels.
+    """
+    sets: dict[str, list[Clip]] = {"rivals clean": [], "rivals 0 dB": []}
+    names = sorted(tunes)
+    for number in range(count):
+        rng = generator(SEED, _SYNTHETIC, number)
+        name, style = names[rng.integers(len(names))], ("mm", "vowels")[number % 2]
+        voice, f0 = _synthetic(tunes[name], style, rng)
+        band = accompaniment(songs, RIVAL_S, RIVAL_HZ, rng)
+        frames_8khz = np.repeat(f0, RIVAL_HZ // MIX_RATE_HZ)  # what mix counts samples by
+        versions = {"rivals clean": voice, "rivals 0 dB": mix(voice, frames_8khz, band, 0)}
+        for kind, samples in versions.items():
+            sets[kind].append(_made(folder / kind, f"{style}/{number}", samples, RIVAL_HZ, f0))
+    return sets
+
+
+def _synthetic(
+    notes: NDArray, style: str, rng: Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    start_s = rng.uniform(0, max(0.0, notes[-1, 0] - RIVAL_S))
+    sung = cut(notes, start_s, RIVAL_S - LEAD_IN_S)
+    voice = Voice(style=style, key_st=rng.uniform(-17, -5))  # type: ignore[arg-type]
+    hum = render_hum(sung, voice, rng)
+    f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0)
+    return _fit(hum.audio.samples, round(RIVAL_S * RIVAL_HZ)), _fit(f0, round(RIVAL_S / F0_HOP_S))
+
+
+def _held_out_tunes() -> dict[str, NDArray]:
+    held_out = set(read_split("folk")["held_out"])
+    songs = songs_of(music21_collection("oneills1850"))
+    return {song.id: song.notes for song in songs if song.id in held_out and song.notes is not None}
+
+
+def _made(folder: Path, name: str, samples: NDArray, rate_hz: int, f0_hz: NDArray) -> Clip:
+    """Write a recording, softer where it would not fit into a file."""
+    softer = min(1.0, _LOUDEST / max(float(np.abs(samples).max()), 1e-9))
+    path = folder / f"{name}.wav"
+    write_wav(Audio((softer * samples).astype(np.float32), rate_hz), path)
+    return Clip(name, path, f0_hz.astype(np.float32))
+
+
+def _again(folder: Path, clip: Clip, samples: NDArray) -> Clip:
+    """Write another version of a clip, at 8 kHz."""
+    made = _made(folder, clip.name, samples, MIX_RATE_HZ, clip.f0_hz)
+    return made._replace(label_hop_s=clip.label_hop_s)
+
+
+def _rng(purpose: int, clip: Clip) -> Generator:
+    return generator(SEED, purpose, crc32(clip.name.encode()))
+
+
+def _fit(row: NDArray, count: int) -> NDArray[np.float32]:
+    return np.pad(row, (0, max(0, count - len(row))))[:count].astype(np.float32)
+
+
+def _frames(audio: Audio) -> int:
+    return round(audio.duration_s / F0_HOP_S)
+
+
+def _signed(number: int) -> str:
+    return f"{number:+d}" if number else "0"

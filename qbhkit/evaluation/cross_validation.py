@@ -1,0 +1,392 @@
+"""Score a training recipe by crossed folds: every hum by a model that knew neither song nor singer.
+
+The songs and the singers of the development hums are dealt into folds. For each pair of a song fold
+and a singer fold a model is fine-tuned on the hums of other songs by other singers, and scores the
+hums of these; the ranks of all hums are pooled.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from qbhkit.catalogue.read import Catalogue
+from qbhkit.contour import Contour, from_f0
+from qbhkit.corpora import open_corpus
+from qbhkit.corpora.folders import Ioacas, MirQbsh
+from qbhkit.corpora.songs import Song, songs_of
+from qbhkit.corpora.training_songs import read_split, training_songs
+from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
+from qbhkit.embedding.hum_pairs import AlignedHum, HumPairs, align_hum
+from qbhkit.embedding.sampling import PairSource
+from qbhkit.embedding.training import TrainConfig, hum_evaluator, song_source, train_encoder
+from qbhkit.embedding.windows import MatchFrom, Reading, WindowGrid, cut_song, grid_for, stretch
+from qbhkit.errors import QbhError
+from qbhkit.evaluation.evaluate import by_search, score_hums
+from qbhkit.metrics import LabelledQuery, rank_of, summarise
+from qbhkit.pitch.trackers import Tracker, get_tracker
+from qbhkit.provenance import made_from, record
+from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
+from qbhkit.retrieval.searcher import Method, Searcher
+from qbhkit.storage import sha256_file
+
+MATCH_FROM: tuple[MatchFrom, ...] = ("start", "anywhere")
+YEAR = "year2009"  # of the hums in the folds, on which everything was measured
+EXTERNAL = "ioacas"  # what the scores of another corpus are called
+# What is done to the hums to see whether the answer stays: transposed by semitones, stretched.
+TRANSPOSED_ST = (7.0, -5.0)
+STRETCHED = (0.7, 1.4)
+_WATCHED = 4  # every fourth song of the training hums, where a checkpoint must be chosen
+
+
+class LabelledHum(NamedTuple):
+    """A development hum: whose it is, and how it runs through its song."""
+
+    query: LabelledQuery
+    aligned: AlignedHum
+
+
+class Folds(NamedTuple):
+    """Which songs and which singers belong together."""
+
+    songs: list[list[str]]
+    singers: list[list[str]]
+
+
+class EmbeddedSongs:
+    """The songs that are searched, cut into windows once, and embedded by one model after another.
+
+    Args:
+        songs: all of them.
+        grid: windows of the catalogue.
+        reading: onto L frames.
+        hop_s: seconds between frames of the contours.
+        rests: whether the songs keep their rests.
+
+    Raises:
+        QbhError: if two songs have the same id.
+    """
+
+    def __init__(
+        self,
+        songs: Sequence[Song],
+        grid: WindowGrid,
+        reading: Reading,
+        hop_s: float,
+        rests: bool = True,
+    ) -> None:
+        self._songs, self._grid, self.hop_s = songs, grid, hop_s
+        self.number = {song.id: k for k, song in enumerate(songs)}
+        if len(self.number) < len(songs):
+            raise QbhError("Two songs to search have the same id: give one of them another.")
+        contours = [song.contour(hop_s) for song in songs]
+        self.contours = contours if rests else [contour.without_rests() for contour in contours]
+        cuts = [cut_song(contour, grid, reading) for contour in self.contours]
+        self._frames = np.concatenate([cut.frames for cut in cuts])  # (W, L, 2)
+        self._song = np.repeat(np.arange(len(songs)), [len(cut.frames) for cut in cuts])
+        self._start = np.concatenate([cut.start for cut in cuts])
+        self._end = np.concatenate([cut.end for cut in cuts])
+        self._at_start = np.concatenate([cut.at_start for cut in cuts])
+
+    def searcher(self, embedder: ContourEmbedder) -> Searcher:
+        """Return what searches these songs with a model."""
+        entries = [{"id": song.id, "title": song.title} for song in self._songs]
+        catalogue = Catalogue(
+            Path(), embedder.identity, "", self._grid, entries, self.contours,
+            embedder.embed(self._frames).astype(np.float16), self._song,
+            self._start * self.hop_s, self._end * self.hop_s, self._at_start,
+        )  # fmt: skip
+        return Searcher(catalogue, embedder)
+
+
+def label_hums(
+    queries: Sequence[LabelledQuery],
+    embedded: EmbeddedSongs,
+    tracker: Tracker,
+    progress: bool = True,
+) -> list[LabelledHum]:
+    """Hear hums, and lay each along its song from the song's first note.
+
+    Args:
+        queries: recordings, each with the id of its song, which it begins with.
+        embedded: where the songs are.
+        tracker: hears the hums.
+        progress: show a bar on standard error.
+
+    Raises:
+        QbhError: if a hum names a song that is not there, or nothing in it is voiced.
+    """
+    found = []
+    for query in tqdm(queries, "melody", unit="hum", disable=not progress):
+        if query.song_id not in embedded.number:
+            raise QbhError(f"{query.path} hums {query.song_id}, which is not among the songs.")
+        song = embedded.number[query.song_id]
+        found.append(
+            LabelledHum(query, align_hum(Path(query.path), song, embedded.contours[song], tracker))
+        )
+    return found
+
+
+class ExternalTest(NamedTuple):
+    """Queries of another corpus, by nobody and of no song that anything was fine-tuned on."""
+
+    queries: list[LabelledQuery]
+    contours: list[Contour]
+    songs: EmbeddedSongs
+
+
+class CrossValidationData(NamedTuple):
+    """What a recipe is scored on, and the songs of stage 1 that are mixed with the hums."""
+
+    hums: list[LabelledHum]  # every singer and song of theirs is in a fold
+    folds: Folds
+    songs: EmbeddedSongs  # the songs that are searched, and that the hums were laid along
+    source: PairSource
+    external: ExternalTest | None = None
+
+
+def mir_qbsh_data(
+    config: TrainConfig, data: Path, tracker: str | None = None, progress: bool = True
+) -> CrossValidationData:
+    """Return the crossed folds of MIR-QBSH, whose 48 songs are searched among MIREX's 2,000.
+
+    Args:
+        config: says the corpora of stage 1, windows, and hop.
+        data: the folder that holds corpora.
+        tracker: hears the hums; the default one for None.
+        progress: show a bar on standard error.
+
+    Raises:
+        QbhError: if a corpus is not there.
+    """
+    hums, embedded, external = _searched_among(
+        config.window.reading, config.hop_s, data, tracker, progress
+    )
+    learnt = training_songs(config.corpora, data, config.hop_s)
+    split = read_split("mir_qbsh")
+    folds = Folds(split["song_folds"], split["singer_folds"])
+    return CrossValidationData(hums, folds, embedded, song_source(config, learnt), external)
+
+
+@lru_cache(maxsize=1)  # the recipes of an ablation mostly differ in training alone
+def _searched_among(
+    reading: Reading, hop_s: float, data: Path, tracker: str | None, progress: bool
+) -> tuple[list[LabelledHum], EmbeddedSongs, ExternalTest | None]:
+    corpus = MirQbsh(data / "mir-qbsh")
+    songs = [*songs_of(corpus), *songs_of(open_corpus("mirex-essen-2000", data))]
+    embedded = EmbeddedSongs(songs, grid_for(reading), reading, hop_s)
+    split = read_split("mir_qbsh")
+    dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
+    queries = [
+        LabelledQuery(str(hum.path), hum.song_id, hum.singer)
+        for hum in corpus.hums(YEAR)
+        if {hum.song_id, hum.singer} <= dealt
+    ]
+    if not queries:
+        raise QbhError(f"{corpus.root} holds no hum of the singers that are dealt into folds.")
+    hums = label_hums(queries, embedded, get_tracker(tracker), progress)
+    external = ioacas_test(reading, hop_s, data, songs) if (data / "ioacas").is_dir() else None
+    return hums, embedded, external
+
+
+def ioacas_test(
+    reading: Reading, hop_s: float, data: Path, others: Sequence[Song] = ()
+) -> ExternalTest:
+    """Return the queries of IOACAS, its 298 songs, and others to search them among.
+
+    The corpus has dropped the rests of its queries; here the songs lose theirs too.
+
+    Args:
+        reading: onto L frames.
+        hop_s: seconds between frames.
+        data: the folder that holds corpora.
+        others: further songs.
+
+    Raises:
+        QbhError: if the corpus is not there.
+    """
+    corpus = Ioacas(data / "ioacas")
+    named = "ioacas/{}".format  # its songs have numbers, as those of other corpora
+    songs = [*(replace(song, id=named(song.id)) for song in songs_of(corpus)), *others]
+    embedded = EmbeddedSongs(songs, grid_for(reading), reading, hop_s, rests=False)
+    found = corpus.queries()
+    queries = [LabelledQuery(key, named(song_id), None) for key, (_, song_id) in found.items()]
+    contours = [from_f0(track, hop_s).without_rests() for track, _ in found.values()]
+    return ExternalTest(queries, contours, embedded)
+
+
+def cross_validate(
+    config: TrainConfig,
+    cv_data: CrossValidationData,
+    folder: Path,
+    stress: bool = False,
+    progress: bool = True,
+    methods: Sequence[Method] = ("vote",),
+) -> dict[str, Any]:
+    """Fine-tune a model for every pair of folds, and pool the ranks of all hums.
+
+    A model that is in the folder already is used again if it was made by the same recipe from the
+    same weights and hums, so that a stopped run goes on.
+
+    Args:
+        config: of the fine-tuning; ``start`` names the weights it starts from. Without ``hums``
+            nothing is trained, and all hums are scored by those weights.
+        cv_data: hums, songs and folds.
+        folder: where the models are kept.
+        stress: also search the same hums transposed and stretched.
+        progress: show bars on standard error.
+        methods: of the search; ``full`` also gives a calibration and what it refuses.
+
+    Returns:
+        By the first method, for each match_from, and each stress of it, metrics, intervals and ranks as
+        JSON; also for the queries of another corpus where there are some, by the first of the
+        models. The same by the other methods, under ``methods`` and their names.
+
+    Notebook: notebooks/07_train_supervised.py
+    """
+    hums, other = cv_data.hums, cv_data.external
+    queries = [hum.query for hum in hums]
+    found: dict[Method, dict[str, Any]] = {method: {} for method in methods}
+    ranks: dict[tuple[Method, str], list[int | None]] = {}
+    cases: dict[MatchFrom, list[tuple[Case, str]]] = {match_from: [] for match_from in MATCH_FROM}
+    for number, (test, learn) in enumerate(_parted(hums, cv_data.folds, config)):
+        learnt = [hums[k].aligned for k in learn]
+        weights = _weights(config, learnt, cv_data, folder / f"fold-{number}", progress)
+        embedder = ContourEmbedder(str(weights))
+        if other is not None and number == 0:
+            for method in methods:
+                score = by_search(other.songs.searcher(embedder), method, "anywhere")
+                truths = [other.songs.number[query.song_id] for query in other.queries]
+                scored = score_hums(score, other.contours, truths)
+                ranked = [case and rank_of(*case) for case in scored]
+                found[method][EXTERNAL] = summarise(ranked, other.queries)
+        searcher = cv_data.songs.searcher(embedder)
+        for name, match_from, contours in _searched([hums[k].aligned.hum for k in test], stress):
+            for method in methods:
+                column = ranks.setdefault((method, name), [None] * len(hums))
+                truths = [hums[k].aligned.song for k in test]
+                scored = score_hums(by_search(searcher, method, match_from), contours, truths)
+                for k, case in zip(test, scored, strict=True):
+                    if case is None:
+                        continue
+                    column[k] = rank_of(*case)
+                    if method == "full" and name == match_from:
+                        cases[match_from].append((case, queries[k].song_id))
+    for (method, name), column in ranks.items():
+        found[method][name] = summarise(column, queries)
+    first, *others = methods
+    result = found[first]
+    if others:
+        result["methods"] = {method: found[method] for method in others}
+    if "full" in methods:
+        with suppress(QbhError):  # too few hums find their songs to calibrate anything
+            result |= _calibrated(cases, Calibration.of(embedder).distance)
+    return result
+
+
+def _calibrated(cases: dict[MatchFrom, list[tuple[Case, str]]], distance: float) -> dict[str, Any]:
+    """Return a calibration on all hums, and what one does to the hums of songs it has not seen."""
+    everything = [case for match_from in MATCH_FROM for case, _ in cases[match_from]]
+    refused = {}
+    for match_from in MATCH_FROM:
+        if not cases[match_from]:
+            raise QbhError("A calibration needs hums that find their songs.")
+        some, songs = zip(*cases[match_from], strict=True)
+        refused[match_from] = refusal(some, songs, distance)._asdict()
+    return {"calibration": asdict(calibrate(everything, distance)), "refusal": refused}
+
+
+def _parted(
+    hums: Sequence[LabelledHum], folds: Folds, config: TrainConfig
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the hums that a model scores, and those it may learn from."""
+    everything = list(range(len(hums)))
+    if config.hums is None:
+        yield everything, []
+        return
+    for names in folds.songs:
+        for singers in folds.singers:
+            sung = [hum.query.song_id in names for hum in hums]
+            by_them = [hum.query.singer in singers for hum in hums]
+            yield (
+                [k for k in everything if sung[k] and by_them[k]],
+                [k for k in everything if not sung[k] and not by_them[k]],
+            )
+
+
+def _weights(
+    config: TrainConfig,
+    hums: Sequence[AlignedHum],
+    cv_data: CrossValidationData,
+    folder: Path,
+    progress: bool,
+) -> Path:
+    if config.hums is None:
+        return Path(config.init_from)
+    weights, note = folder / "encoder.safetensors", folder / "made_of.json"
+    made_of = _made_of(config, hums)
+    if weights.is_file() and not made_from(note, made_of):
+        shutil.rmtree(folder)  # of another recipe, or of other hums
+    if not weights.is_file():
+        reading, how = config.window.reading, config.normalisation
+
+        drawn_as = config.hums
+
+        def pairs_of(some: Sequence[AlignedHum]) -> HumPairs:
+            return HumPairs(some, cv_data.songs.contours, drawn_as, reading, how)
+
+        evaluate, log = None, folder / "log.json"
+        if config.fine_tune is not None:  # of its copies the best must be chosen on other hums
+            number = {song: k for k, song in enumerate(sorted({hum.song for hum in hums}))}
+            watched = [number[hum.song] % _WATCHED == 0 for hum in hums]
+            held_out = pairs_of([hum for hum, held in zip(hums, watched, strict=True) if held])
+            hums = [hum for hum, held in zip(hums, watched, strict=True) if not held]
+            evaluate = hum_evaluator(config, held_out, cv_data.source)
+        encoder = train_encoder(
+            config, cv_data.source, folder, log, pairs_of(hums), evaluate, progress=progress
+        )
+        record(note, made_of)  # first: without it the weights would be made again
+        export_encoder(encoder, weights, reading, how)
+    return weights
+
+
+def _made_of(config: TrainConfig, hums: Sequence[AlignedHum]) -> dict[str, str]:
+    """Return hashes of all that a model depends on but the songs of its corpora."""
+    start = Path(config.init_from)
+    recipe = json.dumps(asdict(replace(config, init_from="")), sort_keys=True).encode()
+    contours = hashlib.sha256()
+    for hum in hums:
+        contours.update(f"{hum.song} {len(hum.hum)}".encode())
+        contours.update(np.ascontiguousarray(hum.hum.frames).data)
+    return {
+        "recipe": hashlib.sha256(recipe).hexdigest(),
+        "start": sha256_file(start) if start.is_file() else config.init_from,
+        "hums": contours.hexdigest(),
+    }
+
+
+def _searched(
+    contours: list[Contour], stress: bool
+) -> Iterator[tuple[str, MatchFrom, list[Contour]]]:
+    for match_from in MATCH_FROM:
+        yield match_from, match_from, contours
+        if stress:
+            for semitones in TRANSPOSED_ST:
+                moved = [contour.transposed(semitones) for contour in contours]
+                yield f"{match_from}, {semitones:+g} semitones", match_from, moved
+            for factor in STRETCHED:
+                slowed = [_stretched(contour, factor) for contour in contours]
+                yield f"{match_from}, stretched by {factor:g}", match_from, slowed
+
+
+def _stretched(contour: Contour, factor: float) -> Contour:
+    positions = (np.arange(round(len(contour) * factor)) + 0.5) / factor
+    return Contour(stretch(contour.frames, positions), contour.hop_s)

@@ -1,0 +1,255 @@
+"""Measure how often hums find their songs: the one evaluator of the kit.
+
+:func:`evaluate` is the front door's ``qbhkit.evaluate`` and what ``qbhkit evaluate`` calls;
+cross-validation and the benchmarks score their models with :func:`score_hums`.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from qbhkit.catalogue.read import Catalogue, open_catalogue
+from qbhkit.contour import Contour
+from qbhkit.embedding.embedder import Embedder, open_embedder
+from qbhkit.embedding.windows import MatchFrom, is_long_enough
+from qbhkit.errors import Failure, QbhError
+from qbhkit.evaluation import METHODS
+from qbhkit.metrics import (
+    LabelledQuery,
+    Metrics,
+    comparable_to,
+    metrics,
+    rank_of,
+    summarise,
+)
+from qbhkit.pitch.frontends import query_loader
+from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
+from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
+from qbhkit.retrieval.searcher import STATE_METHOD, Searcher, resolve_method
+from qbhkit.weights import DEFAULT_EMBEDDING
+
+ScoreSongs = Callable[[Sequence[Contour]], Iterator[NDArray]]
+"""Yields (songs,) scores of each hum, the higher the better."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How often hums found their songs.
+
+    Attributes:
+        queries: the hums, with their songs and singers.
+        ranks: by method, of each query: 1 is the best, None a miss.
+        match_from: ``start`` or ``anywhere``.
+        songs: number of songs searched.
+        model: identity of the weights that made the catalogue.
+        failures: queries that could not be used, and why; they count as misses.
+        confidence: ``calibration`` and ``refusal`` of the method ``full``, where enough hums find
+            their songs.
+    """
+
+    queries: list[LabelledQuery]
+    ranks: dict[str, list[int | None]]
+    match_from: MatchFrom
+    songs: int
+    model: str
+    failures: list[Failure] = field(default_factory=list)
+    confidence: dict[str, Any] = field(default_factory=dict)
+
+    def metrics(self, method: str = "full") -> Metrics:
+        """Return top-1, top-5, top-10 and MRR of a method."""
+        return metrics(self.ranks[method])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``qbhkit evaluate --out`` writes: the first method on top, all of them below."""
+        blocks = {name: summarise(ranks, self.queries) for name, ranks in self.ranks.items()}
+        return {
+            **next(iter(blocks.values())),
+            "anchor": self.match_from,
+            "songs": self.songs,
+            "model": self.model,
+            "comparable_to": comparable_to(self.songs, self.match_from),
+            "song_ids": [query.song_id for query in self.queries],
+            "singers": [query.singer for query in self.queries],
+            "methods": blocks,
+            **self.confidence,
+        }
+
+
+def evaluate(
+    queries: str | PathLike[str] | Iterable[LabelledQuery],
+    catalogue: str | PathLike[str] | Catalogue,
+    methods: Sequence[str] = ("full",),
+    match_from: MatchFrom = "anywhere",
+    weights: str = DEFAULT_EMBEDDING,
+    tracker: str | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure how often hums find their songs, by one method or several.
+
+    Args:
+        queries: a CSV file with the columns path, song_id and, if known, singer; or its rows.
+        catalogue: the folder of a catalogue that holds all those songs, or an opened one.
+        methods: of ``full``, ``vote``, ``vector``, ``end-to-end``, ``linear-scaling``, ``dtw``.
+        match_from: ``start`` where hums begin with the song, ``anywhere`` elsewhere.
+        weights: those that made the catalogue.
+        tracker: name of the pitch tracker for hums.
+        progress: show bars on standard error.
+
+    Returns:
+        Ranks of every query by each method; metrics, intervals and groups follow from them.
+
+    Raises:
+        QbhError: if a file is missing or damaged, a query names a song that is not in the
+            catalogue, there is no such method, or other weights made the catalogue.
+        MissingPackageError: if the tracker's package is not installed.
+
+    Notebook: notebooks/10_evaluation.py
+    """
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise QbhError(f"There is no method {unknown[0]!r}: use {', '.join(METHODS)}.")
+    named: Any = "The list of queries"
+    if isinstance(queries, str | PathLike):
+        named, queries = queries, read_queries(Path(queries))
+    listed = list(queries)
+    if not isinstance(catalogue, Catalogue):
+        catalogue = open_catalogue(Path(catalogue))
+    for query in listed:
+        if query.song_id not in catalogue.number:
+            raise QbhError(
+                f"{named} names the song {query.song_id}, which is not in {catalogue.path}: its "
+                f"songs have ids such as {catalogue.songs[0]['id']}."
+            )
+    truths = [catalogue.number[query.song_id] for query in listed]
+    embedder = open_embedder(weights)
+    hums: dict[bool, list[Contour | None]] = {}
+    searchers: dict[bool, Searcher] = {}
+    found = Evaluation(listed, {}, match_from, len(catalogue.songs), catalogue.model)
+    for method in dict.fromkeys(methods):
+        by_states = method == STATE_METHOD
+        if by_states not in hums:
+            reads = open_embedder(STATE_METHOD) if by_states else embedder
+            hums[by_states] = _load(listed, reads, None if by_states else tracker, found, progress)
+            searchers[by_states] = Searcher(catalogue, reads)
+        if method in ("linear-scaling", "dtw"):
+            score = by_baseline(catalogue, method, match_from)
+        else:
+            score = by_search(searchers[by_states], method, match_from)
+        cases = score_hums(score, hums[by_states], truths, method if progress else None)
+        found.ranks[method] = [case and rank_of(*case) for case in cases]
+        if method == "full":
+            distance = Calibration.of(embedder).distance
+            found.confidence.update(_confidence(cases, listed, distance))
+    return found
+
+
+def _load(
+    queries: Sequence[LabelledQuery],
+    embedder: Embedder,
+    tracker: str | None,
+    found: Evaluation,
+    progress: bool,
+) -> list[Contour | None]:
+    """Load queries for an embedder; those that cannot be used are None, and noted as failures."""
+    load_query = query_loader(embedder.states_of, tracker)
+    hums: list[Contour | None] = []
+    for query in tqdm(queries, "melody", unit="hum", disable=not progress):
+        hums.append(None)
+        try:
+            hums[-1] = load_query(query.path)
+        except QbhError as error:
+            found.failures.append(Failure(query.path, str(error)))
+    return hums
+
+
+def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSongs:
+    """Return what scores all songs for hums by a method of the search.
+
+    Args:
+        searcher: of the songs.
+        method: ``full``, ``vote`` or ``vector``; ``end-to-end`` is ``full``.
+        match_from: ``start`` or ``anywhere``.
+    """
+    how, _ = resolve_method(method, None)
+    return lambda hums: (found.score for found in searcher.scores_many(hums, match_from, how))
+
+
+def by_baseline(catalogue: Catalogue, method: str, match_from: MatchFrom) -> ScoreSongs:
+    """Return what scores all songs for hums by ``linear-scaling`` or ``dtw``."""
+    rival = (SubsequenceDtw if method == "dtw" else LinearScaling)(catalogue.contours)
+    return lambda hums: (rival.scores(hum, match_from) for hum in hums)
+
+
+def score_hums(
+    score: ScoreSongs,
+    hums: Sequence[Contour | None],
+    truths: Sequence[int],
+    shown: str | None = None,
+) -> list[Case | None]:
+    """Score all songs for each hum.
+
+    Args:
+        score: a method: :func:`by_search` or :func:`by_baseline`.
+        hums: None for one that could not be used.
+        truths: number of the song of each.
+        shown: title of a bar on standard error; None for no bar.
+
+    Returns:
+        Scores and truth of each hum; None, a miss, where less than 1 s of it is voiced.
+    """
+    usable = [k for k, hum in enumerate(hums) if hum is not None and is_long_enough(hum)]
+    cases: list[Case | None] = [None] * len(hums)
+    scores = score([cast(Contour, hums[k]) for k in usable])
+    bar = tqdm(zip(usable, scores, strict=True), shown, len(usable), unit="hum", disable=not shown)
+    for k, found in bar:
+        cases[k] = Case(found, truths[k])
+    return cases
+
+
+def _confidence(
+    cases: Sequence[Case | None], queries: Sequence[LabelledQuery], distance: float
+) -> dict[str, Any]:
+    """Return a calibration and what it refuses; nothing where too few hums find their songs."""
+    known = [(case, query.song_id) for case, query in zip(cases, queries, strict=True) if case]
+    with suppress(QbhError):
+        found, songs = zip(*known, strict=True) if known else ((), ())
+        return {
+            "calibration": asdict(calibrate(found, distance)),
+            "refusal": refusal(found, songs, distance)._asdict(),
+        }
+    return {}
+
+
+def read_queries(path: Path) -> list[LabelledQuery]:
+    """Read a query list: ``path,song_id[,singer]``; paths are relative to the file's folder.
+
+    Raises:
+        QbhError: if the file is missing, has another header, no rows, or a row that is wrong.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not {"path", "song_id"} <= set(reader.fieldnames or ()):
+                raise QbhError(f"{path} must begin with the header path,song_id[,singer].")
+            rows = list(reader)
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: check the path.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
+    queries = []
+    for line, row in enumerate(rows, 2):
+        if not row["path"] or not row["song_id"]:
+            raise QbhError(f"{path}, line {line}: path and song_id must both be given.")
+        recording = path.parent / row["path"]  # an absolute path stays as it is
+        if not recording.is_file():
+            raise QbhError(f"{path}, line {line}: {recording} does not exist.")
+        queries.append(LabelledQuery(str(recording), row["song_id"], row.get("singer") or None))
+    if not queries:
+        raise QbhError(f"{path} holds no queries: add lines path,song_id.")
+    return queries

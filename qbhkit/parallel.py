@@ -1,0 +1,59 @@
+"""One map over many items, in this process or in several."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from qbhkit.errors import QbhError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel_map(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    prepare: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> Iterator[Result]:
+    """Yield ``work(item)`` of every item, in order.
+
+    With one worker, or one item, everything happens in this process.
+
+    Args:
+        work: a function of a module, which a worker process imports.
+        items: what it is called with.
+        workers: processes, 1 or more.
+        prepare: called once in each process that works, with ``arguments``; ``work`` finds what it
+            has put into its module. In worker processes torch then uses one thread.
+        arguments: of ``prepare``; they travel once to each process.
+
+    Raises:
+        QbhError: if a worker process dies; and what ``work`` raises.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        prepare(*arguments)
+        yield from map(work, items)
+        return
+    # fork would copy torch's threads in a state in which they can hang
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start, (prepare, arguments)) as processes:
+        try:
+            yield from processes.map(work, items)
+        except BrokenProcessPool:
+            raise QbhError(
+                "A worker process died, perhaps for lack of memory: run it again with --workers 1."
+            ) from None
+        finally:  # a stop must not wait for the rest of the list
+            processes.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # the other cores have workers of their own
+    prepare(*arguments)

@@ -1,0 +1,99 @@
+"""The melodies of many recordings: all cores busy, each result whole, a stopped run goes on."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm.auto import tqdm
+
+from qbhkit.audio import load
+from qbhkit.errors import Failure, QbhError, naming
+from qbhkit.f0_csv import write_f0_csv
+from qbhkit.parallel import parallel_map
+from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
+from qbhkit.storage import read_json, write_json
+
+_NOTE = "melody.json"  # beside the results: which tracker made each
+
+
+class Extraction(NamedTuple):
+    """What became of the recordings."""
+
+    written: int
+    reused: int  # were there already, by the same tracker from the same recording
+    failures: list[Failure]
+
+
+def extract_all(
+    outputs: Mapping[Path, Path], tracker: str, workers: int | None = None, progress: bool = True
+) -> Extraction:
+    """Write the f0 track of every recording as a CSV file.
+
+    A result that is there already is kept if the same tracker (with the same weights) made it after
+    the recording was last changed.
+
+    Args:
+        outputs: recording to the CSV file of its melody; all files in one folder.
+        tracker: name of the tracker.
+        workers: processes; by default one for each core, and never more than recordings.
+        progress: show a bar on standard error.
+
+    Raises:
+        QbhError: if there is no such tracker.
+        MissingPackageError: if its package is not installed.
+    """
+    if not outputs:
+        return Extraction(0, 0, [])
+    note = next(iter(outputs.values())).parent / _NOTE
+    made_by = read_json(note, f"delete {note}") if note.is_file() else {}
+    if not isinstance(made_by, dict):
+        raise QbhError(f"{note} is damaged: delete it.")
+    identity = identity_of(tracker)
+    stamps = {source: _stamp(identity, source) for source in outputs}
+    due = {
+        source: target
+        for source, target in outputs.items()
+        if made_by.get(target.name) != stamps[source] or not target.is_file()
+    }
+    failures: list[Failure] = []
+    if due:
+        made = get_tracker(tracker)  # before anything is deleted: it may be missing
+        for target in due.values():  # what is there from now on is of this tracker and recording
+            target.unlink(missing_ok=True)
+        write_json(note, made_by | {target.name: stamps[source] for source, target in due.items()})
+        workers = min(workers or os.cpu_count() or 1, len(due))
+        given = tracker if workers > 1 else made  # a process makes its own
+        results = parallel_map(_extract, list(due.items()), workers, _prepare, (given,))
+        for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
+            failures += [failure] if failure else []
+    return Extraction(len(due) - len(failures), len(outputs) - len(due), failures)
+
+
+def _stamp(identity: str, source: Path) -> str:
+    """Say who listened to which state of a recording: clocks go back, so no times are compared."""
+    try:
+        found = source.stat()
+    except OSError:  # listening to it will say what is wrong
+        return identity
+    return f"{identity}, {found.st_size} bytes of {found.st_mtime_ns}"
+
+
+_tracker: Tracker  # of the process that works
+
+
+def _prepare(tracker: Tracker | str) -> None:
+    global _tracker
+    _tracker = get_tracker(tracker) if isinstance(tracker, str) else tracker
+
+
+def _extract(pair: tuple[Path, Path]) -> Failure | None:
+    source, target = pair
+    try:
+        audio = load(source, _tracker.rate_hz)
+        with naming(source):
+            track = _tracker.track(audio)
+        write_f0_csv(track, target)
+    except QbhError as error:
+        return Failure(str(source), str(error))
+    return None

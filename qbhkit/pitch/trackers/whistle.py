@@ -1,0 +1,71 @@
+"""Whistles: the highest spectral peak, where most of the energy is near it. No package needed.
+
+Licence: MIT (own). Range: 200 to 6,000 Hz. Threshold: 0.3 of tonality. A whistle is almost a
+sine, so a peak is easy to find and noise is easy to tell. Hums and singing, whose upper partials
+are strong, are not for it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import get_window
+
+from qbhkit.audio import Audio
+from qbhkit.contour import F0_HOP_S, F0Track
+from qbhkit.pitch.trackers import in_chunks, on_f0_grid, rescale_confidence
+
+_FRAME = 1024  # samples: 64 ms, bins of 15.6 Hz
+_NEAR = 2  # bins on either side of a peak: the main lobe of the Hann window
+_RUMBLE_HZ = 40.0
+_SUBHARMONIC = 0.1  # of the peak's energy: above it, the peak is a partial of something lower
+_FLOOR = 1e-8  # energy of a frame that peaks at -80 dB, roughly: below it, silence
+
+
+class WhistleTracker:
+    """Track the peak of a windowed spectrum, refined by a parabola through three bins.
+
+    The confidence is tonality, the share of energy within two bins of the peak; it is 0 where half
+    or a third of the peak's frequency sounds too.
+    """
+
+    name = "whistle"
+    rate_hz = 16000
+    lowest_hz, highest_hz = 200.0, 6000.0
+    threshold = 0.3
+
+    def track(self, audio: Audio) -> F0Track:
+        """Return f0 of mono audio at 16 kHz."""
+        return in_chunks(self._piece, audio)
+
+    def _piece(self, audio: Audio) -> F0Track:
+        hop = round(F0_HOP_S * self.rate_hz)
+        margin = (_FRAME - hop) // 2  # so that frame k is centred on (k + 0.5) * 10 ms
+        samples = np.pad(audio.samples - audio.samples.mean(), (margin, _FRAME))
+        frames = np.lib.stride_tricks.sliding_window_view(samples, _FRAME)[::hop]  # (T, 1024)
+        power = np.abs(np.fft.rfft(frames * get_window("hann", _FRAME))) ** 2  # (T, 513)
+        bin_hz = self.rate_hz / _FRAME
+        power[:, : round(_RUMBLE_HZ / bin_hz)] = 0
+        first, last = round(self.lowest_hz / bin_hz), round(self.highest_hz / bin_hz)
+        peak = first + power[:, first : last + 1].argmax(axis=1)  # (T,)
+        energy = _energy_near(power, peak)
+        below = np.maximum(
+            _energy_near(power, np.round(peak / 2)), _energy_near(power, np.round(peak / 3))
+        )
+        tonality = energy / np.maximum(power.sum(axis=1), _FLOOR * _FRAME)
+        tonality[below > _SUBHARMONIC * energy] = 0
+        frequency = (peak + _offset(power, peak)) * bin_hz
+        voicing = rescale_confidence(np.minimum(tonality, 1.0), self.threshold)
+        centres_s = (np.arange(len(frequency)) + 0.5) * F0_HOP_S
+        return on_f0_grid(centres_s, frequency, voicing, audio.duration_s)
+
+
+def _energy_near(power: NDArray, centre: NDArray) -> NDArray:
+    """Return (T,) the energy of (T, F) power within two bins of (T,) centres."""
+    bins = np.arange(-_NEAR, _NEAR + 1) + centre.astype(int)[:, None]
+    return np.take_along_axis(power, bins, axis=1).sum(axis=1)
+
+
+def _offset(power: NDArray, peak: NDArray) -> NDArray:
+    """Return (T,) bins from the peak to the top of the parabola through its log neighbourhood."""
+    bins = np.arange(-1, 2) + peak[:, None]
+    left, middle, right = np.log(np.take_along_axis(power, bins, axis=1) + 1e-20).T
+    return np.clip((left - right) / (2 * (left - 2 * middle + right) - 1e-12), -0.5, 0.5)

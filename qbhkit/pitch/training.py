@@ -1,0 +1,240 @@
+"""Train ``crnn-lite``: mixtures with known pitch in, a checkpoint and a curve out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from qbhkit.contour import hz_to_midi, midi_to_hz
+from qbhkit.errors import QbhError
+from qbhkit.metrics import melody_score
+from qbhkit.pitch.crnn import HIGHEST_MIDI, LOWEST_MIDI, class_midi
+from qbhkit.pitch.crnn_lite import MARGIN, HarmonicStack, LiteConfig, LiteNetwork
+from qbhkit.synthesis.mixing import (
+    EXCERPT_S,
+    MixConfig,
+    Mixture,
+    Recorded,
+    StemBank,
+    draw_mixture,
+)
+from qbhkit.training import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+MelodyEvaluator = Callable[[LiteNetwork], dict[str, float]]
+_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(5, 46))  # 0.1 to 0.9
+_AT_ONCE = 8  # mixtures listened to together in validation
+_QUIETEST_DB = 15.0  # an excerpt may be this much softer than the loudest moment of its song
+
+
+@dataclass(frozen=True)
+class MelodyTrainConfig(RunConfig):
+    """One training run; a batch is of mixtures of 8 s.
+
+    Args:
+        kind: ``melody``.
+        blur_st: standard deviation of the target around the true pitch, semitones.
+        watched: mixtures that are drawn once for validation.
+        watched_singers: how many of the training singers are kept for validation.
+        speech: voices of the speech synthesiser flite that lend their timbre and consonants;
+            empty for none.
+        utterances: how many titles of songs each of them speaks.
+        workers: processes that draw mixtures.
+        bfloat16: multiply in half precision where the processor can.
+    """
+
+    kind: str = "melody"
+    rate: float = 2e-3
+    weight_decay: float = 1e-4
+    blur_st: float = 0.2
+    watched: int = 48
+    watched_singers: int = 2
+    speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")
+    utterances: int = 40
+    workers: int = 1
+    bfloat16: bool = True
+    mix: MixConfig = field(default_factory=MixConfig)
+    network: LiteConfig = field(default_factory=LiteConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind != "melody":
+            raise QbhError(f"kind must be 'melody', not {self.kind!r}.")
+
+
+class _Mixtures(Dataset[tuple[NDArray, NDArray]]):
+    """Mixtures of one epoch, each drawn from a generator of its own."""
+
+    def __init__(
+        self, bank: StemBank, voices: list[Recorded], config: MelodyTrainConfig, epoch: int
+    ) -> None:
+        self._draw = (bank, voices, config.mix)
+        self._config, self._epoch = config, epoch
+
+    def __len__(self) -> int:
+        return self._config.steps_per_epoch * self._config.batch
+
+    def __getitem__(self, item: int) -> tuple[NDArray, NDArray]:
+        rng = generator(self._config.seed, Stream.MIXTURES, self._epoch, item)
+        mixture = draw_mixture(*self._draw, rng)
+        return mixture.samples, mixture.f0
+
+
+def train_melody_network(
+    config: MelodyTrainConfig,
+    bank: StemBank,
+    voices: list[Recorded],
+    folder: Path,
+    log: Path,
+    evaluate: MelodyEvaluator | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    fabric: "Fabric | None" = None,
+) -> LiteNetwork:
+    """Train ``crnn-lite``.
+
+    Checkpoint and log are those of :func:`qbhkit.training.fit`. Mixtures are drawn from generators
+    seeded by (seed, epoch, item), so that a resumed run goes on with the very mixtures it would
+    have seen. Runs on a GPU if torch finds one.
+
+    Args:
+        config: the run.
+        bank: excerpts to mix.
+        voices: recorded voices to mix.
+        folder: where the checkpoint is kept.
+        log: JSON file of the curve.
+        evaluate: called with the network in evaluation mode after every epoch.
+        resume: go on from the checkpoint in ``folder``.
+        progress: show a bar on standard error.
+        fabric: what carries the run; by default one device, a GPU if torch finds one.
+
+    Returns:
+        The trained network in evaluation mode.
+
+    Raises:
+        QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
+            is no longer finite.
+    """
+    fabric = fabric or make_fabric(config)
+    stack = HarmonicStack(config.network.harmonics).to(fabric.device)
+    network = LiteNetwork(config.network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def batches(epoch: int) -> DataLoader:
+        mixtures = _Mixtures(bank, voices, config, epoch)
+        return DataLoader(mixtures, config.batch, num_workers=config.workers)
+
+    def loss_of(wrapped: nn.Module, batch: list[Tensor], epoch: int) -> Loss:
+        samples, f0 = batch
+        below_db = torch.rand(len(samples)) * _QUIETEST_DB
+        with torch.no_grad():
+            heard = features(stack, samples.to(fabric.device), below_db.to(fabric.device))
+        wanted = targets(f0, config.blur_st).to(fabric.device)
+        return Loss(pitch_loss(wrapped(heard), wanted), {})
+
+    def after(trained: LiteNetwork, epoch: int) -> dict[str, float]:
+        return evaluate(trained) if evaluate else {}
+
+    speed = Speed("audio_s_per_s", EXCERPT_S * config.batch)
+    return fit(
+        config, fabric, network, batches, loss_of, folder, log, speed, after, resume, progress
+    )
+
+
+def features(stack: HarmonicStack, samples: Tensor, below_db: Tensor) -> Tensor:
+    """Return the network's input for (B, N) samples whose peak lies ``below_db`` under 0 dB."""
+    magnitudes = stack.magnitudes(functional.pad(samples, (MARGIN, MARGIN)))
+    peak = magnitudes.amax((1, 2, 3)).clamp_min(1e-6)
+    return stack(magnitudes, peak * 10 ** (below_db / 20))
+
+
+def targets(f0: Tensor, blur_st: float) -> Tensor:
+    """Return (B, T, 442) probabilities every 20 ms for (B, 2 T) Hz every 10 ms.
+
+    The true pitch is blurred over its neighbours; a frame half voiced is half class 0. A pitch
+    outside MIDI 40 to 95 counts as unvoiced.
+    """
+    pitch = torch.from_numpy(hz_to_midi(f0.clamp_min(1.0).numpy()))  # (B, 2 T)
+    voiced = (pitch >= LOWEST_MIDI) & (pitch <= HIGHEST_MIDI)
+    grid = torch.from_numpy(class_midi())
+    bell = torch.exp(-0.5 * ((grid - pitch[..., None]) / blur_st) ** 2)  # (B, 2 T, 441)
+    bell = voiced[..., None] * bell / bell.sum(-1, keepdim=True).clamp_min(1e-9)
+    wanted = torch.cat([(~voiced)[..., None].to(bell.dtype), bell], dim=-1)
+    return wanted.unflatten(1, (-1, 2)).mean(2).float()
+
+
+def pitch_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean cross-entropy of (B, T, 442) logits against probabilities."""
+    return -(wanted * logits.log_softmax(-1)).sum(-1).mean()
+
+
+def watch(config: MelodyTrainConfig, bank: StemBank, voices: list[Recorded]) -> list[Mixture]:
+    """Draw the mixtures of validation, from songs and singers that training does not see."""
+    return [
+        draw_mixture(
+            bank, voices, config.mix, generator(config.seed, Stream.WATCHED_MIXTURES, 0, item)
+        )
+        for item in range(config.watched)
+    ]
+
+
+class Listening(NamedTuple):
+    """What a network made of mixtures, over all their frames of 20 ms."""
+
+    true_hz: NDArray  # (N,) 0 = unvoiced
+    found_hz: NDArray  # (N,)
+    voicing: NDArray  # (N,) probability of a voice
+    loss: float
+
+
+def listen(network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float) -> Listening:
+    """Let a network listen to mixtures."""
+    device = next(network.parameters()).device
+    stack = HarmonicStack(network.config.harmonics).to(device)
+    samples = torch.from_numpy(np.stack([mixture.samples for mixture in mixtures]))
+    f0 = torch.from_numpy(np.stack([mixture.f0 for mixture in mixtures]))
+    found, voicing, losses = [], [], []
+    network.eval()
+    with torch.inference_mode():
+        for part, true in zip(samples.split(_AT_ONCE), f0.split(_AT_ONCE), strict=True):
+            level = torch.zeros(len(part), device=device)
+            logits = network(features(stack, part.to(device), level)).cpu()
+            losses.append(pitch_loss(logits, targets(true, blur_st)).item())
+            best = logits[..., 1:].argmax(-1).numpy().ravel()
+            found.append(midi_to_hz(class_midi()[best]))
+            voicing.append(1 - logits.softmax(-1)[..., 0].numpy().ravel())
+    truth = f0[:, 1::2].numpy().ravel()
+    return Listening(truth, np.concatenate(found), np.concatenate(voicing), float(np.mean(losses)))
+
+
+def mixture_evaluator(config: MelodyTrainConfig, mixtures: Sequence[Mixture]) -> MelodyEvaluator:
+    """Return an evaluator that listens to fixed mixtures and scores them by mir_eval."""
+
+    def evaluate(network: LiteNetwork) -> dict[str, float]:
+        heard = listen(network, mixtures, config.blur_st)
+        score = melody_score(heard.true_hz, heard.found_hz, heard.voicing)
+        return {"validation_loss": heard.loss, **score._asdict()}
+
+    return evaluate
+
+
+def best_threshold(heard: Listening) -> float:
+    """Return the threshold of voicing with the highest overall accuracy."""
+    pitched = heard.true_hz > 0
+    apart = np.abs(hz_to_midi(np.maximum(heard.true_hz, 1.0)) - hz_to_midi(heard.found_hz))
+    right = pitched & (apart < 0.5)
+
+    def accuracy(threshold: float) -> float:
+        voiced = heard.voicing >= threshold
+        return float(np.where(voiced, right, ~pitched).mean())
+
+    return max(_THRESHOLDS, key=accuracy)

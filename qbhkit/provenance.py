@@ -1,0 +1,59 @@
+"""What a result was made from: a JSON note beside files that were built, and the versions in a log."""
+
+import json
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import qbhkit
+from qbhkit.errors import QbhError
+from qbhkit.storage import read_json, write_json
+
+
+def made_from(note: Path, recipe: dict[str, Any]) -> bool:
+    """Return whether files were made from a recipe, as the note beside them says.
+
+    Args:
+        note: the JSON file that :func:`record` wrote; if it is missing, they were not.
+        recipe: plain values; tuples count as lists.
+    """
+    if not note.is_file():
+        return False
+    try:
+        return bool(read_json(note, f"delete {note}") == _plain(recipe))
+    except QbhError:
+        return False  # a damaged note: they are made again
+
+
+def record(note: Path, recipe: dict[str, Any]) -> None:
+    """Write the note that says what files are made from, atomically."""
+    write_json(note, _plain(recipe))
+
+
+def _plain(recipe: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(recipe))
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions that a result depends on: Python, NumPy, torch, and the kit's code."""
+    import numpy as np
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "revision": _revision(),
+    }
+
+
+@cache
+def _revision() -> str:
+    """Return the commit that the package runs from, or its version where it is installed."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return qbhkit.__version__

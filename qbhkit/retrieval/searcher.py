@@ -1,0 +1,463 @@
+"""From a hum to ranked songs with the matched seconds.
+
+Windows of the hum vote for songs by their vectors; the best songs are then aligned with the hum
+frame by frame. Both together give the score; the score and its lead over the songs that follow give
+the confidence.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.catalogue.files import MANIFEST
+from qbhkit.catalogue.read import Catalogue, open_catalogue
+from qbhkit.contour import Contour
+from qbhkit.embedding.embedder import Embedder, open_embedder
+from qbhkit.embedding.windows import (
+    MatchFrom,
+    QueryCut,
+    QueryWindows,
+    cut_query,
+    query_windows_for,
+)
+from qbhkit.errors import QbhError
+from qbhkit.pitch.frontends import Source, query_loader
+from qbhkit.retrieval.align import CAP_ST, Aligner, Alignments
+from qbhkit.retrieval.confidence import Calibration, leads
+from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
+from qbhkit.weights import DEFAULT_EMBEDDING
+
+Takes = list[Source]  # of one tune
+Method = Literal["vector", "vote", "full"]
+METHODS: tuple[Method, ...] = ("vector", "vote", "full")
+STATE_METHOD = "end-to-end"  # ``full`` on the states of the melody network, with those weights
+SHORTLIST = 200  # songs that are aligned: those of 98% of the development hums are among them
+_BATCH = 16  # hums that are compared at once
+NEAREST = 200  # windows that an approximate index finds for each part of a hum
+
+
+# Whoever hums a song from its start is at 4 s of it after 2.6 to 6.2 s, give or take.
+_SLOWEST, _FASTEST, _SLACK_S = 0.65, 1.55, 0.7
+
+
+class Answer(NamedTuple):
+    """One song of a ranked list; what only an alignment can tell is None without one."""
+
+    song_id: str
+    title: str
+    score: float  # higher is better; comparable within one list
+    start_s: float  # the part of the song that is like the hum
+    end_s: float
+    confidence: float | None = None  # probability that this is the song, were it the first answer
+    tempo_ratio: float | None = None  # seconds of the song in a second of the hum
+    transposition_st: float | None = None  # how much higher than the song the hum is
+    vote: float | None = None  # of the hum's windows and their best ones in the song, -1 to 1
+    distance_st: float | None = None  # between hum and song along the path, mean of all frames
+
+
+def answer_line(
+    query: str, voiced_s: float, answers: Sequence[Answer], confident: bool | None = None
+) -> dict[str, Any]:
+    """Return what ``qbhkit search --json`` prints of a query, and what the HTTP service answers."""
+    line = {
+        "query": query,
+        "voiced_s": round(voiced_s, 3),
+        "results": [answer._asdict() for answer in answers],
+    }
+    return line if confident is None else line | {"confident": confident}
+
+
+class Scores(NamedTuple):
+    """What a search knows of every song."""
+
+    score: NDArray[np.float64]  # (songs,)
+    vote: NDArray[np.float64]  # (songs,)
+    row: NDArray[np.int64]  # (songs,) number of the window that is most like the hum
+    aligned: NDArray[np.int64]  # (C,) the songs that were aligned, by falling vote
+    paths: Alignments | None  # (C,) of the segment of the hum that fits best
+    distance_st: NDArray[np.float64]  # (C,) mean over segments
+
+
+class Searcher:
+    """Search a catalogue with the weights that made it.
+
+    Args:
+        catalogue: the songs.
+        embedder: must be the one the catalogue was built with; its weights bring the calibration.
+        windows: how hums are cut; by default what suits the embedder.
+        index: finds windows where ``match_from`` is ``anywhere``; all of them are read if None. What an
+            approximate index finds is compared again with all windows of the best songs.
+        tracker: name of the pitch tracker for hums; the default one if None.
+
+    Raises:
+        QbhError: if the catalogue was made by another model.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py,
+        notebooks/11_hum_it_yourself.py
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        embedder: Embedder,
+        windows: QueryWindows | None = None,
+        index: WindowIndex | None = None,
+        tracker: str | None = None,
+    ) -> None:
+        if catalogue.model != embedder.identity:
+            raise QbhError(
+                f"{catalogue.path} was made by the model {catalogue.model}, not "
+                f"{embedder.identity}: choose its --weights, or build it again with these."
+            )
+        self.catalogue, self.embedder = catalogue, embedder
+        self.windows = windows or query_windows_for(embedder.reading)
+        self._load_query = query_loader(embedder.states_of, tracker)
+        self.calibration = Calibration.of(embedder)  # weights of the stages, and confidence
+        self.exact = ExactIndex.open(catalogue)
+        self.index = index or self.exact
+        self._first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
+        first_s = np.minimum.reduceat(catalogue.start_s, self._first)
+        self._since_s = catalogue.start_s - first_s[catalogue.song]  # (W,) since the first note
+        self._latest_s = np.maximum.reduceat(self._since_s, self._first)[catalogue.song]  # (W,)
+
+    @cached_property
+    def _beginnings(self) -> ExactIndex:
+        """The windows that begin at a song's first note."""
+        return self.exact.only(self.catalogue.at_start)
+
+    @cached_property
+    def aligner(self) -> Aligner:
+        """What lays hums along the catalogue's songs."""
+        return Aligner(self.catalogue.contours)
+
+    def search(
+        self,
+        hum: Source | Takes,
+        k: int = 10,
+        match_from: MatchFrom = "anywhere",
+        method: Method = "full",
+    ) -> list[Answer]:
+        """Return the ``k`` best songs, best first; arguments and errors as :meth:`scores`."""
+        return self._answers(self.scores(hum, match_from, method), k)
+
+    def search_many(
+        self,
+        hums: Sequence[Source | Takes],
+        k: int = 10,
+        match_from: MatchFrom = "anywhere",
+        method: Method = "full",
+    ) -> list[list[Answer]]:
+        """Search many hums at once, which reads the windows of the catalogue less often.
+
+        Returns:
+            Of each hum what :meth:`search` returns.
+
+        Raises:
+            QbhError: if less than 1 s of one of them is voiced; says which, counted from 1.
+        """
+        return [self._answers(scores, k) for scores in self.scores_many(hums, match_from, method)]
+
+    def _answers(self, found: Scores, k: int) -> list[Answer]:
+        catalogue = self.catalogue
+        order = np.argsort(-found.score, kind="stable")[: max(0, k)]
+        answers = [
+            Answer(
+                catalogue.songs[song]["id"],
+                catalogue.songs[song]["title"],
+                round(float(found.score[song]), 6),
+                round(float(catalogue.start_s[found.row[song]]), 3),
+                round(float(catalogue.end_s[found.row[song]]), 3),
+                vote=round(float(found.vote[song]), 6),
+            )
+            for song in order
+        ]
+        if found.paths is None:
+            return answers
+        likely = self.calibration.confidence(found.score[order], leads(found.score, order))
+        answers = [
+            answer._replace(confidence=round(float(share), 4))
+            for answer, share in zip(answers, likely, strict=True)
+        ]
+        place = {int(song): c for c, song in enumerate(found.aligned)}
+        return [
+            self._explained(answer, found, place[song]) if song in place else answer
+            for song, answer in zip(map(int, order), answers, strict=True)
+        ]
+
+    def confident(self, answers: Sequence[Answer]) -> bool:
+        """Return whether the first answer is to be believed, by the calibrated threshold."""
+        return bool(answers) and (answers[0].confidence or 0.0) >= self.calibration.threshold
+
+    def _explained(self, answer: Answer, found: Scores, c: int) -> Answer:
+        assert found.paths is not None
+        start, end = int(found.paths.start[c]), int(found.paths.end[c])
+        answer = answer._replace(distance_st=round(float(found.distance_st[c]), 4))
+        if start == end:  # no path: the song is far shorter than the hum
+            return answer
+        hop_s = self.catalogue.contours[0].hop_s
+        return answer._replace(
+            start_s=round(start * hop_s, 3),
+            end_s=round(end * hop_s, 3),
+            tempo_ratio=round((end - start) / int(found.paths.frames[c]), 3),
+            transposition_st=round(float(found.paths.transposition_st[c]), 2),
+        )
+
+    def scores(
+        self,
+        hum: Source | Takes,
+        match_from: MatchFrom = "anywhere",
+        method: Method = "full",
+    ) -> Scores:
+        """Score every song.
+
+        Args:
+            hum: path, samples, f0 track or contour, as :func:`qbhkit.to_contour` takes it; or a
+                list of several takes of one tune, which are scored together.
+            match_from: ``start`` compares the hum's beginning with windows that begin at a song's first
+                note, and what comes later with windows about as far on; ``anywhere`` with all.
+            method: ``vector`` compares the segments of the hum as one vector each, ``vote`` lets
+                several windows of each segment vote; ``full`` then aligns the best songs, all of
+                whose windows may vote by then. A song that is not aligned gets the worst distance.
+
+        Returns:
+            Scores in the catalogue's order.
+
+        Raises:
+            QbhError: if the hum cannot be read, or less than 1 s of it is voiced.
+        """
+        return self._scores_of([self.cut_query(hum, match_from, method)], match_from, method)[0]
+
+    def scores_many(
+        self,
+        hums: Sequence[Source | Takes],
+        match_from: MatchFrom = "anywhere",
+        method: Method = "full",
+    ) -> Iterator[Scores]:
+        """Yield of each hum what :meth:`scores` returns, reading windows once for some of them.
+
+        Raises:
+            QbhError: as of :meth:`search_many`.
+        """
+        cuts = []
+        for number, hum in enumerate(hums, 1):
+            try:
+                cuts.append(self.cut_query(hum, match_from, method))
+            except QbhError as error:
+                raise QbhError(f"hum {number}: {error}") from None
+        for begin in range(0, len(cuts), _BATCH):
+            yield from self._scores_of(cuts[begin : begin + _BATCH], match_from, method)
+
+    def cut_query(
+        self,
+        hum: Source | Takes,
+        match_from: MatchFrom = "anywhere",
+        method: Method = "full",
+    ) -> QueryCut:
+        """Return the segments and windows of a hum that are compared; errors as :meth:`scores`."""
+        takes = hum if isinstance(hum, list) else [hum]
+        contours = [self._load_query(take) for take in takes]
+        how = self._windows_for(method)
+        return cut_query(contours, match_from, how, self.embedder.reading)
+
+    def _windows_for(self, method: Method) -> QueryWindows:
+        return replace(self.windows, windows=((0.0, 1.0),)) if method == "vector" else self.windows
+
+    def _scores_of(
+        self, queries: Sequence[QueryCut], match_from: MatchFrom, method: Method
+    ) -> list[Scores]:
+        """Score every song for each query; the windows of all are compared together."""
+        vectors = self.embedder.embed(np.concatenate([query.frames for query in queries]))
+        begins_s = np.concatenate([query.begins_s for query in queries])
+        found = self._best_windows(vectors, begins_s, match_from)
+        ends = np.cumsum([len(query.frames) for query in queries])[:-1]
+        columns = (np.split(column, ends) for column in (vectors, *found))
+        return [
+            self._settled(query, own, BestWindows(similarity, row), match_from, method)
+            for query, own, similarity, row in zip(queries, *columns, strict=True)
+        ]
+
+    def _settled(
+        self,
+        query: QueryCut,
+        vectors: NDArray[np.float32],
+        found: BestWindows,
+        match_from: MatchFrom,
+        method: Method,
+    ) -> Scores:
+        """Let the windows of a query vote, look at the best songs again, and align them."""
+        cut = self._windows_for(method)
+        vote = _soft_mean(found.similarity.astype(float), cut.sharpness)
+        chosen = np.argsort(-vote, kind="stable")[:SHORTLIST]
+        approximate = match_from == "anywhere" and self.index is not self.exact
+        # A path from the first note is going to be asked for, so any window may vote by then.
+        if approximate or (method == "full" and match_from == "start"):
+            most_similar = self.exact.of_songs(chosen).best_windows(vectors)
+            vote[chosen] = _soft_mean(
+                most_similar.similarity[:, chosen].astype(float), cut.sharpness
+            )
+        if approximate:
+            found.similarity[:, chosen] = most_similar.similarity[:, chosen]
+            found.row[:, chosen] = most_similar.row[:, chosen]
+            others = np.delete(np.arange(len(vote)), chosen)  # known by a bound alone
+            vote[others] = np.minimum(vote[others], vote[chosen].min())
+            found.row[:, others] = np.where(found.row < 0, self._first, found.row)[:, others]
+        whole = found.row[:: len(cut.windows)]  # (segments, songs): its first window
+        best_segment = found.similarity[:: len(cut.windows)].argmax(axis=0)
+        row = whole[best_segment, np.arange(len(best_segment))]
+        if method != "full":
+            nothing = np.zeros(0)
+            return Scores(vote, vote, row, nothing.astype(np.int64), None, nothing)
+        distance, paths = self._aligned(query.segments, chosen, whole[:, chosen], match_from)
+        score = vote - self.calibration.distance * CAP_ST
+        score[chosen] = vote[chosen] - self.calibration.distance * distance
+        return Scores(score, vote, row, chosen, paths, distance)
+
+    def _aligned(
+        self,
+        segments: Sequence[Contour],
+        songs: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        match_from: MatchFrom,
+    ) -> tuple[NDArray[np.float64], Alignments]:
+        """(C,) mean distances over segments, and the paths of each song's nearest segment."""
+        hop_s = self.catalogue.contours[0].hop_s
+        starts = np.round(self.catalogue.start_s[rows] / hop_s).astype(np.int64)  # (segments, C)
+        ends = np.round(self.catalogue.end_s[rows] / hop_s).astype(np.int64)
+        found = [
+            self.aligner.align(segment, songs, start, end, match_from == "start")
+            for segment, start, end in zip(segments, starts, ends, strict=True)
+        ]
+        columns = [np.stack(column) for column in zip(*found, strict=True)]  # (segments, C) each
+        nearest = columns[0].argmin(axis=0)
+        best = Alignments(*(column[nearest, np.arange(len(songs))] for column in columns))
+        return columns[0].mean(axis=0), best
+
+    def _best_windows(
+        self, vectors: NDArray, begins_s: NDArray, match_from: MatchFrom
+    ) -> BestWindows:
+        """Find every part's best window in each song, among those that ``match_from`` admits."""
+        catalogue = self.catalogue
+        if match_from == "anywhere":
+            if self.index is self.exact:
+                return self.exact.best_windows(vectors)
+            near = self.index.nearest(vectors, min(NEAREST, len(catalogue.song)))
+            return best_of(near, catalogue.song, len(catalogue.songs))
+        shape = len(vectors), len(catalogue.songs)
+        best = BestWindows(np.empty(shape, np.float32), np.empty(shape, np.int64))
+        for begin_s in np.unique(begins_s):
+            chosen = begins_s == begin_s
+            admitted = self.exact.only(self._about(begin_s)) if begin_s else self._beginnings
+            best.similarity[chosen], best.row[chosen] = admitted.best_windows(vectors[chosen])
+        return best
+
+    def _about(self, begin_s: float) -> NDArray[np.bool_]:
+        """(W,) whether a window begins where a hum may be after so long; a song's last one may."""
+        earliest = np.minimum(_SLOWEST * begin_s - _SLACK_S, self._latest_s)
+        latest = np.maximum(_FASTEST * begin_s + _SLACK_S, earliest)
+        return (self._since_s >= earliest) & (self._since_s <= latest)
+
+
+def open_searcher(
+    path: str | PathLike[str],
+    weights: str | None = None,
+    index: str = "exact",
+    tracker: str | None = None,
+    **options: Any,
+) -> Searcher:
+    """Open a catalogue for searching.
+
+    Args:
+        path: its folder.
+        weights: name or file of those that made it, or of an embedder of states whose teacher made
+            it; the shipped ones by default.
+        index: ``exact``, or one that :func:`qbhkit.retrieval.index.build_index` has built.
+        tracker: name of the pitch tracker for hums; the default one if None.
+        options: as the index takes them.
+
+    Raises:
+        QbhError: if the catalogue or the index is missing or damaged, or other weights made it.
+        MissingPackageError: if the package of the index is not installed.
+    """
+    catalogue = open_catalogue(Path(path))
+    searcher = Searcher(catalogue, open_embedder(weights or DEFAULT_EMBEDDING), tracker=tracker)
+    if index != ExactIndex.name:
+        searcher.index = open_index(index, searcher.catalogue, **options)
+    return searcher
+
+
+def search(
+    hum: Source | Takes,
+    catalogue: str | PathLike[str] | Searcher,
+    k: int = 5,
+    match_from: MatchFrom = "anywhere",
+    method: str = "full",
+    weights: str | None = None,
+    tracker: str | None = None,
+) -> list[Answer]:
+    """Name the songs of a hum.
+
+    Args:
+        hum: path of a recording or of an f0 CSV, (samples, rate_hz), an f0 track or a contour; or a
+            list of several takes of one tune.
+        catalogue: the folder of a catalogue, which stays open for the next call; or a searcher.
+        k: number of answers.
+        match_from: ``start`` if the hum begins with the song, which is easier to find; else
+            ``anywhere``.
+        method: ``full`` (window voting and alignment), ``vote`` (window voting), ``vector`` (single
+            vector) or ``end-to-end`` (``full`` on states of the melody network, in a catalogue that
+            was built with the weights ``stage1``). Only ``full`` and ``end-to-end`` tell the key,
+            the tempo and the confidence.
+        weights: those that made the catalogue; the shipped ones by default.
+        tracker: name of the pitch tracker for hums; the default one if None.
+
+    Returns:
+        The ``k`` best songs, best first: title, matched seconds (``start_s``, ``end_s``),
+        ``confidence`` from 0 to 1, ``transposition_st`` and ``tempo_ratio``.
+
+    Raises:
+        QbhError: if the hum or the catalogue cannot be used, or less than 1 s of the hum is voiced.
+        MissingPackageError: if the tracker's package is not installed.
+
+    Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py
+    """
+    how, weights = resolve_method(method, weights)
+    if isinstance(catalogue, Searcher):
+        return catalogue.search(hum, k, match_from, how)
+    manifest = Path(catalogue) / MANIFEST
+    stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
+    searcher = _opened(str(catalogue), weights, tracker, stamp)
+    return searcher.search(hum, k, match_from, how)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: str, weights: str | None, tracker: str | None, _stamp: int) -> Searcher:
+    """Open a catalogue once for as long as its manifest stays the same."""
+    return open_searcher(path, weights, tracker=tracker)
+
+
+def resolve_method(method: str, weights: str | None) -> tuple[Method, str | None]:
+    """Return the search method and the weights that a name stands for.
+
+    Raises:
+        QbhError: if there is no such method.
+    """
+    if method == STATE_METHOD:
+        return "full", weights or STATE_METHOD
+    if method not in METHODS:
+        raise QbhError(
+            f"There is no method {method!r}: use {', '.join(METHODS)} or {STATE_METHOD}."
+        )
+    return cast(Method, method), weights
+
+
+def _soft_mean(values: NDArray, sharpness: float) -> NDArray:
+    """Return the mean of rows, to which the highest give most: log(mean(exp(s * x))) / s."""
+    if sharpness == 0:
+        return values.mean(axis=0)
+    return np.log(np.exp(sharpness * values).mean(axis=0)) / sharpness

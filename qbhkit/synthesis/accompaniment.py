@@ -1,0 +1,191 @@
+"""Accompaniment from notes: instruments of a General MIDI SoundFont, with drums and a bass."""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from qbhkit.audio import Audio
+from qbhkit.corpora.midi import MELODY_TRACK
+from qbhkit.errors import MissingPackageError, QbhError
+
+_RENDER_HZ = 32000  # the samples of a SoundFont alias when they are read at 8 kHz
+_MOST_PARTS = 15
+_DRUMS = 9  # the channel of General MIDI's drum kit
+_KICK, _SNARE, _HAT = 36, 38, 42
+_TAIL_S = 0.5
+# General MIDI programs, counted from 0: what plays chords, what plays a bass, what plays a tune.
+CHORDS = (*range(0, 8), *range(16, 32), *range(46, 52), *range(88, 96))
+BASSES = tuple(range(32, 40))
+LEADS = (0, 4, 11, 12, 13, 21, 22, 24, 25, 40, 41, 42, 56, 57, 59, 60, *range(64, 88))
+
+
+class Part(NamedTuple):
+    """Notes for one instrument."""
+
+    program: int  # General MIDI, from 0; ignored for drums
+    notes: NDArray[np.float64]  # (M, 3) onset in seconds, duration in seconds, MIDI pitch
+    velocity: int  # 1 to 127
+    drums: bool = False
+
+
+class Score(NamedTuple):
+    """A song's tune and its accompaniment, in seconds."""
+
+    melody: NDArray[np.float64]  # (M, 3)
+    chords: NDArray[np.float64]  # (K, 3) every other pitched track
+    beat_s: float
+
+
+def read_score(path: Path) -> Score:
+    """Read a MIDI file whose tune has a named track of its own.
+
+    Raises:
+        QbhError: if the file is damaged, or has no melody track, or nothing beside it.
+    """
+    import symusic
+
+    score: Any
+    try:
+        score = symusic.Score(path, ttype="second")
+    except Exception as error:  # symusic raises plain RuntimeErrors of many texts
+        raise QbhError(f"{path} is not a readable MIDI file ({error}).") from None
+    tracks = [track for track in score.tracks if len(track.notes) and not track.is_drum]
+    named = [track for track in tracks if MELODY_TRACK.search(track.name)]
+    others = [track for track in tracks if track not in named]
+    if not named or not others:
+        raise QbhError(f"{path} needs a track named melody and an accompaniment.")
+    tempo = score.tempos[0].qpm if len(score.tempos) else 120.0
+    tables = [_table(named[:1]), _table(others)]
+    return Score(tables[0], tables[1], 60.0 / float(np.clip(tempo, 40, 240)))
+
+
+def _table(tracks: list[Any]) -> NDArray[np.float64]:
+    parts = [track.notes.numpy() for track in tracks]
+    columns = [np.stack([part["time"], part["duration"], part["pitch"]], 1) for part in parts]
+    table = np.concatenate(columns).astype(float)
+    return table[np.argsort(table[:, 0], kind="stable")]
+
+
+def cut(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.float64]:
+    """Return the (M, 3) notes that begin in a span of time, onsets counted from its start."""
+    inside = (notes[:, 0] >= start_s) & (notes[:, 0] < start_s + length_s)
+    chosen = notes[inside] - [start_s, 0, 0]
+    chosen[:, 1] = np.minimum(chosen[:, 1], length_s - chosen[:, 0])
+    return chosen
+
+
+def arrange_accompaniment(
+    chords: NDArray, beat_s: float, length_s: float, rng: Generator
+) -> list[Part]:
+    """Give an accompaniment to instruments drawn at random: one or two for the chords, a bass.
+
+    Args:
+        chords: (K, 3) notes in seconds, from 0.
+        beat_s: seconds a beat, for the drums.
+        length_s: how long the drums play.
+        rng: the random generator.
+
+    Notebook: notebooks/01_audio_to_melody.py
+    """
+    programs = rng.choice(CHORDS, size=rng.integers(1, 3), replace=False)
+    parts = [Part(int(program), chords, int(rng.integers(60, 110))) for program in programs]
+    if len(chords) and rng.random() < 0.7:
+        lowest = chords[chords[:, 2] <= np.minimum(_lowest_within(chords, beat_s), 60)].copy()
+        lowest[:, 2] = 28 + (lowest[:, 2] - 28) % 12 + 12 * (rng.random() < 0.5)
+        parts.append(Part(int(rng.choice(BASSES)), lowest, int(rng.integers(70, 120))))
+    if rng.random() < 0.7:
+        parts.append(Part(0, _beat(beat_s, length_s, rng), int(rng.integers(60, 120)), drums=True))
+    return parts
+
+
+def render_parts(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
+    """Play parts together.
+
+    Returns:
+        Mono audio of exactly ``length_s``, as loud as the SoundFont makes it.
+
+    Raises:
+        QbhError: if there are more than 15 instruments beside the drums.
+        MissingPackageError: if tinysoundfont or the SoundFont is not installed.
+
+    Notebook: notebooks/01_audio_to_melody.py
+    """
+    import soxr
+
+    try:
+        import tinysoundfont
+    except ImportError:
+        raise MissingPackageError(
+            "The synthesiser is not installed: pip install --no-deps tinysoundfont==0.3.7."
+        ) from None
+    synth = tinysoundfont.Synth(samplerate=_RENDER_HZ, gain=-12)
+    font = synth.sfload(str(soundfont()))
+    channels = iter(channel for channel in range(16) if channel != _DRUMS)
+    if sum(not part.drums for part in parts) > _MOST_PARTS:
+        raise QbhError(
+            f"General MIDI has channels for {_MOST_PARTS} instruments, not {len(parts)}."
+        )
+    events: list[tuple[float, int, int, int, int]] = []
+    for part in parts:
+        channel = _DRUMS if part.drums else next(channels)
+        synth.program_select(channel, font, 128 if part.drums else 0, part.program, part.drums)
+        for onset_s, duration_s, pitch in part.notes:
+            events.append((onset_s, 1, channel, int(pitch), part.velocity))
+            events.append((onset_s + duration_s, 0, channel, int(pitch), 0))
+    blocks, played = [], 0
+    for at_s, begins, channel, pitch, velocity in sorted(events):
+        if (missing := min(round(at_s * _RENDER_HZ), round(length_s * _RENDER_HZ)) - played) > 0:
+            blocks.append(_generate(synth, missing))
+            played += missing
+        if begins:
+            synth.noteon(channel, pitch, velocity)
+        else:
+            synth.noteoff(channel, pitch)
+    blocks.append(_generate(synth, round((length_s + _TAIL_S) * _RENDER_HZ) - played))
+    samples = soxr.resample(np.concatenate(blocks), _RENDER_HZ, rate_hz)
+    return Audio(samples[: round(length_s * rate_hz)].astype(np.float32), rate_hz)
+
+
+@cache
+def soundfont() -> Path:
+    """Return the SoundFont that pretty_midi ships (TimGM6mb, GPL-2: read, never redistributed).
+
+    Raises:
+        MissingPackageError: if pretty_midi is not installed.
+    """
+    found = find_spec("pretty_midi")
+    folders = found.submodule_search_locations if found else None
+    for folder in folders or []:
+        for path in sorted(Path(folder).glob("*.sf2")):
+            return path
+    raise MissingPackageError(
+        "No SoundFont is installed: pip install 'qbhkit[training]' brings pretty_midi's."
+    )
+
+
+def _generate(synth: Any, count: int) -> NDArray[np.float32]:
+    stereo = np.frombuffer(bytes(synth.generate(count)), np.float32)
+    return stereo.reshape(-1, 2).mean(1)
+
+
+def _lowest_within(chords: NDArray, span_s: float) -> NDArray[np.float64]:
+    """Return, for every note, the lowest pitch that begins in the same span of time."""
+    cell = np.floor(chords[:, 0] / span_s).astype(int)
+    lowest = np.full(cell.max() + 1, 128.0)
+    np.minimum.at(lowest, cell, chords[:, 2])
+    return lowest[cell]
+
+
+def _beat(beat_s: float, length_s: float, rng: Generator) -> NDArray[np.float64]:
+    """Return kick, snare and hat on a plain four-four, some of the hats left out."""
+    eighths = np.arange(0, length_s, beat_s / 2)
+    count = np.arange(len(eighths))
+    hits = [(eighths[count % 4 == 0], _KICK), (eighths[count % 4 == 2], _SNARE)]
+    hits.append((eighths[rng.random(len(eighths)) < rng.uniform(0.3, 1)], _HAT))
+    rows = [np.stack([at, np.full(len(at), 0.1), np.full(len(at), drum)], 1) for at, drum in hits]
+    return np.concatenate(rows)

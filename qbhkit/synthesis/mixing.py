@@ -1,0 +1,386 @@
+"""Songs for training and for the bench: voices of known pitch over accompaniment.
+
+A bank keeps short stems on disk, drawn and rendered once; mixtures are made from it as they are
+needed. Signal-to-noise ratio always means: RMS of the voice where it is voiced, over RMS of the
+accompaniment.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from qbhkit.contour import F0_HOP_S
+from qbhkit.errors import QbhError
+from qbhkit.parallel import parallel_map
+from qbhkit.provenance import made_from, record
+from qbhkit.storage import map_array, read_json
+from qbhkit.synthesis import degrade
+from qbhkit.synthesis.accompaniment import (
+    LEADS,
+    Part,
+    arrange_accompaniment,
+    cut,
+    read_score,
+    render_parts,
+)
+from qbhkit.synthesis.singer import LEAD_IN_S, RenderedVoice, Voice, render_hum, sung_line
+from qbhkit.synthesis.timbre import Timbre, sing, sing_again
+from qbhkit.training import Stream, generator
+
+MIX_RATE_HZ = 8000
+MIX_HOP = round(F0_HOP_S * MIX_RATE_HZ)  # samples a frame
+EXCERPT_S = 8.0
+_SAMPLES = round(EXCERPT_S * MIX_RATE_HZ)
+_FRAMES = round(EXCERPT_S / F0_HOP_S)
+_STEMS = ("band", "lead", "voice", "f0")
+_TRIES = 20
+
+
+class Excerpt(NamedTuple):
+    """One excerpt, 8 s at 8 kHz; every stem may be silent."""
+
+    band: NDArray[np.float32]  # (64000,)
+    lead: NDArray[np.float32]  # (64000,) the tune played by an instrument
+    voice: NDArray[np.float32]  # (64000,) the tune sung
+    f0: NDArray[np.float32]  # (800,) Hz of the voice every 10 ms, 0 = unvoiced
+
+
+class Recorded(NamedTuple):
+    """A recorded voice whose pitch is known, and what WORLD found in it."""
+
+    samples: NDArray[np.float32]  # at 8 kHz
+    f0: NDArray[np.float32]  # Hz every 10 ms, 0 = unvoiced
+    timbre: Timbre | None
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """How excerpts and mixtures are drawn; probabilities unless said otherwise.
+
+    Args:
+        excerpts: how many excerpts the bank holds.
+        snr_db: lowest and highest ratio of voice to accompaniment.
+        vocal_free: no voice at all; some of these are nothing but noise.
+        recorded: a recorded voice as it is, over somebody else's accompaniment.
+        bare: a voice without accompaniment.
+        doubled: an instrument doubles the voice, or plays the tune where there is no voice.
+        source_filter: excerpts sung by the source-filter voice instead of a real timbre.
+        degraded: each kind of damage: room, noise, band, clipping, 8 bits.
+    """
+
+    excerpts: int = 2400
+    snr_db: tuple[float, float] = (-5.0, 20.0)
+    vocal_free: float = 0.12
+    recorded: float = 0.3
+    bare: float = 0.08
+    doubled: float = 0.3
+    source_filter: float = 0.12
+    degraded: float = 0.15
+
+
+class StemBank:
+    """Excerpts on disk, read by memory map.
+
+    Args:
+        folder: what :func:`build_bank` wrote.
+
+    Raises:
+        QbhError: if the bank is not there, or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.info = read_json(folder / "bank.json", "build the bank again")
+        try:
+            self._stems = {name: map_array(folder / f"{name}.npy") for name in _STEMS}
+        except (OSError, ValueError) as error:
+            raise QbhError(f"{folder} is damaged ({error}): delete it, and train again.") from None
+
+    def __len__(self) -> int:
+        return len(self._stems["f0"])
+
+    def __getitem__(self, index: int) -> Excerpt:
+        band, lead, voice = (
+            self._stems[name][index].astype(np.float32) / 32768 for name in _STEMS[:3]
+        )
+        return Excerpt(band, lead, voice, np.array(self._stems["f0"][index]))
+
+
+def build_bank(
+    folder: Path,
+    songs: list[Path],
+    timbres: list[Timbre],
+    config: MixConfig,
+    seed: int,
+    workers: int = 2,
+    progress: bool = True,
+) -> StemBank:
+    """Render excerpts of songs, unless the folder holds just these already.
+
+    Args:
+        folder: where the bank is kept.
+        songs: MIDI files with a melody track and an accompaniment.
+        timbres: real voices to sing with; may be empty.
+        config: how to draw.
+        seed: of everything.
+        workers: processes.
+        progress: show a bar.
+
+    Raises:
+        QbhError: if there is no song.
+    """
+    from tqdm.auto import tqdm
+
+    if not songs:
+        raise QbhError("There is no song to render_parts: is POP909 in the data folder?")
+    described = {
+        "seed": seed,
+        "songs": [path.name for path in songs],
+        "timbres": _digest(timbres),
+        "config": asdict(config),
+    }
+    note = folder / "bank.json"
+    if made_from(note, described):
+        return StemBank(folder)
+    note.unlink(missing_ok=True)
+    kinds = {"band": np.int16, "lead": np.int16, "voice": np.int16, "f0": np.float32}
+    folder.mkdir(parents=True, exist_ok=True)
+    stores = {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy", "w+", kind,
+            (config.excerpts, _FRAMES if name == "f0" else _SAMPLES),
+        )
+        for name, kind in kinds.items()
+    }  # fmt: skip
+    drawn = parallel_map(
+        _draw_shared,
+        range(config.excerpts),
+        workers,
+        _share,
+        (_Drawing(songs, timbres, config, seed),),
+    )
+    bar = tqdm(drawn, "bank", config.excerpts, unit="excerpt", disable=not progress)
+    for index, excerpt in enumerate(bar):
+        for name in _STEMS[:3]:
+            stem = getattr(excerpt, name)
+            stores[name][index] = np.round(np.clip(stem, -1, 1) * 32767).astype(np.int16)
+        stores["f0"][index] = excerpt.f0
+    for store in stores.values():
+        store.flush()
+    record(note, described)
+    return StemBank(folder)
+
+
+def _digest(timbres: list[Timbre]) -> str:
+    digest = hashlib.sha256()
+    for timbre in timbres:
+        digest.update(timbre.f0_hz.tobytes() + timbre.envelope.tobytes())
+    return digest.hexdigest()
+
+
+class _Drawing(NamedTuple):
+    songs: list[Path]
+    timbres: list[Timbre]
+    config: MixConfig
+    seed: int
+
+
+_shared: _Drawing  # of a worker process: gigabytes of timbres travel once, not with every task
+
+
+def _share(drawing: _Drawing) -> None:
+    global _shared
+    _shared = drawing
+
+
+def _draw_shared(index: int) -> Excerpt:
+    return _draw_excerpt(index, *_shared)
+
+
+def _draw_excerpt(
+    index: int, songs: list[Path], timbres: list[Timbre], config: MixConfig, seed: int
+) -> Excerpt:
+    rng = generator(seed, Stream.EXCERPTS, index)
+    for _ in range(_TRIES):
+        try:
+            score = read_score(songs[rng.integers(len(songs))])
+        except QbhError:
+            continue
+        start_s = score.melody[rng.integers(len(score.melody)), 0] - rng.uniform(0, EXCERPT_S / 2)
+        key = np.array([0, 0, rng.integers(-6, 7)])  # of the whole song
+        melody = cut(score.melody, start_s, EXCERPT_S - LEAD_IN_S) + key
+        chords = cut(score.chords, start_s, EXCERPT_S) + key
+        if len(melody) < 2 or not len(chords):
+            continue
+        band = render_parts(
+            arrange_accompaniment(chords, score.beat_s, EXCERPT_S, rng), EXCERPT_S, MIX_RATE_HZ
+        )
+        octave = np.array([0, 0, 12])
+        instrument = Part(int(rng.choice(LEADS)), melody + octave * rng.integers(-1, 2), 100)
+        lead = render_parts([instrument], EXCERPT_S, MIX_RATE_HZ)
+        hum = _sung(melody - octave * rng.integers(0, 2), timbres, config, rng)
+        voice, f0 = placed(hum, melody[0, 0] - LEAD_IN_S)
+        return Excerpt(_peak(band.samples), _peak(lead.samples), voice, f0)
+    raise QbhError("Not one of the songs drawn has a melody and an accompaniment.")
+
+
+def random_singer(rng: Generator) -> Voice:
+    """Draw a singer who keeps time with a band."""
+    return Voice(
+        style="mm" if rng.random() < 0.4 else "vowels",
+        note_error_st=rng.uniform(0, 0.4),
+        timing_error=0.0,  # together with the band
+        glide_s=rng.uniform(0.02, 0.12),
+        scoop_st=rng.exponential(0.7),
+        vibrato_st=rng.uniform(0, 0.8) * (rng.random() < 0.6),
+        vibrato_hz=rng.uniform(4.5, 7),
+        jitter_st=rng.uniform(0.02, 0.15),
+        breath=rng.uniform(0, 0.1),
+        gap=rng.uniform(0, 0.3),
+        consonants=rng.uniform(0, 1),
+        tract=rng.uniform(0.8, 1.15),
+    )
+
+
+def _sung(melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Generator) -> RenderedVoice:
+    singer = random_singer(rng)
+    if not timbres or rng.random() < config.source_filter:
+        return render_hum(melody, singer, rng)
+    timbre = timbres[rng.integers(len(timbres))]
+    return sing(sung_line(melody, singer, rng), timbre, rng.uniform(0.85, 1.2), rng)
+
+
+def placed(
+    hum: RenderedVoice, begin_s: float, length_s: float = EXCERPT_S
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Put a hum into a stretch of time so that it begins at a given second (on the frame grid).
+
+    Args:
+        hum: what is sung.
+        begin_s: where it begins; what lies before 0 or beyond the end is cut off.
+        length_s: of the stretch, whole frames of 10 ms.
+
+    Returns:
+        (80 N,) samples at 8 kHz, and (N,) f0 in Hz every 10 ms, 0 = unvoiced.
+    """
+    samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, MIX_RATE_HZ)
+    f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0).astype(np.float32)
+    first, frames = round(begin_s / F0_HOP_S), round(length_s / F0_HOP_S)
+    return _fit(samples, first * MIX_HOP, frames * MIX_HOP), _fit(f0, first, frames)
+
+
+def _fit(row: NDArray, begin: int, count: int) -> NDArray[np.float32]:
+    row = row[-begin:] if begin < 0 else np.concatenate([np.zeros(begin, row.dtype), row])
+    return np.pad(row, (0, max(0, count - len(row))))[:count].astype(np.float32)
+
+
+def _peak(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 0.5 * samples / max(float(np.abs(samples).max()), 1e-6)
+
+
+class Mixture(NamedTuple):
+    """What a network hears, and what it should say."""
+
+    samples: NDArray[np.float32]  # (N,)
+    f0: NDArray[np.float32]  # (N / 80,) Hz, 0 = unvoiced
+
+
+def mix(voice: NDArray, f0: NDArray, accompaniment: NDArray, snr_db: float) -> NDArray[np.float32]:
+    """Add an accompaniment at a ratio of levels; a silent part leaves the other as it is.
+
+    Args:
+        voice: (N,) samples at 8 kHz.
+        f0: (N / 80,) its pitch, to tell where it is voiced.
+        accompaniment: (N,) samples.
+        snr_db: RMS of the voiced voice over RMS of the accompaniment.
+
+    Notebook: notebooks/01_audio_to_melody.py
+    """
+    voiced = np.repeat(f0 > 0, MIX_HOP)[: len(voice)]
+    if not voiced.any() or not np.any(accompaniment):
+        return (voice + accompaniment).astype(np.float32)
+    level = degrade.rms(voice[: len(voiced)][voiced])
+    return (voice + degrade.at_level(accompaniment, level, snr_db)).astype(np.float32)
+
+
+def draw_mixture(
+    bank: StemBank, voices: list[Recorded], config: MixConfig, rng: Generator
+) -> Mixture:
+    """Draw a training example of 8 s.
+
+    Args:
+        bank: excerpts.
+        voices: recorded voices with their pitch; may be empty.
+        config: how to draw.
+        rng: the random generator.
+    """
+    excerpt = bank[int(rng.integers(len(bank)))]
+    kind = rng.random()
+    voice, f0 = excerpt.voice, excerpt.f0
+    lead = excerpt.lead if rng.random() < config.doubled else np.zeros_like(excerpt.lead)
+    if kind < config.vocal_free:
+        voice, f0 = np.zeros_like(voice), np.zeros_like(f0)
+        lead = excerpt.lead if rng.random() < 2 * config.doubled else lead
+    elif voices and kind < config.vocal_free + config.recorded:
+        voice, f0 = _recorded_voice(voices[int(rng.integers(len(voices)))], rng)
+    if rng.random() < config.degraded:
+        decay_s, wet = rng.uniform(0.2, 1.5), rng.uniform(0.1, 0.5)
+        voice = degrade.reverberate(voice, decay_s, wet, MIX_RATE_HZ, rng).astype(np.float32)
+    band: degrade.Samples = excerpt.band * (rng.random() > 0.1)
+    if lead.any() and band.any():
+        band = band + degrade.at_level(lead, degrade.rms(band), rng.uniform(-3, 10))
+    elif lead.any():
+        band = lead
+    if f0.any() and rng.random() < config.bare:
+        band = np.zeros_like(band)
+    return Mixture(
+        degrade_recording(mix(voice, f0, band, rng.uniform(*config.snr_db)), config, rng),
+        f0.astype(np.float32),
+    )
+
+
+def _recorded_voice(
+    voice: Recorded, rng: Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return 8 s of a recorded voice, as it is or in another key and with another throat."""
+    if voice.timbre is not None and rng.random() < 0.5:
+        hum = sing_again(voice.timbre, rng.uniform(-6, 9), rng.uniform(0.85, 1.2))
+        samples, f0 = placed(hum, 0.0)
+    else:
+        samples, f0 = _fit(voice.samples, 0, _SAMPLES), _fit(voice.f0, 0, _FRAMES)
+    turn = int(rng.integers(_FRAMES))  # any moment may come first
+    return np.roll(samples, turn * MIX_HOP), np.roll(f0, turn)
+
+
+def degrade_recording(
+    samples: degrade.Samples, config: MixConfig, rng: Generator
+) -> NDArray[np.float32]:
+    """Record samples in a room with a poor microphone, each kind of damage by chance.
+
+    Args:
+        samples: (N,) at 8 kHz; silence becomes noise.
+        config: ``degraded`` is the chance of each kind, and half of that of noise.
+        rng: the random generator.
+    """
+    if not samples.any():  # nobody sings and nobody plays
+        samples = 0.1 * degrade.noise(len(samples), rng.uniform(0, 2), rng)
+    if rng.random() < config.degraded:
+        samples = degrade.reverberate(
+            samples, rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.5), MIX_RATE_HZ, rng
+        )
+    if rng.random() < 2 * config.degraded:
+        samples = degrade.add_noise(samples, rng.uniform(0, 40), rng.uniform(0, 2), rng)
+    if rng.random() < config.degraded:
+        samples = degrade.band_limit(
+            samples, rng.uniform(60, 350), rng.uniform(2000, 3900), MIX_RATE_HZ
+        )
+    if rng.random() < config.degraded:
+        samples = degrade.clip(samples, rng.uniform(0, 15))
+    if rng.random() < config.degraded:
+        samples = degrade.quantise(samples, 8, float(np.abs(samples).max()) * rng.uniform(1, 4))
+    return np.asarray(samples, np.float32)

@@ -1,0 +1,243 @@
+"""Voices from notes: a source-filter singer with no recordings behind it, and the pitch it sang.
+
+The kit ships demo hums made this way, so that nobody's voice or song is redistributed.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import butter, sosfilt
+
+from qbhkit.audio import Audio
+from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
+from qbhkit.errors import QbhError
+
+Style = Literal["mm", "vowels", "whistle"]
+
+SINGER_RATE_HZ = 16000
+LEAD_IN_S = 0.2  # silence before the first note
+SUNG_LEVEL = 0.05  # of the level curve: below it the truth says unvoiced
+_MOST_HARMONICS = 40
+_CONSONANT_S = 0.06
+_WHISTLE_ST = 24.0  # people whistle a tune about two octaves above where they sing it
+# Centre (Hz), width (Hz) and gain of the resonances of a closed-mouth "mm".
+_HUM_RESONANCES = ((250.0, 120.0, 1.0), (1000.0, 250.0, 0.08), (2200.0, 400.0, 0.04))
+# The first three formants (Hz) of a, e, i, o, u: rounded averages of adult speakers.
+# Source: Peterson and Barney, "Control methods used in a study of the vowels", 1952.
+_VOWELS_HZ = np.array(
+    [[750, 1150, 2500], [550, 1900, 2550], [280, 2400, 3000], [550, 850, 2450], [320, 900, 2300]],
+    float,
+)
+_VOWEL_WIDTHS_HZ, _VOWEL_GAINS = (90.0, 120.0, 170.0), (1.0, 0.6, 0.35)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Say how somebody sings; the errors are those of an untrained singer.
+
+    Args:
+        style: ``mm`` hums with a closed mouth, ``vowels`` sings a vowel a note, ``whistle``
+            whistles two octaves higher.
+        key_st: transposition of the whole tune, semitones.
+        tempo: 1 as written, 2 twice as fast.
+        note_error_st: standard deviation of a note's pitch error, semitones.
+        timing_error: standard deviation of a note's length, as a share of it.
+        glide_s: time a glide between notes takes.
+        scoop_st: how far below its pitch a note begins, semitones.
+        vibrato_st: depth of the vibrato, semitones; it sets in on long notes.
+        vibrato_hz: its rate.
+        jitter_st: standard deviation of the slow random wander of pitch.
+        breath: noise, as a share of the voice's level.
+        gap: share of each note that is silent at its end.
+        consonants: share of notes that begin with an unvoiced burst.
+        tract: length of the vocal tract against the average; 1.15 a bass, 0.8 a child.
+
+    Raises:
+        QbhError: if the style is unknown, or a size is out of range.
+    """
+
+    style: Style = "mm"
+    key_st: float = 0.0
+    tempo: float = 1.0
+    note_error_st: float = 0.25
+    timing_error: float = 0.08
+    glide_s: float = 0.05
+    scoop_st: float = 0.0
+    vibrato_st: float = 0.25
+    vibrato_hz: float = 5.3
+    jitter_st: float = 0.08
+    breath: float = 0.02
+    gap: float = 0.12
+    consonants: float = 0.0
+    tract: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.style not in ("mm", "vowels", "whistle"):
+            raise QbhError(f"style must be mm, vowels or whistle, not {self.style!r}.")
+        if not (self.tempo > 0 and self.tract > 0 and 0 <= self.gap < 1):
+            raise QbhError("A voice needs tempo > 0, tract > 0 and a gap from 0 to below 1.")
+
+
+class RenderedVoice(NamedTuple):
+    """A rendered hum and the exact pitch that was sung."""
+
+    audio: Audio
+    f0: F0Track
+
+
+class Line(NamedTuple):
+    """What is to be sung, every 10 ms, and when its notes begin."""
+
+    pitch_st: NDArray[np.float64]  # (N,) MIDI semitones, continuous through rests
+    level: NDArray[np.float64]  # (N,) 0 to 1
+    onsets_s: NDArray[np.float64]  # (M,)
+
+
+def render_hum(notes: NDArray, voice: Voice, rng: Generator) -> RenderedVoice:
+    """Hum, sing or whistle a melody.
+
+    Args:
+        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; M >= 1.
+        voice: who sings, and how.
+        rng: the random generator; the same state gives the same samples.
+
+    Returns:
+        16 kHz audio peaking at 0.5, and its exact f0 every 10 ms.
+
+    Notebook: notebooks/01_audio_to_melody.py, notebooks/02_trackers.py,
+        notebooks/04_augmentation.py
+    """
+    return render_line(sung_line(notes, voice, rng), voice, rng)
+
+
+def render_line(line: Line, voice: Voice, rng: Generator, rate_hz: int = SINGER_RATE_HZ) -> RenderedVoice:
+    """Render what :func:`sung_line` made of notes with the voice that made it.
+
+    Args:
+        line: pitch and level every 10 ms, and the onsets.
+        voice: its tone, breath and consonants.
+        rng: the random generator.
+        rate_hz: of the audio, a multiple of 100; half of it takes a quarter of the time.
+
+    Returns:
+        Audio peaking at 0.5, and its exact f0 every 10 ms.
+    """
+    if voice.style == "whistle":
+        line = line._replace(pitch_st=line.pitch_st + _WHISTLE_ST)
+    sounding = line.level > SUNG_LEVEL
+    f0 = F0Track(np.where(sounding, midi_to_hz(line.pitch_st), 0.0), sounding.astype(np.float32))
+    at = np.arange(len(sounding) * round(F0_HOP_S * rate_hz)) / rate_hz
+    grid_s = (np.arange(len(sounding)) + 0.5) * F0_HOP_S
+    frequency = midi_to_hz(np.interp(at, grid_s, line.pitch_st))
+    loudness = np.interp(at, grid_s, line.level)
+    voiced = _harmonics(frequency, _resonances(line, voice, at, rng), voice.style, rate_hz)
+    noise = sosfilt(
+        butter(2, [200, 3000], "band", fs=rate_hz, output="sos"), rng.normal(size=len(at))
+    )
+    voiced /= max(voiced.std(), 1e-9)  # a note may lie too high for the rate to hold
+    samples = loudness * (voiced + voice.breath * noise / noise.std())
+    if voice.consonants:
+        samples += _bursts(line.onsets_s, voice, at, rng, rate_hz)
+    samples += 0.1 * voice.breath * rng.normal(size=len(at))  # the room
+    peak = max(np.abs(samples).max(), 1e-9)
+    return RenderedVoice(Audio((0.5 * samples / peak).astype(np.float32), rate_hz), f0)
+
+
+def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:
+    """Turn notes into what a voice makes of them, whatever the voice is rendered with.
+
+    Args:
+        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; M >= 1. The first note
+            begins after 0.2 s, whenever it is written; without a timing error the others keep
+            their distance from it.
+        voice: who sings.
+        rng: the random generator.
+    """
+    sung = _sung_notes(notes, voice, rng)
+    count = int(np.ceil((sung[-1, 0] + sung[-1, 1] + 0.1) / F0_HOP_S))
+    return Line(*_curves(sung, count, voice, rng), sung[:, 0])
+
+
+def _sung_notes(notes: NDArray, voice: Voice, rng: Generator) -> NDArray:
+    """Apply key, tempo and the singer's errors; time moves on by what was really sung."""
+    notes = np.asarray(notes, float)
+    steps = np.diff(notes[:, 0], append=notes[-1, 0] + notes[-1, 1]) / voice.tempo
+    steps *= np.exp(rng.normal(0, voice.timing_error, len(notes)))
+    onsets = LEAD_IN_S + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
+    share = np.minimum(notes[:, 1] / voice.tempo / np.maximum(steps, 1e-3), 1.0) * (1 - voice.gap)
+    pitch = notes[:, 2] + voice.key_st + rng.normal(0, voice.note_error_st, len(notes))
+    return np.stack([onsets, np.maximum(share * steps, 0.06), pitch], axis=1)
+
+
+def _curves(
+    sung: NDArray, count: int, voice: Voice, rng: Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (count,) pitch in semitones and level 0 to 1, every 10 ms."""
+    grid_s = (np.arange(count) + 0.5) * F0_HOP_S
+    owner = np.clip(np.searchsorted(sung[:, 0], grid_s, side="right") - 1, 0, None)
+    into_s = grid_s - sung[owner, 0]
+    sounding = (into_s >= 0) & (into_s < sung[owner, 1])
+    width = max(voice.glide_s / F0_HOP_S / 2, 1e-3)  # frames; at 0 the filter would divide by it
+    pitch = gaussian_filter1d(sung[owner, 2], width, mode="nearest")
+    pitch -= voice.scoop_st * np.exp(-np.maximum(into_s, 0) / 0.06)
+    settled = np.clip((into_s - 0.25) / 0.3, 0, 1)
+    pitch += settled * voice.vibrato_st * np.sin(2 * np.pi * voice.vibrato_hz * grid_s)
+    wander = gaussian_filter1d(rng.normal(size=count), 8)
+    pitch += voice.jitter_st * wander / max(wander.std(), 1e-9)
+    level = gaussian_filter1d(sounding.astype(float), 2, mode="constant")
+    return pitch, level
+
+
+def _resonances(
+    line: Line, voice: Voice, at: NDArray, rng: Generator
+) -> list[tuple[NDArray | float, float, float]]:
+    """Return centre (Hz, may move in time), width (Hz) and gain of each resonance."""
+    if voice.style == "mm":
+        return [(centre / voice.tract, width, gain) for centre, width, gain in _HUM_RESONANCES]
+    if voice.style == "whistle":
+        return []
+    grid_s = (np.arange(len(line.level)) + 0.5) * F0_HOP_S
+    vowel = rng.integers(len(_VOWELS_HZ), size=len(line.onsets_s))
+    owner = np.clip(np.searchsorted(line.onsets_s, grid_s, side="right") - 1, 0, None)
+    moving = gaussian_filter1d(_VOWELS_HZ[vowel[owner]], 4, axis=0) / voice.tract
+    tables = zip(moving.T, _VOWEL_WIDTHS_HZ, _VOWEL_GAINS, strict=True)
+    return [(np.interp(at, grid_s, centre), width, gain) for centre, width, gain in tables]
+
+
+def _harmonics(
+    frequency_hz: NDArray,
+    resonances: list[tuple[NDArray | float, float, float]],
+    style: Style,
+    rate_hz: int,
+) -> NDArray[np.float64]:
+    """Sum harmonics of a gliding tone, each as loud as the resonances leave it."""
+    phase = 2 * np.pi * np.cumsum(frequency_hz) / rate_hz
+    if style == "whistle":
+        return np.sin(phase) + 0.02 * np.sin(2 * phase)
+    total = np.zeros(len(frequency_hz))
+    for harmonic in range(1, _MOST_HARMONICS + 1):
+        partial_hz = harmonic * frequency_hz
+        if partial_hz.min() >= rate_hz / 2:
+            break
+        gain = sum(
+            peak / (1 + ((partial_hz - centre) / width) ** 2) for centre, width, peak in resonances
+        )
+        audible = partial_hz < 0.45 * rate_hz
+        total += np.where(audible, gain / harmonic * np.sin(harmonic * phase), 0.0)
+    return total
+
+
+def _bursts(
+    onsets_s: NDArray, voice: Voice, at: NDArray, rng: Generator, rate_hz: int
+) -> NDArray[np.float64]:
+    """Return noise just before some notes, as of t, k, s: unvoiced, about as loud as the voice."""
+    envelope = np.zeros(len(at))
+    for onset_s in onsets_s[rng.random(len(onsets_s)) < voice.consonants]:
+        into = (at - (onset_s - _CONSONANT_S)) / _CONSONANT_S
+        envelope = np.maximum(envelope, np.where((into >= 0) & (into < 1), np.sin(np.pi * into), 0))
+    high = sosfilt(butter(2, 2000, "high", fs=rate_hz, output="sos"), rng.normal(size=len(at)))
+    return 0.5 * envelope * high / high.std()

@@ -1,0 +1,122 @@
+"""Voices to train on: recorded hums with labelled pitch, and a speech synthesiser's consonants."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbhkit.audio import Audio, load
+from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
+from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, HumRecording
+from qbhkit.errors import QbhError
+from qbhkit.synthesis.mixing import MIX_RATE_HZ, Recorded
+from qbhkit.synthesis.timbre import TIMBRE_RATE_HZ, Timbre, analyse
+from qbhkit.training import Stream, generator
+
+Track = Callable[[Audio], F0Track]  # a tracker's method
+
+_FEWEST_SYLLABLES = 3
+_WORDS = 7  # an utterance
+
+
+def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
+    """Put a MIR-QBSH label on the 10 ms grid: the nearest label, joined to its neighbour by a line.
+
+    There is no line across a rest, or between labels that lie more than a semitone apart.
+
+    Args:
+        labelled_st: (N,) MIDI semitones every 32 ms, 0 = unvoiced.
+        frames: length of the result.
+
+    Returns:
+        (frames,) Hz, 0 = unvoiced.
+    """
+    if not labelled_st.any():
+        return np.zeros(frames, np.float32)
+    at = (np.arange(frames) + 0.5) * F0_HOP_S / MIR_QBSH_LABEL_HOP_S - 0.5  # in labels
+    last = len(labelled_st) - 1
+    nearest = labelled_st[np.clip(np.round(at).astype(int), 0, last)]
+    before = labelled_st[np.clip(np.floor(at).astype(int), 0, last)]
+    after = labelled_st[np.clip(np.floor(at).astype(int) + 1, 0, last)]
+    joined = (before > 0) & (after > 0) & (np.abs(after - before) <= 1)
+    pitch = np.where(joined, before + (at - np.floor(at)) * (after - before), nearest)
+    return np.where(nearest > 0, midi_to_hz(pitch), 0.0).astype(np.float32)
+
+
+def recorded_voices(hums: Iterable[HumRecording], track: Track) -> list[Recorded]:
+    """Load labelled hums, and measure the timbre of those that hold enough syllables.
+
+    Args:
+        hums: recordings; those without a label are passed over.
+        track: gives WORLD the finer pitch that it needs, of audio at 16 kHz.
+    """
+    voices = []
+    for hum in hums:
+        if hum.labelled_st is None:
+            continue
+        samples = load(hum.path, MIX_RATE_HZ).samples
+        f0 = labelled_f0(hum.labelled_st, round(len(samples) / MIX_RATE_HZ / F0_HOP_S))
+        timbre = _timbre(load(hum.path, TIMBRE_RATE_HZ), track)
+        voices.append(Recorded(samples, f0, timbre))
+    return voices
+
+
+def spoken_timbres(
+    speakers: Sequence[str], titles: Sequence[str], utterances: int, track: Track, seed: int
+) -> list[Timbre]:
+    """Let flite speak words of song titles, and measure the timbre of its voices.
+
+    Args:
+        speakers: flite's voices, for example ``slt``.
+        titles: where the words come from.
+        utterances: how many each speaks.
+        track: gives the pitch of the speech, of audio at 16 kHz.
+        seed: chooses the words.
+
+    Raises:
+        QbhError: if flite is not installed, or has no such voice.
+
+    Source: Black and Lenzo, "Flite: a small fast run-time synthesis engine", 2001.
+    """
+    words = sorted({word.lower() for title in titles for word in title.split() if word.isalpha()})
+    timbres = []
+    known = _flite("-lv").split() if speakers else []  # for an unknown voice it takes its usual one
+    for number, speaker in enumerate(speakers):
+        if speaker not in known:
+            raise QbhError(f"flite cannot speak with the voice {speaker}: see 'flite -lv'.")
+        for item in range(utterances):
+            rng = generator(seed, Stream.SPEECH, number, item)
+            timbre = _timbre(_speak(speaker, " ".join(rng.choice(words, _WORDS))), track)
+            if timbre is not None:
+                timbres.append(timbre)
+    return timbres
+
+
+def _timbre(audio: Audio, track: Track) -> Timbre | None:
+    timbre = analyse(audio, track(audio))
+    return timbre if len(timbre.syllables) >= _FEWEST_SYLLABLES else None
+
+
+def _flite(*arguments: str) -> str:
+    """Run flite and return what it prints."""
+    program = shutil.which("flite")
+    if program is None:
+        raise QbhError(
+            "The speech synthesiser flite is not installed: apt-get install flite, or write "
+            "'speech: []' in the configuration."
+        )
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise QbhError(f"flite failed ({done.stderr.strip()}): write 'speech: []'.")
+    return done.stdout
+
+
+def _speak(speaker: str, text: str) -> Audio:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        _flite("-voice", speaker, "-t", text, "-o", str(path))
+        return load(path, TIMBRE_RATE_HZ)

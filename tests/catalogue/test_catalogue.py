@@ -1,0 +1,424 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.numpy import load_file
+
+from qbhkit.audio import Audio, write_wav
+from qbhkit.catalogue import build as module
+from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import Contour, F0Track, from_pitch
+from qbhkit.corpora import Song
+from qbhkit.corpora.folders import AudioFiles
+from qbhkit.corpora.midi import MidiFiles
+from qbhkit.embedding.windows import Reading, WindowGrid, cut_song
+from qbhkit.errors import QbhError
+from qbhkit.retrieval.matches import matched_audio
+from qbhkit.retrieval.searcher import Answer
+from qbhkit.synthesis.singer import Voice, render_hum
+
+GRID = WindowGrid()
+
+
+class FakeEmbedder:
+    """Embed windows by a fixed random projection; count calls, and stop after some."""
+
+    identity = "fake-1"
+    reading = Reading(20)
+    size = 16
+
+    def __init__(self, calls=10**9):
+        self.calls, self.left = 0, calls
+        self.matrix = np.random.default_rng(0).normal(size=(40, 16))
+
+    def embed(self, frames):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.calls, self.left = self.calls + 1, self.left - 1
+        vectors = (frames.reshape(len(frames), -1) + 1e-3) @ self.matrix
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def build(songs, path, embedder=None, **options):
+    embedder = embedder or FakeEmbedder()
+    return build_catalogue(songs, path, embedder, "swift-f0", lambda name: None, progress=False,
+                           **options)  # fmt: skip
+
+
+def files_of(path):
+    return {child.name: child.read_bytes() for child in (path / "shards").iterdir()}
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(module, "_SONGS_A_SHARD", 4)
+
+
+@pytest.fixture
+def songs(tunes):
+    return tunes[:18]
+
+
+def voiced_line(frames, rests=()):
+    pitch = 60 + (np.arange(frames) % 50) / 10
+    for begin, end in rests:
+        pitch[begin:end] = 0
+    return from_pitch(pitch)
+
+
+class TestCutSong:
+    def test_windows_lie_on_the_grid_and_in_the_song(self):
+        cut = cut_song(voiced_line(300), GRID, Reading(20))
+        spans = set(zip(cut.start.tolist(), cut.end.tolist(), strict=True))
+        for length_s in GRID.lengths_s:
+            length = round(length_s * 10)
+            step = round(length_s * GRID.step_share * 10)
+            for start in [*range(0, 300 - length, step), 300 - length]:
+                assert (start, start + length) in spans
+        lengths = {end - start for start, end in spans}
+        assert lengths == {round(10 * s) for s in (*GRID.lengths_s, *GRID.first_lengths_s)}
+        assert len(spans) == len(cut.start)
+        assert cut.frames.shape == (len(cut.start), 20, 2)
+
+    def test_windows_at_the_start_are_marked(self):
+        cut = cut_song(voiced_line(300), GRID, Reading(20))
+        np.testing.assert_array_equal(cut.at_start, cut.start == 0)
+        first = sorted((cut.end - cut.start)[cut.at_start].tolist())
+        assert first == sorted(round(10 * s) for s in (*GRID.lengths_s, *GRID.first_lengths_s))
+
+    def test_the_frames_are_those_of_the_seconds(self):
+        contour = voiced_line(300)
+        cut = cut_song(contour, GRID, Reading(20))
+        for frames, start, end in zip(cut.frames, cut.start, cut.end, strict=True):
+            at = (start + (np.arange(20) + 0.5) / 20 * (end - start)).astype(int)
+            np.testing.assert_allclose(frames, contour.frames[at], atol=1e-6)
+
+    def test_a_late_first_note_moves_all_windows(self):
+        plain = cut_song(voiced_line(200), GRID, Reading(20))
+        late = cut_song(
+            Contour(np.concatenate([np.zeros((37, 2)), voiced_line(200).frames])),
+            GRID,
+            Reading(20),
+        )
+        np.testing.assert_array_equal(late.start, plain.start + 37)
+        np.testing.assert_array_equal(late.end, plain.end + 37)
+        np.testing.assert_array_equal(late.at_start, plain.at_start)
+        np.testing.assert_array_equal(late.frames, plain.frames)
+        assert (late.start[late.at_start] == 37).all()
+
+    @pytest.mark.parametrize("frames", [1, 7, 39])
+    def test_a_short_song_is_one_window(self, frames):
+        cut = cut_song(voiced_line(frames), GRID, Reading(20))
+        assert cut.start.tolist() == [0]
+        assert cut.end.tolist() == [frames]
+        assert cut.at_start.tolist() == [True]
+        assert cut.frames[0, :, 1].all()
+
+    def test_a_sparse_song_keeps_the_windows_at_its_start(self):
+        contour = voiced_line(400, rests=[(2, 399)])
+        cut = cut_song(contour, GRID, Reading(20))
+        assert cut.at_start.all()
+        assert len(cut.start)
+
+    def test_windows_that_are_mostly_rest_are_left_out(self):
+        cut = cut_song(voiced_line(400, rests=[(100, 300)]), GRID, Reading(20))
+        inside = (cut.start >= 100) & (cut.end <= 300)
+        assert not inside.any()
+        assert (cut.start >= 280).any()
+
+    def test_a_song_without_voice_has_no_window(self):
+        assert len(cut_song(from_pitch(np.zeros(50)), GRID, Reading(20)).frames) == 0
+        assert len(cut_song(Contour(np.zeros((0, 2))), GRID, Reading(20)).frames) == 0
+
+
+def test_what_was_built_is_what_is_opened(songs, tmp_path):
+    report = build(songs, tmp_path)
+    assert (report.songs, report.reused, report.failures) == (18, 0, [])
+    opened = open_catalogue(tmp_path)
+    assert opened.model == "fake-1"
+    assert opened.tracker == "swift-f0"
+    assert opened.grid == GRID
+    assert [entry["id"] for entry in opened.songs] == [song.id for song in songs]
+    assert [entry["title"] for entry in opened.songs] == [song.title for song in songs]
+    assert opened.number == {song.id: k for k, song in enumerate(songs)}
+    assert len(opened.vectors) == report.windows == len(opened.song) == len(opened.at_start)
+    at = 0
+    for number, song in enumerate(songs):
+        contour = song.contour()
+        np.testing.assert_array_equal(opened.contours[number].frames, contour.frames)
+        cut = cut_song(contour, GRID, Reading(20))
+        rows = slice(at, at + len(cut.frames))
+        assert set(opened.song[rows]) == {number}
+        np.testing.assert_allclose(opened.start_s[rows], cut.start / 10)
+        np.testing.assert_allclose(opened.end_s[rows], cut.end / 10)
+        np.testing.assert_array_equal(opened.at_start[rows], cut.at_start)
+        expected = FakeEmbedder().embed(cut.frames)
+        np.testing.assert_allclose(opened.vectors[rows], expected, atol=1e-3)
+        at = rows.stop
+
+
+def test_shards_are_joined_as_if_there_were_one(songs, tmp_path, monkeypatch):
+    build(songs, tmp_path / "one")
+    monkeypatch.setattr(module, "_SONGS_A_SHARD", 4)
+    build(songs, tmp_path / "many")
+    assert len(files_of(tmp_path / "one")) == 1
+    assert len(files_of(tmp_path / "many")) == 5
+    one, many = open_catalogue(tmp_path / "one"), open_catalogue(tmp_path / "many")
+    assert one.songs == many.songs
+    for key in ("vectors", "song", "start_s", "end_s", "at_start"):
+        np.testing.assert_array_equal(getattr(one, key), getattr(many, key))
+
+
+def test_half_precision_vectors_have_length_one(songs, tmp_path, embedder):
+    build(songs, tmp_path, embedder)
+    vectors = open_catalogue(tmp_path).vectors
+    assert vectors.dtype == np.float16
+    assert vectors.shape[1] == embedder.embedding_dim
+    np.testing.assert_allclose(np.linalg.norm(vectors.astype(float), axis=1), 1, atol=1e-3)
+    assert np.std(vectors.astype(float), axis=0).mean() > 0.005  # not all one vector
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_an_interrupted_build_goes_on(songs, tmp_path, small_shards, done):
+    build(songs, tmp_path / "at_once")
+    path = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        build(songs, path, FakeEmbedder(done))
+    assert not (path / "manifest.json").exists()
+    with pytest.raises(QbhError, match="is unfinished: run the command that builds it again"):
+        open_catalogue(path)
+    before = files_of(path)
+    assert len(before) == done
+    second = FakeEmbedder()
+    report = build(songs, path, second)
+    assert second.calls == 5 - done
+    assert report.reused == 4 * done
+    assert files_of(path) == files_of(tmp_path / "at_once")
+    assert sorted(child.name for child in path.iterdir()) == ["manifest.json", "shards"]
+    manifests = [
+        (tmp_path / name / "manifest.json").read_bytes() for name in ("at_once", "stopped")
+    ]
+    assert manifests[0] == manifests[1]
+
+
+def test_an_interrupted_rebuild_leaves_the_old_catalogue(songs, tmp_path, small_shards):
+    build(songs[:8], tmp_path)
+    before = open_catalogue(tmp_path)
+    changed = [dataclasses.replace(song, title=f"new {song.title}") for song in songs]
+    with pytest.raises(KeyboardInterrupt):
+        build(changed, tmp_path, FakeEmbedder(2))
+    still = open_catalogue(tmp_path)
+    assert still.songs == before.songs
+    np.testing.assert_array_equal(still.vectors, before.vectors)
+    assert build(changed, tmp_path).reused == 8
+    assert [entry["title"] for entry in open_catalogue(tmp_path).songs] == [
+        song.title for song in changed
+    ]
+
+
+def test_a_build_that_indexes_nothing_leaves_the_old_catalogue(songs, tmp_path):
+    build(songs, tmp_path)
+    empty = Song("empty", "empty", "empty.f0.csv", notes=np.zeros((0, 3)))
+    with pytest.raises(QbhError, match="Not one song could be indexed"):
+        build([empty], tmp_path)
+    assert len(open_catalogue(tmp_path).songs) == 18
+
+
+CHILD = """
+import sys, time
+from qbhkit.cli import main
+from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.catalogue import build as building
+building._SONGS_A_SHARD = 8
+embed, calls = ContourEmbedder.embed, 0
+def slow(self, frames):
+    global calls
+    calls += 1
+    if calls == 3:
+        print("two shards", flush=True)
+        time.sleep(600)
+    return embed(self, frames)
+ContourEmbedder.embed = slow
+main(["catalogue", "build", *sys.argv[1:]])
+"""
+
+
+def test_a_killed_build_goes_on(song_folder, embedder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SONGS_A_SHARD", 8)
+    path = tmp_path / "killed"
+    command = [sys.executable, "-c", CHILD, str(song_folder), "--out", str(path)]
+    command += ["--tracker", "swift-f0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        try:
+            assert child.stdout.readline() == b"two shards\n"
+        finally:
+            os.kill(child.pid, signal.SIGKILL)
+    before = files_of(path)
+    assert len(before) == 2
+    files = tuple(sorted(song_folder.glob("*.mid")))
+    songs, failures = read_sources([MidiFiles(files)])
+    assert not failures
+    options = {"tracker": "swift-f0", "get_tracker": lambda name: None, "progress": False}
+    report = build_catalogue(songs, path, embedder, **options)
+    assert report.reused == 16
+    build_catalogue(songs, tmp_path / "at_once", embedder, **options)
+    assert set(before) < set(files_of(path))
+    after, at_once = open_catalogue(path), open_catalogue(tmp_path / "at_once")
+    assert after.songs == at_once.songs
+    # two processes may round the last bit of a vector differently
+    np.testing.assert_allclose(after.vectors, at_once.vectors, atol=1e-3)
+    for key in ("song", "start_s", "end_s", "at_start"):
+        np.testing.assert_array_equal(getattr(after, key), getattr(at_once, key))
+    assert not list(path.rglob(".partial*"))
+
+
+def test_an_unchanged_build_makes_nothing_again(songs, tmp_path, small_shards):
+    build(songs, tmp_path)
+    before = files_of(tmp_path)
+    times = {child: child.stat().st_mtime_ns for child in (tmp_path / "shards").iterdir()}
+    idle = FakeEmbedder(0)
+    report = build(songs, tmp_path, idle)
+    assert (idle.calls, report.reused, report.songs) == (0, 18, 18)
+    assert files_of(tmp_path) == before
+    assert {child: child.stat().st_mtime_ns for child in times} == times
+
+
+def with_title(song):
+    return dataclasses.replace(song, title="another title")
+
+
+def with_notes(song):
+    return dataclasses.replace(song, notes=song.notes + np.array([0, 0, 1.0]))
+
+
+@pytest.mark.parametrize("change", [with_title, with_notes])
+def test_a_changed_song_makes_one_shard_again(songs, tmp_path, small_shards, change):
+    build(songs, tmp_path)
+    before = files_of(tmp_path)
+    changed = [change(song) if k == 6 else song for k, song in enumerate(songs)]
+    again = FakeEmbedder()
+    report = build(changed, tmp_path, again)
+    assert again.calls == 1
+    assert report.reused == 14
+    after = files_of(tmp_path)
+    assert len(set(after) & set(before)) == 4
+    assert len(after) == 5  # the old shard is gone
+    opened = open_catalogue(tmp_path)
+    assert opened.songs[6]["title"] == changed[6].title
+    np.testing.assert_array_equal(opened.contours[6].frames, changed[6].contour().frames)
+
+
+def test_another_model_or_grid_makes_everything_again(songs, tmp_path, small_shards):
+    build(songs, tmp_path)
+    other = FakeEmbedder()
+    other.identity = "fake-2"
+    assert build(songs, tmp_path, other).reused == 0
+    assert open_catalogue(tmp_path).model == "fake-2"
+    coarse = FakeEmbedder()
+    coarse.identity = "fake-2"
+    report = build(songs, tmp_path, coarse, grid=WindowGrid(step_share=0.5))
+    assert report.reused == 0
+    assert open_catalogue(tmp_path).grid.step_share == 0.5
+
+
+def test_a_damaged_shard_is_made_again(songs, tmp_path, small_shards):
+    build(songs, tmp_path)
+    before = files_of(tmp_path)
+    victim = sorted((tmp_path / "shards").iterdir())[2]
+    victim.write_bytes(before[victim.name][:-3])
+    with pytest.raises(QbhError, match="checksum differs"):
+        open_catalogue(tmp_path)
+    report = build(songs, tmp_path)
+    assert 14 <= report.reused < 18
+    assert files_of(tmp_path) == before
+
+
+def test_songs_that_fail_do_not_stop_the_others(songs, tmp_path, small_shards):
+    silent = Song("silent", "silent", "silent.mid", notes=np.zeros((0, 3)))
+    missing = Song("lost", "lost", "lost.wav", audio=tmp_path / "lost.wav")
+    mixed = [*songs[:5], silent, *songs[5:], missing]
+
+    class Tracker:
+        rate_hz = 16000
+
+    report = build_catalogue(
+        mixed, tmp_path / "c", FakeEmbedder(), "swift-f0", lambda name: Tracker(), progress=False
+    )
+    assert report.songs == 18
+    assert [failure.name for failure in report.failures] == ["silent.mid", "lost.wav"]
+    assert "nothing in it is voiced" in report.failures[0].reason
+    assert "does not exist" in report.failures[1].reason
+    opened = open_catalogue(tmp_path / "c")
+    assert [entry["id"] for entry in opened.songs] == [song.id for song in songs]
+    again = build(mixed[:-1], tmp_path / "c")
+    assert [failure.name for failure in again.failures] == ["silent.mid"]  # remembered
+
+
+def test_two_songs_with_one_id_are_refused(tmp_path, write_midi):
+    notes = np.array([[0, 1, 60.0]])
+    files = [write_midi(tmp_path / name / "same.mid", notes) for name in ("a", "b")]
+    with pytest.raises(QbhError, match="the id same") as caught:
+        read_sources([MidiFiles(tuple(files))])
+    assert all(str(path) in str(caught.value) for path in files)
+
+
+def test_a_shard_holds_arrays_only(songs, tmp_path):
+    build(songs, tmp_path)
+    arrays = load_file(next((tmp_path / "shards").iterdir()))
+    assert set(arrays) == {"pitch", "frames", "vectors", "song", "start", "end", "at_start"}
+    assert arrays["frames"].sum() == len(arrays["pitch"])
+
+
+def test_another_tracker_leaves_what_nobody_listened_to(songs, tmp_path, small_shards):
+    build(songs, tmp_path)
+    before = files_of(tmp_path)
+    report = build_catalogue(songs, tmp_path, FakeEmbedder(), "pyin", lambda name: None,
+                             progress=False)  # fmt: skip
+    assert report.reused == len(songs)
+    assert files_of(tmp_path) == before
+    assert open_catalogue(tmp_path).tracker == "pyin"
+
+
+def test_another_tracker_hears_recordings_again(tmp_path):
+    path = tmp_path / "sung.wav"
+    soundfile.write(path, 0.3 * np.sin(np.arange(32000) * 0.1), 16000)
+    song = Song("sung", "sung", str(path), audio=path)
+    heard = []
+
+    class Tracker:
+        rate_hz = 16000
+
+        def track(self, audio):
+            heard.append(audio)
+            return F0Track(np.full(200, 220.0), np.ones(200), 0.01)
+
+    for count, name in ((1, "swift-f0"), (1, "swift-f0"), (2, "pyin")):
+        build_catalogue([song], tmp_path / "c", FakeEmbedder(), name, lambda _: Tracker(),
+                        progress=False)  # fmt: skip
+        assert len(heard) == count
+
+
+def test_a_recording_is_found_from_any_folder_and_another_file_is_not_played(
+    tmp_path, monkeypatch, embedder
+):
+    sung = render_hum(np.array([[k, 0.9, 57 + 2 * k] for k in range(6)]), Voice(),
+                      np.random.default_rng(0)).audio  # fmt: skip
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write_wav(sung, Path("songs/a.wav"))
+    build_catalogue(read_sources([AudioFiles((Path("songs/a.wav"),))])[0], Path("c"), embedder,
+                    tracker="swift-f0", progress=False)  # fmt: skip
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    catalogue = open_catalogue(tmp_path / "c")
+    answer = Answer("a", "a", 0.5, 3.0, 4.0)
+    found = matched_audio(catalogue, answer)
+    np.testing.assert_allclose(found.samples, sung.samples[48000:64000], atol=1e-3)
+    write_wav(Audio(sung.samples[:16000], 16000), tmp_path / "songs" / "a.wav")
+    assert matched_audio(catalogue, answer).duration_s > 0.5  # its melody instead

@@ -1,0 +1,145 @@
+"""A process that is killed at any moment costs nothing that was done."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+
+from qbhkit.catalogue.edit import verify_catalogue
+
+KILLS = 10
+RECORDINGS, TUNES = 18, 8
+
+# A build or an addition in which every recording and every shard takes a while.
+CHILD = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from qbhkit.contour import F0Track, Reading, midi_to_hz
+from qbhkit.corpora import open_source
+from qbhkit.catalogue import build as building
+from qbhkit.catalogue.read import build_catalogue, read_sources
+from qbhkit.catalogue.edit import add_songs
+
+action, source, catalogue, log = sys.argv[1:]
+building._SONGS_A_SHARD = 2
+
+def note(what):
+    with open(log, "a") as stream:
+        stream.write(what + "\\n")
+
+class Listener:
+    rate_hz = 8000
+    def track(self, audio):
+        time.sleep(0.02)
+        seed = round(float(np.abs(audio.samples).max()) * 1000)
+        note("heard")
+        pitch = 60 + np.cumsum(np.random.default_rng(seed).choice([-3, -2, 2, 3], 40))
+        return F0Track(np.repeat(midi_to_hz(pitch), 20), np.ones(800), 0.01)
+
+class Embedder:
+    identity, reading, size = "fake", Reading(20), 16
+    matrix = np.random.default_rng(0).normal(size=(40, 16))
+    def embed(self, frames):
+        print("a shard", flush=True)
+        note("embedded")
+        time.sleep(0.02)
+        vectors = (frames.reshape(len(frames), -1) + 1e-3) @ self.matrix
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+songs, _ = read_sources(open_source(source, Path()))
+change = add_songs if action == "add" else build_catalogue
+print("begins", flush=True)
+change(songs, Path(catalogue), Embedder(), "swift-f0", lambda name: Listener(), progress=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tunes, write_midi, tmp_path_factory):
+    """A folder of songs in notes and recordings."""
+    folder = tmp_path_factory.mktemp("source")
+    for k, tune in enumerate(tunes[:TUNES]):
+        write_midi(folder / f"tune-{k}.mid", tune.notes)
+    for k in range(RECORDINGS):
+        samples = np.sin(np.arange(8000) * 0.1) * (500 + 10 * k) / 1000
+        soundfile.write(folder / f"take-{k}.wav", samples, 8000)
+    return folder
+
+
+def log_of(catalogue):
+    return catalogue.with_suffix(".log")
+
+
+def start(action, source, catalogue):
+    command = [sys.executable, "-c", CHILD, action, source, catalogue, log_of(catalogue)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def finish(action, source, catalogue):
+    with start(action, source, catalogue) as child:
+        assert child.wait() == 0
+
+
+def kill_often(action, source, catalogue, before, seed):
+    """Kill the command at ten random moments, each time going on from what the last one left.
+
+    Each time it is let do up to three shards and a bit. Should it end before it is killed, which a
+    busy machine may let happen, all begins anew.
+    """
+    rng = np.random.default_rng(seed)
+    kills = 0
+    while kills < KILLS:
+        with start(action, source, catalogue) as child:
+            assert child.stdout.readline() == b"begins\n"
+            for _ in range(rng.integers(4)):
+                child.stdout.readline()
+            time.sleep(rng.uniform(0, 0.05))
+            child.kill()
+        kills += child.returncode == -signal.SIGKILL
+        if child.returncode == 0:
+            shutil.rmtree(catalogue)
+            shutil.copytree(before, catalogue)
+
+
+def files_of(catalogue):
+    return {str(file.relative_to(catalogue)): file.read_bytes() for file in catalogue.rglob("*.*")}
+
+
+def shards_of(catalogue):
+    return files_of(catalogue / "shards")
+
+
+def work_on(catalogue):
+    return Counter(log_of(catalogue).read_text().split())
+
+
+@pytest.mark.parametrize("action", ["build", "add"])
+def test_ten_kills_at_random_moments_change_nothing(source, tmp_path, action):
+    before, at_once, killed = (tmp_path / name for name in ("before", "at_once", "killed"))
+    before.mkdir()
+    if action == "add":
+        few = tmp_path / "few"
+        few.mkdir()
+        for name in ("tune-0.mid", "tune-1.mid", "tune-2.mid", "take-0.wav"):
+            shutil.copy(source / name, few)
+        finish("build", few, before)
+    for catalogue in (at_once, killed):
+        shutil.copytree(before, catalogue)
+    finish(action, source, at_once)
+    kill_often(action, source, killed, before, seed=5)
+    done = {name: content for name, content in shards_of(killed).items() if name[0] != "."}
+    recordings = sum(b"tracker" in content for content in done.values())
+    log_of(killed).write_text("")
+    finish(action, source, killed)
+    left = {"heard": RECORDINGS - recordings, "embedded": len(shards_of(killed).keys() - done)}
+    assert work_on(killed) == Counter(left)  # what is done is not done again
+    assert files_of(killed) == files_of(at_once)
+    if action == "add":
+        assert shards_of(before).items() < shards_of(killed).items()
+    assert verify_catalogue(killed) == (TUNES + RECORDINGS, verify_catalogue(at_once).windows, [])

@@ -1,0 +1,697 @@
+"""Songs come and go, catalogues are merged, and every flipped byte is found."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from test_catalogue import FakeEmbedder, build, files_of
+
+from qbhkit.catalogue import build as building
+from qbhkit.catalogue import files as shards
+from qbhkit.catalogue import read as catalogue
+from qbhkit.catalogue.duplicates import Duplicate
+from qbhkit.catalogue.edit import (
+    add_songs,
+    describe_catalogue,
+    merge_catalogues,
+    remove_songs,
+    verify_catalogue,
+)
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.cli import main
+from qbhkit.contour import F0Track, midi_to_hz
+from qbhkit.corpora import Song
+from qbhkit.embedding.windows import WindowGrid
+from qbhkit.errors import QbhError
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(building, "_SONGS_A_SHARD", 4)
+
+
+@pytest.fixture
+def songs(tunes):
+    return tunes[:18]
+
+
+@pytest.fixture
+def path(songs, tmp_path):
+    """A catalogue of ten songs in three shards."""
+    build(songs[:10], tmp_path / "c")
+    return tmp_path / "c"
+
+
+class Listener:
+    """Hear the melody that the samples of :func:`recording` stand for; keep a list of them."""
+
+    rate_hz = 16000
+
+    def __init__(self):
+        self.heard = []
+
+    def track(self, audio):
+        seed = round(float(np.abs(audio.samples).max()) * 1000)
+        self.heard.append(seed)
+        pitch = 60 + np.cumsum(np.random.default_rng(seed).choice([-3, -2, -1, 1, 2, 3], 40))
+        return F0Track(np.repeat(midi_to_hz(pitch), 30), np.ones(1200), 0.01)
+
+
+def recording(folder, name, seed, subtype="PCM_16"):
+    file = folder / f"{name}.wav"
+    folder.mkdir(exist_ok=True)
+    samples = np.sin(np.arange(32000) * 0.1) * seed / 1000
+    soundfile.write(file, samples, 16000, subtype=subtype)
+    return Song(name, name, str(file), audio=file)
+
+
+def add(songs, path, listener=None, embedder=None, tracker=None):
+    return add_songs(
+        songs, path, embedder or FakeEmbedder(), tracker, lambda _: listener, progress=False
+    )
+
+
+def ids_of(path):
+    return [song["id"] for song in open_catalogue(path).songs]
+
+
+def snapshot(path):
+    """Every file below a folder."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.*")}
+
+
+def same_search(one, other):
+    """Return whether two catalogues are the same to whoever searches them."""
+    one, other = open_catalogue(one), open_catalogue(other)
+    arrays = ("vectors", "song", "start_s", "end_s", "at_start")
+    return one.songs == other.songs and all(
+        np.array_equal(getattr(one, key), getattr(other, key)) for key in arrays
+    )
+
+
+class TestAdd:
+    def test_new_songs_are_new_shards(self, songs, path, tmp_path):
+        before = files_of(path)
+        report = add(songs[10:], path)
+        assert (report.added, report.songs, report.duplicates, report.failures) == (8, 18, [], [])
+        after = files_of(path)
+        assert before.items() < after.items()
+        assert len(after) == len(before) + 2
+        build(songs, tmp_path / "whole")
+        assert same_search(path, tmp_path / "whole")
+        assert report.windows == len(open_catalogue(path).vectors)
+        assert verify_catalogue(path).problems == []
+
+    def test_only_new_songs_are_embedded(self, songs, path):
+        embedder = FakeEmbedder()
+        report = add(songs[8:13], path, embedder=embedder)
+        assert embedder.calls == 1
+        assert report.added == 3
+        assert report.duplicates == [Duplicate(song.id, song.id) for song in songs[8:10]]
+        assert ids_of(path) == [song.id for song in songs[:13]]
+
+    def test_nothing_new_changes_nothing(self, songs, path):
+        before = snapshot(path)
+        retitled = dataclasses.replace(songs[0], title="another title", source="elsewhere.mid")
+        assert add([retitled, songs[1]], path, embedder=FakeEmbedder(0)).added == 0
+        assert snapshot(path) == before
+
+    @pytest.mark.parametrize("tempo", [0.5, 0.8, 1.37])
+    def test_a_melody_in_another_key_and_tempo_is_there_already(self, songs, path, tempo):
+        again = []
+        for song in songs[:10]:
+            notes = song.notes / [tempo, tempo, 1] + [0.7, 0, 5]
+            again.append(dataclasses.replace(song, id=f"{song.id} again", notes=notes))
+        report = add([*again, songs[10]], path)
+        assert report.duplicates == [Duplicate(f"{song.id} again", song.id) for song in songs[:10]]
+        assert report.added == 1
+        same_id = [dataclasses.replace(song, id=song.id.split(" ")[0]) for song in again]
+        assert add(same_id, path).duplicates == [Duplicate(song.id, song.id) for song in songs[:10]]
+
+    def test_one_melody_twice_among_the_new_is_added_once(self, songs, path):
+        copy = dataclasses.replace(songs[12], id="copy")
+        report = add([songs[12], copy], path)
+        assert report.duplicates == [Duplicate("copy", songs[12].id)]
+        assert report.added == 1
+
+    def test_an_id_with_another_melody_is_refused(self, songs, path):
+        before = snapshot(path)
+        other = dataclasses.replace(songs[12], id=songs[3].id, source="new.mid")
+        embedder = FakeEmbedder()
+        with pytest.raises(QbhError, match=r"is taken by .* not the same as new.mid: remove") as e:
+            add([songs[11], other], path, embedder=embedder)
+        assert str(e.value).count(songs[3].id) == 2
+        assert embedder.calls == 0
+        assert snapshot(path) == before
+        remove_songs([songs[3].id], path)
+        assert add([songs[11], other], path).added == 2
+
+    def test_another_model_or_tracker_is_refused(self, songs, path, tmp_path):
+        before = snapshot(path)
+        other = FakeEmbedder()
+        other.identity = "fake-2"
+        with pytest.raises(QbhError, match="made by the model fake-1, not fake-2"):
+            add(songs[10:], path, embedder=other)
+        with pytest.raises(QbhError, match="made by the tracker swift-f0, not pyin"):
+            add(songs[10:], path, tracker="pyin")
+        assert snapshot(path) == before
+        assert add(songs[10:], path, tracker="swift-f0").added == 8
+
+    def test_a_changed_tracker_hears_nothing_more(self, path, songs, tmp_path, monkeypatch):
+        monkeypatch.setattr(building.trackers, "identity_of", lambda name: f"{name}@new")
+        new = recording(tmp_path, "new", 500)
+        with pytest.raises(QbhError, match="tracker swift-f0, not swift-f0@new"):
+            add([new], path, Listener())
+        assert add(songs[10:], path).added == 8  # nobody has to listen to notes
+
+    def test_recordings_are_compared_by_what_is_heard(self, path, tmp_path):
+        listener = Listener()
+        one, two = recording(tmp_path, "one", 500), recording(tmp_path, "two", 600)
+        assert add([one, two], path, listener).added == 2
+        assert listener.heard == [500, 600]
+        copy = dataclasses.replace(one, id="copy")
+        other_file = recording(tmp_path, "other file", 600, "PCM_24")
+        third = recording(tmp_path, "third", 700)
+        report = add([one, copy, other_file, third], path, listener)
+        assert listener.heard == [500, 600, 600, 700]  # the same bytes are not heard again
+        assert report.duplicates == [
+            Duplicate("one", "one"),
+            Duplicate("copy", "one"),
+            Duplicate("other file", "two"),
+        ]
+        assert report.added == 1
+        assert ids_of(path)[-3:] == ["one", "two", "third"]
+        assert len(files_of(path)) == 3 + 3
+        heard = Listener().track(soundfile_audio(third.audio))
+        track = Song("f0", "f0", "third.f0.csv", f0=heard)
+        assert add([track], path).duplicates == [Duplicate("f0", "third")]
+
+    def test_another_recording_of_the_same_id_is_refused_unheard(self, path, tmp_path):
+        add([recording(tmp_path / "a", "one", 500)], path, Listener())
+        listener = Listener()
+        with pytest.raises(QbhError, match="The id one is taken"):
+            add([recording(tmp_path / "b", "one", 600)], path, listener)
+        assert listener.heard == []
+
+    def test_an_interrupted_add_goes_on(self, songs, path, tmp_path):
+        shutil.copytree(path, tmp_path / "at_once")
+        before = snapshot(path)
+        new = [*songs[10:], *(recording(tmp_path, f"r{k}", 500 + k) for k in range(3))]
+        add(new, tmp_path / "at_once", Listener())
+        first, second = Listener(), Listener()
+        with pytest.raises(KeyboardInterrupt):
+            add(new, path, first, FakeEmbedder(4))
+        assert first.heard == [500, 501, 502]
+        opened = open_catalogue(path)
+        assert [song["id"] for song in opened.songs] == [song.id for song in songs[:10]]
+        assert before.items() < snapshot(path).items()
+        assert add(new, path, second, FakeEmbedder(1)).added == 11
+        assert second.heard == [502]
+        assert snapshot(path) == snapshot(tmp_path / "at_once")
+
+    def test_songs_that_fail_do_not_stop_the_others(self, songs, path, tmp_path):
+        lost = Song("lost", "lost", "lost.wav", audio=tmp_path / "lost.wav")
+        report = add([lost, songs[10]], path, Listener())
+        assert report.added == 1
+        assert [failure.name for failure in report.failures] == ["lost.wav"]
+        before = snapshot(path)
+        assert add([lost], path, Listener()).added == 0
+        assert snapshot(path) == before
+
+    def test_nothing_is_added_to_what_is_damaged_or_missing(self, songs, path, tmp_path):
+        victim = next((path / "shards").iterdir())
+        victim.write_bytes(victim.read_bytes()[:-1])
+        with pytest.raises(QbhError, match=f"{victim.name} is missing or damaged"):
+            add(songs[10:], path)
+        with pytest.raises(QbhError, match="does not exist"):
+            add(songs[10:], tmp_path / "nowhere")
+        assert not (tmp_path / "nowhere").exists()
+
+
+def soundfile_audio(file):
+    from qbhkit.audio import load
+
+    return load(file, Listener.rate_hz)
+
+
+class TestRemove:
+    def test_only_the_shards_of_removed_songs_change(self, songs, path, tmp_path):
+        before = files_of(path)
+        report = remove_songs([songs[5].id, songs[8].id, songs[9].id], path)
+        after = files_of(path)
+        assert (report.songs, report.rewritten) == (7, 1)
+        assert len(after) == 2  # the third held nothing else
+        assert len(before.keys() & after.keys()) == 1
+        left = [song for k, song in enumerate(songs[:10]) if k not in (5, 8, 9)]
+        build(left, tmp_path / "left")
+        assert same_search(path, tmp_path / "left")
+        assert verify_catalogue(path).problems == []
+
+    def test_who_opens_meanwhile_sees_the_new_catalogue(self, songs, path, monkeypatch):
+        real, calls = catalogue.read_shard, []
+
+        def slow(*arguments):
+            if not calls:
+                remove_songs([songs[9].id], path)
+            calls.append(arguments)
+            return real(*arguments)
+
+        monkeypatch.setattr(catalogue, "read_shard", slow)
+        assert len(catalogue.open_catalogue(path).songs) == 9
+
+    def test_the_shard_that_is_left_is_the_one_that_a_build_makes(self, songs, path, tmp_path):
+        remove_songs([songs[9].id], path)
+        build(songs[:9], tmp_path / "built")
+        assert snapshot(path) == snapshot(tmp_path / "built")
+        assert build(songs[:9], path, FakeEmbedder(0)).reused == 9
+
+    def test_unknown_songs_are_refused_before_anything_changes(self, songs, path):
+        before = snapshot(path)
+        with pytest.raises(QbhError, match="holds no song nobody: nothing was removed"):
+            remove_songs([songs[0].id, "nobody"], path)
+        with pytest.raises(QbhError, match="would hold no song: delete the folder"):
+            remove_songs([song.id for song in songs[:10]], path)
+        assert snapshot(path) == before
+
+    def test_what_is_removed_can_come_back(self, songs, path):
+        remove_songs([songs[0].id, songs[0].id], path)
+        assert songs[0].id not in ids_of(path)
+        assert add(songs[:1], path).added == 1
+        assert ids_of(path) == [song.id for song in [*songs[1:10], songs[0]]]
+
+    def test_an_interrupted_removal_changes_nothing(self, songs, path, monkeypatch):
+        before = snapshot(path)
+
+        def stopped(folder, manifest):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("qbhkit.catalogue.edit.publish", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                remove_songs([songs[0].id], path)
+        assert before.items() < snapshot(path).items()  # one shard more, which nobody names
+        assert len(ids_of(path)) == 10
+        assert verify_catalogue(path).problems == []
+        remove_songs([songs[0].id], path)
+        assert len(files_of(path)) == 3
+
+
+class TestMerge:
+    @pytest.fixture
+    def other(self, songs, tmp_path):
+        """A catalogue of eight songs in two shards, of which the first two are in the other too."""
+        build(songs[8:16], tmp_path / "other")
+        return tmp_path / "other"
+
+    def test_songs_are_kept_once(self, songs, path, other, tmp_path):
+        report = merge_catalogues([path, other], tmp_path / "out")
+        assert report.duplicates == [Duplicate(song.id, song.id) for song in songs[8:10]]
+        assert report.songs == 16
+        assert ids_of(tmp_path / "out") == [song.id for song in songs[:16]]
+        build(songs[:16], tmp_path / "whole")
+        assert same_search(tmp_path / "out", tmp_path / "whole")
+        copied = files_of(tmp_path / "out")
+        assert files_of(path).items() < copied.items()
+        assert len(files_of(other).keys() & copied.keys()) == 1
+        assert verify_catalogue(tmp_path / "out").problems == []
+
+    def test_a_melody_under_two_ids_is_kept_once(self, songs, path, tmp_path):
+        renamed = dataclasses.replace(
+            songs[2], id="renamed", notes=songs[2].notes + np.array([0, 0, 2])
+        )
+        build([renamed, songs[12]], tmp_path / "other")
+        report = merge_catalogues([path, tmp_path / "other"], tmp_path / "out")
+        assert report.duplicates == [Duplicate("renamed", songs[2].id)]
+        assert ids_of(tmp_path / "out") == [song.id for song in [*songs[:10], songs[12]]]
+
+    def test_twins_inside_one_catalogue_stay(self, songs, path, tmp_path):
+        build([songs[12], dataclasses.replace(songs[12], id="copy")], tmp_path / "other")
+        assert merge_catalogues([path, tmp_path / "other"], tmp_path / "out").duplicates == []
+        assert ids_of(tmp_path / "out")[-2:] == [songs[12].id, "copy"]
+
+    def test_into_one_of_them(self, songs, path, other):
+        merge_catalogues([path, other], path)
+        assert ids_of(path) == [song.id for song in songs[:16]]
+        assert len(ids_of(other)) == 8
+
+    def test_an_id_with_two_melodies_is_refused(self, songs, path, tmp_path):
+        build([dataclasses.replace(songs[12], id=songs[0].id)], tmp_path / "other")
+        with pytest.raises(QbhError, match=f"The id {songs[0].id} is taken"):
+            merge_catalogues([path, tmp_path / "other"], tmp_path / "out")
+        assert not (tmp_path / "out" / "manifest.json").exists()
+
+    @pytest.mark.parametrize("what", ["model", "tracker", "grid"])
+    def test_those_made_otherwise_are_refused(self, songs, path, tmp_path, what):
+        embedder = FakeEmbedder()
+        embedder.identity = "fake-2" if what == "model" else "fake-1"
+        grid = WindowGrid(step_share=0.5) if what == "grid" else None
+        building.build_catalogue(
+            songs[10:], tmp_path / "other", embedder, "pyin" if what == "tracker" else "swift-f0",
+            grid=grid, progress=False,
+        )  # fmt: skip
+        with pytest.raises(QbhError, match=f"differ in their {what}"):
+            merge_catalogues([path, tmp_path / "other"], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_another_catalogue_is_not_overwritten(self, songs, path, other, tmp_path):
+        build(songs[16:], tmp_path / "out")
+        with pytest.raises(QbhError, match="is a catalogue already"):
+            merge_catalogues([path, other], tmp_path / "out")
+        assert len(ids_of(tmp_path / "out")) == 2
+
+    def test_a_damaged_shard_is_not_copied(self, path, other, tmp_path):
+        victim = max((path / "shards").iterdir())
+        content = bytearray(victim.read_bytes())
+        content[-1] ^= 1
+        victim.write_bytes(content)
+        with pytest.raises(QbhError, match=f"{victim.name} is damaged"):
+            merge_catalogues([path, other], tmp_path / "out")
+        assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+class TestReembedding:
+    def test_other_weights_listen_to_nothing(self, songs, tmp_path):
+        """Take the contours of recordings from the shards that the old weights made."""
+        path, listener = tmp_path / "c", Listener()
+        recordings = [recording(tmp_path, f"r{k}", 500 + k) for k in range(3)]
+        options = {"tracker": "swift-f0", "progress": False}
+        building.build_catalogue(
+            [*songs, *recordings], path, FakeEmbedder(), get_tracker=lambda _: listener, **options
+        )
+        assert len(listener.heard) == 3
+        old = open_catalogue(path)
+        others = FakeEmbedder()
+        others.identity, others.matrix = "fake-2", others.matrix[:, ::-1]
+
+        def no_tracker(name):
+            pytest.fail("a tracker was made")
+
+        report = building.build_catalogue(
+            [*songs, *recordings], path, others, get_tracker=no_tracker, **options
+        )
+        assert (report.songs, report.reused, report.failures) == (21, 0, [])
+        new = open_catalogue(path)
+        assert new.model == "fake-2"
+        np.testing.assert_array_equal(new.vectors, old.vectors[:, ::-1])
+        for one, other in zip(old.contours, new.contours, strict=True):
+            np.testing.assert_array_equal(one.frames, other.frames)
+
+        moved = [recording(tmp_path / "moved", f"r{k}", 500 + k) for k in range(3)]
+        building.build_catalogue(moved, path, others, get_tracker=no_tracker, **options)
+
+    @pytest.mark.parametrize("changed", ["bytes", "tracker"])
+    def test_what_changed_is_heard_again(self, tmp_path, changed):
+        path, listener = tmp_path / "c", Listener()
+        for seed, name, model in (
+            (500, "swift-f0", "fake-1"),
+            (501 if changed == "bytes" else 500, "swift-f0" if changed == "bytes" else "pyin", "2"),
+        ):
+            embedder = FakeEmbedder()
+            embedder.identity = model
+            building.build_catalogue(
+                [recording(tmp_path, "r", seed)], path, embedder, name, lambda _: listener,
+                progress=False,
+            )  # fmt: skip
+        assert len(listener.heard) == 2
+
+
+class TestInfo:
+    def test_it_tells_what_is_there(self, songs, path, tmp_path):
+        free = dataclasses.replace(recording(tmp_path, "free", 500), licence="CC0")
+        add([free], path, Listener())
+        info = describe_catalogue(path)
+        assert (info.songs, info.recordings, info.shards) == (11, 1, 4)
+        assert info.windows == len(open_catalogue(path).vectors)
+        assert info.bytes == sum(map(len, snapshot(path).values()))
+        assert (info.model, info.tracker, info.grid) == ("fake-1", "swift-f0", WindowGrid())
+        assert info.licences == {songs[0].licence: 10, "CC0": 1}
+
+
+def flipped(file, position):
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1 << position % 8
+    return bytes(content)
+
+
+class TestVerify:
+    def test_a_flipped_byte_is_found_in_any_file(self, path):
+        assert verify_catalogue(path) == (10, len(open_catalogue(path).vectors), [])
+        rng = np.random.default_rng(0)
+        for file in [path / "manifest.json", *(path / "shards").iterdir()]:
+            whole = file.read_bytes()
+            every = file.name == "manifest.json"
+            last = len(whole) - 1
+            at = range(len(whole)) if every else [0, 7, last, *rng.integers(0, last, 30)]
+            for position in at:
+                file.write_bytes(flipped(file, int(position)))
+                problems = verify_catalogue(path).problems
+                assert [problem.name for problem in problems] == [str(file)], position
+                assert str(path) in problems[0].reason
+                assert problems[0].reason.endswith("build the catalogue again.")
+                with pytest.raises(QbhError):
+                    open_catalogue(path)
+                file.write_bytes(whole)
+        assert verify_catalogue(path).problems == []
+
+    def test_every_bad_file_is_named(self, path):
+        files = sorted((path / "shards").iterdir())
+        files[0].unlink()
+        files[2].write_bytes(flipped(files[2], 100))
+        verdict = verify_catalogue(path)
+        assert {problem.name for problem in verdict.problems} == {str(files[0]), str(files[2])}
+        assert verdict.songs in (2, 4)
+        (path / "manifest.json").write_text("{}")
+        names = [problem.name for problem in verify_catalogue(path).problems]
+        assert names == [str(path / "manifest.json"), str(files[2])]
+
+    def test_a_build_mends_what_was_found(self, songs, path):
+        before = snapshot(path)
+        for name in ("manifest.json", f"shards/{min(files_of(path))}"):
+            (path / name).write_bytes(b"rubbish")
+            embedder = FakeEmbedder()
+            build(songs[:10], path, embedder)
+            assert embedder.calls == (name != "manifest.json")
+            assert snapshot(path) == before
+
+    @pytest.mark.parametrize(
+        ("what", "change"),
+        [
+            ("not of length 1", lambda shard: shard.vectors.__imul__(np.float16(1.1))),
+            ("not of length 1", lambda shard: shard.vectors[3].fill(np.nan)),
+            ("do not fit together", lambda shard: shard.end.__iadd__(10_000)),
+            ("do not fit together", lambda shard: shard.start.__isub__(10_000)),
+            ("do not fit together", lambda shard: shard.song[-4:].fill(9)),
+            ("do not fit together", lambda shard: shard.song.sort() or shard.song[::-1].sort()),
+            ("two songs of one id", lambda shard: shard.songs[1].update(shard.songs[0])),
+            ("lacks its description", lambda shard: shard.songs[0].pop("title")),
+            ("is not text", lambda shard: shard.songs[0].update(title=5)),
+        ],
+    )
+    def test_a_right_checksum_does_not_hide_wrong_content(self, path, what, change):
+        manifest = shards.read_manifest(path)
+        shard = shards.read_shard(path, manifest.shards[0])
+        shard = shard._replace(**{key: getattr(shard, key).copy() for key in shard._fields[2:]})
+        change(shard)
+        entry = shards.write_shard(path, manifest.model, manifest.grid, shard)
+        changed = dataclasses.replace(manifest, shards=(entry, *manifest.shards[1:]))
+        shards.publish(path, changed)
+        (problem,) = verify_catalogue(path).problems
+        assert problem.name == str(entry.path(path))
+        assert what in problem.reason
+
+    def test_shards_that_do_not_belong_together(self, songs, path, tmp_path):
+        manifest = shards.read_manifest(path)
+        shard = shards.read_shard(path, manifest.shards[1])
+        other_model = shards.write_shard(path, "fake-2", manifest.grid, shard)
+        wide = shard._replace(vectors=np.repeat(shard.vectors, 2, axis=1) / np.float16(2**0.5))
+        wide = shards.write_shard(path, manifest.model, manifest.grid, wide)
+        for second, what in ((other_model, "another model"), (wide, "of another size")):
+            folder = tmp_path / what
+            shutil.copytree(path, folder)
+            together = (manifest.shards[0], second)
+            shards.publish(folder, dataclasses.replace(manifest, shards=together))
+            (problem,) = verify_catalogue(folder).problems
+            assert what in problem.reason
+        with pytest.raises(QbhError, match="its vectors differ in size"):
+            open_catalogue(tmp_path / "of another size")
+
+    def test_a_song_in_two_shards(self, path):
+        manifest = shards.read_manifest(path)
+        shard = shards.read_shard(path, manifest.shards[0]).only([1])
+        again = shards.write_shard(path, manifest.model, manifest.grid, shard)
+        shards.publish(path, dataclasses.replace(manifest, shards=(*manifest.shards, again)))
+        (problem,) = verify_catalogue(path).problems
+        assert f"holds {shard.songs[0]['id']}, as" in problem.reason
+
+
+def signed(path, change):
+    """Change a manifest and give it the checksum of what it says now."""
+    values = json.loads((path / "manifest.json").read_text())
+    del values["sha256"]
+    change(values)
+    (path / "manifest.json").write_text(shards._signed(values))
+
+
+HOSTILE = {
+    **{
+        f"path {name!r}": lambda values, name=name: values["shards"][0].update(sha256=name)
+        for name in ("../x", "../../x", "/etc/hostname", "a/../../x", ".", "..", "", "A" * 64)
+    },
+    "file is a number": lambda values: values["shards"][0].update(sha256=5),
+    "no file": lambda values: values["shards"][0].pop("sha256"),
+    "shards are a text": lambda values: values.update(shards="x"),
+    "shards are numbers": lambda values: values.update(shards=[1, 2]),
+    "a shard twice": lambda values: values["shards"].append(values["shards"][0]),
+    "no shards": lambda values: values.update(shards=[]),
+    "counts are text": lambda values: values["shards"][0].update(songs="four"),
+    "no model": lambda values: values.pop("model"),
+    "model is a number": lambda values: values.update(model=5),
+    "tracker is none": lambda values: values.update(tracker=None),
+    "unknown key": lambda values: values.update(more=1),
+    "grid is a list": lambda values: values.update(grid=[1]),
+    "windows of no length": lambda values: values["grid"].update(lengths_s=[0.0]),
+    "windows of endless length": lambda values: values["grid"].update(lengths_s=[1e999]),
+    "no windows": lambda values: values["grid"].update(lengths_s=[]),
+    "other format": lambda values: values.update(format=99),
+    "no format": lambda values: values.pop("format"),
+}
+
+
+class TestHostileManifests:
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_wrong_values_give_one_sentence(self, songs, path, tmp_path, name):
+        for file in (path / "x", tmp_path / "x", path / "shards" / "x"):
+            shutil.copy(next((path / "shards").iterdir()), file)
+        signed(path, HOSTILE[name])
+        before = snapshot(tmp_path)
+        for use in (
+            open_catalogue,
+            describe_catalogue,
+            lambda folder: add(songs[10:], folder),
+            lambda folder: remove_songs([songs[0].id], folder),
+            lambda folder: merge_catalogues([folder, folder], tmp_path / "out"),
+        ):
+            with pytest.raises(QbhError, match="build the catalogue again") as caught:
+                use(path)
+            assert str(path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+        assert len(verify_catalogue(path).problems) == 1
+        assert snapshot(tmp_path) == before
+
+    @pytest.mark.parametrize(
+        "text", ["", "[]", "5", "null", "{}", "{", '{"format": 2}', "[" * 100_000, "\xff"]
+    )
+    def test_what_is_no_manifest(self, path, text):
+        (path / "manifest.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(QbhError, match=r"manifest\.json is damaged"):
+            open_catalogue(path)
+
+    def test_a_catalogue_of_format_1(self, path, songs):
+        (path / "manifest.json").write_text(json.dumps({"format": 1, "shards": []}))
+        (path / "shards" / f"{'0' * 32}.safetensors").write_bytes(b"of an older version")
+        with pytest.raises(QbhError, match="has format 1, not 2: build the catalogue again"):
+            open_catalogue(path)
+        build(songs[:10], path)
+        assert len(files_of(path)) == 3
+
+    def test_counts_that_are_not_those_of_the_shard(self, path):
+        signed(path, lambda values: values["shards"][0].update(windows=7))
+        with pytest.raises(QbhError, match="its parts do not fit together"):
+            open_catalogue(path)
+
+
+def test_files_of_others_are_left_alone(songs, path):
+    for name in ("notes.txt", "shards/readme.txt", "shards/shard-0001.safetensors"):
+        (path / name).write_text("mine")
+    add(songs[10:], path)
+    remove_songs([songs[0].id], path)
+    for name in ("notes.txt", "shards/readme.txt", "shards/shard-0001.safetensors"):
+        assert (path / name).read_text() == "mine"
+
+
+def test_two_writers_do_not_meet(songs, path):
+    pytest.importorskip("fcntl")
+    with shards.sole_writer(path):
+        for change in (
+            lambda: build(songs, path),
+            lambda: add(songs[10:], path),
+            lambda: remove_songs([songs[0].id], path),
+            lambda: merge_catalogues([path], path),
+        ):
+            with pytest.raises(QbhError, match="is being written by another process"):
+                change()
+        assert len(ids_of(path)) == 10  # readers need not wait
+    assert add(songs[10:], path).added == 8
+
+
+class TestCommands:
+    @pytest.fixture
+    def qbhkit(self, capsys):
+        def qbhkit(*arguments):
+            code = main(["catalogue", *map(str, arguments)])
+            said = capsys.readouterr()
+            return code, said.out, said.err
+
+        return qbhkit
+
+    def test_the_life_of_a_catalogue(self, qbhkit, song_folder, tmp_path, embedder):
+        files = sorted(song_folder.glob("0000*.mid"))
+        path, other = tmp_path / "c", tmp_path / "d"
+        assert qbhkit("build", *files[:3], "--out", path)[0] == 0
+        shutil.copy(files[0], tmp_path / "again.mid")
+        code, out, err = qbhkit(
+            "add", files[2], files[3], tmp_path / "again.mid", "--catalogue", path
+        )
+        assert code == 0
+        assert out.startswith(f"{path}: 1 songs added; 4 songs, ")
+        assert err == "00003 is there already\nagain is there already as 00001\n"
+        code, out, err = qbhkit("remove", "00001", "00002", "--catalogue", path)
+        assert (code, err) == (0, "")
+        assert out.startswith(f"{path}: 2 songs, ")
+        qbhkit("build", *files[3:6], "--out", other)
+        code, out, err = qbhkit("merge", path, other, "--out", tmp_path / "e")
+        assert (code, err) == (0, "00004 is there already\n")
+        assert ids_of(tmp_path / "e") == ["00003", "00004", "00005", "00006"]
+
+        code, out, err = qbhkit("info", tmp_path / "e", "--json")
+        found = json.loads(out)
+        assert (code, err) == (0, "")
+        assert found["songs"] == 4
+        assert found["model"] == embedder.identity
+        assert found["licences"] == {"unknown": 4}
+        assert found["grid"]["lengths_s"] == list(WindowGrid().lengths_s)
+        code, out, _ = qbhkit("info", tmp_path / "e")
+        assert "4 songs (0 recordings)" in out
+        assert "licence:  unknown (4 songs)" in out
+
+        code, out, err = qbhkit("verify", tmp_path / "e")
+        assert (code, err) == (0, "")
+        assert out == f"{tmp_path / 'e'}: 4 songs, {found['windows']} windows, all whole\n"
+        victim = next((tmp_path / "e" / "shards").iterdir())
+        victim.write_bytes(flipped(victim, 1000))
+        code, out, err = qbhkit("verify", tmp_path / "e")
+        assert (code, out) == (2, "")
+        assert str(victim) in err
+        assert "makes only what is damaged anew" in err
+
+    def test_bad_input(self, qbhkit, song_folder, path, tmp_path):
+        file = min(song_folder.glob("*.mid"))
+        for arguments, what in (
+            (("add", file, "--catalogue", path), "was made by the model fake-1"),
+            (("add", file, "--catalogue", tmp_path / "no"), "does not exist"),
+            (("add", tmp_path / "no.mid", "--catalogue", path), "no.mid is neither"),
+            (("remove", "nobody", "--catalogue", path), "holds no song nobody"),
+            (("remove", "x", "--catalogue", tmp_path / "no"), "does not exist"),
+            (("info", tmp_path / "no"), "does not exist"),
+            (("verify", tmp_path / "no"), "does not exist"),
+            (("merge", path, tmp_path / "no", "--out", tmp_path / "out"), "does not exist"),
+        ):
+            code, out, err = qbhkit(*arguments)
+            assert (code, out) == (2, "")
+            assert what in err
+            assert len(err.splitlines()) == 1
+        assert not Path(tmp_path / "no").exists()

@@ -1,0 +1,469 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from qbhkit.cli import main as qbhkit
+from qbhkit.config import build_config
+from qbhkit.contour import Contour, from_notes, from_pitch, normalise
+from qbhkit.corpora.training_songs import training_songs
+from qbhkit.embedding.contour_shards import open_shards
+from qbhkit.embedding.embedder import export_encoder
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
+from qbhkit.embedding.hum_pairs import AlignedHum, HumConfig, HumPairs, align_contours
+from qbhkit.embedding.sampling import ContourBank, SongPairs
+from qbhkit.embedding.training import (
+    FineTune,
+    TrainConfig,
+    Trainee,
+    hum_evaluator,
+    pair_evaluator,
+    song_source,
+    spread_of,
+    train_encoder,
+)
+from qbhkit.embedding.windows import Reading
+from qbhkit.errors import QbhError
+from qbhkit.metrics import pair_mrr
+from qbhkit.training import generator, make_fabric, scheduled_rate
+
+CONFIG = TrainConfig(
+    epochs=4, steps_per_epoch=6, batch=32, negatives=4, threads=1,
+    encoder=EncoderConfig((8, 16), 1, heads=2, embedding_dim=32, dropout=0.1),
+)  # fmt: skip
+
+
+def tunes(count=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return [from_pitch(np.repeat(rng.integers(55, 75, 40), 3)) for _ in range(count)]
+
+
+def curve(path):
+    return [
+        {key: value for key, value in line.items() if key != "pairs_per_s"}
+        for line in json.loads(path.read_text())["curve"]
+    ]
+
+
+def song_pairs(contours, config=CONFIG):
+    return SongPairs(
+        ContourBank(contours), config.window, config.augmentation, config.normalisation
+    )
+
+
+def hum_pairs(contours, config, seed=1):
+    """Return hums of these songs, from their beginning, in other keys."""
+    rng = np.random.default_rng(seed)
+    hums = []
+    for number, song in enumerate(contours):
+        sung = Contour(song.frames[:70]).transposed(float(rng.integers(-6, 7)))
+        hums.append(AlignedHum(sung, number, align_contours(sung, song)))
+    return HumPairs(hums, contours, config.hums, config.window.reading, config.normalisation)
+
+
+def run(folder, config=CONFIG, **kwargs):
+    pairs = song_pairs(tunes(), config)
+    train_encoder(config, pairs, folder, folder / "log.json", progress=False, **kwargs)
+    return curve(folder / "log.json")
+
+
+def test_the_hum_evaluator_tells_a_trained_encoder_from_a_random_one(tmp_path):
+    config = replace(
+        CONFIG, epochs=6, steps_per_epoch=50, batch=64, scheduled_rate=4e-3, loss="infonce", hums=HumConfig(),
+        encoder=EncoderConfig((16, 32), 1, heads=2, embedding_dim=32),
+    )  # fmt: skip
+    contours = tunes()
+    held_out = hum_pairs(contours[:6], config)
+    evaluate = hum_evaluator(config, held_out, song_pairs(contours[6:], config))
+    random = evaluate(ContourEncoder(config.encoder).eval())["validation_mrr"]
+    source = song_pairs(contours[6:], config)
+    log = tmp_path / "log.json"
+    trained = train_encoder(replace(config, hums=None), source, tmp_path, log, progress=False)
+    assert random + 0.1 < evaluate(trained)["validation_mrr"] <= 1
+
+
+def test_other_hums_of_the_same_song_do_not_count_as_wrong():
+    """An encoder that gives every song one vector ranks the right one first."""
+    config = replace(CONFIG, hums=HumConfig())
+    contours = tunes()
+    held_out = hum_pairs(contours[:6], config)
+    evaluate = hum_evaluator(config, held_out, song_pairs(contours[6:], config))
+    drawn = held_out.draw(256, generator(config.seed, 0, 1, 0))
+
+    class Oracle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            known = torch.zeros(len(x), 7)
+            known[:, 6] = 1
+            known[: len(drawn.groups)] = torch.eye(7)[drawn.groups]
+            return known
+
+    assert evaluate(Oracle())["validation_mrr"] == 1
+
+
+def test_same_seed_same_curve_and_another_seed_another(tmp_path):
+    one, two = run(tmp_path / "a"), run(tmp_path / "b")
+    other = run(tmp_path / "c", replace(CONFIG, seed=1))
+    assert one == two
+    assert one != other
+    assert len(one) == CONFIG.epochs
+
+
+def test_a_stopped_run_resumes_with_the_same_curve(tmp_path):
+    whole = run(tmp_path / "whole")
+
+    def stop_after_two(encoder):
+        stop_after_two.calls += 1
+        if stop_after_two.calls == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    stop_after_two.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", evaluate=stop_after_two)
+    assert len(curve(tmp_path / "part" / "log.json")) == 2
+    assert run(tmp_path / "part", resume=True) == whole
+
+
+def test_training_learns_to_find_hummed_tunes(tmp_path):
+    config = replace(
+        CONFIG,
+        epochs=6,
+        steps_per_epoch=25,
+        batch=48,
+        negatives=None,
+        encoder=EncoderConfig((16, 32), 1, heads=2),
+    )
+    validate = pair_evaluator(config, tunes(40, seed=9), pair_mrr)
+    log = tmp_path / "log.json"
+    train_encoder(config, song_pairs(tunes(200)), tmp_path, log, evaluate=validate, progress=False)
+    lines = curve(tmp_path / "log.json")
+    assert lines[-1]["validation_mrr"] > 0.3  # by chance: 0.11
+    assert lines[-1]["validation_mrr"] > lines[0]["validation_mrr"]
+    assert lines[-1]["spread"] > 0.3
+
+
+def test_stage_two_starts_from_weights_and_learns_from_hums(tmp_path):
+    first = train_encoder(CONFIG, song_pairs(tunes()), tmp_path, tmp_path / "log.json", progress=False)
+    export_encoder(first, tmp_path / "first.safetensors", Reading(80), "key")
+    config = replace(
+        CONFIG,
+        epochs=1,
+        steps_per_epoch=1,
+        scheduled_rate=1e-9,
+        hums=HumConfig(),
+        init_from=str(tmp_path / "first.safetensors"),
+    )
+    hums = hum_pairs(tunes(8, seed=2), config)
+    log = tmp_path / "two.json"
+    second = train_encoder(config, song_pairs(tunes()), tmp_path / "two", log, hums, progress=False)
+    for name, value in first.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(second.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+def test_hums_in_the_mixture_are_learnt(tmp_path):
+    """Hums that go wrong in the same way become findable when the training hears such hums."""
+
+    def upside_down(contours):  # nothing of stage 1 teaches this
+        hums = []
+        for number, song in enumerate(contours):
+            frames = song.frames[:80].copy()
+            frames[:, 0] = 120 - frames[:, 0]
+            at = align_contours(Contour(song.frames[:80]), song)
+            hums.append(AlignedHum(Contour(frames), number, at))
+        return hums
+
+    config = replace(
+        CONFIG, epochs=4, steps_per_epoch=40, batch=64, loss="infonce", hums=HumConfig(share=0.5),
+        encoder=EncoderConfig((16, 32), 1, heads=2),
+    )  # fmt: skip
+    contours, others = tunes(60, seed=3), tunes(40, seed=4)
+    hums = HumPairs(upside_down(contours), contours, config.hums, Reading(80), "key")
+    watched = [
+        torch.from_numpy(normalise(np.stack(frames), "key"))
+        for frames in (
+            [hum.hum.frames for hum in upside_down(others)],
+            [song.frames[:80] for song in others],
+        )
+    ]
+
+    def evaluate(encoder):
+        with torch.inference_mode():
+            return {"validation_mrr": pair_mrr(*(encoder(x).numpy() for x in watched))}
+
+    found = {}
+    for name, given in (("songs", replace(config, hums=None)), ("hums", config)):
+        folder = tmp_path / name
+        log = folder / "log.json"
+        train_encoder(given, song_pairs(tunes(100)), folder, log, hums, evaluate, progress=False)
+        found[name] = curve(log)[-1]["validation_mrr"]
+    assert found["hums"] > 1.5 * found["songs"]
+
+
+def test_combined_training_fine_tunes_copies_and_goes_on_undisturbed(tmp_path):
+    config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=2, steps=3))
+    hums = hum_pairs(tunes(8, seed=2), config)
+    scores = iter([0.1, 0.2, 0.9, 0.9, 0.3, 0.4, 0.5, 0.5])  # two copies are heard twice each
+
+    def evaluate(encoder):
+        return {"validation_mrr": next(scores)}
+
+    pairs, log = song_pairs(tunes()), tmp_path / "log.json"
+    best = train_encoder(config, pairs, tmp_path, log, hums, evaluate, progress=False)
+    lines = curve(log)
+    assert [line.get("fine_tuned_validation_mrr") for line in lines] == [None, 0.9, None, 0.5]
+    alone = run(tmp_path / "alone")
+    assert [line["loss"] for line in lines] == [line["loss"] for line in alone]
+    copy = torch.load(tmp_path / "copy-0002" / "checkpoint.pt", weights_only=True)
+    for name, value in best.state_dict().items():
+        torch.testing.assert_close(copy["network"][f"encoder.{name}"], value)
+
+
+def test_copies_of_an_older_run_are_left_aside(tmp_path):
+    config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=1, steps=1))
+    hums = hum_pairs(tunes(8, seed=2), config)
+
+    def best_of_run(epochs, score):
+        return train_encoder(
+            replace(config, epochs=epochs), song_pairs(tunes()), tmp_path, tmp_path / "log.json",
+            hums, lambda _: {"validation_mrr": score}, progress=False,
+        )  # fmt: skip
+
+    best_of_run(2, 0.9)
+    best = best_of_run(1, 0.2)
+    copy = torch.load(tmp_path / "copy-0001" / "checkpoint.pt", weights_only=True)
+    torch.testing.assert_close(best.output.bias, copy["network"]["encoder.output.bias"])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        *(({key: 0}, f"{key} must be at least 1") for key in ("epochs", "steps", "batch")),
+        ({"threads": 0}, "threads must be at least 1"),
+        *(({key: -1}, f"{key} must be at least 0") for key in ("seed", "rate", "weight_decay")),
+        ({"clip": 0.0}, "clip must be more than 0"),
+        ({"hums": {}, "fine_tune": {"every": 0}}, "every must be at least 1"),
+        ({"hums": {"share": 1.5}}, "share must be from 0 to 1"),
+        ({"hums": {"shortest_s": -1}}, "shortest_s must be at least 0"),
+        ({"window": {"shortest_s": 0}}, "shortest_s over 0, up to longest_s"),
+        ({"window": {"shortest_s": 5, "longest_s": 4}}, "shortest_s over 0, up to longest_s"),
+        ({"window": {"at_start": float("nan")}}, "at_start must be from 0 to 1"),
+        ({"window": {"steps": 0}}, "steps must be at least 1"),
+        ({"rules": {"most_slices": 0}}, "most_slices must be at least 1"),
+        ({"rules": {"glide_frames": 0}}, "glide_frames must be at least 1"),
+        ({"rules": {"fill_chance": 1.1}}, "fill_chance must be from 0 to 1"),
+        ({"rules": {"note_st": -0.1}}, "note_st must be at least 0"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(values, says):
+    with pytest.raises(QbhError, match=says):
+        build_config(TrainConfig, {"corpora": ["a"], **values}, "x.yaml")
+
+
+def test_no_negatives_are_refused():
+    with pytest.raises(QbhError, match="negatives must be at least 1"):
+        Trainee(replace(CONFIG, negatives=0))
+
+
+def test_combined_training_resumes(tmp_path):
+    config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=1, steps=2))
+    hums = hum_pairs(tunes(8, seed=2), config)
+
+    def go(folder, evaluate=None, resume=False):
+        train_encoder(
+            config, song_pairs(tunes()), folder, folder / "log.json", hums, evaluate,
+            progress=False, resume=resume,
+        )  # fmt: skip
+        return curve(folder / "log.json"), curve(folder / "copy-0004" / "log.json")
+
+    def stop(encoder):
+        stop.calls += 1
+        if stop.calls == 8:
+            raise KeyboardInterrupt
+        return {}
+
+    stop.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "part", stop)
+    assert go(tmp_path / "part", resume=True) == go(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hums": HumConfig()}, "there are none to learn from"),
+        ({"start": "best"}, "another encoder"),
+        ({"start": "nowhere.safetensors"}, "nowhere"),
+    ],
+)
+def test_a_stage_without_what_it_needs_is_refused(tmp_path, change, message):
+    with pytest.raises(QbhError, match=message):
+        run(tmp_path, replace(CONFIG, **change))
+
+
+def test_fine_tuning_without_hums_is_refused():
+    with pytest.raises(QbhError, match="needs hums"):
+        TrainConfig(fine_tune=FineTune())
+
+
+@pytest.mark.parametrize("loss", ["hinge", "hinge-of-means", "euclidean", "infonce"])
+def test_every_loss_trains(tmp_path, loss):
+    lines = run(tmp_path, replace(CONFIG, loss=loss, negatives=None, epochs=5, steps_per_epoch=10))
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_the_learnt_temperature_is_kept(tmp_path):
+    config = replace(CONFIG, loss="infonce", epochs=1, scheduled_rate=0.05)
+    run(tmp_path, config)
+    network = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
+    moved = [value for name, value in network.items() if not name.startswith("encoder.")]
+    assert len(moved) == 1
+    assert float(moved[0]) != pytest.approx(float(np.log(config.temperature)), abs=1e-4)
+
+
+def test_two_processes_share_each_batch_and_learn_alike(tmp_path):
+    """Only the batch norms differ: each process sees the statistics of its own rows."""
+    config = tmp_path / "mini.yaml"
+    config.write_text(
+        "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 128\nloss: infonce\nthreads: 1\n"
+        "encoder: {widths: [16, 32], convolutions: 1}\n"
+    )
+    curves = []
+    for devices in ("1", "2"):
+        log = tmp_path / f"{devices}.json"
+        command = [sys.executable, "-m", "qbhkit.cli", "train", str(config), "--log", str(log)]
+        command += ["--out", str(tmp_path / devices), "--device", "cpu", "--devices", devices]
+        subprocess.run(command, check=True, capture_output=True)
+        curves.append([line["loss"] for line in curve(log)])
+    one, two = curves
+    assert one != two
+    np.testing.assert_allclose(two, one, rtol=0.05)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    fabric = SimpleNamespace(world_size=3)
+    with pytest.raises(QbhError, match="3 devices cannot share a batch of 32"):
+        run(tmp_path, fabric=fabric)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(QbhError, match="cannot train_encoder on 1 x cuda"):
+        make_fabric(CONFIG, "cuda")
+
+
+def test_resuming_needs_a_whole_checkpoint_of_this_configuration(tmp_path):
+    with pytest.raises(QbhError, match="does not exist"):
+        run(tmp_path, resume=True)
+    run(tmp_path, replace(CONFIG, epochs=1))
+    with pytest.raises(QbhError, match="another configuration"):
+        run(tmp_path, resume=True)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(QbhError, match="damaged"):
+        run(tmp_path, replace(CONFIG, epochs=1), resume=True)
+
+
+def test_the_checkpoint_holds_nothing_that_could_run(tmp_path):
+    run(tmp_path, replace(CONFIG, epochs=1))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert set(state) == {"config", "network", "optimiser", "curve"}
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    rates = [scheduled_rate(CONFIG, step) for step in range(24)]
+    assert rates[0] == pytest.approx(CONFIG.learning_rate / 6, rel=0.01)
+    assert max(rates) == rates[5]
+    assert rates[-1] < 0.01 * CONFIG.learning_rate
+
+
+def test_spread_tells_collapse():
+    assert spread_of(torch.ones(10, 4) / 2) == pytest.approx(0, abs=1e-6)
+    assert spread_of(torch.eye(100)) == pytest.approx(0.9, abs=0.01)
+
+
+def test_an_infinite_loss_is_said_in_a_sentence(tmp_path):
+    with pytest.raises(QbhError, match="no longer finite"):
+        run(
+            tmp_path,
+            replace(CONFIG, scheduled_rate=1e12, max_grad_norm=1e30, epochs=3, steps_per_epoch=20),
+        )
+
+
+def test_the_command_is_killed_and_goes_on(tmp_path):
+    """Kill -9 the real command after its first checkpoint; the curve ends up unbroken."""
+    config = tmp_path / "mini.yaml"
+    config.write_text(
+        "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
+        "encoder: {widths: [16, 32], convolutions: 1}\n"
+    )
+    assert qbhkit(["train", str(config), "--out", str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "-m", "qbhkit.cli", "train", str(config)]
+    command += ["--out", str(tmp_path / "part"), "--log", str(tmp_path / "p.json")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "p.json").is_file() and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 1 <= len(curve(tmp_path / "p.json")) < 4
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert curve(tmp_path / "p.json") == curve(tmp_path / "whole" / "train_mini.json")
+    assert (tmp_path / "part" / "mini.safetensors").is_file()
+    assert (tmp_path / "part" / "curve.svg").is_file()
+
+
+def test_an_unknown_key_is_refused(tmp_path, capsys):
+    config = tmp_path / "bad.yaml"
+    config.write_text("epochs: 1\nspeed: 3\n")
+    assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
+    assert "speed" in capsys.readouterr().err
+
+
+def test_a_corpus_without_a_split_is_refused(tmp_path, capsys):
+    config = tmp_path / "mir.yaml"
+    config.write_text("corpora: [mir-qbsh]\n")
+    assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
+    assert "no split" in capsys.readouterr().err
+
+
+def test_another_kind_of_run_is_refused(tmp_path, capsys):
+    config = tmp_path / "other.yaml"
+    config.write_text("kind: harmony\n")
+    assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
+    assert "kind must be 'embedding'" in capsys.readouterr().err
+
+
+def test_a_run_reads_shards_and_says_when_their_hop_is_another(tmp_path, song_notes, write_midi):
+    for key, notes in list(song_notes.items())[:6]:
+        write_midi(tmp_path / "mine" / f"{key}.mid", notes)
+    shards = tmp_path / "shards"
+    command = ["data", "shards", str(tmp_path / "mine"), "miscFolk", "--out", str(shards)]
+    assert qbhkit(command) == 0
+    bank = open_shards(shards)
+    known = training_songs(("miscFolk",), tmp_path)
+    assert len(bank.lengths) == len(known.ids) + 6
+    assert bank.tunes == len(set(known.groups)) + 6
+    np.testing.assert_array_equal(bank.groups[:-6], known.groups)
+    first = bank.pitch[bank.offsets[-6] : bank.offsets[-6] + bank.lengths[-6]]
+    np.testing.assert_array_equal(
+        first, from_notes(song_notes["00001"]).trimmed()[0].pitch_st.astype(np.float32)
+    )
+    config = replace(CONFIG, shards=str(shards), corpora=(), epochs=1)
+    source = song_source(config, training_songs((), tmp_path))
+    assert source.tunes == bank.tunes
+    train_encoder(config, source, tmp_path, tmp_path / "log.json", progress=False)
+    with pytest.raises(QbhError, match=r"has a frame every 0\.1 s"):
+        song_source(replace(config, hop_s=0.05), training_songs((), tmp_path))

@@ -1,0 +1,483 @@
+import math
+import subprocess
+import sys
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from qbhkit.embedding.losses import (
+    InfoNCE,
+    LossName,
+    Mining,
+    Negatives,
+    euclidean_hinge,
+    hinge,
+    hinge_of_means,
+    make_loss,
+    triplet_hinge,
+)
+from qbhkit.errors import MissingPackageError, QbhError
+
+KINDS, MININGS = get_args(LossName), get_args(Mining)
+APART = list(range(12))
+SHARED = [0, 0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 7]  # some tunes hold several rows
+
+
+def unit(rng, batch, size=16):
+    x = rng.normal(size=(batch, size))
+    return torch.tensor(x / np.linalg.norm(x, axis=1, keepdims=True), dtype=torch.float64)
+
+
+def pairs(seed, batch=12, noise=0.8):
+    """Anchors, and positives ever farther from them; the last lies opposite, beyond all others."""
+    rng = np.random.default_rng(seed)
+    anchors = unit(rng, batch, 6)
+    scale = noise * torch.arange(1, batch + 1)[:, None] / 4
+    positives = normalize(anchors + scale * unit(rng, batch, 6), dim=1)
+    return anchors, torch.cat([positives[:-1], -anchors[-1:]])
+
+
+def naive(anchors, positives, groups, margin, negatives):
+    """The definition of triplet_hinge, triplet by triplet."""
+    both = 0.0
+    for one, two in ((anchors, positives), (positives, anchors)):
+        rows = []
+        for i in range(len(one)):
+            near = float(one[i] @ two[i])
+            others = [j for j in range(len(one)) if groups[j] != groups[i]]
+            rows.append([max(0.0, margin - near + float(one[i] @ two[j])) for j in others])
+        if negatives is None:
+            active = [value for row in rows for value in row if value > 0]
+            both += sum(active) / max(1, len(active)) / 2
+        else:
+            most = min(negatives, min(map(len, rows)))
+            kept = [value for row in rows for value in sorted(row)[-most:]]
+            both += sum(kept) / len(kept) / 2
+    return both
+
+
+def cosine(x, y):
+    return sum(a * b for a, b in zip(x, y, strict=True))
+
+
+def minus_distance(x, y):
+    return -math.sqrt(sum((a - b) ** 2 for a, b in zip(x, y, strict=True)))
+
+
+def naive_negatives(near, groups, mining, count, generator):
+    """The definition of every mining: for each row the columns of its negatives."""
+    size = range(len(near))
+    others = [[j for j in size if groups[j] != groups[i]] for i in size]
+    most = min(count, min(map(len, others)))
+    if mining == "all":
+        return others
+    if mining == "random":
+        lots = torch.rand(len(near), len(near), generator=generator).tolist()
+        return [sorted(others[i], key=lambda j, i=i: lots[i][j])[-most:] for i in size]
+    if mining == "semi-hard":
+        others = [[j for j in others[i] if near[i][j] < near[i][i]] for i in size]
+    most = most if mining == "nearest" else 1
+    return [sorted(others[i], key=lambda j, i=i: near[i][j])[-most:] for i in size]
+
+
+def naive_loss(kind, mining, anchors, positives, groups, margin, count, temperature, generator):
+    """The definition of every loss, triplet by triplet."""
+    measure = minus_distance if kind == "euclidean" else cosine
+    both = 0.0
+    for one, two in ((anchors, positives), (positives, anchors)):
+        near = [[measure(x, y) for y in two.tolist()] for x in one.tolist()]
+        chosen = naive_negatives(near, groups, mining, count, generator)
+        costs = []
+        for i, columns in enumerate(chosen):
+            if kind == "infonce":
+                logits = [near[i][j] / temperature for j in [i, *columns]]
+                costs.append(math.log(sum(map(math.exp, logits))) - logits[0])
+            elif kind == "hinge-of-means" and columns:
+                mean = sum(near[i][j] for j in columns) / len(columns)
+                costs.append(max(0.0, margin - near[i][i] + mean))
+            elif kind in ("hinge", "euclidean"):
+                costs += [max(0.0, margin - near[i][i] + near[i][j]) for j in columns]
+        if mining == "all" and kind in ("hinge", "euclidean"):
+            costs = [cost for cost in costs if cost > 0]
+        both += sum(costs) / max(1, len(costs)) / 2
+    return both
+
+
+@pytest.mark.parametrize("negatives", [None, 1, 4, 100])
+@pytest.mark.parametrize("margin", [0.1, 0.5])
+@pytest.mark.parametrize("groups", [APART, SHARED])
+def test_equals_a_naive_loop(negatives, margin, groups):
+    rng = np.random.default_rng(0)
+    anchors, positives = unit(rng, 12), unit(rng, 12)
+    found = triplet_hinge(anchors, positives, torch.tensor(groups), margin, negatives)
+    assert float(found) == pytest.approx(naive(anchors, positives, groups, margin, negatives))
+
+
+def test_the_margin_is_half_unless_told():
+    batch = (*pairs(0), torch.tensor(APART))
+    assert triplet_hinge(*batch) == triplet_hinge(*batch, margin=0.5) > 0
+    for form in (hinge, euclidean_hinge, hinge_of_means):
+        assert form(*batch, Negatives("all")) == form(*batch, Negatives("all"), margin=0.5) > 0
+
+
+def test_a_single_row_with_negatives_counts_whole():
+    """Of four rows, both ways, only the first has a negative that is semi-hard."""
+    near = torch.tensor([[0.8, 0.6], [0.9, 0.3]])  # anchors are axes: positives are columns
+    loss = hinge_of_means(torch.eye(2), near.T, torch.arange(2), Negatives("semi-hard"), 0.5)
+    assert loss.item() == pytest.approx(0.5 * (0.5 - 0.8 + 0.6))
+
+
+def test_a_single_triplet_that_costs_counts_whole():
+    near = torch.tensor([[0.9, 0.6], [0.0, 0.9]])
+    loss = hinge(torch.eye(2), near.T, torch.arange(2), Negatives("all"), 0.5)
+    assert loss.item() == pytest.approx(0.5 - 0.9 + 0.6)  # one either way
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mining", MININGS)
+@pytest.mark.parametrize("groups", [APART, SHARED])
+@pytest.mark.parametrize(("margin", "count"), [(0.2, 4), (0.5, 100)])
+def test_every_loss_equals_a_naive_loop(kind, mining, groups, margin, count):
+    loss = make_loss(kind, mining, margin, count, 0.1, torch.Generator().manual_seed(5))
+    anchors, positives = pairs(0)
+    found = loss(anchors, positives, torch.tensor(groups))
+    again = torch.Generator().manual_seed(5)
+    wanted = naive_loss(kind, mining, anchors, positives, groups, margin, count, 0.1, again)
+    assert wanted > 0.001
+    assert found.item() == pytest.approx(wanted, rel=1e-6)  # the temperature is float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mining_gives_another_loss(kind):
+    """If two were equal on this batch, the comparison above could not tell them apart."""
+    batch = (*pairs(0), torch.tensor(SHARED))
+    made = [make_loss(kind, mining, negatives=4) for mining in MININGS]
+    assert len({round(loss(*batch).item(), 6) for loss in made}) == len(MININGS)
+
+
+@pytest.mark.parametrize("kind", ["hinge", "euclidean", "infonce"])  # it has no hinge of means
+def test_pytorch_metric_learning_agrees(kind):
+    from pytorch_metric_learning import distances, losses
+
+    anchors, positives = pairs(1)
+    groups = torch.tensor(APART)
+    theirs = {
+        "hinge": losses.TripletMarginLoss(0.3, distance=distances.CosineSimilarity()),
+        "euclidean": losses.TripletMarginLoss(0.3, distance=distances.LpDistance()),
+        "infonce": losses.NTXentLoss(0.2),
+    }
+    there, back = (
+        theirs[kind](x, groups, ref_emb=y, ref_labels=groups.clone())
+        for x, y in ((anchors, positives), (positives, anchors))
+    )
+    ours = make_loss(kind, "all", margin=0.3, temperature=0.2)(anchors, positives, groups)
+    assert ours.item() == pytest.approx((there + back).item() / 2, rel=1e-6)
+
+
+def shipped_one_way(similarity, other, margin, negatives):
+    """The code that trained the shipped encoder."""
+    cost = torch.relu(margin - similarity.diagonal()[:, None] + similarity)
+    if negatives is None:
+        active = cost[other]
+        return active.sum() / (active > 0).sum().clamp(min=1)
+    most = min(negatives, int(other.sum(dim=1).min()))
+    return cost.masked_fill(~other, -1.0).topk(most, dim=1).values.mean()
+
+
+@pytest.mark.parametrize("negatives", [None, 16])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_shipped_training_repeats_bit_by_bit(negatives, ties):
+    """In float32, also where many negatives cost the same only because of rounding."""
+    torch.manual_seed(0)
+    warm = negatives is None
+    loss = make_loss("hinge", "nearest", margin=0.5, negatives=16)
+    for _ in range(5):
+        anchors = torch.eye(64) if ties else normalize(torch.randn(64, 8), dim=1)
+        noise = torch.randn_like(anchors)
+        positives = anchors * 0.3 + 1e-9 * noise if ties else normalize(anchors + noise / 3, dim=1)
+        groups = torch.randint(0, 50, (64,))
+        other = groups[:, None] != groups[None, :]
+        results = []
+        for form in ("shipped", "triplet_hinge", "make_loss"):
+            x, y = anchors.clone().requires_grad_(), positives.clone().requires_grad_()
+            if form == "shipped":
+                near = x @ y.T
+                there = shipped_one_way(near, other, 0.5, negatives)
+                value = 0.5 * (there + shipped_one_way(near.T, other, 0.5, negatives))
+            elif form == "triplet_hinge":
+                value = triplet_hinge(x, y, groups, 0.5, negatives)
+            else:
+                value = loss(x, y, groups, warm=warm)
+            value.backward()
+            results.append(torch.cat([value.detach()[None], x.grad.ravel(), y.grad.ravel()]))
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mining", MININGS)
+def test_warm_up_takes_all_negatives(kind, mining):
+    anchors, positives = pairs(2)
+    groups = torch.tensor(SHARED)
+    loss = make_loss(kind, mining, negatives=2)
+    everything = make_loss(kind, "all")(anchors, positives, groups)
+    assert torch.equal(loss(anchors, positives, groups, warm=True), everything)
+    assert torch.equal(loss(anchors, positives, groups), everything) == (mining == "all")
+
+
+def test_perfect_and_far_apart_costs_nothing():
+    vectors = torch.eye(8)
+    assert float(triplet_hinge(vectors, vectors, torch.arange(8), 0.5, None)) == 0
+    assert float(triplet_hinge(vectors, vectors, torch.arange(8), 0.5, 3)) == 0
+    for kind in ("hinge", "hinge-of-means", "euclidean"):
+        for mining in MININGS:
+            assert float(make_loss(kind, mining)(vectors, vectors, torch.arange(8))) == 0
+
+
+def test_collapsed_vectors_cost_the_margin():
+    same = torch.ones(6, 4) / 2
+    for negatives in (None, 2):
+        loss = triplet_hinge(same, same, torch.arange(6), 0.5, negatives)
+        assert float(loss) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mining", MININGS)
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-4])
+@pytest.mark.parametrize("batch", [6, 40])
+def test_collapsed_vectors_keep_a_finite_gradient(kind, mining, noise, batch):
+    torch.manual_seed(0)
+    weights = (torch.ones(2 * batch, 4) + noise * torch.randn(2 * batch, 4)).requires_grad_()
+    anchors, positives = normalize(weights, dim=1).chunk(2)
+    loss = make_loss(kind, mining, margin=0.5, negatives=3)
+    value = loss(anchors, positives, torch.arange(batch))
+    value.backward()
+    assert torch.isfinite(weights.grad).all()
+    if noise == 0:
+        seen = {"all": batch, "hardest": 2, "semi-hard": 1}.get(mining, 4)  # a row's logits
+        hinged = 0.0 if mining == "semi-hard" else 0.5  # no negative is farther than the positive
+        wanted = math.log(seen) if kind == "infonce" else hinged
+        assert value.item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_distance_of_equal_vectors_is_zero():
+    """By matrix product it would be up to 0.001, and the loss short of the margin."""
+    torch.manual_seed(0)
+    anchors = normalize(torch.randn(40, 64), dim=1)
+    loss = euclidean_hinge(anchors, anchors, torch.arange(40), Negatives("hardest"), margin=2.0)
+    distance = torch.cdist(anchors.double(), anchors.double()).fill_diagonal_(9).min(dim=1).values
+    assert float(loss) == pytest.approx(float((2.0 - distance).mean()), abs=1e-6)
+
+
+def test_variants_of_a_tune_are_no_negatives():
+    vectors = normalize(torch.tensor([[1.0, 0], [1, 0.01], [0, 1]]), dim=1)
+    apart = triplet_hinge(vectors, vectors, torch.tensor([0, 1, 2]), 0.5, None)
+    together = triplet_hinge(vectors, vectors, torch.tensor([0, 0, 2]), 0.5, None)
+    assert float(apart) > 0.4
+    assert float(together) == 0
+    for kind in KINDS:
+        loss = make_loss(kind, "hardest")
+        apart = loss(vectors, vectors, torch.tensor([0, 1, 2]))
+        together = loss(vectors, vectors, torch.tensor([0, 0, 2]))
+        assert apart.item() > 0.3
+        assert together.item() < 1e-5
+
+
+@pytest.mark.parametrize("mining", MININGS)
+def test_negatives_are_of_other_tunes_even_where_the_own_tune_lies_nearest(mining):
+    groups = torch.arange(20) // 4
+    near = torch.rand(20, 20, generator=torch.Generator().manual_seed(0))
+    near += 2.0 * (groups[:, None] == groups[None, :])
+    near.diagonal().fill_(0.9)
+    rows, columns = Negatives(mining, 5).choose(near, groups)
+    assert set(rows.tolist()) == set(range(20))
+    assert not (groups[rows] == groups[columns]).any()
+    assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == len(rows)
+
+
+def test_random_negatives_are_drawn_evenly_and_without_repeats():
+    groups = torch.tensor(SHARED)
+    negatives = Negatives("random", 3, torch.Generator().manual_seed(0))
+    drawn = torch.zeros(12, 12)
+    for _ in range(2000):
+        rows, columns = negatives.choose(torch.eye(12), groups)
+        assert rows.bincount().tolist() == [3] * 12
+        once = torch.zeros(12, 12).index_put((rows, columns), torch.ones(36), accumulate=True)
+        assert once.max() == 1
+        drawn += once / 2000
+    for row in range(12):
+        others = drawn[row][groups != groups[row]]
+        torch.testing.assert_close(
+            others, torch.full_like(others, 3 / len(others)), atol=0.06, rtol=0
+        )
+        assert (drawn[row][groups == groups[row]] == 0).all()
+
+
+def test_random_negatives_repeat_with_their_seed():
+    anchors, positives = pairs(3)
+
+    def values(generator):
+        loss = make_loss("hinge", "random", negatives=4, generator=generator)
+        return [float(loss(anchors, positives, torch.arange(12))) for _ in range(3)]
+
+    first = values(torch.Generator().manual_seed(1))
+    assert len(set(first)) == 3
+    assert first == values(torch.Generator().manual_seed(1))
+    assert first != values(torch.Generator().manual_seed(2))
+    torch.manual_seed(1)
+    seeded = values(None)
+    torch.manual_seed(1)
+    assert seeded == values(None)
+
+
+def test_semi_hard_is_farther_than_the_positive_and_leaves_rows_out():
+    near = torch.tensor(
+        [[0.5, 0.9, 0.4, 0.1], [0.9, 0.2, 0.8, 0.7], [0.3, 0.1, 0.9, 0.2], [0.0] * 4]
+    )
+    rows, columns = Negatives("semi-hard").choose(near, torch.arange(4))
+    assert rows.tolist() == [0, 2]
+    assert columns.tolist() == [2, 0]
+    rows, columns = Negatives("hardest").choose(near[:3, :3], torch.arange(3))
+    assert columns.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["hinge", "hinge-of-means", "infonce"])
+@pytest.mark.parametrize("mining", MININGS)
+def test_gradient_pulls_positives_pushes_negatives_and_leaves_the_tune_alone(kind, mining):
+    """With the axes as anchors, the positives are the matrix of similarities itself."""
+    groups = torch.tensor(SHARED)
+    other = groups[:, None] != groups[None, :]
+    own = torch.eye(12, dtype=torch.bool)
+    near = torch.rand(12, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    make_loss(kind, mining, margin=2.0, negatives=3)(torch.eye(12), near, groups).backward()
+    pulled = near.grad.diagonal() < 0
+    assert pulled.sum() >= (8 if mining == "semi-hard" else 12)  # rows without one are left out
+    assert (near.grad[other] >= 0).all()
+    assert (near.grad[other] > 0).sum() >= pulled.sum()
+    assert (near.grad[~other & ~own] == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mining", MININGS)
+def test_a_step_along_the_gradient_helps(kind, mining):
+    anchors, positives = (x.requires_grad_() for x in pairs(4))
+    groups = torch.tensor(SHARED)
+
+    def cost(anchors, positives):
+        seeded = torch.Generator().manual_seed(0)
+        loss = make_loss(kind, mining, margin=0.8, negatives=3, generator=seeded)
+        return loss(anchors, positives, groups)
+
+    before = cost(anchors, positives)
+    before.backward()
+    moved = [normalize(x - 0.01 * x.grad, dim=1).detach() for x in (anchors, positives)]
+    assert (moved[0] * moved[1]).sum() > (anchors * positives).sum()
+    assert cost(*moved).item() < before.item()
+
+
+def test_gradient_pulls_the_positive_nearer():
+    rng = np.random.default_rng(1)
+    anchors, positives = unit(rng, 6), unit(rng, 6).requires_grad_()
+    before = (anchors * positives).sum()
+    triplet_hinge(anchors, positives, torch.arange(6), 0.5, None).backward()
+    after = (anchors * (positives - 0.1 * positives.grad)).sum()
+    assert float(after.detach()) > float(before.detach())
+
+
+def test_only_infonce_has_a_parameter():
+    for kind in KINDS:
+        names = [name for name, _ in make_loss(kind).named_parameters()]
+        assert names == (["loss.log_temperature"] if kind == "infonce" else [])
+
+
+@pytest.mark.parametrize("mining", MININGS)
+def test_the_temperature_learns(mining):
+    """Positives that are always found want it colder, positives that are never found hotter."""
+    anchors = unit(np.random.default_rng(0), 12)
+    for positives, colder in ((anchors, True), (-anchors, False)):
+        if mining == "semi-hard" and not colder:
+            continue  # it has no negative that is nearer than the positive
+        loss = make_loss("infonce", mining, temperature=0.3)
+        optimiser = torch.optim.SGD(loss.parameters(), lr=0.1)
+        loss(anchors, positives, torch.arange(12)).backward()
+        assert torch.isfinite(loss.loss.log_temperature.grad)
+        optimiser.step()
+        assert (loss.loss.log_temperature.exp().item() < 0.3) == colder
+
+
+@pytest.mark.parametrize(("pushed_to", "kept_at"), [(1e-6, 0.01), (50.0, 1.0), (0.2, 0.2)])
+def test_the_temperature_stays_in_range_and_can_come_back(pushed_to, kept_at):
+    anchors, positives = pairs(5)
+    groups = torch.arange(12)
+    loss = InfoNCE()
+    with torch.no_grad():
+        loss.log_temperature.fill_(math.log(pushed_to))
+    value = loss(anchors, positives, groups, Negatives("all"))
+    value.backward()
+    wanted = naive_loss("infonce", "all", anchors, positives, APART, 0, 0, kept_at, None)
+    assert value.item() == pytest.approx(wanted, rel=1e-5)
+    assert loss.log_temperature.exp().item() == pytest.approx(kept_at, rel=1e-5)
+    assert float(loss.log_temperature.grad) != 0
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+def test_the_ends_of_the_range_are_in_it(temperature):
+    assert InfoNCE(temperature).log_temperature.exp().item() == pytest.approx(temperature)
+
+
+def test_a_single_tune_is_refused():
+    with pytest.raises(QbhError, match="negative"):
+        triplet_hinge(torch.eye(3), torch.eye(3), torch.zeros(3), 0.5)
+    for kind in KINDS:
+        for mining in MININGS:
+            with pytest.raises(QbhError, match="single tune"):
+                make_loss(kind, mining)(torch.eye(3), torch.eye(3), torch.zeros(3))
+
+
+def test_wrong_choices_are_named():
+    with pytest.raises(QbhError, match=r"hinge, hinge-of-means, euclidean, infonce, not 'triplet'"):
+        make_loss("triplet")
+    with pytest.raises(QbhError, match=r"all, nearest, random, semi-hard, hardest, not 'semihard'"):
+        make_loss("hinge", "semihard")
+    with pytest.raises(QbhError, match="at least 1, not 0"):
+        make_loss("hinge", negatives=0)
+    for temperature in (0.0, 1.5, math.nan):
+        with pytest.raises(QbhError, match="temperature must be from"):
+            make_loss("infonce", temperature=temperature)
+
+
+@pytest.mark.parametrize("mining", MININGS)
+def test_a_missing_package_shows_when_the_loss_is_made(mining, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("pytorch_metric_learning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+    if mining in ("semi-hard", "hardest"):
+        with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[training\]'"):
+            make_loss("hinge", mining)
+    else:
+        anchors, positives = pairs(6)
+        assert float(make_loss("hinge", mining)(anchors, positives, torch.arange(12))) > 0
+
+
+def test_the_package_loads_only_when_used():
+    code = (
+        "import sys; from qbhkit.embedding.losses import make_loss; make_loss('infonce'); "
+        "early = 'pytorch_metric_learning' in sys.modules; make_loss('hinge', 'hardest'); "
+        "print(early, 'pytorch_metric_learning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_the_functions_can_be_called_without_the_factory():
+    anchors, positives = pairs(7)
+    groups = torch.tensor(SHARED)
+    for kind, function in (
+        ("hinge", hinge), ("hinge-of-means", hinge_of_means), ("euclidean", euclidean_hinge),
+    ):  # fmt: skip
+        value = function(anchors, positives, groups, Negatives("nearest", 3), margin=0.7)
+        made = make_loss(kind, "nearest", margin=0.7, negatives=3)(anchors, positives, groups)
+        assert torch.equal(value, made)

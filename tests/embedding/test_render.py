@@ -1,0 +1,279 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from qbhkit.audio import Audio
+from qbhkit.cli import main as qbhkit
+from qbhkit.corpora.training_songs import TrainingSongs
+from qbhkit.embedding import render as rendering
+from qbhkit.embedding.render import (
+    RenderConfig,
+    Stage,
+    draw_stretch,
+    make_pool,
+    perform,
+    render_all,
+    sung_spans,
+)
+from qbhkit.embedding.rendered import read_rendered
+from qbhkit.errors import QbhError
+from qbhkit.pitch.crnn_lite import LiteExtractor
+from qbhkit.pitch.frontends import StateFrontend
+from qbhkit.synthesis.singer import LEAD_IN_S, Voice, sung_line
+
+CONFIG = RenderConfig(speech=(), accompanied=0.0, degraded=0.0, length_s=(6.0, 8.0))
+NOTES = np.array([[10, 0.5, 57], [10.5, 0.5, 60], [11, 1, 64], [12, 0.5, 62], [12.5, 1.5, 57.0]])
+EXACT = Voice(note_error_st=0, timing_error=0, gap=0, jitter_st=0, vibrato_st=0)
+
+
+@pytest.fixture(scope="module")
+def frontend():
+    torch.set_num_threads(1)
+    return StateFrontend(LiteExtractor())
+
+
+@pytest.fixture(scope="module")
+def songs(tunes):
+    return TrainingSongs(
+        [tune.id for tune in tunes], [tune.contour() for tune in tunes], [*range(len(tunes))], [],
+        tunes,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stage(songs):
+    return make_pool(CONFIG, songs)
+
+
+class TestSpans:
+    @pytest.mark.parametrize("tempo", [0.8, 1.0, 1.6])
+    def test_they_follow_the_song_at_the_singers_tempo(self, tempo):
+        voice = replace(EXACT, tempo=tempo)
+        line = sung_line(NOTES, voice, np.random.default_rng(0))
+        late_s = 0.3
+        spans = sung_spans(NOTES, line, voice, late_s, 20)
+        edges_s = late_s + 0.1 * np.arange(21)
+        wanted = 10 * np.clip(10 + (edges_s - LEAD_IN_S) * tempo, 10, 14)
+        np.testing.assert_allclose(spans[:, 0], wanted[:-1], atol=0.15)
+        np.testing.assert_allclose(spans[:, 1], wanted[1:], atol=0.15)
+
+    def test_a_hurried_note_takes_the_song_along(self):
+        voice = replace(EXACT, timing_error=0.3)
+        line = sung_line(NOTES, voice, np.random.default_rng(1))
+        assert np.abs(np.diff(line.onsets_s) - np.diff(NOTES[:, 0])).max() > 0.1
+        spans = sung_spans(NOTES, line, voice, 0.0, 40)
+        at_onset = np.interp(line.onsets_s, 0.1 * np.arange(40), spans[:, 0])
+        np.testing.assert_allclose(at_onset, 10 * NOTES[:, 0], atol=1.1)
+
+    def test_the_song_stands_still_before_and_after(self):
+        line = sung_line(NOTES, EXACT, np.random.default_rng(0))
+        spans = sung_spans(NOTES, line, EXACT, 0.0, 60)
+        np.testing.assert_array_equal(spans[0], [100, 100])
+        np.testing.assert_array_equal(spans[-1], [140, 140])
+
+
+class TestStretch:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_it_has_its_length_and_ends_at_a_long_rest(self, seed):
+        onsets = np.concatenate([0.5 * np.arange(40), 60 + 0.5 * np.arange(40)])
+        notes = np.stack([onsets, np.full(80, 0.4), np.full(80, 60.0)], axis=1)
+        found = draw_stretch(notes, CONFIG, np.random.default_rng(seed))
+        assert len(found) <= 16
+        assert np.diff(found[:, 0]).max(initial=0) < 1
+        assert any(np.array_equal(found, notes[k : k + len(found)]) for k in range(80))
+
+    def test_some_begin_with_the_song(self):
+        notes = np.stack([np.arange(99.0), np.full(99, 0.9), np.full(99, 60.0)], axis=1)
+        rng = np.random.default_rng(0)
+        firsts = [draw_stretch(notes, CONFIG, rng)[0, 0] for _ in range(300)]
+        assert 0.2 < np.mean(np.array(firsts) == 0) < 0.45
+
+
+class TestPerform:
+    def test_what_is_heard_is_the_song_at_its_spans_and_not_beside_them(
+        self, stage, frontend, monkeypatch
+    ):
+        heard = []
+
+        def keep(self, audio):
+            heard.append(hear(self, audio))
+            return heard[-1]
+
+        hear = StateFrontend.hear
+        monkeypatch.setattr(StateFrontend, "hear", keep)
+        errors = []
+        for number in range(4):
+            found = perform(number, stage, frontend)
+            contour, _ = heard[-1].trimmed()
+            np.testing.assert_array_equal(found.states, contour.states)
+            assert len(found.spans) == len(found.states)
+            row = []
+            for late in range(-2, 3):
+                at = np.floor(found.spans.mean(axis=1)).astype(int) + late
+                song = found.song.frames[np.clip(at, 0, len(found.song) - 1)]
+                both = (song[:, 1] > 0) & contour.voiced
+                apart = contour.pitch_st[both] - song[both, 0]
+                row.append(np.mean(np.abs(apart - np.median(apart))))
+            errors.append(row)
+        before2, before, right, after, after2 = np.mean(errors, axis=0)
+        assert right < 1.0
+        assert right < 0.85 * min(before, after)
+        assert max(before, after) < min(before2, after2)
+
+    def test_a_number_is_always_sung_alike(self, stage, frontend):
+        one, two, other = (perform(number, stage, frontend) for number in (5, 5, 6))
+        np.testing.assert_array_equal(one.states, two.states)
+        assert one.states.shape != other.states.shape or (one.states != other.states).any()
+
+    def test_keys_are_those_of_real_singers(self, stage):
+        rng = np.random.default_rng(0)
+        sung = [
+            rendering._with_errors(stage.notes[number], CONFIG, rng)
+            for number in rng.integers(len(stage.notes), size=60)
+        ]
+        medians = [np.median(notes[:, 2]) for notes in sung]
+        assert 43 < min(medians) < 55 < 63 < max(medians) < 72
+        assert min(notes[:, 2].min() for notes in sung) > 37
+
+    def test_a_band_and_damage_change_what_is_heard(self, stage, frontend):
+        line = sung_line(NOTES, EXACT, np.random.default_rng(0))
+
+        def recorded(**change):
+            changed = stage._replace(config=replace(CONFIG, **change))
+            return rendering._record(line, EXACT, changed, np.random.default_rng(0)).samples
+
+        plain, band, degraded = (
+            recorded(),
+            recorded(accompanied=1.0, snr_db=(0.0, 5.0)),
+            recorded(degraded=1.0),
+        )
+        assert len(plain) == len(band) == len(degraded)
+        for other in (band, degraded):
+            assert np.corrcoef(plain, other)[0, 1] < 0.99
+            assert np.isfinite(other).all()
+
+    def test_songs_without_notes_are_refused(self, songs):
+        few = songs._replace(songs=songs.songs[:0], groups=[])
+        with pytest.raises(QbhError, match="nothing to sing"):
+            make_pool(CONFIG, few)
+
+    def test_silence_is_not_performed(self, stage, frontend, monkeypatch):
+        silence = Audio(np.zeros(80000, np.float32), 8000)
+        monkeypatch.setattr(rendering, "_record", lambda *_: silence)
+        with pytest.raises(QbhError, match="No voice is heard"):
+            perform(0, stage, frontend)
+
+
+class TestAll:
+    def made(self, path, songs, count=5, **change):
+        config = replace(CONFIG, count=count, **change)
+        return render_all(config, songs, path, progress=False)
+
+    @pytest.fixture
+    def quick(self, monkeypatch):
+        """Parts of two, and a singer who counts instead of singing."""
+        calls = []
+
+        def perform(number, stage, frontend):
+            calls.append(number)
+            return rendering.RenderedHum(
+                np.full((3, 4), number), np.zeros((3, 2)), songs_contour(stage), number
+            )
+
+        def songs_contour(stage):
+            return rendering.from_notes(stage.notes[0])
+
+        monkeypatch.setattr(rendering, "_A_PART", 2)
+        monkeypatch.setattr(rendering, "perform", perform)
+        return calls
+
+    def test_a_stopped_run_goes_on_and_ends_with_the_same_file(
+        self, songs, tmp_path, quick, monkeypatch
+    ):
+        self.made(tmp_path / "whole.safetensors", songs)
+        assert quick == [0, 1, 2, 3, 4]
+        sing = rendering.perform
+
+        def stop(number, stage, frontend):
+            if number == 3:
+                raise KeyboardInterrupt
+            return sing(number, stage, frontend)
+
+        monkeypatch.setattr(rendering, "perform", stop)
+        with pytest.raises(KeyboardInterrupt):
+            self.made(tmp_path / "part.safetensors", songs)
+        assert not (tmp_path / "part.safetensors").exists()
+        monkeypatch.setattr(rendering, "perform", sing)
+        quick.clear()
+        stored = self.made(tmp_path / "part.safetensors", songs)
+        assert quick == [2, 3, 4]  # the part that was whole is kept
+        assert stored.arrays["tunes"].tolist() == [0, 1, 2, 3, 4]
+        whole, part = (
+            (tmp_path / f"{name}.safetensors").read_bytes() for name in ("whole", "part")
+        )
+        assert whole == part
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+    def test_what_is_there_is_not_made_again_and_what_differs_is(self, songs, tmp_path, quick):
+        path = tmp_path / "a.safetensors"
+        self.made(path, songs)
+        quick.clear()
+        self.made(path, songs)
+        assert quick == []
+        self.made(path, songs, seed=1)
+        assert quick == [0, 1, 2, 3, 4]
+
+    def test_parts_of_another_run_are_not_mixed_in(self, songs, tmp_path, quick, monkeypatch):
+        sing = rendering.perform
+
+        def stop(number, stage, frontend):
+            if number == 3:
+                raise KeyboardInterrupt
+            return sing(number, stage, frontend)
+
+        monkeypatch.setattr(rendering, "perform", stop)
+        with pytest.raises(KeyboardInterrupt):
+            self.made(tmp_path / "a.safetensors", songs)
+        monkeypatch.setattr(rendering, "perform", sing)
+        quick.clear()
+        self.made(tmp_path / "a.safetensors", songs, seed=1)
+        assert quick == [0, 1, 2, 3, 4]
+
+    def test_the_command_makes_a_bank(self, tmp_path, capsys):
+        config = tmp_path / "few.yaml"
+        config.write_text("corpora: [airdsAirs]\nspeech: []\nlength_s: [6, 7]\n")
+        command = ["data", "perform", "--out", str(tmp_path / "bank.safetensors"), "--count", "2"]
+        assert qbhkit([*command, "--config", str(config), "--workers", "1"]) == 0
+        assert "2 rendered_hums" in capsys.readouterr().out
+        stored = read_rendered(tmp_path / "bank.safetensors")
+        assert stored.arrays["states"].shape[1] == 256
+        assert stored.made_of["states_of"].startswith("crnn-lite@")
+
+    def test_two_processes_make_what_one_makes(self, songs, tmp_path, monkeypatch):
+        monkeypatch.setattr(rendering, "_A_PART", 1)
+        config = replace(CONFIG, count=2, length_s=(6.0, 6.5))
+        one, two = (
+            render_all(config, songs, tmp_path / f"{workers}.safetensors", workers, False)
+            for workers in (1, 2)
+        )
+        assert one.arrays["frames"].tolist() == two.arrays["frames"].tolist()
+        np.testing.assert_allclose(
+            one.arrays["states"].astype(float), two.arrays["states"].astype(float), atol=2e-2
+        )
+
+    @pytest.mark.parametrize(
+        ("change", "message"), [({"count": 0}, "count must be"), ({"kind": "other"}, "kind must")]
+    )
+    def test_a_wrong_configuration_is_refused(self, change, message):
+        with pytest.raises(QbhError, match=message):
+            RenderConfig(**change)
+
+
+def test_a_stage_knows_the_tunes_of_its_songs(songs, stage):
+    assert isinstance(stage, Stage)
+    assert len(stage.notes) == len(stage.tunes) > 50
+    for notes, tune in zip(stage.notes, stage.tunes, strict=True):
+        assert len(notes) <= len(songs.songs[tune].notes)
+        assert (np.diff(notes[:, 0]) > 0).all()

@@ -1,0 +1,201 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qbhkit.contour import Contour, from_pitch
+from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.rendered import (
+    PartConfig,
+    RenderedBank,
+    RenderedHum,
+    join_rendered,
+    read_rendered,
+    write_rendered,
+)
+from qbhkit.embedding.windows import Reading
+from qbhkit.errors import QbhError
+from qbhkit.pitch.frontends import StateContour
+from qbhkit.storage import asset
+from qbhkit.weights import weights_path
+
+EXACT = PartConfig(timing=Distortions(start_shift=0, tempo_octaves=0, slice_tempo=0))
+CHANNELS = 3
+
+
+def rendered_hum(number, begin=7, count=60, late=0):
+    """States whose first channel is the pitch of the very frame of the song that they perform."""
+    song = from_pitch(50 + number + np.arange(100 + number) % 11)
+    frames = begin + np.arange(count)
+    states = np.stack([song.pitch_st[frames], *np.zeros((CHANNELS - 1, count))], axis=1)
+    spans = np.stack([frames + late, frames + 1 + late], axis=1)
+    return RenderedHum(states, spans, song, number // 2)
+
+
+def bank_of(rendered_hums, path):
+    write_rendered(path, rendered_hums, {"states_of": "nobody"})
+    return RenderedBank(read_rendered(path))
+
+
+@pytest.fixture
+def bank(tmp_path):
+    return bank_of([rendered_hum(k, begin=k) for k in range(20)], tmp_path / "bank.safetensors")
+
+
+def wrong_share(bank, config=EXACT, steps=80):
+    parts = bank.draw(300, Reading(steps), config, np.random.default_rng(0))
+    assert parts.states.shape == (300, steps, CHANNELS)
+    assert parts.windows.shape == (300, steps, 2)
+    assert parts.windows[..., 1].all()
+    return np.mean(parts.states[..., 0] != parts.windows[..., 0])
+
+
+class TestDraw:
+    def test_a_part_performs_its_window_frame_by_frame(self, bank):
+        assert wrong_share(bank) < 1e-3  # a frame may lie just on the border of two
+
+    def test_songs_that_are_one_frame_late_would_show(self, tmp_path):
+        late = [rendered_hum(k, begin=k, late=1) for k in range(20)]
+        assert wrong_share(bank_of(late, tmp_path / "late.safetensors")) > 0.9
+
+    def test_a_faster_performance_has_a_longer_window(self, tmp_path):
+        song = from_pitch(40 + np.arange(80.0))
+        frames = 2.0 * np.arange(30)  # twice as fast as the song
+        states = np.repeat(song.pitch_st[frames.astype(int)][:, None], CHANNELS, axis=1)
+        one = RenderedHum(states, np.stack([frames, frames + 2], axis=1), song, 0)
+        drawn = bank_of([one], tmp_path / "a.safetensors").draw(
+            50, Reading(40), EXACT, np.random.default_rng(0)
+        )
+        apart = drawn.windows[..., 0] - drawn.states[..., 0]
+        assert set(np.unique(apart)) == {0, 1}  # a frame of states spans two of the song
+        np.testing.assert_allclose(
+            np.ptp(drawn.windows[..., 0], axis=1), np.ptp(drawn.states[..., 0], axis=1), atol=1
+        )
+
+    def test_parts_are_from_the_shortest_to_the_whole_and_some_begin_with_it(self, tmp_path):
+        song = from_pitch(np.full(200, 60.0))
+        frames = np.arange(100)
+        ramp = np.repeat(frames[:, None], CHANNELS, axis=1)
+        spans = np.stack([frames, frames + 1], axis=1)
+        whole = bank_of([RenderedHum(ramp, spans, song, 0)], tmp_path / "a.safetensors")
+        config = replace(EXACT, shortest_s=3.0, at_start=0.5)
+        read = whole.draw(500, Reading(400), config, np.random.default_rng(0)).states[..., 0]
+        length = read[:, -1] - read[:, 0] + 1
+        assert 30 <= length.min() < 35
+        assert 95 < length.max() <= 100
+        assert 0.4 < np.mean(read[:, 0] == 0) < 0.65
+
+    def test_uneven_timing_moves_the_states_and_not_the_window(self, bank):
+        drawn = [
+            bank.draw(40, Reading(80), config, np.random.default_rng(3))
+            for config in (EXACT, PartConfig())
+        ]
+        np.testing.assert_array_equal(drawn[0].windows, drawn[1].windows)
+        assert 0.1 < np.mean(drawn[0].states[..., 0] != drawn[1].states[..., 0]) < 0.95
+
+    def test_the_same_generator_draws_the_same(self, bank):
+        one, two, other = (
+            bank.draw(9, Reading(8), PartConfig(), np.random.default_rng(seed))
+            for seed in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(one.states, two.states)
+        assert not np.array_equal(one.states, other.states)
+
+    def test_held_back_tunes_are_in_one_bank_only(self, bank):
+        learnt, held = bank.parted(5)  # ten tunes of two rendered_hums each
+        assert (len(learnt), len(held)) == (16, 4)
+        tunes = [
+            set(part.draw(200, Reading(8), EXACT, np.random.default_rng(0)).tunes)
+            for part in (learnt, held)
+        ]
+        assert [len(side) for side in tunes] == [8, 2]
+        assert not tunes[0] & tunes[1]
+
+
+class TestFile:
+    def test_what_was_made_comes_back(self, tmp_path):
+        path = tmp_path / "a.safetensors"
+        made = {"states_of": "somebody", "drawn": {"seed": 3}}
+        write_rendered(path, [rendered_hum(0), rendered_hum(1, count=31)], made)
+        stored = read_rendered(path)
+        assert stored.made_of == made
+        assert stored.arrays["frames"].tolist() == [60, 31]
+        assert stored.arrays["states"].dtype == np.float16
+        np.testing.assert_array_equal(stored.arrays["spans"][60:], rendered_hum(1, count=31).spans)
+        bank = RenderedBank(stored)
+        assert (len(bank), bank.channels, bank.states_of) == (2, CHANNELS, "somebody")
+
+    def test_joined_files_are_as_one(self, tmp_path):
+        rows = [rendered_hum(k, count=20 + k) for k in range(5)]
+        write_rendered(tmp_path / "a.safetensors", rows[:2], {})
+        write_rendered(tmp_path / "b.safetensors", rows[2:], {})
+        write_rendered(tmp_path / "whole.safetensors", rows, {"x": 1})
+        parts = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+        join_rendered(parts, tmp_path / "joined.safetensors", {"x": 1})
+        joined, whole = (
+            (tmp_path / f"{name}.safetensors").read_bytes() for name in ("joined", "whole")
+        )
+        assert joined == whole
+
+    def test_a_missing_one_says_how_to_make_it(self, tmp_path):
+        with pytest.raises(QbhError, match="does not exist: make it with 'qbhkit data perform'"):
+            read_rendered(tmp_path / "nothing.safetensors")
+
+    def test_a_damaged_one_is_named(self, tmp_path):
+        path = tmp_path / "half.safetensors"
+        write_rendered(path, [rendered_hum(0)], {})
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(QbhError, match=r"half.safetensors is damaged .*perform' again"):
+            read_rendered(path)
+
+    @pytest.mark.parametrize("change", ["spans", "pitch", "tunes"])
+    def test_arrays_that_do_not_fit_together_are_refused(self, tmp_path, change):
+        from safetensors.numpy import load_file, save_file
+
+        path = tmp_path / "a.safetensors"
+        write_rendered(path, [rendered_hum(0)], {})
+        arrays = load_file(path)
+        save_file(
+            {**arrays, change: arrays[change][:-1]},
+            path,
+            metadata={"qbhkit": '{"kind": "rendered_hums"}'},
+        )
+        with pytest.raises(QbhError, match="holds no rendered_hums"):
+            read_rendered(path)
+
+    def test_weights_are_no_performances(self):
+        assert asset("weights/stage1.safetensors").is_file()
+        with pytest.raises(QbhError, match=r"stage1.safetensors holds no rendered_hums"):
+            read_rendered(weights_path("stage1"))
+
+
+class TestHeard:
+    def frames(self, voiced):
+        frames = np.zeros((len(voiced), 2 + CHANNELS), np.float32)
+        frames[:, 1] = voiced
+        frames[:, 0] = 60 * frames[:, 1]
+        frames[:, 2:] = np.arange(len(voiced))[:, None]
+        return frames
+
+    def test_it_is_trimmed_as_a_contour_with_its_states(self):
+        frames = self.frames([0, 0, 1, 0, 1, 1, 0])
+        heard, late_s = StateContour(frames).trimmed()
+        plain, same_s = Contour(frames[:, :2]).trimmed()
+        assert late_s == same_s == pytest.approx(0.2)
+        np.testing.assert_array_equal(heard.frames[:, :2], plain.frames)
+        np.testing.assert_array_equal(heard.states[:, 0], [2, 3, 4, 5])
+        assert heard.voiced_s == plain.voiced_s
+
+    def test_nothing_voiced_leaves_nothing(self):
+        heard, _ = StateContour(self.frames([0, 0])).trimmed()
+        assert heard.states.shape == (0, CHANNELS)
+
+    def test_a_contour_without_states_is_refused(self):
+        with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ states\), not \(3, 2\)"):
+            StateContour(self.frames([0, 1, 1])[:, :2])
+
+    def test_the_contour_in_it_is_checked(self):
+        frames = self.frames([0, 1, 1])
+        frames[0, 0] = 60
+        with pytest.raises(QbhError, match="unvoiced frames must have pitch 0"):
+            StateContour(frames)

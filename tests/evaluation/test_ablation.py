@@ -1,0 +1,187 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_crossfold import small_ground
+
+from qbhkit.config import build_config, config_path, read_yaml
+from qbhkit.embedding.hum_pairs import HumConfig
+from qbhkit.errors import QbhError
+from qbhkit.evaluation import ablation
+from qbhkit.evaluation.ablation import Grid, Row, ablate, merged, recipe, table
+from qbhkit.metrics import paired_difference
+
+ENCODER = {"widths": (8, 16), "convolutions": 1, "heads": 2, "size": 32}
+GRID = Grid(
+    base={"loss": "infonce", "negatives": None, "threads": 1, "encoder": ENCODER},
+    tune={"rate": 3e-4, "warm_epochs": 0, "hums": {"share": 0.5}},
+    rows=(
+        Row("whole", seeds=2),
+        Row("songs alone", stages="songs"),
+        Row("hums alone", stages="hums"),
+        Row("both at once", {"fine_tune": {"every": 1, "steps": 2}}, "combined"),
+        Row("max", {"encoder": {"summary": "max"}}),
+    ),
+    budgets={
+        "small": {
+            "songs": {"epochs": 2, "steps": 2, "batch": 16},
+            "tune": {"epochs": 1, "steps": 3, "batch": 16},
+        }
+    },
+)
+
+
+def test_changes_are_laid_over_level_by_level():
+    values = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert merged(values, {"b": {"d": 4}, "e": 5}) == {"a": 1, "b": {"c": 2, "d": 4}, "e": 5}
+    assert values == {"a": 1, "b": {"c": 2, "d": 3}}
+    assert merged({"b": None}, {"b": {"c": 1}}) == {"b": {"c": 1}}
+
+
+def test_a_recipe_changes_what_its_row_says_and_nothing_else():
+    songs, hums = recipe(GRID, GRID.rows[0], "small", 0)
+    other, tuned = recipe(GRID, GRID.rows[4], "small", 0)
+    assert other == replace(songs, encoder=replace(songs.encoder, pooling="max"))
+    assert tuned == replace(hums, encoder=other.encoder)
+    assert songs.hums is None
+    assert hums.hums == HumConfig(share=0.5)
+    assert (songs.steps_per_epoch, songs.epochs, hums.steps, hums.epochs) == (2, 2, 3, 1)
+    assert (songs.learning_rate, hums.rate) == (1e-3, 3e-4)
+    assert recipe(GRID, GRID.rows[0], "small", 1)[0] == replace(songs, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tune", "message"),
+    [
+        ((), {"hums": {}}, "needs rows"),
+        ((Row("a"), Row("a")), {"hums": {}}, "name of its own"),
+        ((Row("a"),), {}, "how hums are drawn"),
+    ],
+)
+def test_a_grid_that_compares_nothing_is_refused(rows, tune, message):
+    with pytest.raises(QbhError, match=message):
+        Grid({}, tune, rows, {})
+
+
+def test_an_unknown_budget_and_a_wrong_change_are_named():
+    with pytest.raises(QbhError, match="no budget 'large': use one of small"):
+        recipe(GRID, GRID.rows[0], "large", 0)
+    with pytest.raises(QbhError, match="row 'odd'"):
+        recipe(GRID, Row("odd", {"speed": 3}), "small", 0)
+
+
+@pytest.fixture(scope="module")
+def ground():
+    return small_ground()
+
+
+@pytest.fixture(scope="module")
+def made(ground, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    out = folder / "table.json"
+    return ablate(GRID, "small", lambda config: ground, folder, out, progress=False), folder
+
+
+def test_every_row_is_scored_on_all_hums(made, ground):
+    found, folder = made
+    assert list(found["rows"]) == [
+        "whole / 0", "songs alone / 0", "hums alone / 0", "both at once / 0", "max / 0",
+        "whole / 1",
+    ]  # fmt: skip
+    for run in found["rows"].values():
+        assert run["start"]["n"] == run["anywhere"]["n"] == len(ground.hums)
+    assert found == json.loads((folder / "table.json").read_text())
+    ranks = [run["anywhere"]["ranks"] for run in found["rows"].values()]
+    assert len({tuple(row) for row in ranks}) > 3  # they are different models
+
+
+def test_rows_with_the_same_first_stage_share_it(made):
+    _, folder = made
+    logs = sorted(folder.glob("small/stage1-*/log.json"))
+    seeds = [json.loads(log.read_text())["config"]["seed"] for log in logs]
+    assert sorted(seeds) == [0, 0, 1]  # whole and songs alone share one; the other is of max
+
+
+def test_a_stopped_table_goes_on_row_by_row(made, ground, monkeypatch):
+    found, folder = made
+    out = folder / "part.json"
+    part = {"budget": "small", "rows": dict(list(found["rows"].items())[:5])}
+    out.write_text(json.dumps(part))
+    asked = []
+
+    def data_for(config):
+        asked.append(config.encoder.summary)
+        return ground
+
+    assert ablate(GRID, "small", data_for, folder, out, progress=False) == found
+    assert asked == ["context"]  # the second seed of the first row comes last
+
+
+def test_a_row_that_has_changed_is_made_again(made, ground, monkeypatch):
+    found, folder = made
+    out = folder / "changed.json"
+    out.write_text(json.dumps(found))
+    grid = replace(GRID, rows=(replace(GRID.rows[4], change={"encoder": {"summary": "gru"}}),))
+    asked = []
+    monkeypatch.setattr(ablation, "_score", lambda *args: asked.append(args[1]) or {"start": {}})
+    ablate(grid, "small", lambda config: ground, folder, out, progress=False)
+    assert [config.encoder.summary for config in asked] == ["gru"]
+
+
+def test_rows_are_made_again_when_what_they_all_share_has_changed(made, ground, monkeypatch):
+    found, folder = made
+    out = folder / "base.json"
+    out.write_text(json.dumps(found))
+    grid = replace(GRID, base=GRID.base | {"margin": 0.4}, rows=GRID.rows[4:])
+    asked = []
+    monkeypatch.setattr(ablation, "_score", lambda *args: asked.append(args[1]) or {"start": {}})
+    ablate(grid, "small", lambda config: ground, folder, out, progress=False)
+    assert [config.margin for config in asked] == [0.4]
+
+
+def test_rows_with_like_names_have_folders_of_their_own():
+    assert ablation._plain("x -1") != ablation._plain("x +1")
+
+
+def test_a_table_of_another_budget_is_not_mixed_in(made, tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps({"budget": "full", "rows": {}}))
+    with pytest.raises(QbhError, match="not a table of the budget 'small'"):
+        ablate(GRID, "small", None, tmp_path, tmp_path / "t.json")
+
+
+def test_the_table_has_means_spreads_and_paired_differences(made):
+    lines = {line["row"]: line for line in table(made[0])}
+    runs = made[0]["rows"]
+    both = [runs[f"whole / {seed}"]["start"]["mrr"] for seed in (0, 1)]
+    assert lines["whole"]["seeds"] == 2
+    assert lines["whole"]["start mrr"] == pytest.approx(np.mean(both))
+    assert lines["whole"]["start mrr spread"] == pytest.approx(abs(both[0] - both[1]) / 2)
+    assert lines["whole"]["anywhere top1 against first"] == [0, 0, 0]
+    gain, low, high = lines["max"]["anywhere top1 against first"]
+    assert low <= gain <= high
+    first = runs["whole / 0"]["anywhere"]["top1"]
+    assert gain == pytest.approx(runs["max / 0"]["anywhere"]["top1"] - first)
+
+
+def test_paired_differences_are_surer_than_unpaired_ones():
+    rng = np.random.default_rng(0)
+    one = [int(rank) for rank in rng.choice([1, 5], 200)]
+    better = [1 if number % 10 == 0 else rank for number, rank in enumerate(one)]
+    gain, low, high = paired_difference(better, one)
+    assert 0 < low < gain < high < 0.12
+    assert paired_difference(one, better) == pytest.approx([-gain, -high, -low], abs=0.01)
+    assert paired_difference([None, 1], [1, None])[0] == 0
+
+
+def test_every_row_of_the_shipped_grid_can_be_built():
+    path = config_path("ablation")
+    grid = build_config(Grid, read_yaml(path), str(path))
+    assert len(grid.rows) <= 12
+    assert sum(row.seeds == 3 for row in grid.rows) == 4
+    built = [
+        recipe(grid, row, budget, seed)
+        for budget in grid.budgets for row in grid.rows for seed in range(row.seeds)
+    ]  # fmt: skip
+    full = [songs for songs, _ in built if songs.epochs == 8]
+    assert len({songs.epochs * songs.steps_per_epoch * songs.batch for songs in full}) == 1

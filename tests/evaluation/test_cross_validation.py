@@ -1,0 +1,372 @@
+import json
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from qbhkit.audio import Audio
+from qbhkit.cli import main as qbhkit
+from qbhkit.contour import Contour, F0Track, from_pitch, midi_to_hz
+from qbhkit.corpora.pairs import read_pairs
+from qbhkit.corpora.songs import Song
+from qbhkit.corpora.training_songs import read_split
+from qbhkit.embedding.embedder import export_encoder
+from qbhkit.embedding.encoders import EncoderConfig
+from qbhkit.embedding.hum_pairs import AlignedHum, HumConfig, HumPairs, align_contours, align_hum
+from qbhkit.embedding.sampling import ContourBank, SongPairs
+from qbhkit.embedding.training import TrainConfig, train_encoder
+from qbhkit.embedding.windows import Reading, WindowGrid
+from qbhkit.errors import QbhError
+from qbhkit.evaluation import cross_validation as crossfold
+from qbhkit.evaluation.cross_validation import (
+    CrossValidationData,
+    EmbeddedSongs,
+    ExternalTest,
+    Folds,
+    LabelledHum,
+    cross_validate,
+    ioacas_test,
+    label_hums,
+)
+from qbhkit.metrics import LabelledQuery
+from qbhkit.retrieval.confidence import Calibration, Case
+from qbhkit.synthesis.singer import Voice, render_hum
+
+CONFIG = TrainConfig(
+    epochs=2, steps_per_epoch=4, batch=32, threads=1, loss="infonce", negatives=None, hums=HumConfig(),
+    encoder=EncoderConfig((8, 16), 1, heads=2, embedding_dim=32),
+)  # fmt: skip
+FOLDS = Folds([["0", "1"], ["2", "3"]], [["ann"], ["bob"]])
+
+
+def song(number, rng, rest_s=0.0):
+    pitch = np.repeat(rng.integers(55, 75, 40), 3)
+    pitch = np.insert(pitch.astype(float), 60, np.zeros(round(rest_s / 0.1)))
+    hz = np.where(pitch > 0, midi_to_hz(pitch), 0.0)
+    track = F0Track(hz, (pitch > 0).astype(float), 0.1)
+    return Song(str(number), f"song {number}", "here", f0=track)
+
+
+@pytest.fixture(scope="module")
+def cv_data():
+    return small_ground()
+
+
+def small_ground():
+    """Return 8 hums by two singers of 4 of 12 songs."""
+    rng = np.random.default_rng(0)
+    book = EmbeddedSongs(
+        [song(number, rng) for number in range(12)], WindowGrid(), Reading(80), 0.1
+    )
+    hums = []
+    for number, singer in product(range(4), ("ann", "bob")):
+        sung = Contour(book.contours[number].frames[:70]).transposed(3)
+        at = align_contours(sung, book.contours[number])
+        query = LabelledQuery(f"{singer}/{number}", str(number), singer)
+        hums.append(LabelledHum(query, AlignedHum(sung, number, at)))
+    bank = ContourBank([from_pitch(np.repeat(rng.integers(55, 75, 40), 3)) for _ in range(40)])
+    pairs = SongPairs(bank, CONFIG.window, CONFIG.augmentation, CONFIG.normalisation)
+    return CrossValidationData(hums, FOLDS, book, pairs)
+
+
+def fold(cv_data, folder, config=CONFIG, **kwargs):
+    return cross_validate(config, cv_data, folder, progress=False, **kwargs)
+
+
+def test_a_model_knows_neither_song_nor_singer_of_what_it_scores(cv_data, tmp_path, monkeypatch):
+    learnt, scored = [], []
+
+    class Watched(HumPairs):
+        def __init__(self, hums, *rest):
+            learnt.append([cv_data.hums[[h.hummed for h in cv_data.hums].index(x)] for x in hums])
+            super().__init__(hums, *rest)
+
+    def cases(searcher, contours, song_ids, match_from, method):
+        if match_from == "start":
+            scored.extend((len(learnt) - 1, song_id) for song_id in song_ids)
+        return [Case(np.array([0.5]), 0)] * len(song_ids)
+
+    monkeypatch.setattr(crossfold, "HumPairs", Watched)
+    monkeypatch.setattr(crossfold, "_cases", cases)
+    fold(cv_data, tmp_path)
+    assert len(learnt) == 4
+    assert sorted(name for _, name in scored) == sorted(hum.query.song_id for hum in cv_data.hums)
+    for number, name in scored:
+        assert name not in {hum.query.song_id for hum in learnt[number]}
+    singers = [{hum.query.singer for hum in hums} for hums in learnt]
+    assert singers == [{"bob"}, {"ann"}, {"bob"}, {"ann"}]
+
+
+def test_the_ranks_of_all_hums_are_pooled_with_intervals(cv_data, tmp_path):
+    found = fold(cv_data, tmp_path)
+    assert set(found) == {"start", "anywhere"}
+    for block in found.values():
+        assert block["n"] == len(block["ranks"]) == 8
+        assert all(1 <= rank <= 12 for rank in block["ranks"])
+        assert set(block["per_singer"]) == {"ann", "bob"}
+        assert set(block["intervals"]) == {"top1", "top5", "top10", "mrr"}
+    json.dumps(found)
+
+
+def test_methods_are_scored_on_the_same_models(cv_data, tmp_path):
+    found = fold(cv_data, tmp_path, methods=("vote", "full", "vector"))
+    assert set(found) == {"start", "anywhere", "methods", "calibration", "refusal"}
+    alone = fold(cv_data, tmp_path, methods=("vector",))  # the models are there
+    assert alone == found["methods"]["vector"]
+    assert list(found["methods"]) == ["full", "vector"]
+    for block in found["methods"].values():
+        assert block["start"]["n"] == block["anywhere"]["n"] == 8
+    # the hums are their songs in another key: what aligns them finds them
+    assert found["methods"]["full"]["start"]["top1"] == 1
+    Calibration(**found["calibration"])
+    assert set(found["refusal"]) == {"start", "anywhere"}
+    assert found["refusal"]["start"]["kept"] > 0.5
+    json.dumps(found)
+
+
+def test_models_of_another_recipe_or_of_other_hums_are_made_again(cv_data, tmp_path, monkeypatch):
+    rates, real = [], crossfold.train
+
+    def train_encoder(config, *rest, **kwargs):
+        rates.append(config.learning_rate)
+        return real(config, *rest, **kwargs)
+
+    monkeypatch.setattr(crossfold, "train", train_encoder)
+    for _ in range(2):
+        fold(cv_data, tmp_path)
+        assert rates == [CONFIG.learning_rate] * 4
+    fold(cv_data, tmp_path, replace(CONFIG, learning_rate=2e-3))
+    assert rates[4:] == [2e-3] * 4
+    moved = [hum._replace(hummed=hum.hummed._replace(hum=hum.hummed.hum.transposed(1)))
+             for hum in cv_data.hums]  # fmt: skip
+    fold(cv_data._replace(hums=moved), tmp_path, replace(CONFIG, learning_rate=2e-3))
+    assert len(rates) == 12
+
+
+def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, tmp_path, monkeypatch):
+    nowhere = Case(np.array([0.9, 0.1]), 1)
+    monkeypatch.setattr(crossfold, "_cases", lambda *args: [nowhere] * len(args[1]))
+    found = fold(cv_data, tmp_path, methods=("vote", "full"))
+    assert set(found) == {"start", "anywhere", "methods"}
+    monkeypatch.setattr(crossfold, "_cases", lambda *args: [None] * len(args[1]))
+    assert fold(cv_data, tmp_path, methods=("full",))["start"]["top1"] == 0
+
+
+def test_stress_searches_the_same_hums_in_other_keys_and_tempi(cv_data, tmp_path):
+    found = fold(cv_data, tmp_path, stress=True)
+    assert len(found) == 10
+    for match_from in ("start", "anywhere"):
+        for semitones in ("+7", "-5"):
+            moved = found[f"{match_from}, {semitones} semitones"]["ranks"]
+            assert moved == found[match_from]["ranks"]  # key-invariant by construction
+        assert {f"{match_from}, stretched by {factor}" for factor in ("0.7", "1.4")} <= set(found)
+
+
+def test_stretching_keeps_the_tune():
+    contour = from_pitch(np.repeat([60, 62, 64], 10))
+    for factor in (0.7, 1.4):
+        longer = crossfold._stretched(contour, factor)
+        assert len(longer) == round(30 * factor)
+        values, counts = np.unique(longer.pitch_st, return_counts=True)
+        assert list(values) == [60, 62, 64]
+        np.testing.assert_allclose(counts, 10 * factor, atol=1)
+
+
+def test_a_stopped_run_uses_the_models_it_has(cv_data, tmp_path, monkeypatch):
+    whole = fold(cv_data, tmp_path)
+    missing = tmp_path / "fold-2" / "encoder.safetensors"
+    missing.unlink()
+    trained = []
+
+    def counted(*args, **kwargs):
+        trained.append(args)
+        return train_encoder(*args, **kwargs)
+
+    monkeypatch.setattr(crossfold, "train", counted)
+    assert fold(cv_data, tmp_path) == whole
+    assert len(trained) == 1
+
+
+def test_without_hums_the_weights_are_scored_as_they_are(cv_data, tmp_path, monkeypatch):
+    config = replace(CONFIG, hums=None)
+    encoder = train_encoder(config, cv_data.source, tmp_path, tmp_path / "log.json", progress=False)
+    export_encoder(encoder, tmp_path / "one.safetensors", Reading(80), "key")
+    monkeypatch.setattr(crossfold, "train", None)
+    found = fold(cv_data, tmp_path, replace(config, init_from=str(tmp_path / "one.safetensors")))
+    assert found["start"]["n"] == 8
+
+
+class Tracker:
+    name, rate_hz = "stub", 8000
+
+    def __init__(self, contour):
+        self.contour = contour
+
+    def track(self, audio):
+        pitch = np.repeat(self.contour.pitch_st, 10)
+        return F0Track(np.where(pitch > 0, midi_to_hz(pitch), 0), (pitch > 0).astype(np.float32))
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    monkeypatch.setattr(
+        crossfold, "load", lambda path, rate_hz: Audio(np.ones(rate_hz, np.float32), rate_hz)
+    )
+    return Path("hum.wav")
+
+
+def test_a_hum_is_heard_and_laid_along_its_stretch(cv_data, recording):
+    whole = cv_data.book.contours[1]
+    tracker = Tracker(Contour(whole.frames[30:90]))
+    found = align_hum(recording, 1, whole, tracker, start_s=3.0, end_s=9.0)
+    assert found.song == 1
+    assert (found.at.song_s[0], found.at.song_s[-1]) == pytest.approx((3.05, 8.95), abs=0.3)
+    assert found.at.distance_st < 0.1
+    assert align_hum(recording, 1, whole, tracker).at.distance_st > 0.5  # not from the beginning
+
+
+def test_an_unvoiced_hum_or_an_unknown_song_is_named(cv_data, recording):
+    silent = Tracker(Contour(np.zeros((50, 2))))
+    with pytest.raises(QbhError, match=r"hum\.wav: there is nothing voiced"):
+        align_hum(recording, 0, cv_data.book.contours[0], silent)
+    with pytest.raises(QbhError, match=r"hum\.wav hums 77, which is not among the songs"):
+        label_hums([LabelledQuery("hum.wav", "77", None)], cv_data.book, silent, progress=False)
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory, tunes, write_midi):
+    """Three songs of MIR-QBSH and three others, hummed by two singers of different folds."""
+    data = tmp_path_factory.mktemp("data")
+    split = read_split("mir_qbsh")
+    ids = [fold[0] for fold in split["song_folds"]]
+    singers = [fold[0] for fold in split["singer_folds"][:2]]
+    rng = np.random.default_rng(0)
+    for number, (song_id, tune) in enumerate(zip(ids, tunes[:3], strict=True)):
+        write_midi(data / "mir-qbsh" / "midiFile" / f"{song_id}.mid", tune.notes)
+        write_midi(data / "mirex-essen-2000" / f"{number + 49:05}.mid", tunes[number + 3].notes)
+        for singer in singers:
+            begun = tune.notes[tune.notes[:, 0] < 7]
+            hum = render_hum(begun, Voice(key_st=float(rng.integers(-4, 5))), rng)
+            path = data / "mir-qbsh" / "waveFile" / "year2009" / singer / f"{song_id}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, hum.audio.samples, hum.audio.rate_hz)
+    return data
+
+
+SMALL = """corpora: [miscFolk]
+epochs: 1
+steps: 2
+batch: 16
+threads: 1
+loss: infonce
+mining: all
+pairs: pairs.csv
+songs: [mir-qbsh]
+hums: {share: 0.5}
+encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}
+"""
+
+
+def test_the_commands_from_pairs_to_crossed_folds(corpora, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small.yaml").write_text(SMALL)
+    data = ["--data", str(corpora)]
+    assert qbhkit(["data", "pairs", *data]) == 0
+    pairs = read_pairs(tmp_path / "cache" / "pairs.csv")
+    assert len(pairs) == 6
+    assert all(pair.start_s < 0.3 and 4 < pair.end_s < 12 for pair in pairs)
+    one = ["--out", str(tmp_path / "run"), "--log", str(tmp_path / "log.json")]
+    assert qbhkit(["train", str(tmp_path / "small.yaml"), *one, *data]) == 0
+    weights = str(tmp_path / "run" / "small.safetensors")
+    config = tmp_path / "tuned.yaml"
+    config.write_text(f"{SMALL}start: {weights}\n")
+    out = tmp_path / "folds.json"
+    fold = ["crossfold", str(config), "--out", str(out), *data]
+    assert qbhkit([*fold, "--models", str(tmp_path / "folds"), "--stress"]) == 0
+    found = json.loads(out.read_text())
+    assert found["songs"] == 6
+    assert found["anywhere"]["n"] == 6
+    assert found["anywhere, +7 semitones"]["ranks"] == found["anywhere"]["ranks"]
+    assert sorted(path.name for path in (tmp_path / "folds").iterdir()) == [
+        f"fold-{number}" for number in range(9)
+    ]
+    assert qbhkit([*fold, "--only-start"]) == 0
+    assert json.loads(out.read_text())["config"]["hums"] is None
+    assert "top1" in capsys.readouterr().out
+
+
+def test_the_command_of_the_ablation(corpora, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "grid.yaml").write_text(
+        "base: {corpora: [miscFolk], threads: 1, loss: infonce, mining: all, batch: 16,\n"
+        "  encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}}\n"
+        "tune: {hums: {share: 0.5}}\n"
+        "budgets: {tiny: {songs: {epochs: 1, steps: 2}, tune: {epochs: 1, steps: 2}}}\n"
+        "rows: [{name: whole}, {name: songs alone, stages: songs}]\n"
+    )
+    command = ["ablate", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "t.json")]
+    assert qbhkit([*command, "--budget", "tiny", "--data", str(corpora)]) == 0
+    assert "songs alone" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "t.json").read_text())["rows"]) == 2
+    assert qbhkit([*command, "--budget", "huge", "--data", str(corpora)]) == 2
+    assert "no budget 'huge'" in capsys.readouterr().err
+
+
+def test_pairs_of_songs_that_are_not_there_are_named(corpora, tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    wav = next(corpora.glob("mir-qbsh/waveFile/*/*/*.wav"))
+    (tmp_path / "pairs.csv").write_text(f"hum_path,song_id,start_s,end_s\n{wav},unheard,0,5\n")
+    assert qbhkit(["train", str(tmp_path / "small.yaml"), "--data", str(corpora),
+                   "--out", str(tmp_path), "--log", str(tmp_path / "log.json")]) == 2  # fmt: skip
+    assert "names the song unheard" in capsys.readouterr().err
+
+
+def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path, capsys):
+    folder = tmp_path / "mir-qbsh"
+    shutil.copytree(corpora / "mir-qbsh" / "midiFile", folder / "midiFile")
+    shutil.copytree(corpora / "mirex-essen-2000", tmp_path / "mirex-essen-2000")
+    wav = next(corpora.glob("mir-qbsh/waveFile/*/*/*.wav"))
+    for year, singer in (("year2009", "somebody"), ("year2010", wav.parent.name)):
+        other = folder / "waveFile" / year / singer / wav.name
+        other.parent.mkdir(parents=True)
+        shutil.copy(wav, other)
+    (tmp_path / "small.yaml").write_text(SMALL + "start: best\n")
+    command = ["crossfold", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
+    assert qbhkit([*command, "--out", str(tmp_path / "o.json")]) == 2
+    assert "no hum of the singers" in capsys.readouterr().err
+
+
+def test_queries_without_rests_are_searched_among_songs_without_rests(cv_data, tmp_path):
+    rng = np.random.default_rng(3)
+    songs = [song(number, rng, rest_s=1.0) for number in range(12)]
+    book = EmbeddedSongs(songs, WindowGrid(), Reading(80), 0.1, rests=False)
+    assert all(contour.voiced.all() for contour in book.contours)
+    assert not any(one.contour().voiced.all() for one in songs)
+    contours = [Contour(book.contours[k].frames[20:90]) for k in range(5)]
+    queries = [LabelledQuery(f"q{k}", str(k), None) for k in range(5)]
+    cv_data = cv_data._replace(external=ExternalTest(queries, contours, book))
+    found = fold(cv_data, tmp_path)
+    assert set(found) == {"start", "anywhere", "ioacas"}
+    assert found["ioacas"]["n"] == 5
+    assert found["ioacas"]["top10"] > 0.5  # of 12 songs, by a model that has learnt 8 steps
+
+
+def test_songs_of_two_corpora_with_the_same_number_are_not_mixed_up(tmp_path):
+    """IOACAS numbers its songs as MIREX does; a query must find its own."""
+    folder = tmp_path / "ioacas"
+    folder.mkdir()
+    pitch = np.repeat(np.arange(60, 90), 4)
+    np.savez(folder / "ioacas_melodies_100ms_midi.npz", **{"00003": pitch})
+    np.savez(folder / "ioacas_queries_parselmouth_340.npz", q1=np.repeat(pitch, 10))
+    (folder / "ioacas_queries_parselmouth_340_labels.json").write_text('{"q1": "00003"}')
+    others = [replace(song(3, np.random.default_rng(0)), id="00003")]
+    found = ioacas_test(Reading(80), 0.1, tmp_path, others)
+    (number,) = (found.book.number[query.song_id] for query in found.queries)
+    np.testing.assert_allclose(found.book.contours[number].pitch_st, pitch, atol=1e-3)
+    assert len(found.book.contours) == 2
+    with pytest.raises(QbhError, match="same id"):
+        EmbeddedSongs([*others, *others], WindowGrid(), Reading(80), 0.1)

@@ -1,0 +1,294 @@
+"""The bench of trackers: its recordings say what they hold, and its numbers follow from them."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from qbhkit.audio import Audio, load, write_wav
+from qbhkit.contour import hz_to_midi, midi_to_hz
+from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S
+from qbhkit.evaluation.benchmarks import bench_melody, melody_sets
+from qbhkit.evaluation.benchmarks.melody_sets import fingerprint
+from qbhkit.metrics import melody_score
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.storage import data_dir
+from qbhkit.synthesis import degrade
+from qbhkit.synthesis.singer import Voice, render_hum
+
+HELD_OUT, TRAINING = ("person00003", "person00007"), "person00001"
+TUNE = np.array([[0.5 * n, 0.45, pitch] for n, pitch in enumerate((57, 60, 62, 64, 60, 57))])
+NEEDS_DATA = pytest.mark.skipif(
+    not (data_dir() / "mir-qbsh").is_dir() or not (data_dir() / "singing").is_dir(),
+    reason="the recordings are not here",
+)
+
+
+def hum_of(seed):
+    """A hum of three seconds at 8 kHz, its level that of a recording, and its f0."""
+    hum = render_hum(TUNE, Voice("vowels"), np.random.default_rng(seed))
+    count = len(hum.f0.frequency_hz) - len(hum.f0.frequency_hz) % 16  # 32 ms is 3.2 frames
+    f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0)[:count]
+    return hum.audio.samples[: 160 * count : 2] / 4, f0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """MIR-QBSH, POP909 and singing, each as small as can be."""
+    import symusic
+
+    root = tmp_path_factory.mktemp("data")
+    (root / "mir-qbsh" / "midiFile").mkdir(parents=True)
+    (root / "mir-qbsh" / "midiFile" / "00001.mid").touch()
+    for singer in (*HELD_OUT, TRAINING):
+        for song in range(3):
+            samples, f0 = hum_of(song)
+            path = root / "mir-qbsh" / "waveFile" / "year2009" / singer / f"{song:05}.wav"
+            write_wav(Audio(samples, 8000), path)
+            middle = ((np.arange(int(len(f0) / 3.2)) + 0.5) * MIR_QBSH_LABEL_HOP_S / 0.01).astype(
+                int
+            )
+            label = np.where(f0[middle] > 0, hz_to_midi(np.maximum(f0[middle], 1)), 0)
+            np.savetxt(path.with_suffix(".pv"), label, fmt="%.6f")
+    score = symusic.Score(480)
+    for name, low in (("MELODY", 72), ("PIANO", 48)):
+        track = symusic.Track(name=name)
+        for eighth in range(160):
+            track.notes.append(symusic.Note(240 * eighth, 230, low + eighth % 8, 90))
+        score.tracks.append(track)
+    (root / "pop909" / "008").mkdir(parents=True)
+    score.dump_midi(root / "pop909" / "008" / "008.mid")
+    samples, f0 = hum_of(7)
+    write_wav(Audio(samples, 8000), root / "singing" / "vocadito" / "vocadito_1.wav")
+    at_s = np.arange(int(len(f0) / 100 / 0.0058)) * 0.0058
+    rows = np.stack([at_s, f0[np.minimum((at_s * 100).astype(int), len(f0) - 1)]], axis=1)
+    np.savetxt(root / "singing" / "vocadito" / "vocadito_1_f0.csv", rows, delimiter=",")
+    return root
+
+
+@pytest.fixture(scope="module")
+def songs(data):
+    return [data / "pop909" / "008" / "008.mid"]
+
+
+@pytest.fixture(scope="module")
+def hums(data):
+    return melody_sets.held_out_hums(data, 2)
+
+
+@pytest.fixture(scope="module")
+def mixed(hums, songs, tmp_path_factory):
+    return melody_sets.under_bands(hums[:2], songs, tmp_path_factory.mktemp("mixed"))
+
+
+def score_of(clips, tracker="swift-f0"):
+    """Score a tracker on the labelled frames of clips, pooled."""
+    found = get_tracker(tracker)
+    tracks = [found.track(load(clip.path, found.rate_hz)) for clip in clips]
+    for clip, track in zip(clips, tracks, strict=True):
+        assert len(clip.f0_hz) == len(track.voicing)
+    return melody_score(
+        np.concatenate([clip.f0_hz[clip.scored] for clip in clips]),
+        *(
+            np.concatenate(
+                [getattr(track, row)[c.scored] for c, track in zip(clips, tracks, strict=True)]
+            )
+            for row in ("frequency_hz", "voicing")
+        ),
+    )
+
+
+def test_recorded_voices_are_scored_at_their_labels(hums):
+    for clip in hums:
+        middle_s = (clip.scored + 0.5) * 0.01
+        label_s = (np.arange(len(clip.scored)) + 0.5) * 0.032
+        assert np.abs(middle_s - label_s).max() < 0.0051
+        assert clip.scored[-1] < len(clip.f0_hz)
+
+
+def test_hums_are_those_of_singers_nothing_was_trained_on(data, hums):
+    assert [clip.singer for clip in hums] == [HELD_OUT[0]] * 2 + [HELD_OUT[1]] * 2
+    fewer, everything = (melody_sets.held_out_hums(data, count) for count in (1, 0))
+    names = [clip.name for clip in hums]
+    assert [clip.name for clip in fewer] == names[::2]  # a smaller choice is part of a larger one
+    assert len(everything) == 6
+
+
+def test_labels_line_up_with_what_is_sung(data, hums):
+    assert score_of(hums).raw_pitch_accuracy > 0.95
+    assert score_of(hums).overall_accuracy > 0.9
+    assert score_of(melody_sets.vocadito(data)).raw_pitch_accuracy > 0.95
+
+
+def test_a_mixture_has_the_level_it_says(hums, mixed):
+    assert list(mixed) == ["songs +10 dB", "songs +5 dB", "songs 0 dB", "songs -5 dB"]
+    voice = load(hums[0].path, 8000).samples
+    voiced = np.repeat(hums[0].f0_hz > 0, 80)
+    bands = [load(clips[0].path, 8000).samples - voice for clips in mixed.values()]
+    for band, snr_db in zip(bands, melody_sets.SNRS_DB, strict=True):
+        found_db = 20 * np.log10(degrade.rms(voice[voiced]) / degrade.rms(band))
+        assert found_db == pytest.approx(snr_db, abs=0.1)
+        assert np.corrcoef(band, bands[-1])[0, 1] > 0.99  # one band, at four levels
+
+
+def test_every_clip_has_a_band_of_its_own(mixed, hums):
+    first, second = (
+        load(clip.path, 8000).samples - load(hum.path, 8000).samples
+        for clip, hum in zip(mixed["songs 0 dB"], hums, strict=False)
+    )
+    shorter = min(len(first), len(second))
+    assert np.corrcoef(first[:shorter], second[:shorter])[0, 1] < 0.9
+
+
+def test_the_same_seed_gives_the_same_files(hums, songs, mixed, tmp_path):
+    again = melody_sets.under_bands(hums[:1], songs, tmp_path)
+    for name, clips in mixed.items():
+        assert fingerprint(again[name]) == fingerprint(clips[:1])
+    assert len({fingerprint(clips) for clips in mixed.values()}) == 4
+
+
+def test_a_band_that_cannot_be_had_is_refused(songs):
+    with pytest.raises(melody_sets.QbhError, match=r"accompaniment of 600\.0 s"):
+        melody_sets.accompaniment(songs, 600, 8000, np.random.default_rng(0))
+
+
+def test_degraded_hums_keep_their_labels(hums, tmp_path):
+    sets = melody_sets.degraded(hums[:2], tmp_path)
+    assert list(sets) == [
+        "noise 10 dB", "noise 0 dB", "half level", "clipped", "8 bit", "reverberation",
+        "transposed",
+    ]  # fmt: skip
+    for kind, clips in sets.items():
+        assert score_of(clips).raw_pitch_accuracy > 0.9, kind
+    before, after = (clips[0].f0_hz for clips in (hums, sets["transposed"]))
+    assert len(after) == pytest.approx(len(before) * 2 ** (-3 / 12), abs=1)
+    raised = np.median(hz_to_midi(after[after > 0])) - np.median(hz_to_midi(before[before > 0]))
+    assert raised == pytest.approx(3, abs=0.1)
+    half = load(sets["half level"][0].path, 8000).samples
+    np.testing.assert_allclose(half, load(hums[0].path, 8000).samples / 2, atol=1e-4)
+
+
+def test_noise_holds_no_pitch(tmp_path):
+    sets = melody_sets.noises(tmp_path)
+    assert list(sets) == ["white noise", "pink noise"]
+    assert not any(clip.f0_hz.any() for clips in sets.values() for clip in clips)
+
+
+def test_rivals_are_exact_hums_clean_and_under_a_band(songs, tmp_path):
+    long = np.array([[0.5 * n, 0.45, 67 + n % 5] for n in range(60)])
+    sets = melody_sets.rivals({"tune": long}, songs, tmp_path, count=2)
+    assert [clip.singer for clip in sets["rivals clean"]] == ["mm", "vowels"]
+    for clip in [*sets["rivals clean"], *sets["rivals 0 dB"]]:
+        assert len(clip.f0_hz) == 800
+        assert soundfile.info(clip.path).frames == 8 * 16000
+    assert score_of(sets["rivals clean"]).raw_pitch_accuracy > 0.97
+
+
+def test_the_published_pitch_is_put_where_it_sounds(monkeypatch, tmp_path):
+    at = np.arange(2 * 44100) / 44100
+    step = np.where(at < 1, 220.0, 330.0)
+    samples = 0.3 * np.sin(2 * np.pi * np.cumsum(step) / 44100)
+    write_wav(Audio(samples.astype(np.float32), 44100), tmp_path / "singing" / "kum2020" / "a.wav")
+    frames = np.arange(217)  # 7 patches of 31
+    written = midi_to_hz(hz_to_midi(np.where(frames < 100, 220.0, 330.0)) + 5)
+    rows = np.stack([frames / 100, written], axis=1)
+    np.savetxt(tmp_path / "singing" / "kum2020" / "a.txt", rows, fmt="%.4f")
+    monkeypatch.setattr(melody_sets, "_PUBLISHED", {"a.wav": "a.txt"})
+    (clip,) = melody_sets.published(tmp_path, tmp_path / "made")
+    assert len(clip.f0_hz) == 200
+    np.testing.assert_allclose(clip.f0_hz[[0, 99, 100]], [220, 220, 330], rtol=1e-4)
+    assert score_of([clip]).raw_pitch_accuracy > 0.97
+
+
+@NEEDS_DATA
+def test_real_labels_line_up_too(tmp_path):
+    few = melody_sets.held_out_hums(data_dir(), 1)[:5]
+    assert score_of(few).raw_pitch_accuracy > 0.9
+    assert score_of(melody_sets.vocadito(data_dir())).raw_pitch_accuracy > 0.95
+    published = melody_sets.published(data_dir(), tmp_path)
+    assert (
+        score_of(published).raw_pitch_accuracy > 0.6
+    )  # a tracker for hums on a song
+
+
+@pytest.fixture
+def tiny(hums, mixed, tmp_path):
+    return {"hums": hums[:2], "songs 0 dB": mixed["songs 0 dB"], **melody_sets.noises(tmp_path)}
+
+
+def test_the_bench_measures_and_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
+    result = bench_melody.measure(tiny, ["whistle", "crnn"], tmp_path)
+    assert list(result["missing"]) == ["crnn"]
+    assert str(tmp_path) not in result["missing"]["crnn"]
+    block = result["trackers"]["whistle"]
+    assert block["real_time_factor"] > 0
+    assert block["memory_mb"] >= 0
+    wanted = score_of(tiny["songs 0 dB"], "whistle")
+    assert {k: block["sets"]["songs 0 dB"][k] for k in wanted._fields} == wanted._asdict()
+    assert block["sets"]["white noise"] == {
+        "voicing_false_alarm": pytest.approx(0, abs=0.05), "clips": 1,
+    }  # fmt: skip
+    low, high = block["sets"]["songs 0 dB"]["overall_accuracy_interval"]
+    assert low <= wanted.overall_accuracy <= high
+    monkeypatch.setattr(bench_melody, "ProcessPoolExecutor", None)  # nothing is tracked again
+    monkeypatch.setattr(bench_melody, "in_a_process", None)
+    assert bench_melody.measure(tiny, ["whistle", "crnn"], tmp_path) == result
+
+
+def test_slow_trackers_get_one_clip_a_singer(tiny, hums):
+    sets = tiny | {"hums": hums}
+    few = bench_melody._clips_for("torchcrepe-full", sets)
+    assert {name: len(clips) for name, clips in few.items()} == {"hums": 2, "songs 0 dB": 1}
+    assert bench_melody._clips_for("swift-f0", sets) == sets
+
+
+def test_margins_are_paired_by_clip():
+    ours = {"a": (90.0, 100), "b": (80.0, 100), "c": (10.0, 300)}
+    margins = bench_melody._margins({"crnn-lite": ours, "x": {"a": (50.0, 100), "b": (40.0, 100)}})
+    assert margins["x"]["overall_accuracy"] == pytest.approx(0.4)
+    np.testing.assert_allclose(margins["x"]["interval"], 0.4)
+    assert margins["x"]["clips"] == 2
+
+
+def block_of(**values):
+    """A tracker whose every set has the same scores."""
+    score = {
+        "raw_pitch_accuracy": 0.5, "overall_accuracy": 0.5, "voicing_false_alarm": 0.0, "clips": 41,
+        "overall_accuracy_interval": [0.4, 0.6],
+    } | values  # fmt: skip
+    kinds = ("hums", "songs +5 dB", "songs 0 dB", "songs -5 dB", "agreement", "rivals 0 dB")
+    sets = {kind: score for kind in (*kinds, "white noise", "pink noise")}
+    cost = {"real_time_factor": 0.02, "memory_mb": 100.0, "hour_peak_mb": 600.0}
+    return {"sets": sets} | cost
+
+
+def test_targets_say_what_is_reached_and_what_is_missed():
+    trackers = {
+        "swift-f0": block_of(raw_pitch_accuracy=0.96, overall_accuracy=0.8),
+        "crnn-lite": block_of(raw_pitch_accuracy=0.95, overall_accuracy=0.84),
+    }
+    margins = {"swift-f0": {"overall_accuracy": 0.04}}
+    result = {"trackers": trackers, "margins": margins, "default_tracker": "swift-f0"}
+    crnn = {
+        "times_real_time": {"network": 2.0}, "ratios": {"network_over_convolutions": 0.7},
+        "memory": {"peak_mb": 700},
+    }  # fmt: skip
+    lines = {line["what"]: line["reached"] for line in bench_melody.targets(result, crnn)}
+    assert [what for what, reached in lines.items() if not reached] == [
+        "swift-f0, hums, overall",
+        "crnn-lite, songs +5 dB, overall",
+        "crnn-lite over swift-f0, songs 0 dB, overall",
+        "crnn-lite, rivals 0 dB, raw pitch, the best of this run (swift-f0)",
+    ]
+    assert lines["crnn-lite, times real time"]
+    assert lines["crnn over its convolutions alone"]
+    assert not any("melodia" in what for what in lines)  # it was not measured
+
+
+def test_the_table_is_ordered_and_marks_who_got_fewer_clips():
+    few = block_of(clips=14, overall_accuracy=0.6)
+    few["sets"] = {name: few["sets"][name] for name in ("hums", "songs 0 dB")}
+    rows = bench_melody.table({"trackers": {"a": block_of(), "few": few}})
+    assert rows[2].startswith("| few (14 clips) | 0.500 | 0.600 | - | 0.600 (0.40-0.60) | - | - |")
+    assert rows[3].endswith("| 50 | 100 |")
+    assert all(row.count("|") == 10 for row in rows)

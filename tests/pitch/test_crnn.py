@@ -1,0 +1,355 @@
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from qbhkit.audio import Audio
+from qbhkit.contour import hz_to_midi
+from qbhkit.errors import QbhError
+from qbhkit.f0_csv import read_f0_csv, write_f0_csv
+from qbhkit.pitch import crnn
+from qbhkit.pitch.crnn import (
+    CLASSES,
+    CRNN_RATE_HZ,
+    PATCH,
+    CrnnExtractor,
+    MelodyCrnn,
+    class_midi,
+    decibels,
+    decode,
+    export_crnn,
+    find_crnn_weights,
+    frame_count,
+    load_crnn,
+    magnitudes,
+    patches_of,
+)
+from qbhkit.weights import load_weights, save_weights
+
+
+def sound(seconds: float, seed: int = 0) -> Audio:
+    """A gliding tone over noise, loudest at its end, with a silent third."""
+    rng = np.random.default_rng(seed)
+    count = round(seconds * CRNN_RATE_HZ)
+    at = np.arange(count) / CRNN_RATE_HZ
+    tone = np.sin(2 * np.pi * (200 * at + 40 * np.sin(at)))
+    samples = np.linspace(0.05, 0.5, count) * tone + rng.normal(0, 1e-3, count)
+    samples[count // 3 : count // 2] = 0
+    return Audio(samples.astype(np.float32), CRNN_RATE_HZ)
+
+
+def published_features(samples, mean, std):
+    """The published input, written down frame by frame: (P, 31, 513)."""
+    spectrum = librosa.stft(samples, n_fft=1024, hop_length=80, win_length=1024)
+    level = librosa.power_to_db(np.abs(spectrum), ref=np.max)
+    if missing := -level.shape[1] % 31:
+        level = np.concatenate([level, np.zeros((513, missing), np.float32)], axis=1)
+    patches = [level[:, first : first + 31].T for first in range(0, level.shape[1], 31)]
+    return (np.array(patches) - mean) / (std + 0.0001)
+
+
+@pytest.fixture(scope="module")
+def network() -> MelodyCrnn:
+    """Random weights that still tell frames apart."""
+    torch.manual_seed(0)
+    network = MelodyCrnn()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.7, 1.3)
+                module.bias.uniform_(-0.3, 0.3)
+                module.running_mean.uniform_(-0.3, 0.3)
+                module.running_var.uniform_(0.5, 1.5)
+        network.output.weight.normal_(0, 1)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def normalisation():
+    rng = np.random.default_rng(1)
+    return rng.uniform(-60, -40, PATCH), rng.uniform(8, 16, PATCH)
+
+
+@pytest.fixture(scope="module")
+def weights(network, normalisation, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "crnn.safetensors"
+    export_crnn(network, *normalisation, path, note="random")
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractor(weights) -> CrnnExtractor:
+    return load_crnn(weights)
+
+
+class TestFeatures:
+    @pytest.mark.parametrize("count", [1024, 8039, 8040, 8041, 40000])
+    def test_frames_are_those_of_librosa(self, count):
+        samples = sound(count / CRNN_RATE_HZ).samples
+        wanted = np.abs(librosa.stft(samples, n_fft=1024, hop_length=80)).T
+        assert frame_count(count) == len(wanted)
+        np.testing.assert_array_equal(magnitudes(samples, 0, len(wanted)), wanted)
+
+    def test_a_stretch_is_a_part_of_the_whole(self):
+        samples = sound(2.0).samples
+        whole = magnitudes(samples, 0, 201)
+        for first, end in ((0, 1), (0, 7), (3, 4), (5, 100), (6, 7), (190, 201), (200, 201)):
+            np.testing.assert_array_equal(magnitudes(samples, first, end), whole[first:end])
+
+    def test_decibels_are_librosas(self):
+        magnitude = np.abs(np.random.default_rng(0).normal(size=(50, 513))).astype(np.float32) ** 9
+        magnitude[3] = 0
+        wanted = librosa.power_to_db(magnitude, ref=np.max)
+        found = decibels(magnitude, magnitude.max())
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        assert found.min() == -80
+        assert found.max() == 0
+        quiet = np.zeros((2, 513), np.float32)
+        np.testing.assert_array_equal(decibels(quiet, 0.0), 0)
+
+    def test_the_last_patch_is_filled_with_full_level(self):
+        level = np.full((40, 513), -30, np.float32)
+        patches = patches_of(level)
+        assert patches.shape == (2, *PATCH)
+        np.testing.assert_array_equal(patches[1, :9], -30)
+        np.testing.assert_array_equal(patches[1, 9:], 0)
+        assert patches_of(level[:31]).shape == (1, *PATCH)
+
+
+class TestExtractor:
+    @pytest.mark.parametrize("seconds", [0.31, 0.3, 1.2345])
+    def test_posteriors_are_those_of_the_published_pipeline(
+        self, extractor, network, normalisation, seconds
+    ):
+        audio = sound(seconds)
+        features = published_features(audio.samples, *normalisation).astype(np.float32)
+        with torch.inference_mode():
+            wanted = network(torch.from_numpy(features[..., None])).softmax(2)
+        melody = extractor.melody(audio)
+        count = round(seconds * 100)
+        assert melody.posteriors.shape == (count, CLASSES)
+        assert melody.posteriors.dtype == np.float32
+        assert len(melody.f0.voicing) == count
+        np.testing.assert_allclose(
+            melody.posteriors, wanted.flatten(0, 1)[:count].numpy(), atol=1e-4
+        )
+
+    def test_the_padding_is_heard(self, extractor, normalisation, monkeypatch):
+        """With another filling the last frames differ: the comparison above is no empty one."""
+        audio = sound(1.0)
+        whole = extractor.melody(audio).posteriors
+        monkeypatch.setattr(
+            crnn, "patches_of",
+            lambda level: np.pad(level, ((0, -len(level) % 31), (0, 0)), constant_values=-80)
+            .reshape(-1, *PATCH),
+        )  # fmt: skip
+        other = extractor.melody(audio).posteriors
+        assert np.abs(other - whole)[93:].max() > 0.01
+        np.testing.assert_array_equal(other[:93], whole[:93])
+
+    @pytest.mark.parametrize("batch", [1, 4])
+    def test_in_pieces_as_in_one(self, extractor, monkeypatch, batch):
+        audio = sound(1.6)  # 6 patches, the loudest sample in the last one
+        monkeypatch.setattr(crnn, "_BATCH", 100)
+        whole = extractor.melody(audio)
+        monkeypatch.setattr(crnn, "_BATCH", batch)
+        melody, track = extractor.melody(audio), extractor.track(audio)
+        # Batches of another size are multiplied in another order: 2e-5 on a processor with AVX2.
+        np.testing.assert_allclose(melody.posteriors, whole.posteriors, atol=1e-4)
+        for found in (melody.f0, track):
+            np.testing.assert_array_equal(found.voiced, whole.f0.voiced)
+            np.testing.assert_array_equal(found.frequency_hz, whole.f0.frequency_hz)
+            np.testing.assert_allclose(found.voicing, whole.f0.voicing, atol=1e-4)
+
+    @pytest.mark.parametrize("count", [1, 39, 40, 41, 79, 120, 800, 2440, 2480, 2519, 2521])
+    def test_the_track_is_on_the_kits_grid(self, extractor, count):
+        track = extractor.track(Audio(sound(1.0).samples[-count:], CRNN_RATE_HZ))
+        assert len(track.voicing) == max(1, round(count / 80))
+        assert track.hop_s == 0.01
+
+    @pytest.mark.parametrize("count", [0, 10, 8000, 99999])
+    def test_silence_is_unvoiced(self, extractor, count):
+        for level in (0.0, 0.25, 1e-6):
+            samples = np.full(count, level, np.float32)
+            melody = extractor.melody(Audio(samples, CRNN_RATE_HZ))
+            assert len(melody.posteriors) == max(1, round(count / 80))
+            assert not melody.f0.voiced.any()
+            assert not melody.f0.frequency_hz.any()
+            assert np.isfinite(melody.posteriors).all()
+
+    def test_a_click_gives_no_nan(self, extractor):
+        samples = np.zeros(20000, np.float32)
+        samples[12000] = 1e-3
+        assert np.isfinite(extractor.melody(Audio(samples, CRNN_RATE_HZ)).posteriors).all()
+
+    def test_another_rate_is_refused(self, extractor):
+        with pytest.raises(QbhError, match="8000 Hz, not 16000"):
+            extractor.track(Audio(np.ones(16000, np.float32), 16000))
+
+    def test_samples_are_left_alone(self, extractor):
+        audio = sound(1.0)
+        before = audio.samples.copy()
+        extractor.track(audio)
+        np.testing.assert_array_equal(audio.samples, before)
+
+
+def row(**classes):
+    """One frame: probabilities by class (c0=...), the rest shared among the other classes."""
+    out = np.zeros(CLASSES, np.float32)
+    for name, value in classes.items():
+        out[int(name[1:])] = value
+    out[out == 0] = (1 - out.sum()) / (out == 0).sum()
+    return out
+
+
+class TestDecode:
+    def test_classes(self):
+        assert class_midi().shape == (441,)
+        assert class_midi()[[0, 1, 8, 440]].tolist() == [40, 40.125, 41, 95]
+
+    @pytest.mark.parametrize(
+        ("frame", "midi", "voiced"),
+        [
+            (row(c1=0.9), None, False),  # MIDI 40
+            (row(c40=0.9), None, False),  # just under MIDI 45
+            (row(c41=0.9), 45, True),
+            (row(c441=0.9), 95, True),
+            (row(c233=0.9), 69, True),
+            (row(c0=0.9, c233=0.05), 69, False),
+            (row(c0=0.4, c233=0.3), 69, False),  # 1 - P(0) is 0.6, yet no voice is likeliest
+            (row(c0=0.3, c233=0.4), 69, True),
+            (row(c0=0.02, c233=0.03, c300=0.01), 69, True),
+            (row(c20=0.5, c233=0.4), 69, False),  # a pitch too low wins
+            (row(c0=0.45, c233=0.45), 69, False),  # argmax takes the first of equals
+        ],
+    )
+    def test_the_published_decision(self, frame, midi, voiced):
+        track = decode(frame[None])
+        assert bool(track.voiced[0]) is voiced
+        if midi is not None:
+            assert hz_to_midi(track.frequency_hz)[0] == pytest.approx(midi, abs=1e-5)
+
+    def test_voicing_agrees_with_the_argmax_everywhere(self, tmp_path):
+        rng = np.random.default_rng(0)
+        logits = rng.normal(0, 4, (5000, CLASSES))
+        logits[:, 0] += rng.uniform(0, 20, 5000)
+        posteriors = torch.from_numpy(logits).softmax(1).numpy().astype(np.float32)
+        winner = posteriors.argmax(1)
+        pitch = np.concatenate([[0], class_midi()])[winner]
+        track = decode(posteriors)
+        np.testing.assert_array_equal(track.voiced, pitch >= 45)
+        voiced = track.voiced
+        assert 0.2 < voiced.mean() < 0.8
+        np.testing.assert_allclose(hz_to_midi(track.frequency_hz[voiced]), pitch[voiced], atol=1e-4)
+        np.testing.assert_allclose(track.voicing[voiced], 1 - posteriors[voiced, 0], atol=1e-6)
+        assert (track.voicing <= 1 - posteriors[:, 0] + 1e-6).all()
+        write_f0_csv(track, tmp_path / "f0.csv")  # which keeps three digits
+        np.testing.assert_array_equal(read_f0_csv(tmp_path / "f0.csv").voiced, voiced)
+
+    def test_the_lowest_pitch_can_be_chosen(self):
+        assert decode(row(c1=0.9)[None], 40.0).voiced[0]
+        assert decode(row(c441=0.9)[None], 95.0).voiced[0]
+        assert not decode(row(c233=0.9)[None], 69.1).voiced[0]
+        with pytest.raises(QbhError, match="No pitch is left over MIDI 96"):
+            decode(row(c1=0.9)[None], 96)
+
+    def test_shapes(self):
+        assert len(decode(np.zeros((0, CLASSES))).voicing) == 0
+        with pytest.raises(QbhError, match="442"):
+            decode(np.zeros((3, 441)))
+
+
+class TestNetwork:
+    def test_it_has_the_published_size(self):
+        def block(inputs, outputs):
+            return inputs * outputs + 19 * outputs**2 + 4 * 2 * outputs
+
+        blocks = sum(map(block, (1, 64, 128, 192), (64, 128, 192, 256)))
+        lstm = 2 * 4 * 256 * (512 + 256 + 2)  # PyTorch has two biases, Keras one
+        assert sum(p.numel() for p in MelodyCrnn().parameters()) == blocks + lstm + 513 * CLASSES
+
+    def test_layouts_of_the_input(self, network):
+        patches = torch.randn(1, *PATCH)
+        with torch.no_grad():
+            wanted = network(patches)
+            assert wanted.shape == (1, 31, CLASSES)
+            assert network.states(patches).shape == (1, 31, 512)
+            for shaped in (patches[..., None], patches[:, None]):
+                torch.testing.assert_close(network(shaped), wanted)
+        for shape in ((2, 513, 31), (2, 31, 512), (31, 513), (2, 1, 31, 513, 1)):
+            with pytest.raises(QbhError, match="Patches must be"):
+                network(torch.zeros(shape))
+
+    def test_pooling_first_changes_nothing(self):
+        """The activation rises, so it may come after the pool, on a quarter of the values."""
+        x = torch.randn(2, 8, 31, 33)
+        pooled = torch.nn.functional.max_pool2d(torch.nn.functional.leaky_relu(x, 0.01), (1, 4))
+        other = torch.nn.functional.leaky_relu(torch.nn.functional.max_pool2d(x, (1, 4)), 0.01)
+        assert torch.equal(pooled, other)
+
+    def test_it_learns(self):
+        """Gradients reach every parameter, through the activations in place."""
+        network = MelodyCrnn().train()
+        torch.nn.functional.cross_entropy(
+            network(torch.randn(1, *PATCH)).flatten(0, 1), torch.arange(31)
+        ).backward()
+        assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in network.parameters())
+
+
+class TestFiles:
+    def test_round_trip(self, weights, network, normalisation):
+        stored = load_weights(str(weights))
+        assert stored.config == {"kind": "crnn", "note": "random"}
+        np.testing.assert_allclose(stored.arrays["mean"], normalisation[0], rtol=1e-6)
+        again = MelodyCrnn()
+        arrays = {k: torch.from_numpy(v) for k, v in stored.arrays.items()}
+        again.load_state_dict({k: v for k, v in arrays.items() if k not in ("mean", "std")})
+        patches = torch.randn(1, *PATCH)
+        with torch.no_grad():
+            assert torch.equal(again.eval()(patches), network(patches))
+
+    def test_other_weights_are_refused(self, weights, tmp_path):
+        with pytest.raises(QbhError, match=r"best does not hold a melody network.*convert"):
+            load_crnn("best")
+        stored = load_weights(str(weights))
+        path = tmp_path / "w.safetensors"
+
+        def without(name):
+            return {key: value for key, value in stored.arrays.items() if key != name}
+
+        for arrays, config in (
+            (stored.arrays, {"kind": "embedding"}),
+            (stored.arrays, {}),
+            (without("mean"), stored.config),
+            (without("output.bias"), stored.config),
+            ({**stored.arrays, "extra": np.zeros(3)}, stored.config),
+            ({**stored.arrays, "std": stored.arrays["std"].T}, stored.config),
+            ({**stored.arrays, "output.bias": np.zeros(3)}, stored.config),
+        ):
+            save_weights(path, arrays, config)
+            with pytest.raises(QbhError, match=r"w\.safetensors does not hold a melody network"):
+                load_crnn(path)
+
+    def test_files_that_are_no_weights(self, tmp_path):
+        path = tmp_path / "w.safetensors"
+        with pytest.raises(QbhError, match="no weights"):
+            load_crnn(path)
+        path.write_bytes(b"nothing")
+        with pytest.raises(QbhError, match="is damaged"):
+            load_crnn(path)
+        save_file({"mean": np.zeros(3)}, path)
+        with pytest.raises(QbhError, match="not written by this kit"):
+            load_crnn(path)
+
+    def test_where_they_are_looked_for(self, weights, tmp_path, monkeypatch):
+        monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
+        assert find_crnn_weights() is None
+        target = tmp_path / "weights" / "crnn.safetensors"
+        target.parent.mkdir()
+        target.write_bytes(weights.read_bytes())
+        assert find_crnn_weights() == target
+        assert load_crnn(target).rate_hz == CRNN_RATE_HZ

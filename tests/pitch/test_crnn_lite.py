@@ -1,0 +1,361 @@
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+
+from qbhkit.audio import Audio, load
+from qbhkit.errors import QbhError
+from qbhkit.metrics import melody_score
+from qbhkit.pitch.crnn import CLASSES, class_midi
+from qbhkit.pitch.crnn_lite import (
+    LITE_HOP,
+    MARGIN,
+    HarmonicStack,
+    LiteConfig,
+    LiteExtractor,
+    LiteNetwork,
+    decode_lite,
+    every_10_ms,
+    export_lite,
+)
+from qbhkit.pitch.training import features
+from qbhkit.synthesis import degrade
+from qbhkit.synthesis.mixing import mix
+from qbhkit.synthesis.singer import Voice, render_hum
+from qbhkit.weights import load_weights, save_weights
+
+RATE_HZ = 8000
+THRESHOLD = 0.4
+TINY = LiteConfig(harmonics=(0.5, 1, 2), channels=4, wide=(4, 4), states=8)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Random weights that still tell frames apart."""
+    torch.manual_seed(0)
+    network = LiteNetwork(TINY)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.3, 0.3)
+                module.running_var.uniform_(0.1, 0.5)
+            elif isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+        for direction in ("l0", "l0_reverse"):  # states that forget within half a second
+            bias = getattr(network.recurrent, f"bias_ih_{direction}")
+            bias[TINY.states : 2 * TINY.states] = -2
+        network.classes.weight.normal_(0, 1)
+        network.eval()
+        heard = torch.from_numpy(sound(24000).samples)[None]
+        logits = network(features(HarmonicStack(TINY.harmonics), heard, torch.zeros(1)))
+        likely = logits[..., 1:].logsumexp(-1) - logits[..., 0]
+        # half of the frames reach the threshold: a voice of 0.4 against no voice of 0.6
+        network.classes.bias[0] += likely.median() + np.log(1 / THRESHOLD - 1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    export_lite(network, path, THRESHOLD)
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractor(weights):
+    return LiteExtractor(str(weights))
+
+
+def sound(count, seed=0):
+    """A gliding tone over noise around 0, with a silent third."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(count) / RATE_HZ
+    tone = 0.3 * np.sin(2 * np.pi * (200 * at + 40 * np.sin(at)))
+    samples = tone + rng.normal(0, 0.01, count)
+    samples[count // 3 : count // 2] = 0
+    return Audio((samples - samples.mean()).astype(np.float32), RATE_HZ)
+
+
+def sine(frequency_hz, seconds=0.5, amplitude=1.0):
+    at = np.arange(round(seconds * RATE_HZ) + 2 * MARGIN) / RATE_HZ
+    return torch.from_numpy((amplitude * np.sin(2 * np.pi * frequency_hz * at)).astype(np.float32))
+
+
+def stack_of(samples, harmonics=(0.5, 1, 2), reference=0.5):
+    """(W, H, T, P) for one signal with its margins."""
+    stack = HarmonicStack(harmonics)
+    found = stack(stack.magnitudes(samples[None]), torch.tensor([reference]))
+    return found[0].unflatten(0, (2, len(harmonics)))
+
+
+class TestHarmonicStack:
+    @pytest.mark.parametrize("midi", [45, 57.25, 69, 80.5])
+    def test_a_tone_is_loudest_at_its_pitch_in_every_harmonic(self, midi):
+        frequency_hz = 440 * 2 ** ((midi - 69) / 12)
+        found = stack_of(sine(frequency_hz)).mean(dim=2)  # (W, H, P)
+        for harmonic, octaves_st in enumerate((12, 0, -12)):  # half, once, twice the pitch
+            wanted = (midi + octaves_st - 40) * 4
+            if 0 <= wanted <= 220:
+                for window in range(2):
+                    assert found[window, harmonic].argmax().item() == pytest.approx(wanted, abs=1)
+
+    def test_a_full_scale_tone_has_half_its_amplitude_and_so_0_db(self):
+        magnitudes = HarmonicStack((1,)).magnitudes(sine(1000)[None])
+        assert magnitudes.shape == (1, 25, 2, 1025)
+        half = torch.full((1, 25, 2), 0.5)
+        torch.testing.assert_close(magnitudes.amax(3), half, rtol=0.01, atol=0)
+        softer = stack_of(sine(440, amplitude=0.1)).amax(dim=(2, 3))
+        torch.testing.assert_close(softer[:, 1], torch.full((2,), 0.75), atol=0.02, rtol=0)
+
+    def test_80_db_below_the_reference_is_zero(self):
+        assert not stack_of(1e-5 * sine(440)).any()
+
+    def test_what_lies_over_half_the_rate_is_silent(self):
+        noise = torch.randn(4000 + 2 * MARGIN, generator=torch.Generator().manual_seed(0))
+        found = stack_of(noise, harmonics=(1, 8))
+        over = 4 * (84 - 40)  # MIDI 84 is 1046 Hz: eight times that is over 4 kHz
+        assert not found[:, 1, :, over:].any()
+        assert found[:, 0, :, over:].all()
+
+    def test_a_frame_is_centred_on_its_own_20_ms(self):
+        click = torch.zeros(25 * LITE_HOP + 2 * MARGIN)
+        click[MARGIN + 10 * LITE_HOP + LITE_HOP // 2] = 1
+        level = stack_of(click).mean(dim=(0, 1, 3))
+        assert level.argmax() == 10
+        torch.testing.assert_close(level[9], level[11], rtol=0.02, atol=0)
+
+
+class TestEvery10Ms:
+    def test_sums_stay_one_and_frames_double(self):
+        rows = np.random.default_rng(0).dirichlet(np.ones(5), size=7)
+        drawn = every_10_ms(rows)
+        assert drawn.shape == (14, 5)
+        np.testing.assert_allclose(drawn.sum(axis=1), 1)
+        np.testing.assert_allclose(drawn.reshape(7, 2, 5)[1:-1].mean(axis=1), (
+            0.75 * rows[1:-1] + 0.125 * (rows[:-2] + rows[2:])))  # fmt: skip
+
+    def test_a_straight_line_stays_one(self):
+        line = np.stack([np.linspace(0, 1, 11), np.linspace(1, 0, 11)], axis=1)
+        np.testing.assert_allclose(np.diff(every_10_ms(line)[1:-1], axis=0)[:, 0], 0.05)
+
+    def test_one_frame_becomes_two_of_it(self):
+        np.testing.assert_array_equal(every_10_ms(np.array([[0.3, 0.7]])), [[0.3, 0.7]] * 2)
+
+
+class TestDecode:
+    def test_the_threshold_becomes_one_half(self):
+        posteriors = np.zeros((5, CLASSES), np.float32)
+        posteriors[:, 0] = [1.0, 0.71, 0.69, 0.35, 0.0]
+        posteriors[:, 1 + 8 * 29] = 1 - posteriors[:, 0]  # MIDI 69
+        track = decode_lite(posteriors, 0.3)
+        assert track.voiced.tolist() == [False, False, True, True, True]
+        assert track.voicing[3] == pytest.approx(0.75)
+        np.testing.assert_allclose(track.frequency_hz[1:], 440, rtol=1e-6)  # unvoiced ones too
+
+    @pytest.mark.parametrize("number", [0, 1, 440])
+    def test_every_class_is_its_pitch(self, number):
+        posteriors = np.full((1, CLASSES), 1e-3)
+        posteriors[0, 1 + number] = 0.5
+        midi = 69 + 12 * np.log2(decode_lite(posteriors, 0.5).frequency_hz[0] / 440)
+        assert midi == pytest.approx(40 + number / 8, abs=1e-4)
+
+
+class TestExtractor:
+    @pytest.mark.parametrize("count", [1, 39, 40, 41, 800, 5399, 8039, 8041, 12345])
+    def test_there_is_a_frame_every_10_ms(self, extractor, count):
+        melody = extractor.melody(sound(count))
+        frames = max(1, round(count / 80))
+        assert melody.posteriors.shape == (frames, CLASSES)
+        assert len(melody.f0.voicing) == len(melody.f0.frequency_hz) == frames
+        np.testing.assert_allclose(melody.posteriors.sum(axis=1), 1, atol=1e-4)
+
+    def test_the_weights_tell_frames_apart(self, extractor):
+        """Without that the comparisons below would be empty ones."""
+        track = extractor.track(sound(24000))
+        assert 0.1 < track.voiced.mean() < 0.9
+        assert len(np.unique(track.frequency_hz)) > 5
+
+    def test_pieces_give_what_the_whole_gives_and_what_training_sees(self, extractor, network):
+        audio = sound(33 * RATE_HZ + 77)  # four stretches of 10 s
+        frames = -(-len(audio.samples) // LITE_HOP)
+        padded = np.pad(audio.samples, (0, frames * LITE_HOP - len(audio.samples)))
+        with torch.inference_mode():
+            heard = features(
+                HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
+            )
+            whole = network(heard)[0].softmax(-1).numpy()
+        found = extractor.melody(audio)
+        wanted = every_10_ms(whole)[: len(found.posteriors)]
+        np.testing.assert_allclose(found.posteriors, wanted, atol=1e-3)
+
+    def test_track_is_melody_without_the_posteriors(self, extractor):
+        audio = sound(11 * RATE_HZ)
+        track, melody = extractor.track(audio), extractor.melody(audio)
+        np.testing.assert_array_equal(track.frequency_hz, melody.f0.frequency_hz)
+        np.testing.assert_array_equal(track.voicing, melody.f0.voicing)
+
+    def test_level_and_offset_do_not_matter(self, extractor):
+        audio = sound(16000)
+        usual = extractor.track(audio)
+        half = extractor.track(Audio(audio.samples / 2, RATE_HZ))
+        np.testing.assert_array_equal(half.frequency_hz, usual.frequency_hz)
+        np.testing.assert_allclose(half.voicing, usual.voicing, atol=1e-4)
+        lifted = extractor.track(Audio(audio.samples + np.float32(0.25), RATE_HZ))
+        np.testing.assert_array_equal(lifted.voiced, usual.voiced)
+        assert np.mean(lifted.frequency_hz == usual.frequency_hz) > 0.99
+
+    @pytest.mark.parametrize("count", [1, 799, 800, 801, 8041, 12345])
+    def test_there_are_states_every_100_ms(self, extractor, count):
+        hearing = extractor.hear(sound(count))
+        assert hearing.states.shape == (-(-count // 800), 2 * TINY.states)
+        assert hearing.states.dtype == np.float32
+        assert len(hearing.f0.voicing) == max(1, round(count / 80))
+
+    def test_states_of_pieces_are_means_of_the_whole(self, extractor, network):
+        audio = sound(33 * RATE_HZ + 277)  # four stretches of 10 s, and two frames of 20 ms
+        frames = -(-len(audio.samples) // LITE_HOP)
+        padded = np.pad(audio.samples, (0, frames * LITE_HOP - len(audio.samples)))
+        with torch.inference_mode():
+            heard = features(
+                HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
+            )
+            logits, whole = network.logits_and_states(heard)
+            torch.testing.assert_close(network(heard), logits)
+        found = extractor.states(audio)
+        assert whole.std() > 0.1
+        wanted = [whole[0, first : first + 5].mean(0) for first in range(0, frames, 5)]
+        np.testing.assert_allclose(found, np.stack(wanted), atol=2e-3)
+        assert np.abs(found[1:] - np.stack(wanted)[:-1]).max() > 0.1  # one frame late would show
+
+    def test_hearing_is_tracking_with_the_states_of_the_same_run(self, extractor):
+        audio = sound(12 * RATE_HZ + 33)
+        track, hearing = extractor.track(audio), extractor.hear(audio)
+        np.testing.assert_array_equal(track.frequency_hz, hearing.f0.frequency_hz)
+        np.testing.assert_array_equal(track.voicing, hearing.f0.voicing)
+        np.testing.assert_array_equal(extractor.states(audio), hearing.states)
+
+    @pytest.mark.parametrize("offset", [0.0, 0.5])
+    def test_silence_has_states_of_zero(self, extractor, offset):
+        hearing = extractor.hear(Audio(np.full(8100, offset, np.float32), RATE_HZ))
+        np.testing.assert_array_equal(hearing.states, np.zeros((11, 2 * TINY.states)))
+        assert not hearing.f0.voiced.any()
+
+    def test_states_of_another_rate_are_refused(self, extractor):
+        with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
+            extractor.states(Audio(np.zeros(16000, np.float32), 16000))
+
+    @pytest.mark.parametrize("offset", [0.0, 0.5])
+    def test_silence_is_unvoiced(self, extractor, offset):
+        track = extractor.track(Audio(np.full(8000, offset, np.float32), RATE_HZ))
+        assert len(track.voicing) == 100
+        assert not track.voiced.any()
+
+    def test_another_rate_is_refused(self, extractor):
+        with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
+            extractor.track(Audio(np.zeros(16000, np.float32), 16000))
+
+
+class TestWeights:
+    def test_they_hold_their_size_and_threshold(self, weights, extractor):
+        config = load_weights(str(weights)).config
+        assert config["kind"] == "crnn-lite"
+        assert config["states"] == 8
+        assert extractor.threshold == THRESHOLD
+
+    def test_weights_of_another_kind_are_refused(self, tmp_path, weights):
+        stored = load_weights(str(weights))
+        wrong = {
+            "kind": {**stored.config, "kind": "crnn"},
+            "no threshold": {k: v for k, v in stored.config.items() if k != "threshold"},
+            "size": {**stored.config, "states": 16},
+        }
+        for name, config in wrong.items():
+            save_weights(tmp_path / f"{name}.safetensors", stored.arrays, config)
+            with pytest.raises(QbhError, match=f"{name}.* does not hold crnn-lite"):
+                LiteExtractor(str(tmp_path / f"{name}.safetensors"))
+        with pytest.raises(QbhError, match="best does not hold crnn-lite"):
+            LiteExtractor("best")
+
+    def test_an_unknown_size_is_refused(self, tmp_path, weights):
+        stored = load_weights(str(weights))
+        path = tmp_path / "a.safetensors"
+        save_weights(path, stored.arrays, {**stored.config, "colour": 3})
+        with pytest.raises(QbhError, match="colour"):
+            LiteExtractor(str(path))
+
+    def test_missing_and_damaged_weights_are_refused(self, tmp_path, weights):
+        with pytest.raises(QbhError, match="no weights 'nothing'"):
+            LiteExtractor("nothing")
+        path = tmp_path / "half.safetensors"
+        path.write_bytes(weights.read_bytes()[:500])
+        with pytest.raises(QbhError, match="is damaged"):
+            LiteExtractor(str(path))
+
+    def test_exporting_leaves_the_network_as_it_was(self, network, weights, tmp_path):
+        export_lite(network, tmp_path / "again.safetensors", THRESHOLD)
+        assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_the_number_of_logits_is_that_of_classes():
+    assert len(class_midi()) + 1 == CLASSES
+    for harmonics in ((1,), (0.5, 1, 2, 3)):
+        network = LiteNetwork(replace(TINY, harmonics=harmonics)).eval()
+        logits = network(torch.zeros(2, 2 * len(harmonics), 7, 221))
+        assert logits.shape == (2, 7, CLASSES)
+    assert set(asdict(TINY)) == {"harmonics", "channels", "wide", "states", "dropout"}
+
+
+SONG = np.array([[0, 0.5, 57], [0.5, 0.5, 60], [1, 1, 64], [2, 0.5, 62], [2.5, 1.5, 57.0]])
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return LiteExtractor()
+
+
+@pytest.fixture(scope="module")
+def vowels():
+    return render_hum(SONG, Voice("vowels", consonants=0.5), np.random.default_rng(1))
+
+
+def score_of(track, hum):
+    truth = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0)
+    count = len(truth)
+    return melody_score(truth, track.frequency_hz[:count], track.voicing[:count])
+
+
+class TestShipped:
+    def test_a_voice_over_a_band_is_found(self, shipped, vowels):
+        from qbhkit.synthesis.accompaniment import arrange_accompaniment, render_parts
+
+        voice = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, RATE_HZ)
+        roots = (45, 41, 48, 43, 45)
+        chords = np.array([[k, 1.0, root + p] for k, root in enumerate(roots) for p in (0, 7, 16)])
+        length_s = len(voice) / RATE_HZ
+        parts = arrange_accompaniment(chords, 0.5, length_s, np.random.default_rng(2))
+        band = render_parts(parts, length_s, RATE_HZ)
+        mixed = mix(voice, np.where(vowels.f0.voiced, 1.0, 0.0), band.samples[: len(voice)], 5.0)
+        score = score_of(shipped.track(Audio(mixed, RATE_HZ)), vowels)
+        assert score.raw_pitch_accuracy > 0.7
+        assert score.overall_accuracy > 0.6
+
+    def test_silence_and_noise_are_not_sung(self, shipped):
+        assert not shipped.track(Audio(np.zeros(16000, np.float32), RATE_HZ)).voiced.any()
+        for colour in (0, 1):
+            noise = 0.1 * degrade.noise(5 * RATE_HZ, colour, np.random.default_rng(colour))
+            track = shipped.track(Audio(noise.astype(np.float32), RATE_HZ))
+            assert track.voiced.mean() < 0.05
+
+    def test_a_studio_recording_with_a_dead_channel_and_an_offset(self, shipped, vowels, tmp_path):
+        samples = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, 192000)
+        stereo = np.stack([np.zeros_like(samples), 0.8 * samples + 0.3], axis=1)
+        soundfile.write(tmp_path / "a.wav", stereo, 192000, subtype="PCM_24")
+        track = shipped.track(load(tmp_path / "a.wav", RATE_HZ))
+        assert abs(len(track.voicing) - len(vowels.f0.voicing)) <= 1
+        score = score_of(track, vowels)
+        assert score.raw_pitch_accuracy > 0.8
+        assert score.voicing_recall > 0.7
+        assert score.voicing_false_alarm < 0.4

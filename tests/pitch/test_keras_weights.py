@@ -1,0 +1,417 @@
+"""The converter against Keras itself: run as a script, this file writes what Keras makes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from qbhkit.cli import main
+from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.pitch.crnn import (
+    CLASSES,
+    PATCH,
+    MelodyCrnn,
+    decode,
+    find_crnn_weights,
+    load_crnn,
+)
+from qbhkit.pitch.keras_weights import convert_crnn
+from qbhkit.storage import sha256_file
+from qbhkit.weights import crnn_path, load_weights
+
+TOLERANCE = 1e-4
+
+
+def keras_network():
+    """The network as its authors wrote it, in Keras 3; half of the layers under made-up names."""
+    from keras import Model, layers
+
+    def block(x, number, width):
+        def convolve(x, size, name=None):
+            x = layers.Conv2D(width, size, padding="same", use_bias=False, name=name)(x)
+            return layers.BatchNormalization()(x)
+
+        shortcut = convolve(x, 1, f"conv_s{number}_1x1")
+        x = layers.LeakyReLU(negative_slope=0.01)(shortcut)
+        x = layers.LeakyReLU(negative_slope=0.01)(convolve(x, 3))
+        x = layers.LeakyReLU(negative_slope=0.01)(convolve(x, 3))
+        x = layers.add([convolve(x, 1, f"conv_f{number}_1x1"), shortcut])
+        x = layers.LeakyReLU(negative_slope=0.01)(x)
+        return layers.MaxPooling2D((1, 4))(x)
+
+    x = given = layers.Input((*PATCH, 1))
+    for number, width in enumerate((64, 128, 192, 256), 1):
+        x = block(x, number, width)
+    x = layers.Dropout(0.5)(x)
+    x = layers.Reshape((31, 512))(x)
+    lstm = layers.LSTM(256, return_sequences=True, dropout=0.3, recurrent_dropout=0.3)
+    x = layers.Bidirectional(lstm)(x)
+    x = layers.TimeDistributed(layers.Dense(CLASSES))(x)
+    return Model(given, layers.TimeDistributed(layers.Activation("softmax"))(x))
+
+
+def randomise(network, rng):
+    """Give each array values that no other arrangement of it would leave the output alone with."""
+    for layer in network.layers:
+        arrays = layer.get_weights()
+        if len(arrays) == 4:  # gamma, beta, moving mean, moving variance
+            low, high = zip((0.7, 1.3), (-0.3, 0.3), (-0.3, 0.3), (0.5, 1.5), strict=True)
+            arrays = [rng.uniform(a, b, x.shape) for a, b, x in zip(low, high, arrays, strict=True)]
+        elif len(arrays) == 1:
+            arrays = [rng.normal(0, np.sqrt(2 / np.prod(arrays[0].shape[:3])), arrays[0].shape)]
+        elif arrays:
+            scale = 0.1 if len(arrays) == 6 else 0.4
+            arrays = [rng.normal(0, scale, x.shape) for x in arrays]
+        layer.set_weights(arrays)
+
+
+def write_keras2(path, layers):
+    """Write (name, [(array's name, array)]) in the layout of Keras 2's save_weights."""
+    with h5py.File(path, "w") as out:
+        out.attrs["layer_names"] = [name.encode() for name, _ in layers]
+        out.attrs["backend"] = b"tensorflow"
+        out.attrs["keras_version"] = b"2.3.0"
+        for name, arrays in layers:
+            group = out.create_group(name)
+            group.attrs["weight_names"] = [key.encode() for key, _ in arrays]
+            for key, array in arrays:
+                group.create_dataset(key, data=array)
+
+
+KERAS_2_NAMES = {
+    1: ["kernel:0"],
+    2: ["kernel:0", "bias:0"],
+    4: ["gamma:0", "beta:0", "moving_mean:0", "moving_variance:0"],
+    6: [
+        f"{side}_lstm_1/{key}:0"
+        for side in ("forward", "backward")
+        for key in ("kernel", "recurrent_kernel", "bias")
+    ],
+}
+
+
+def write_reference(folder: Path) -> None:
+    """Write weights in both layouts, the normalisation, patches, and what Keras makes of them."""
+    rng = np.random.default_rng(7)
+    network = keras_network()
+    randomise(network, rng)
+    network.save(folder / "whole.h5")
+    layers = []
+    for layer in network.layers:
+        arrays = layer.get_weights()
+        names = KERAS_2_NAMES.get(len(arrays), [])
+        keys = [f"{layer.name}/{name}" for name in names]
+        layers.append((layer.name, list(zip(keys, arrays, strict=True))))
+    write_keras2(folder / "weights.hdf5", layers)
+    np.save(folder / "mean.npy", rng.uniform(-50, -20, PATCH))
+    np.save(folder / "std.npy", rng.uniform(8, 16, PATCH))
+    patches = rng.normal(size=(3, *PATCH)).astype(np.float32)
+    patches[1] = np.cumsum(patches[1], axis=1) / 10  # one with neighbours that are alike
+    np.save(folder / "patches.npy", patches)
+    np.save(folder / "posteriors.npy", network.predict(patches[..., None], verbose=0))
+
+
+@pytest.fixture(scope="module")
+def keras_files(tmp_path_factory) -> Path:
+    """What :func:`write_reference` writes, in a process of its own: Keras changes global state."""
+    folder = tmp_path_factory.mktemp("keras")
+    done = subprocess.run(
+        [sys.executable, __file__, folder],
+        env={**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder / "home")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def convert(folder: Path, out: Path, weights: str = "weights.hdf5") -> Path:
+    return convert_crnn(folder / weights, folder / "mean.npy", folder / "std.npy", out)
+
+
+@pytest.fixture(scope="module")
+def converted(keras_files, tmp_path_factory) -> Path:
+    return convert(keras_files, tmp_path_factory.mktemp("converted"))
+
+
+def posteriors_of(arrays, patches):
+    network = MelodyCrnn().eval()
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+    with torch.inference_mode():
+        return network(torch.from_numpy(patches)).softmax(2).numpy()
+
+
+@pytest.fixture(scope="module")
+def arrays(converted):
+    """The converted network's parameters."""
+    found = dict(load_weights(str(converted)).arrays)
+    return {key: found[key] for key in found if key not in ("mean", "std")}
+
+
+class TestAgainstKeras:
+    def test_probabilities_and_pitch_are_those_of_keras(self, keras_files, arrays):
+        patches = np.load(keras_files / "patches.npy")
+        wanted = np.load(keras_files / "posteriors.npy")
+        found = posteriors_of(arrays, patches)
+        assert found.shape == wanted.shape == (3, 31, CLASSES)
+        np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+        ours, theirs = decode(found.reshape(-1, CLASSES)), decode(wanted.reshape(-1, CLASSES))
+        np.testing.assert_array_equal(ours.frequency_hz, theirs.frequency_hz)
+        np.testing.assert_array_equal(ours.voiced, theirs.voiced)
+        # the comparison says something: frames differ, and many classes win
+        assert len(set(wanted.reshape(-1, CLASSES).argmax(1))) > 10
+
+    def test_the_extractor_with_folded_batch_norms_agrees(self, keras_files, converted):
+        extractor = load_crnn(converted)
+        mean, std = np.load(keras_files / "mean.npy"), np.load(keras_files / "std.npy")
+        patches = np.load(keras_files / "patches.npy")
+        level_db = (patches * (std + 1e-4) + mean).reshape(-1, PATCH[1]).astype(np.float32)
+        found = extractor._classify(level_db)
+        wanted = np.load(keras_files / "posteriors.npy").reshape(-1, CLASSES)
+        np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+
+    def test_a_whole_model_as_keras_saves_it_gives_the_same(self, keras_files, arrays, tmp_path):
+        again = load_weights(str(convert(keras_files, tmp_path, "whole.h5"))).arrays
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(again[key], array)
+
+    @staticmethod
+    def swapped_gates(arrays, one, other):
+        order = [0, 1, 2, 3]
+        order[one], order[other] = order[other], order[one]
+        return {
+            key: np.concatenate([np.split(array, 4)[gate] for gate in order])
+            for key, array in arrays.items()
+            if key.startswith("lstm.")
+        }
+
+    @pytest.mark.parametrize(
+        "mistake",
+        [
+            "gates i and f", "gates c and o", "bias twice", "directions", "height and width",
+            "mean and variance", "gamma and beta", "order of the two 3x3", "epsilon",
+            "channel before frequency",
+        ],
+    )  # fmt: skip
+    def test_a_mistake_in_the_conversion_would_show(self, keras_files, arrays, mistake):
+        wrong = dict(arrays)
+
+        def swap(one, other):
+            wrong.update({one: wrong[other], other: wrong[one]})
+
+        norm = "blocks.3.last.norm"
+        if mistake == "gates i and f":
+            wrong |= self.swapped_gates(arrays, 0, 1)
+        elif mistake == "gates c and o":
+            wrong |= self.swapped_gates(arrays, 2, 3)
+        elif mistake == "bias twice":
+            wrong["lstm.bias_hh_l0"] = wrong["lstm.bias_ih_l0"]
+        elif mistake == "directions":
+            for key in [key for key in arrays if key.endswith("_reverse")]:
+                swap(key, key.removesuffix("_reverse"))
+        elif mistake == "height and width":
+            wrong["blocks.3.first.conv.weight"] = wrong["blocks.3.first.conv.weight"].swapaxes(2, 3)
+        elif mistake == "mean and variance":
+            wrong[f"{norm}.running_mean"] = wrong[f"{norm}.running_var"]
+        elif mistake == "gamma and beta":
+            swap(f"{norm}.weight", f"{norm}.bias")
+        elif mistake == "order of the two 3x3":
+            swap("blocks.0.first.conv.weight", "blocks.0.second.conv.weight")
+        elif mistake == "channel before frequency":
+            for key in ("lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse"):
+                wrong[key] = wrong[key].reshape(-1, 2, 256).swapaxes(1, 2).reshape(-1, 512)
+        else:
+            for key in [key for key in arrays if key.endswith("running_var")]:
+                wrong[key] = wrong[key] + np.float32(0.01)
+        wrong = {key: np.ascontiguousarray(value) for key, value in wrong.items()}
+        patches = np.load(keras_files / "patches.npy")[:1]
+        wanted = np.load(keras_files / "posteriors.npy")[:1]
+        assert np.abs(posteriors_of(wrong, patches) - wanted).max() > 50 * TOLERANCE
+
+    def test_the_file_names_its_sources(self, keras_files, converted):
+        config = load_weights(str(converted)).config
+        assert config["kind"] == "crnn"
+        for name, file in (("weights", "weights.hdf5"), ("mean", "mean.npy"), ("std", "std.npy")):
+            digest = sha256_file(keras_files / file)
+            assert config["sources"][name] == {"file": file, "sha256": digest}
+
+    def test_hard_gates_are_refused(self, sources, keras_files):
+        shutil.copy(keras_files / "whole.h5", sources / "whole.h5")
+        with h5py.File(sources / "whole.h5", "a") as stored:
+            plain = '"recurrent_activation": "sigmoid"'
+            config = stored.attrs["model_config"]
+            assert plain in config
+            stored.attrs["model_config"] = config.replace(plain, plain.replace("sig", "hard_sig"))
+        with pytest.raises(QbhError, match=r"whole\.h5 uses hard_sigmoid"):
+            convert(sources, sources / "out", "whole.h5")
+
+
+@pytest.fixture
+def sources(keras_files, tmp_path) -> Path:
+    """Copies of the files that a test may degrade_recording."""
+    for name in ("weights.hdf5", "mean.npy", "std.npy"):
+        shutil.copy(keras_files / name, tmp_path / name)
+    return tmp_path
+
+
+def layer_group(stored, number):
+    names = [
+        name for name in stored.attrs["layer_names"] if len(stored[name].attrs["weight_names"])
+    ]
+    group = stored[names[number]]
+    return group, group.attrs["weight_names"]
+
+
+def replace(stored, number, index, change):
+    """Change one array of the number-th layer with weights; return the layer's name."""
+    group, keys = layer_group(stored, number)
+    array = change(group[keys[index]][...])
+    del group[keys[index]]
+    group.create_dataset(keys[index], data=array)
+    return group.name.strip("/")
+
+
+class TestWrongFiles:
+    @pytest.mark.parametrize(
+        ("number", "index", "change", "says"),
+        [
+            (0, 0, lambda x: x[..., :32], r"blocks\.0\.shortcut\.conv wants .*\(1, 1, 1, 64\)"),
+            (12, 0, lambda x: x.transpose(3, 2, 0, 1), r"blocks\.1\.second\.conv wants"),
+            (3, 2, lambda x: x[:-1], r"blocks\.0\.first\.norm wants arrays of shapes \(64,\)"),
+            (32, 2, lambda x: np.tile(x, 2), r"lstm wants .*\(1024,\), not .*\(2048,\)"),
+            (33, 0, lambda x: x[:, :722:2], r"output wants .*\(512, 442\)"),
+            (5, 1, lambda x: x * np.nan, "holds NaN"),
+            (7, 3, lambda x: -x, "negative variance"),
+        ],
+    )
+    def test_the_first_layer_that_does_not_fit_is_named(self, sources, number, index, change, says):
+        with h5py.File(sources / "weights.hdf5", "a") as stored:
+            name = replace(stored, number, index, change)
+        with pytest.raises(QbhError, match=rf"weights\.hdf5, layer {name}: .*{says}.*: give the"):
+            convert(sources, sources / "out")
+        assert not (sources / "out").exists()
+
+    def test_a_missing_layer_is_named(self, sources):
+        with h5py.File(sources / "weights.hdf5", "a") as stored:
+            group, keys = layer_group(stored, 32)
+            group.attrs["weight_names"] = keys[:3]
+        with pytest.raises(QbhError, match="has no two-way LSTM for lstm"):
+            convert(sources, sources / "out")
+
+    @pytest.mark.parametrize("arrays", [1, 2, 3])
+    def test_a_layer_too_many_is_named(self, sources, arrays):
+        with h5py.File(sources / "weights.hdf5", "a") as stored:
+            stored.attrs["layer_names"] = [*map(str, stored.attrs["layer_names"]), "auxiliary"]
+            group = stored.create_group("auxiliary")
+            group.attrs["weight_names"] = [f"w{number}" for number in range(arrays)]
+            for number in range(arrays):
+                group.create_dataset(f"w{number}", data=np.zeros((64, 2)))
+        with pytest.raises(QbhError, match="layer auxiliary: the network has no such"):
+            convert(sources, sources / "out")
+
+    @pytest.mark.parametrize("keep", [0, 8, 2000, -1000])
+    def test_truncated_weights(self, sources, keep):
+        path = sources / "weights.hdf5"
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged or holds no Keras weights"):
+            convert(sources, sources / "out")
+
+    def test_weights_in_which_the_library_goes_in_circles(self, sources):
+        with h5py.File(sources / "weights.hdf5", "w") as file:
+            file.attrs["layer_names"] = ["conv_1", "conv_2"]  # of any length: kept in a heap
+        content = (sources / "weights.hdf5").read_bytes()
+        size = content.index(b"GCOL") + 16 + 8  # of its first object, after its number and the rest
+        endless = (2**64 - 16).to_bytes(8, "little")  # and 16 of the head: it is its own successor
+        (sources / "weights.hdf5").write_bytes(content[:size] + endless + content[size + 8 :])
+        with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged \(reading it crashes or"):
+            convert(sources, sources)
+
+    def test_other_kinds_of_files_for_weights(self, sources):
+        path = sources / "weights.hdf5"
+        for content in (b"version https://git-lfs.github.com/spec/v1\n", b"\x93NUMPY", b"PK\3\4"):
+            path.write_bytes(content * 100)
+            with pytest.raises(QbhError, match="is damaged or holds no Keras weights"):
+                convert(sources, sources / "out")
+        with h5py.File(path, "w") as stored:
+            stored["x"] = np.zeros(3)
+        with pytest.raises(QbhError, match="layer_names"):
+            convert(sources, sources / "out")
+        path.unlink()
+        with pytest.raises(QbhError, match="does not exist"):
+            convert(sources, sources / "out")
+
+    @pytest.mark.parametrize("name", ["mean.npy", "std.npy"])
+    def test_normalisation(self, sources, name):
+        path = sources / name
+        good = np.load(path)
+        for array in (good.T, good[:30], good[None], good.astype(int), good * 1j):
+            np.save(path, array)
+            with pytest.raises(QbhError, match=rf"{name} must hold \(31, 513\) numbers"):
+                convert(sources, sources / "out")
+        np.save(path, np.where(np.arange(513) == 9, np.nan, good))
+        with pytest.raises(QbhError, match=rf"{name} holds NaN"):
+            convert(sources, sources / "out")
+        np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+        with pytest.raises(QbhError, match=rf"{name} is damaged"):
+            convert(sources, sources / "out")
+        np.save(path, good)
+        for content in (b"", b"no numbers", path.read_bytes()[:-8]):
+            path.write_bytes(content)
+            with pytest.raises(QbhError, match=rf"{name} is damaged or no \.npy file"):
+                convert(sources, sources / "out")
+        with open(path, "wb") as stream:
+            np.savez(stream, good)
+        with pytest.raises(QbhError, match=rf"{name} is damaged or no \.npy file"):
+            convert(sources, sources / "out")
+        path.unlink()
+        with pytest.raises(QbhError, match=rf"{name} does not exist"):
+            convert(sources, sources / "out")
+
+    def test_a_negative_deviation(self, sources):
+        np.save(sources / "std.npy", -np.load(sources / "std.npy"))
+        with pytest.raises(QbhError, match=r"std\.npy holds negative values"):
+            convert(sources, sources / "out")
+
+    def test_h5py_may_be_missing(self, sources, monkeypatch):
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[keras\]'"):
+            convert(sources, sources / "out")
+
+
+class TestCommand:
+    def test_what_it_writes_is_found(self, keras_files, tmp_path, monkeypatch, capsys):
+        monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
+        assert find_crnn_weights() is None
+        files = [str(keras_files / name) for name in ("weights.hdf5", "mean.npy", "std.npy")]
+        assert main(["weights", "convert", *files]) == 0
+        assert find_crnn_weights() == crnn_path() == tmp_path / "weights" / "crnn.safetensors"
+        assert capsys.readouterr() == (f"weights: {crnn_path()}\n", "")
+        assert main(["weights", "convert", *files, "--out", str(tmp_path / "other")]) == 0
+        written = tmp_path / "other" / "crnn.safetensors"
+        assert written.read_bytes() == crnn_path().read_bytes()
+        assert "looks for it at" in capsys.readouterr().err
+
+    def test_bad_input_is_one_sentence_and_code_2(self, sources, capsys):
+        files = [str(sources / name) for name in ("mean.npy", "mean.npy", "std.npy")]
+        assert main(["weights", "convert", *files, "--out", str(sources / "out")]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("qbhkit: ")
+        assert err.count("\n") == 1
+        assert err.endswith(".\n")
+        assert "mean.npy is damaged or holds no Keras weights" in err
+        assert not (sources / "out").exists()
+
+    def test_help_shows_an_example(self, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            main(["weights", "convert", "--help"])
+        assert "example:\n  qbhkit weights convert ResNet_NS.hdf5" in capsys.readouterr().out
+
+
+if __name__ == "__main__":
+    write_reference(Path(sys.argv[1]))

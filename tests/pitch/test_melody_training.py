@@ -1,0 +1,258 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qbhkit.config import build_config, config_path, read_yaml
+from qbhkit.errors import QbhError
+from qbhkit.pitch import training
+from qbhkit.pitch.crnn import CLASSES, class_midi
+from qbhkit.pitch.crnn_lite import HarmonicStack, LiteConfig, LiteExtractor, export_lite
+from qbhkit.pitch.training import (
+    MelodyTrainConfig,
+    features,
+    mixture_evaluator,
+    pitch_loss,
+    targets,
+    train_melody_network,
+    watch,
+)
+from qbhkit.synthesis.mixing import MIX_HOP, MIX_RATE_HZ, Excerpt, MixConfig
+from qbhkit.training import scheduled_rate
+
+TINY = MelodyTrainConfig(
+    epochs=3, steps_per_epoch=3, batch=2, scheduled_rate=1e-2, watched=2, threads=1, workers=0, bfloat16=False,
+    mix=MixConfig(vocal_free=0.2, degraded=0.05),
+    network=LiteConfig(harmonics=(1, 2), channels=4, wide=(4, 4), states=8),
+)  # fmt: skip
+
+
+def excerpt(seed):
+    """Eight seconds: a voice with two harmonics that changes its note, over noise."""
+    rng = np.random.default_rng(seed)
+    f0 = np.repeat(440 * 2 ** ((rng.integers(52, 68, 8) - 69) / 12), 100)
+    f0[::100] = f0[50:100] = 0
+    phase = 2 * np.pi * np.cumsum(np.repeat(f0, MIX_HOP)) / MIX_RATE_HZ
+    voice = 0.2 * (np.sin(phase) + 0.5 * np.sin(2 * phase)) * np.repeat(f0 > 0, MIX_HOP)
+    band, lead = rng.normal(0, 0.1, (2, len(voice)))
+    return Excerpt(*(stem.astype(np.float32) for stem in (band, lead, voice, f0)))
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return [excerpt(seed) for seed in range(3)]
+
+
+def run(bank, folder, config=TINY, **kwargs):
+    train_melody_network(config, bank, [], folder, folder / "log.json", progress=False, **kwargs)
+    return curve(folder / "log.json")
+
+
+def curve(path):
+    """The curve without its only figure that depends on the clock."""
+    return [
+        {key: value for key, value in line.items() if key != "audio_s_per_s"}
+        for line in json.loads(path.read_text())["curve"]
+    ]
+
+
+def stop_at(call):
+    def evaluate(network):
+        evaluate.calls += 1
+        if evaluate.calls == call:
+            raise KeyboardInterrupt
+        return {}
+
+    evaluate.calls = 0
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def whole(bank, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(bank, folder)
+    return folder
+
+
+class TestTrain:
+    def test_the_loss_falls(self, whole):
+        losses = [line["loss"] for line in curve(whole / "log.json")]
+        assert len(losses) == TINY.epochs
+        assert losses[-1] < 0.8 * losses[0]
+
+    def test_a_stopped_run_resumes_with_the_same_curve(self, bank, whole, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            run(bank, tmp_path, evaluate=stop_at(2))
+        assert len(curve(tmp_path / "log.json")) == 1
+        assert run(bank, tmp_path, resume=True) == curve(whole / "log.json")
+        one, other = (
+            torch.load(folder / "checkpoint.pt", weights_only=True)["network"]
+            for folder in (whole, tmp_path)
+        )
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+    def test_another_seed_is_another_run(self, bank, whole, tmp_path):
+        config = replace(TINY, seed=1, epochs=1)
+        assert run(bank, tmp_path, config)[0]["loss"] != curve(whole / "log.json")[0]["loss"]
+
+    def test_only_whole_files_are_left(self, whole):
+        assert sorted(path.name for path in whole.iterdir()) == ["checkpoint.pt", "log.json"]
+        log = json.loads((whole / "log.json").read_text())
+        assert log["config"] == json.loads(json.dumps(asdict(TINY)))
+
+    def test_a_full_disk_leaves_the_last_epoch(self, bank, tmp_path, monkeypatch):
+        write, calls = Path.write_bytes, []
+
+        def second_write_fails(path, content):
+            calls.append(path)
+            if len(calls) == 2:
+                write(path, b"half")
+                raise OSError("no space left")
+            return write(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", second_write_fails)
+        with pytest.raises(OSError, match="no space"):
+            run(bank, tmp_path, replace(TINY, steps_per_epoch=1))
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert len(state["curve"]) == len(curve(tmp_path / "log.json")) == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.json"]
+
+    def test_a_checkpoint_of_another_configuration_is_refused(self, bank, whole, tmp_path):
+        with pytest.raises(QbhError, match=r"checkpoint\.pt does not exist"):
+            run(bank, tmp_path, resume=True)
+        with pytest.raises(QbhError, match="belongs to another configuration"):
+            run(bank, whole, replace(TINY, blur_st=0.3), resume=True)
+
+    def test_an_infinite_loss_is_said_in_a_sentence(self, bank, tmp_path):
+        with pytest.raises(QbhError, match="no longer finite: lower 'rate'"):
+            run(bank, tmp_path, replace(TINY, scheduled_rate=1e30, max_grad_norm=1e30))
+
+    def test_what_was_trained_is_what_is_exported(self, bank, tmp_path):
+        config = replace(TINY, epochs=1, steps_per_epoch=1)
+        network = train_melody_network(config, bank, [], tmp_path, tmp_path / "log.json", progress=False)
+        assert not network.training
+        export_lite(network, tmp_path / "lite.safetensors")
+        loaded = LiteExtractor(str(tmp_path / "lite.safetensors"))
+        kept = loaded._network.state_dict()
+        assert all(torch.equal(value, kept[key]) for key, value in network.state_dict().items())
+
+
+def f0_of(*midi):
+    """One row of Hz; None is unvoiced."""
+    hz = [0.0 if one is None else 440 * 2 ** ((one - 69) / 12) for one in midi]
+    return torch.tensor([hz], dtype=torch.float32)
+
+
+class TestTargets:
+    def test_an_unvoiced_frame_is_class_0(self):
+        wanted = targets(f0_of(None, None), 0.2)
+        assert wanted.shape == (1, 1, CLASSES)
+        assert wanted[0, 0, 0] == 1
+        assert not wanted[0, 0, 1:].any()
+
+    @pytest.mark.parametrize("midi", [40, 69, 69.0625, 95])
+    def test_a_voiced_frame_is_a_bell_around_its_pitch(self, midi):
+        bell = targets(f0_of(midi, midi), 0.2)[0, 0].numpy()
+        assert bell[0] == 0
+        assert bell.sum() == pytest.approx(1, abs=1e-5)
+        naive = np.exp(-0.5 * ((class_midi() - midi) / 0.2) ** 2)
+        np.testing.assert_allclose(bell[1:], naive / naive.sum(), atol=1e-4)
+
+    def test_half_voiced_is_half_class_0(self):
+        wanted = targets(f0_of(69, None), 0.2)[0, 0]
+        assert wanted[0] == 0.5
+        assert wanted[1:].sum() == pytest.approx(0.5, abs=1e-5)
+        assert wanted[1:].argmax() == 8 * 29
+
+    def test_two_pitches_share_a_frame(self):
+        wanted = targets(f0_of(60, 72), 0.2)[0, 0, 1:]
+        assert wanted[: 8 * 26].sum() == pytest.approx(0.5, abs=1e-5)
+        assert sorted(wanted.topk(2).indices.tolist()) == [8 * 20, 8 * 32]
+
+    @pytest.mark.parametrize("midi", [39.9, 95.1, 20, 110])
+    def test_a_pitch_out_of_range_counts_as_unvoiced(self, midi):
+        wanted = targets(f0_of(midi, midi), 0.2)[0, 0]
+        assert wanted[0] == 1
+        assert torch.isfinite(wanted).all()
+
+
+def test_the_loss_is_the_naive_one():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2, 3, CLASSES))
+    wanted = rng.dirichlet(np.ones(CLASSES), (2, 3))
+    total = 0.0
+    for row, truth in zip(logits.reshape(-1, CLASSES), wanted.reshape(-1, CLASSES), strict=True):
+        normaliser = np.log(sum(np.exp(value) for value in row))
+        total -= sum(p * (value - normaliser) for p, value in zip(truth, row, strict=True))
+    found = pitch_loss(torch.from_numpy(logits), torch.from_numpy(wanted))
+    assert found.item() == pytest.approx(total / 6)
+
+
+def test_the_rate_warms_up_over_an_epoch_and_ends_at_zero():
+    config = replace(TINY, epochs=10, steps_per_epoch=20)
+    rates = [scheduled_rate(config, step) for step in range(200)]
+    assert rates[0] == pytest.approx(config.learning_rate / 20)
+    assert (np.diff(rates[:19]) > 0).all()
+    assert (np.diff(rates[20:]) < 0).all()
+    assert max(rates) == pytest.approx(config.learning_rate, rel=0.03)
+    assert rates[100] == pytest.approx(config.learning_rate / 2, rel=0.01)
+    assert rates[-1] < 0.001 * config.learning_rate
+
+
+def test_features_have_a_frame_every_20_ms_and_ignore_the_level():
+    stack = HarmonicStack((1, 2))
+    samples = torch.from_numpy(np.stack([excerpt(0).voice, excerpt(1).voice]))
+    heard = features(stack, samples, torch.zeros(2))
+    assert heard.shape == (2, 4, 400, 221)
+    torch.testing.assert_close(features(stack, samples / 4, torch.zeros(2)), heard)
+    softer = features(stack, samples, torch.tensor([0.0, 8.0]))  # 8 of 80 dB
+    torch.testing.assert_close(softer[0], heard[0])
+    both = (softer[1] > 0) & (heard[1] > 0.5)  # nowhere near the floor of 80 dB
+    torch.testing.assert_close(softer[1][both], heard[1][both] - 0.1, atol=1e-3, rtol=0)
+
+
+class TestValidation:
+    def test_what_is_watched_is_drawn_once_and_is_not_what_is_trained_on(self, bank):
+        config = replace(TINY, watched=3)
+        one, again = watch(config, bank, []), watch(config, bank, [])
+        assert len(one) == 3
+        for mixture, same in zip(one, again, strict=True):
+            np.testing.assert_array_equal(mixture.samples, same.samples)
+        trained = training._Mixtures(bank, [], config, 0)
+        assert not any(np.array_equal(trained[k][0], one[k].samples) for k in range(3))
+
+    @pytest.mark.parametrize("late_st", [0.0, 1.0])
+    def test_the_score_is_that_of_what_the_network_says(self, bank, late_st):
+        """A network that knows the truth has a perfect score; a semitone off, none."""
+        config = replace(TINY, mix=replace(TINY.mix, vocal_free=0), watched=2)
+        mixtures = watch(config, bank, [])
+        answers = [targets(torch.from_numpy(mixture.f0)[None], 0.2) for mixture in mixtures]
+
+        class Knows(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.config = config.network
+                self.anything = torch.nn.Parameter(torch.zeros(1))
+
+            def forward(self, heard):
+                found = torch.cat(answers)
+                pitch = found[..., 1:].roll(round(8 * late_st), dims=-1)
+                return torch.cat([found[..., :1], pitch], dim=-1).clamp_min(1e-9).log()
+
+        found = mixture_evaluator(config, mixtures)(Knows())
+        perfect = 1.0 if not late_st else 0.0
+        assert found["raw_pitch_accuracy"] == pytest.approx(perfect, abs=0.02)
+        assert found["voicing_recall"] > 0.98
+        assert found["voicing_false_alarm"] < 0.02
+        assert np.isfinite(found["validation_loss"])
+
+
+def test_the_shipped_configuration_is_of_this_kind_and_another_is_refused():
+    config = build_config(MelodyTrainConfig, read_yaml(config_path("crnn-lite")), "crnn-lite")
+    assert config.kind == "melody"
+    with pytest.raises(QbhError, match="kind must be 'melody'"):
+        MelodyTrainConfig(kind="embedding")

@@ -1,0 +1,185 @@
+import numpy as np
+import pytest
+
+from qbhkit.contour import from_pitch
+from qbhkit.retrieval.align import CAP_ST, Aligner
+
+
+def melody(seed, notes=24):
+    """A melody of notes of 3 to 6 frames, no two neighbours alike."""
+    rng = np.random.default_rng(seed)
+    pitch = 60 + np.cumsum(rng.choice([-4, -3, -2, -1, 1, 2, 3, 4], notes))
+    return np.repeat(pitch.astype(float), rng.integers(3, 7, notes))
+
+
+def align(hum, song, start, end, from_start=False):
+    songs = [from_pitch(melody(99)), from_pitch(song)]
+    aligner = Aligner(songs)
+    found = aligner.align(
+        from_pitch(hum), np.array([1]), np.array([start]), np.array([end]), from_start
+    )
+    return [column[0] for column in found]
+
+
+def warped(hum, song, key, from_start):
+    """Cost a frame and frames of the best path, cell by cell; of equal ones the first."""
+    cells = {}
+    for i in range(len(hum)):
+        for j in range(len(song)):
+            near = min(abs(hum[i] - song[j] - key), 3.0)
+            if i == 0:
+                cells[i, j] = (near if j == 0 or not from_start else 1e9, [j])
+                continue
+            ways = []
+            if (way := cells.get((i - 1, j - 1))) is not None:
+                ways.append((way[0] + near, [*way[1], j]))
+            if (way := cells.get((i - 1, j - 2))) is not None:
+                ways.append((way[0] + near, [*way[1], j]))
+            if (way := cells.get((i - 2, j - 1))) is not None:
+                before = min(abs(hum[i - 1] - song[j] - key), 3.0)
+                ways.append((way[0] + before + near, [*way[1], j, j]))
+            if ways:
+                cells[i, j] = min(ways, key=lambda way: way[0])
+    ends = [cells[len(hum) - 1, j] for j in range(len(song)) if (len(hum) - 1, j) in cells]
+    cost, path = min(ends, key=lambda way: way[0], default=(1e9, []))
+    return cost / len(hum), np.array(path)
+
+
+def plain(hum, song, key, from_start):
+    return warped(hum, song, key, from_start)[0]
+
+
+def searched(hum, song, start, end, from_start):
+    """The search by its definition: three keys, each moved to that of its path, up to three times.
+
+    Returns:
+        Distance, first frame, frame after the last, key.
+    """
+    begin = min(max(start, 0), len(song) - 1)
+    likely = np.median(hum) - np.median(song[begin : max(min(end, len(song)), begin + 1)])
+    found = []
+    for key in (likely, likely - 1.5, likely + 1.5):
+        for _ in range(3):
+            distance, path = warped(hum, song, key, from_start)
+            if distance > 3.0:
+                break
+            found.append((distance, path[0], path[-1] + 1, key))
+            moved = np.median(hum - song[path])
+            if abs(moved - key) < 0.05:
+                break
+            key = moved
+    return min(found, key=lambda way: way[0], default=(3.0, 0, 0, 0.0))
+
+
+@pytest.mark.parametrize("from_start", [True, False])
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 25), (-9, 1), (-9, 999), (7, 8), (24, 25), (99, 3), (25, 25), (3, 12)]
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_search_is_what_it_is_defined_as(seed, start, end, from_start):
+    """Of hums and songs that have nothing in common, so that all depends on the first key."""
+    rng = np.random.default_rng(seed)
+    song = (60 + rng.integers(-9, 10, 25)).astype(np.float32)
+    hum = (60 + rng.integers(-9, 10, 10) + rng.normal(0, 0.2, 10)).astype(np.float32)
+    distance, first, last, key, frames = align(hum, song, start, end, from_start)
+    wanted = searched(hum, song, start, end, from_start)
+    assert (distance, key) == pytest.approx((wanted[0], wanted[3]), abs=1e-5)
+    assert (first, last, frames) == (*wanted[1:3], 10)
+
+
+@pytest.mark.parametrize("key_st", [0.0, 7.0, -14.4])
+def test_a_part_in_another_key_is_found_where_it_lies(key_st):
+    song = melody(1)
+    distance, start, end, key, frames = align(song[20:70] + key_st, song, 16, 75)
+    assert distance == pytest.approx(0, abs=1e-6)
+    assert (start, end, frames) == (20, 70, 50)
+    assert key == pytest.approx(key_st, abs=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.8, 1.25, 1.8])
+def test_a_hum_at_another_speed_is_found(factor):
+    song = melody(2)
+    part = song[10:80]
+    hum = part[((np.arange(int(70 * factor)) + 0.5) / factor).astype(int)]
+    distance, start, end, _, _ = align(hum, song, 10, 80)
+    assert distance < 0.1
+    assert abs(start - 10) <= 3
+    assert abs(end - 80) <= 3
+
+
+@pytest.mark.parametrize("from_start", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_distance_is_the_least_of_all_paths(seed, from_start):
+    rng = np.random.default_rng(seed)
+    song, hum = melody(seed + 10, 12), melody(seed + 20, 6)
+    hum = hum + rng.normal(0, 0.3, len(hum))
+    distance, _, _, key, _ = align(hum, song, 0, len(song), from_start)
+    assert distance == pytest.approx(
+        plain(hum.astype(np.float32), song.astype(np.float32), key, from_start), abs=1e-5
+    )
+    # no key near the first guess is better by much: each round of the search looks at one
+    middle = np.median(hum) - np.median(song)
+    others = [plain(hum, song, middle + step, from_start) for step in (0, -1.5, 1.5)]
+    assert distance <= min(others) + 1e-5
+
+
+def test_from_the_start_a_later_part_is_far():
+    song = melody(3)
+    hum = song[40:90]
+    anywhere, start = align(hum, song, 40, 90), align(hum, song, 40, 90, from_start=True)
+    assert anywhere[0] == pytest.approx(0, abs=1e-6)
+    assert start[0] > 0.5
+    assert start[1] == 0
+
+
+def test_a_wrong_octave_counts_no_more_than_a_wrong_note():
+    song = melody(4)
+    hum = song[10:60].copy()
+    hum[20:30] += 12  # a fifth of it
+    distance, start, end, _, _ = align(hum, song, 10, 60)
+    assert distance <= 0.2 * CAP_ST + 1e-6
+    assert abs(start - 10) <= 2
+    assert abs(end - 60) <= 2
+
+
+def test_a_song_too_short_for_the_hum_has_no_path():
+    song = melody(5)[:20]
+    distance, start, end, _, _ = align(melody(6)[:60], song, 0, 20)
+    assert distance == CAP_ST
+    assert start == end
+
+
+def test_rests_and_a_late_first_note_do_not_matter():
+    song = melody(7)
+    late = np.concatenate([np.zeros(30), song])
+    late[60:62] = 0  # a breath, within a note or between two
+    hum = song[15:70].copy()
+    hum[20:22] = 0
+    distance, start, end, _, _ = align(hum, late, 45, 100)
+    assert distance < 0.3
+    assert abs(start - 45) <= 2
+    assert abs(end - 100) <= 2
+
+
+def test_songs_do_not_influence_each_other():
+    songs = [from_pitch(melody(seed)) for seed in range(6)]
+    hum = from_pitch(melody(3)[5:60] + 2)
+    aligner = Aligner(songs)
+    begin, end = np.full(6, 5), np.full(6, 60)
+    together = aligner.align(hum, np.arange(6), begin, end)
+    for song in range(6):
+        alone = aligner.align(hum, np.array([song]), begin[:1], end[:1])
+        for column, single in zip(together, alone, strict=True):
+            assert column[song] == single[0]
+    assert np.argmin(together.distance_st) == 3
+
+
+def test_the_path_leads_every_frame_to_its_note():
+    song = np.concatenate([np.zeros(9), melody(8)])
+    hum = np.repeat(song[30:70], 2)[: 2 * 40 - 6] + 5.0  # half as fast
+    aligner = Aligner([from_pitch(melody(1)), from_pitch(song)])
+    path = aligner.path(from_pitch(hum), 1, 5.0)
+    assert len(path) == len(hum)
+    assert set(np.diff(path)) <= {0, 1, 2}
+    np.testing.assert_array_equal(song[path], hum - 5)
+    assert not len(aligner.path(from_pitch(np.tile(hum, 9)), 1, 5.0))

@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+
+from qbhkit.contour import Contour, from_pitch, held_pitch
+from qbhkit.errors import QbhError
+from qbhkit.retrieval.baselines import (
+    SCALES,
+    LinearScaling,
+    SubsequenceDtw,
+    voiced_pitch,
+)
+
+MATCH_FROM_CHOICES = ["start", "anywhere"]
+BOTH = [LinearScaling, SubsequenceDtw]
+
+
+def random_song(rng, frames, rests=True):
+    """A walk of notes of 1 to 5 frames, with rests, in whole semitones."""
+    pitch = []
+    now = float(rng.integers(55, 75))
+    while len(pitch) < frames:
+        now = float(np.clip(now + rng.integers(-5, 6), 45, 90))
+        pitch += [now] * int(rng.integers(1, 6))
+        if rests and rng.random() < 0.2:
+            pitch += [0.0] * int(rng.integers(1, 4))
+    return from_pitch(np.array(pitch[:frames]))
+
+
+def random_songs(seed, count=5, frames=40):
+    rng = np.random.default_rng(seed)
+    return [random_song(rng, frames + 3 * k) for k in range(count)]
+
+
+def linear_scaling_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
+    held = []
+    for pitch, voiced in song.trimmed()[0].frames:
+        held.append(float(pitch) if voiced else held[-1])
+    sung = hum.trimmed()[0].frames
+    lowest = np.inf
+    for scale in SCALES:
+        last = 0 if match_from == "start" else max(0, int(len(held) - len(sung) * scale))
+        for start in range(0, last + 1, 2):
+            differences = [
+                held[min(int(start + (k + 0.5) * scale), len(held) - 1)] - float(pitch)
+                for k, (pitch, voiced) in enumerate(sung)
+                if voiced
+            ]
+            key = np.mean(differences)
+            lowest = min(lowest, float(np.mean(np.abs(np.array(differences) - key))))
+    return -lowest
+
+
+def path_cost_by_hand(hum, song, match_from):
+    """Full table; cell (i, j) ends a path that has used hum[: i + 1]."""
+    cost = np.full((len(hum), len(song)), np.inf)
+    far = np.abs(np.subtract.outer(hum, song))
+    cost[0, :] = far[0]
+    if match_from == "start":
+        cost[0, 1:] = np.inf
+    for i in range(1, len(hum)):
+        for j in range(1, len(song)):
+            ways = [cost[i - 1, j - 1] + far[i, j]]
+            if j >= 2:
+                ways.append(cost[i - 1, j - 2] + far[i, j])
+            if i >= 2:
+                ways.append(cost[i - 2, j - 1] + far[i - 1, j] + far[i, j])
+            cost[i, j] = min(ways)
+    return cost[-1].min() / len(hum)
+
+
+def dtw_keys_by_hand(song, length, match_from):
+    spans = [song[: max(1, round(length * scale))] for scale in (0.6, 0.8, 1.0, 1.25, 1.6)]
+    if match_from == "anywhere":
+        width = min(len(song), length)
+        begins = range(0, len(song) - width + 1, max(1, width // 4))
+        spans += [song[k : k + width] for k in begins]
+    return {round(float(np.sort(span)[(len(span) - 1) // 2])) for span in spans}
+
+
+def dtw_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
+    notes = song.pitch_st[song.voiced].astype(float)
+    sung = hum.pitch_st[hum.voiced].astype(float)
+    sung = sung - np.sort(sung)[(len(sung) - 1) // 2]
+    keys = dtw_keys_by_hand(notes, len(sung), match_from)
+    return -min(path_cost_by_hand(sung, notes - key, match_from) for key in keys)
+
+
+BY_HAND = {LinearScaling: linear_scaling_by_hand, SubsequenceDtw: dtw_by_hand}
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_scores_equal_a_plain_reference(baseline, match_from, seed):
+    songs = random_songs(seed)
+    hum = random_song(np.random.default_rng(100 + seed), 24)
+    scores = baseline(songs).scores(hum, match_from)
+    expected = [BY_HAND[baseline](song, hum, match_from) for song in songs]
+    assert np.std(expected) > 0.05  # the songs can be told apart
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+def test_a_perfect_copy_scores_nothing_lost_and_comes_first(baseline, match_from):
+    songs = random_songs(5, count=8, frames=60)
+    for truth, song in enumerate(songs):
+        hum = Contour(song.trimmed()[0].frames[:30])
+        scores = baseline(songs).scores(hum, match_from)
+        assert scores[truth] == pytest.approx(0, abs=1e-5)
+        assert scores.argmax() == truth
+        assert np.delete(scores, truth).max() < -0.1
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize("key_st", [7.0, -5.0, 0.5])
+def test_the_key_of_the_hum_does_not_matter(baseline, match_from, key_st):
+    songs = random_songs(6)
+    hum = random_song(np.random.default_rng(6), 25)
+    rival = baseline(songs)
+    plain, moved = rival.scores(hum, match_from), rival.scores(hum.transposed(key_st), match_from)
+    np.testing.assert_allclose(moved, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("baseline", BOTH)
+def test_a_hum_from_the_middle_is_found_anywhere_but_not_at_the_start(baseline):
+    songs = random_songs(7, count=6, frames=80)
+    song = songs[3].trimmed()[0]
+    begin = next(k for k in range(30, 60, 2) if song.voiced[k])
+    hum = Contour(song.frames[begin : begin + 30])
+    rival = baseline(songs)
+    anywhere, start = rival.scores(hum, "anywhere"), rival.scores(hum, "start")
+    assert anywhere.argmax() == 3
+    # DTW tries only the keys of a few stretches, linear scaling every one
+    assert anywhere[3] > (-0.6 if baseline is SubsequenceDtw else -1e-5)
+    assert start[3] < -0.3
+    assert (anywhere >= start - 1e-6).all()
+
+
+@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize("scale", [0.8, 1.25])
+def test_a_faster_or_slower_hum_still_comes_first(baseline, scale):
+    songs = random_songs(8, count=10, frames=80)
+    song = songs[4].trimmed()[0]
+    at = ((np.arange(round(40 * scale)) + 0.5) / scale).astype(int)
+    scores = baseline(songs).scores(Contour(song.frames[at]), "start")
+    assert scores.argmax() == 4
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+def test_scores_keep_the_order_of_the_songs(baseline, match_from):
+    songs = random_songs(9)
+    hum = random_song(np.random.default_rng(9), 25)
+    forward = baseline(songs).scores(hum, match_from)
+    backward = baseline(songs[::-1]).scores(hum, match_from)
+    np.testing.assert_array_equal(forward, backward[::-1])
+    assert len(set(forward.round(6))) == len(songs)
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+def test_silence_around_hum_and_song_does_not_matter(baseline, match_from):
+    songs = random_songs(10)
+    hum = random_song(np.random.default_rng(10), 25).trimmed()[0]
+    rest = np.zeros((7, 2), np.float32)
+    late = [Contour(np.concatenate([rest, song.frames, rest])) for song in songs]
+    plain = baseline(songs).scores(hum, match_from)
+    np.testing.assert_allclose(baseline(late).scores(hum, match_from), plain, atol=1e-6)
+    quiet = Contour(np.concatenate([rest, hum.frames, rest]))
+    np.testing.assert_allclose(baseline(songs).scores(quiet, match_from), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+def test_songs_far_shorter_than_the_hum_come_last(baseline, match_from):
+    songs = [*random_songs(11, count=3), from_pitch(np.full(4, 60.0))]
+    scores = baseline(songs).scores(random_song(np.random.default_rng(11), 30), match_from)
+    assert np.isfinite(scores[:3]).all()
+    assert scores[3] < 0
+    if baseline is SubsequenceDtw:  # no path at half to double speed: not found at all
+        assert scores[3] == -np.inf
+
+
+@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("baseline", BOTH)
+def test_an_unvoiced_hum_is_refused(baseline, match_from):
+    rival = baseline(random_songs(12, count=2))
+    for voiced in (0, 9):
+        hum = from_pitch(np.array([60.0] * voiced + [0.0] * 20))
+        with pytest.raises(QbhError, match=f"only {voiced / 10} s of the hum is voiced"):
+            rival.scores(hum, match_from)
+    assert np.isfinite(rival.scores(from_pitch(np.full(10, 60.0)), match_from)).all()
+
+
+def test_rests_are_held_by_one_and_left_out_by_the_other():
+    contour = from_pitch(np.array([0, 60, 0, 0, 62, 0, 64, 0.0]))
+    assert held_pitch(contour).tolist() == [60, 60, 60, 62, 62, 64]
+    assert voiced_pitch(contour).tolist() == [60, 62, 64]

@@ -1,0 +1,434 @@
+import numpy as np
+import pytest
+
+from qbhkit.catalogue.build import build_catalogue
+from qbhkit.catalogue.memmap import StackedArrays
+from qbhkit.catalogue.read import open_catalogue
+from qbhkit.contour import Contour, F0Track, from_f0, from_notes, from_pitch, midi_to_hz
+from qbhkit.corpora import Song
+from qbhkit.embedding.windows import QueryWindows, Reading
+from qbhkit.errors import QbhError
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.retrieval.align import CAP_ST
+from qbhkit.retrieval.index import build_index
+from qbhkit.retrieval.index_faiss import FaissChoices
+from qbhkit.retrieval.searcher import Searcher, open_searcher
+from qbhkit.synthesis.singer import Voice, render_hum
+
+# Of 30 s and more; in all but one the part from 6 to 16 s comes once.
+WHOLE_TUNES = [0, 3, 8, 12, 20]
+PART_S = (6.0, 16.0)
+
+
+class FakeEmbedder:
+    """Embed a window as its pitch after the first note, without any network."""
+
+    identity = "fake-1"
+    reading = Reading(40)
+    size = 40
+
+    def embed(self, frames):
+        pitch = np.where(frames[..., 1] > 0, frames[..., 0] - frames[:, :1, 0] + 1e-3, 0)
+        length = np.linalg.norm(pitch, axis=1, keepdims=True)
+        return (pitch / np.maximum(length, 1e-9)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def searcher(tunes, embedder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("search") / "catalogue"
+    build_catalogue(tunes, path, embedder, "swift-f0", get_tracker, progress=False)
+    return Searcher(open_catalogue(path), embedder)
+
+
+@pytest.fixture(scope="module")
+def fake(tunes, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fake") / "catalogue"
+    build_catalogue(tunes[:20], path, FakeEmbedder(), "swift-f0", get_tracker, progress=False)
+    return Searcher(open_catalogue(path), FakeEmbedder())
+
+
+def part_of(notes, begin_s, end_s, key_st=0.0, tempo=1.0):
+    """Notes of a part, moved to time 0, as sung in another key and at another speed."""
+    part = notes[(notes[:, 0] >= begin_s) & (notes[:, 0] < end_s)].copy()
+    part[:, 0] -= part[0, 0]
+    part[:, :2] /= tempo
+    part[:, 2] += key_st
+    return part
+
+
+def covered(answer, begin_s, end_s):
+    """Share of the union of two stretches that both cover."""
+    both = min(answer.end_s, end_s) - max(answer.start_s, begin_s)
+    return both / (max(answer.end_s, end_s) - min(answer.start_s, begin_s))
+
+
+@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (0, 0.8), (-5, 1.25)])
+def test_a_part_from_the_middle_finds_its_tune_and_seconds(searcher, tunes, key_st, tempo):
+    elsewhere = 0
+    for number in WHOLE_TUNES:
+        hum = from_notes(part_of(tunes[number].notes, *PART_S, key_st, tempo))
+        best = searcher.search(hum, 3)[0]
+        assert best.song_id == tunes[number].id
+        elsewhere += covered(best, *PART_S) <= 0.7
+    assert elsewhere <= 1  # where a strain comes twice
+
+
+@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (-14, 0.8), (-5, 1.25)])
+def test_the_alignment_tells_seconds_key_and_tempo(searcher, tunes, key_st, tempo):
+    for number in WHOLE_TUNES[1:]:
+        notes = tunes[number].notes
+        hum = from_notes(part_of(notes, *PART_S, key_st, tempo))
+        best = searcher.search(hum, 1)[0]
+        assert best.song_id == tunes[number].id
+        assert best.distance_st < 0.3
+        assert best.transposition_st == pytest.approx(key_st, abs=0.1)
+        assert best.tempo_ratio == pytest.approx(tempo, rel=0.08)
+        assert best.score == pytest.approx(
+            best.vote - searcher.calibration.distance * best.distance_st, abs=1e-4
+        )
+
+
+def test_songs_that_are_not_aligned_count_as_fitting_nowhere(searcher, tunes, monkeypatch):
+    hum = from_notes(part_of(tunes[3].notes, *PART_S))
+    everything = searcher.scores(hum)
+    monkeypatch.setattr("qbhkit.retrieval.searcher.SHORTLIST", 5)
+    few = searcher.scores(hum)
+    assert len(few.aligned) == 5
+    np.testing.assert_array_equal(few.score[few.aligned], everything.score[few.aligned])
+    others = np.setdiff1d(np.arange(len(tunes)), few.aligned)
+    np.testing.assert_allclose(
+        few.score[others], few.vote[others] - searcher.calibration.distance * CAP_ST
+    )
+    answers = searcher.search(hum, len(tunes))
+    assert sum(answer.distance_st is not None for answer in answers) == 5
+    assert all(answer.start_s < answer.end_s for answer in answers)
+
+
+def test_a_wrong_song_is_less_sure_than_the_right_one(searcher, tunes):
+    hum = from_notes(part_of(tunes[3].notes, *PART_S))
+    answers = searcher.search(hum, len(tunes))
+    assert answers[0].confidence > 0.8
+    assert max(answer.confidence for answer in answers[1:]) < 0.2
+    assert searcher.confident(answers)
+    assert not searcher.confident(answers[1:])
+    assert not searcher.confident([])
+    assert not searcher.confident(searcher.search(hum, 3, method="vote"))
+
+
+def test_takes_of_a_tune_are_scored_together(searcher, tunes):
+    notes = tunes[8].notes
+    takes = [from_notes(part_of(notes, 6, 12)), from_notes(part_of(notes, 8, 16, key_st=5))]
+    for method in ("vote", "full"):
+        assert searcher.search(takes, 1, method=method)[0].song_id == tunes[8].id
+        found, alone = searcher.scores(takes, method=method), searcher.scores(takes[0])
+        assert not np.array_equal(found.vote, alone.vote)
+        again = searcher.scores(takes[::-1], method=method)
+        np.testing.assert_allclose(found.score, again.score, atol=1e-6)  # in any order
+    with pytest.raises(QbhError, match="voiced"):
+        searcher.search([takes[0], from_pitch(np.zeros(30))])
+
+
+@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (0, 0.8), (-5, 1.25)])
+def test_the_beginning_finds_its_tune_at_the_start(searcher, tunes, key_st, tempo):
+    for number in WHOLE_TUNES:
+        hum = from_notes(part_of(tunes[number].notes, 0, 9, key_st, tempo))
+        best = searcher.search(hum, 3, "start")[0]
+        assert best.song_id == tunes[number].id
+        assert best.start_s == 0
+        assert covered(best, 0, 9) > 0.7
+
+
+def test_a_rendered_hum_finds_its_tune(searcher, tunes):
+    tracker = get_tracker()
+    voice = Voice(key_st=-9, tempo=0.9)
+    for number in WHOLE_TUNES[:3]:
+        part = part_of(tunes[number].notes, *PART_S)
+        hum = from_f0(tracker.track(render_hum(part, voice, np.random.default_rng(number)).audio))
+        best = searcher.search(hum, 3)[0]
+        assert best.song_id == tunes[number].id
+        assert covered(best, *PART_S) > 0.6
+
+
+@pytest.mark.parametrize("seconds", [30, 60])
+def test_long_hums_are_cut_into_pieces(searcher, tunes, seconds):
+    tune = max(tunes, key=lambda tune: tune.notes[-1, 0])
+    assert tune.notes[-1, 0] > 60
+    hum = from_notes(part_of(tune.notes, 0, seconds, key_st=3))
+    frames, begins_s = searcher.query_frames(hum, "anywhere")
+    parts = len(QueryWindows().parts)
+    assert len(frames) == len(begins_s) >= {30: 4, 60: 8}[seconds] * parts
+    np.testing.assert_allclose(np.diff(begins_s[::parts])[:-1], 7.0)
+    assert searcher.search(hum, 3)[0].song_id == tune.id
+    assert searcher.search(hum, 3, "start")[0].song_id == tune.id
+
+
+def test_the_pieces_of_a_long_hum_reach_its_end(searcher):
+    pitch = 60 + np.arange(450) / 100  # 45 s; the pitch says which frame it is
+    frames, _ = searcher.query_frames(from_pitch(pitch), "anywhere")
+    whole = frames[:: len(QueryWindows().parts), :, 0]
+    assert whole[0, 0] == pytest.approx(60, abs=0.02)
+    assert whole[-1, -1] == pytest.approx(pitch[-1], abs=0.02)
+    assert (np.diff(whole[:, 0]) > 0).all()
+    assert np.diff(whole[:, 0]).max() < 0.75  # 7 s
+
+
+def test_answers_lie_inside_their_songs(searcher, tunes):
+    length_s = {tune.id: tune.contour().duration_s for tune in tunes}
+    for match_from in ("start", "anywhere"):
+        hum = from_notes(part_of(tunes[3].notes, *PART_S))
+        answers = searcher.search(hum, len(tunes), match_from)
+        assert sorted(answer.song_id for answer in answers) == sorted(length_s)
+        for answer in answers:
+            assert 0 <= answer.start_s < answer.end_s <= length_s[answer.song_id] + 1e-6
+        scores = [answer.score for answer in answers]
+        assert scores == sorted(scores, reverse=True)
+        assert -1 <= scores[-1] <= scores[0] <= 1.001
+
+
+def test_k_cuts_the_list(fake):
+    hum = from_pitch(np.repeat([60, 64, 62, 67, 65.0], 5))
+    everything = fake.search(hum, 1000)
+    assert len(everything) == 20
+    assert fake.search(hum, 4) == everything[:4]
+    assert fake.search(hum, 0) == []
+
+
+def test_titles_come_with_answers(searcher, tunes):
+    titles = {tune.id: tune.title for tune in tunes}
+    answers = searcher.search(from_notes(tunes[5].notes[:25]), 5)
+    assert len(answers) == 5
+    for answer in answers:
+        assert answer.title == titles[answer.song_id]
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 4.0])
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+def test_scores_are_soft_means_of_the_best_cosines(fake, sharpness, match_from):
+    fake = Searcher(fake.catalogue, fake.embedder, QueryWindows(sharpness=sharpness))
+    hum = from_pitch(np.repeat([60, 64, 62, 67, 65, 60, 59.0], 10))
+    frames, begins_s = fake.query_frames(hum, match_from)
+    np.testing.assert_allclose(begins_s, [0, 0, 0, 0, 1.05, 2.1, 3.5])
+    vectors = fake.embedder.embed(frames)
+    found = fake.scores(hum, match_from, "vote")
+    catalogue = fake.catalogue
+    for song in range(len(catalogue.songs)):
+        rows = np.flatnonzero(catalogue.song == song)
+        since_s = catalogue.start_s[rows] - catalogue.start_s[rows].min()
+        best = []
+        for vector, begin_s in zip(vectors, begins_s, strict=True):
+            cosines = catalogue.vectors[rows].astype(np.float32) @ vector
+            if match_from == "start" and begin_s == 0:
+                cosines = cosines[catalogue.at_start[rows]]
+            elif match_from == "start":
+                about = (since_s >= 0.65 * begin_s - 0.7) & (since_s <= 1.55 * begin_s + 0.7)
+                cosines = cosines[about] if about.any() else cosines[since_s == since_s.max()]
+            best.append(cosines.max())
+        expected = np.mean(best)
+        if sharpness:
+            expected = np.log(np.mean(np.exp(sharpness * np.array(best)))) / sharpness
+        assert found.score[song] == pytest.approx(expected, abs=1e-5)
+        if match_from == "anywhere":
+            whole = catalogue.vectors[rows].astype(np.float32) @ vectors[0]
+            assert found.row[song] == rows[whole.argmax()]
+        else:
+            assert catalogue.at_start[found.row[song]]
+
+
+def test_from_the_start_a_later_phrase_is_not_looked_for_at_the_beginning(searcher, tunes):
+    """Whoever hums the second half of a tune and says it is the start finds it worse."""
+    ranks = {"start": [], "anywhere": []}
+    for number in WHOLE_TUNES:
+        notes = tunes[number].notes
+        late = notes[notes[:, 0] > notes[-1, 0] / 2][:40]
+        hum = from_notes(late - [late[0, 0], 0, 0])
+        for match_from, found in ranks.items():
+            ids = [
+                answer.song_id for answer in searcher.search(hum, len(tunes), match_from, "vote")
+            ]
+            found.append(ids.index(tunes[number].id))
+    assert max(ranks["anywhere"]) < 3
+    assert np.mean(ranks["start"]) > 2 + np.mean(ranks["anywhere"])
+
+
+def test_a_song_shorter_than_the_hum_is_compared_to_its_end(song_notes, embedder, tmp_path):
+    songs = [Song(key, key, key, notes=notes) for key, notes in song_notes.items()]
+    build_catalogue(songs, tmp_path, embedder, "swift-f0", progress=False)
+    short = Searcher(open_catalogue(tmp_path), embedder)
+    slow = from_notes(song_notes["short"] * [3.0, 3.0, 1.0])
+    assert slow.duration_s > 2 * from_notes(song_notes["short"]).duration_s
+    assert np.isfinite(short.scores(slow, "start").score).all()
+    assert short.search(slow, 1, "start", "vote")[0].song_id == "short"
+    full = {answer.song_id: answer for answer in short.search(slow, 100, "start")}["short"]
+    assert full.tempo_ratio is None  # no path is so slow; the window stands for it
+    assert (full.start_s, full.end_s) == (0, 2.4)
+
+
+def test_silence_around_the_hum_changes_nothing(fake):
+    pitch = np.repeat([60, 64, 62, 67, 65.0], 6)
+    quiet = np.concatenate([np.zeros(23), pitch, np.zeros(11)])
+    for match_from in ("start", "anywhere"):
+        plain, padded = (
+            fake.scores(from_pitch(pitch), match_from),
+            fake.scores(from_pitch(quiet), match_from),
+        )
+        np.testing.assert_array_equal(plain.score, padded.score)
+
+
+def test_a_part_of_the_hum_that_is_a_pause_votes_as_the_whole(fake):
+    pitch = np.concatenate([np.repeat([60, 64.0], 10), np.zeros(100), np.repeat([62, 60.0], 1)])
+    frames, _ = fake.query_frames(from_pitch(pitch), "anywhere")
+    assert frames[..., 1].any(axis=1).all()
+    assert np.isfinite(fake.scores(from_pitch(pitch)).score).all()
+
+
+@pytest.mark.parametrize("voiced", [0, 1, 9])
+def test_under_one_second_of_voice_is_refused(fake, voiced):
+    hum = from_pitch(np.array([62.0] * voiced + [0.0] * 50))
+    with pytest.raises(QbhError, match=f"only {voiced / 10:.1f} s of the hum is voiced"):
+        fake.scores(hum)
+
+
+def test_one_second_of_voice_is_enough(fake):
+    hum = from_pitch(np.array([62.0] * 5 + [0.0] * 5 + [64.0] * 5))
+    assert len(fake.search(hum, 3)) == 3
+    empty = Contour(np.zeros((0, 2)))
+    with pytest.raises(QbhError, match="only 0"):
+        fake.search(empty)
+
+
+def test_weights_that_did_not_make_the_catalogue_are_refused(fake):
+    class Other(FakeEmbedder):
+        identity = "other-2"
+
+    with pytest.raises(QbhError, match="was made by the model fake-1, not other-2"):
+        Searcher(fake.catalogue, Other())
+
+
+def test_the_hop_of_the_f0_does_not_matter(searcher, tunes):
+    notes = part_of(tunes[8].notes, *PART_S)
+    scores = []
+    for hop_s in (0.005, 0.01, 0.032, 0.05):
+        at = (np.arange(int(10 / hop_s)) + 0.5) * hop_s
+        owner = np.searchsorted(notes[:, 0], at, side="right") - 1
+        sounding = at < notes[owner, 0] + notes[owner, 1]
+        track = F0Track(np.where(sounding, midi_to_hz(notes[owner, 2]), 0), sounding * 1.0, hop_s)
+        answer = searcher.search(from_f0(track), 1)[0]
+        assert answer.song_id == tunes[8].id
+        scores.append(answer.score)
+    assert np.ptp(scores) < 0.1
+
+
+@pytest.mark.parametrize("extra", ["blip", "again"])
+def test_silent_pieces_do_not_vote(searcher, tunes, extra):
+    tune = tunes[WHOLE_TUNES[0]]
+    hum = from_notes(tune.notes[(tune.notes[:, 0] > 6) & (tune.notes[:, 0] < 16)] - [6, 0, 0])
+    hum = hum.trimmed()[0].pitch_st
+    tail = np.full(3, 60.0) if extra == "blip" else hum
+    long = from_pitch(np.concatenate([hum, np.zeros(600), tail]))
+    alone, together = searcher.search(from_pitch(hum), k=1)[0], searcher.search(long, k=1)[0]
+    assert together.song_id == alone.song_id == tune.id
+    assert searcher.query_frames(long, "anywhere")[0].any(axis=(1, 2)).all()
+
+
+HUMMED = [3, 8, 12]
+
+
+@pytest.mark.parametrize("method", ["vector", "vote", "full"])
+@pytest.mark.parametrize("options", [{}, {"kind": "hnsw"}, {"kind": "ivf-pq", "probes": 4}])
+def test_an_approximate_index_answers_as_the_exact_one(searcher, tunes, method, options, tmp_path):
+    catalogue = searcher.catalogue
+    choices = FaissChoices(lists=8, **options)
+    index = build_index("faiss", catalogue, folder=tmp_path, choices=choices)
+    other = Searcher(catalogue, searcher.embedder, index=index)
+    for number in HUMMED:
+        hum = from_notes(part_of(tunes[number].notes, *PART_S, 3.0, 0.9))
+        exact = searcher.search(hum, 3, method=method)
+        found = other.search(hum, 3, method=method)
+        assert found[0].song_id == exact[0].song_id == tunes[number].id
+        assert found[0].score == pytest.approx(exact[0].score, abs=1e-5)
+        assert (found[0].start_s, found[0].end_s) == (exact[0].start_s, exact[0].end_s)
+
+
+class NearestOnly:
+    """An index that knows the windows of one song alone."""
+
+    name = "one"
+
+    def __init__(self, searcher, song):
+        self.exact = searcher.exact.of_songs(np.array([song]))
+
+    def nearest(self, queries, k):
+        return self.exact.nearest(queries, k)
+
+
+def test_songs_that_an_index_misses_come_last_with_windows_of_their_own(
+    searcher, tunes, monkeypatch
+):
+    monkeypatch.setattr("qbhkit.retrieval.searcher.SHORTLIST", 5)
+    other = Searcher(searcher.catalogue, searcher.embedder, index=NearestOnly(searcher, 8))
+    hum = from_notes(part_of(tunes[8].notes, *PART_S))
+    for method in ("vote", "full"):
+        found = other.scores(hum, method=method)
+        np.testing.assert_array_equal(searcher.catalogue.song[found.row], np.arange(len(tunes)))
+        assert found.score.argmax() == 8
+        looked_at = np.argsort(-found.score, kind="stable")[:5]
+        missed = np.setdiff1d(np.arange(len(tunes)), looked_at)
+        assert found.score[missed].max() <= found.score[looked_at].min()
+
+
+def test_the_index_is_not_asked_for_beginnings(searcher, tunes):
+    class Silent:
+        name = "silent"
+
+        def nearest(self, queries, k):
+            raise AssertionError("a search from the start reads the beginnings of all songs")
+
+    hum = from_notes(part_of(tunes[8].notes, 0, 10))
+    found = Searcher(searcher.catalogue, searcher.embedder, index=Silent()).search(hum, 3, "start")
+    assert found == searcher.search(hum, 3, "start")
+
+
+def test_a_catalogue_with_many_windows_stays_on_disk(searcher, tunes, monkeypatch):
+    path = searcher.catalogue.path
+    monkeypatch.setattr("qbhkit.catalogue.read._MOST_IN_MEMORY", 1)
+    monkeypatch.setattr("qbhkit.retrieval.index._MOST_SINGLE_BYTES", 1)
+    mapped = open_catalogue(path)
+    assert isinstance(mapped.vectors, StackedArrays)
+    np.testing.assert_array_equal(mapped.vectors[:], searcher.catalogue.vectors)
+    hum = from_notes(part_of(tunes[8].notes, *PART_S))
+    for match_from in ("start", "anywhere"):
+        found = Searcher(mapped, searcher.embedder).search(hum, 5, match_from)
+        expected = searcher.search(hum, 5, match_from)
+        assert [answer.song_id for answer in found] == [answer.song_id for answer in expected]
+        assert found[0].score == pytest.approx(expected[0].score, abs=1e-5)
+    build_index("faiss", mapped, choices=FaissChoices(kind="hnsw"))
+    assert open_searcher(path, index="faiss").search(hum, 1)[0].song_id == tunes[8].id
+
+
+@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+@pytest.mark.parametrize("method", ["vector", "vote", "full"])
+def test_many_hums_at_once_are_answered_as_one_by_one(
+    searcher, tunes, match_from, method, monkeypatch
+):
+    monkeypatch.setattr("qbhkit.retrieval.searcher._BATCH", 2)
+    hums = [
+        from_notes(part_of(tunes[number].notes, 0, end_s)) for number, end_s in [(3, 9), (8, 40)]
+    ]
+    hums.append([hums[0], from_notes(part_of(tunes[3].notes, *PART_S))])  # two takes
+    found = searcher.search_many(hums, 4, match_from, method)
+    for hum, answers in zip(hums, found, strict=True):
+        expected = searcher.search(hum, 4, match_from, method)
+        assert [answer.song_id for answer in answers] == [answer.song_id for answer in expected]
+        np.testing.assert_allclose(
+            [answer.score for answer in answers],
+            [answer.score for answer in expected],
+            atol=1e-5,
+        )
+        assert answers[0].start_s == expected[0].start_s
+    assert searcher.search_many([], 4, match_from, method) == []
+
+
+def test_of_many_hums_the_silent_one_is_named(searcher, tunes):
+    hum = from_notes(part_of(tunes[3].notes, 0, 9))
+    with pytest.raises(QbhError, match=r"^hum 2: only 0\.0 s"):
+        searcher.search_many([hum, from_pitch(np.zeros(50)), hum])

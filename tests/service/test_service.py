@@ -1,0 +1,665 @@
+"""The HTTP service: a real server on a loopback port, real sockets, real clients."""
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from qbhkit.audio import write_wav
+from qbhkit.cli import main
+from qbhkit.errors import QbhError
+from qbhkit.evaluation.benchmarks.bench_service import asked, is_same, load
+from qbhkit.retrieval.searcher import Answer, answer_line
+from qbhkit.service import server as server_module
+from qbhkit.service.app import ServiceConfig, create_app
+from qbhkit.service.pool import BoundedPool, PoolFullError
+from qbhkit.service.server import Server, bind, is_loopback, read_token, run
+from qbhkit.storage import asset
+from qbhkit.synthesis.singer import Voice, render_hum
+
+TRUTH = "00004"
+PATIENCE_S = 60  # a hang is a failure; nothing is measured by it
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="module")
+def hum(song_notes, tmp_path_factory) -> Path:
+    notes = song_notes[TRUTH]
+    voice = Voice(key_st=-7, tempo=0.95)
+    audio = render_hum(notes[notes[:, 0] < 8], voice, np.random.default_rng(0)).audio
+    path = tmp_path_factory.mktemp("hum") / "my hum.wav"
+    write_wav(audio, path)
+    return path
+
+
+class Running(NamedTuple):
+    url: str
+    process: subprocess.Popen
+
+    def search(self, body: bytes | Path, **query) -> httpx.Response:
+        content = body.read_bytes() if isinstance(body, Path) else body
+        return httpx.post(f"{self.url}/search", params=query, content=content, timeout=PATIENCE_S)
+
+
+@contextmanager
+def command_line(*arguments) -> Iterator[Running]:
+    command = [sys.executable, "-m", "qbhkit.cli", "serve", *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stderr.readline()
+        assert " answers at http://" in line, line
+        yield Running(line.split(" answers at ")[1].split()[0], process)
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def service(catalogue) -> Iterator[Running]:
+    """The command itself, with the shipped weights."""
+    with command_line(catalogue, "--most-mb", "1") as running:
+        yield running
+
+
+class Place(NamedTuple):
+    url: str
+    address: tuple[str, int]
+    folder: Path
+
+    def counted(self, what: str) -> float:
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(what))
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch) -> Iterator[Callable[..., Place]]:
+    """Start a service in a thread around any recogniser; uploads go to ``folder``."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    started = []
+
+    def serve(recognise=None, **config) -> Place:
+        config = ServiceConfig(**config)
+        listener, ready = bind("127.0.0.1", 0), threading.Event()
+        server = Server(create_app(recognise or answer, 1, config), config, ready.set)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        started.append((server, thread, listener))
+        assert ready.wait(PATIENCE_S)
+        host, port = listener.getsockname()
+        return Place(f"http://{host}:{port}", (host, port), tmp_path)
+
+    yield serve
+    for server, thread, listener in started:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+        listener.close()
+    assert list(tmp_path.iterdir()) == []  # no upload outlives the service
+
+
+def answer(path, name, k, match_from):
+    """Name a song after the body itself."""
+    body = path.read_bytes().decode("latin-1")
+    return answer_line(name, 2.0, [Answer(body, match_from, 0.5, 0, k)], True)
+
+
+class Gate:
+    """A recogniser that waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.open, self.begun = threading.Event(), threading.Semaphore(0)
+        self.calls = 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        self.begun.release()
+        assert self.open.wait(PATIENCE_S)
+        return answer(*arguments)
+
+    def wait_for(self, calls: int) -> None:
+        for _ in range(calls):
+            assert self.begun.acquire(timeout=PATIENCE_S)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what comes about in another thread."""
+    tick = threading.Event()
+    for _ in range(PATIENCE_S * 50):
+        if true():
+            return
+        tick.wait(0.02)
+    pytest.fail("it never came about")
+
+
+def head(*lines: str, path: str = "/search") -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+
+
+def dial(place: Place) -> socket.socket:
+    return socket.create_connection(place.address, timeout=PATIENCE_S)
+
+
+class Reply(NamedTuple):
+    status: int
+    body: bytes
+
+
+def reply(client: socket.socket) -> Reply:
+    response = HTTPResponse(client)
+    response.begin()
+    return Reply(response.status, response.read())
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("options", [{}, {"k": 3}, {"k": 2, "anchor": "start"}])
+    def test_they_are_the_json_of_the_command_line(self, service, hum, catalogue, capfd, options):
+        given = [word for key, value in options.items()
+                 for word in ("-k" if key == "k" else f"--{key}", str(value))]  # fmt: skip
+        capfd.readouterr()
+        assert main(["search", str(hum), "--catalogue", str(catalogue), "--json", *given]) == 0
+        line = json.loads(capfd.readouterr().out)
+        found = service.search(hum, name=hum.name, **options)
+        assert found.status_code == 200
+        assert found.json() == {**line, "query": "my hum.wav"}
+        assert found.json()["results"][0]["song_id"] == TRUTH
+
+    def test_the_format_is_told_by_the_bytes(self, service, hum, tmp_path):
+        import av
+
+        samples, rate = soundfile.read(hum, dtype="float32")
+        soundfile.write(tmp_path / "hum.flac", samples, rate)
+        with av.open(str(tmp_path / "hum.webm"), "w") as container:
+            track = container.add_stream("libopus", rate=48000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+            frame.sample_rate = rate
+            for part in av.AudioResampler("flt", "mono", 48000).resample(frame):
+                container.mux(track.encode(part))
+            container.mux(track.encode(None))
+        for name in ("hum.flac", "hum.webm"):
+            found = service.search(tmp_path / name, k=1)
+            assert found.status_code == 200, found.text
+            assert found.json()["query"] == "recording"
+            assert found.json()["results"][0]["song_id"] == TRUTH
+
+    def test_new_fields_of_an_answer_are_passed_on_and_names_of_any_bytes(self, serve):
+        line = {"query": "a", "voiced_s": 2, "results": [{"new": "caf\udce9"}], "confident": False}
+        place = serve(lambda *_: line)
+        assert httpx.post(f"{place.url}/search", content=b"x").json() == line
+
+
+def encoded(samples, rate_hz=16000, kind="WAV") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=kind, subtype="PCM_16")
+    return file.getvalue()
+
+
+class TestBadRequests:
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (b"", "is empty"),
+            (b"this is no recording\n" * 50, "is not audio"),
+            (encoded(np.ones(32000))[:20000], "is truncated"),
+            (encoded(np.zeros(32000)), "is silent"),
+            (encoded(np.random.default_rng(0).normal(0, 0.1, 48000)), "s of the hum is voiced"),
+            (encoded(np.zeros(8000 * 3600), 8000, "FLAC"), "is longer than 120 s"),
+            (encoded(np.zeros(1000), 1), "is longer than 120 s"),
+            (b"\0\0\0\x18ftypM4A " + bytes(500), "is damaged"),
+        ],
+        ids=["empty", "words", "cut", "silence", "noise", "hour", "1 Hz", "no mp4"],
+    )
+    def test_bad_audio_is_one_sentence_about_the_senders_file(self, service, body, reason):
+        assert len(body) < 1_000_000
+        refused = service.search(body, name="memo 1.wav")
+        assert refused.status_code == 422
+        sentence = refused.json()["detail"]
+        assert sentence.startswith("memo 1.wav")
+        assert reason in sentence
+        assert tempfile.gettempdir() not in sentence
+        assert sentence.endswith(".")
+
+    @pytest.mark.parametrize(
+        "query", [{"k": 0}, {"k": 1001}, {"k": "many"}, {"anchor": "end"}, {"name": "n" * 201}]
+    )
+    def test_bad_parameters(self, service, query):
+        refused = service.search(b"x", **query)
+        assert refused.status_code == 422
+        assert refused.json()["detail"].startswith(next(iter(query)))
+
+    def test_a_form_is_refused(self, service):
+        refused = httpx.post(f"{service.url}/search", files={"file": b"x"})
+        assert refused.status_code == 415
+
+    def test_an_error_of_the_kit_itself_tells_nothing(self, serve):
+        def fail(*_):
+            raise RuntimeError("a secret")
+
+        place = serve(fail)
+        failed = httpx.post(f"{place.url}/search", content=b"x")
+        assert failed.status_code == 500
+        assert "secret" not in failed.text
+        assert httpx.get(f"{place.url}/healthz").status_code == 200
+
+
+class TestUploads:
+    def test_too_large_a_body_is_refused_before_it_is_sent(self, serve):
+        place = serve(most_mb=1)
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 1000001"))  # and not one byte of it
+            assert reply(client).status == 413
+        whole = httpx.post(f"{place.url}/search", content=bytes(1_000_000))
+        assert whole.status_code == 200
+
+    def test_a_body_that_keeps_its_length_to_itself_is_cut_at_the_limit(self, serve):
+        place = serve(most_mb=1)
+        with dial(place) as client:
+            client.sendall(head("Transfer-Encoding: chunked"))
+            chunk = b"%x\r\n%s\r\n" % (100_000, bytes(100_000))
+            client.sendall(chunk * 10)
+            client.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.recv(1000)  # a million bytes are allowed
+            client.settimeout(PATIENCE_S)
+            client.sendall(b"1\r\nx\r\n")
+            assert reply(client).status == 413
+
+    def test_a_body_that_drips_runs_out_of_time(self, serve):
+        place = serve(timeout_s=0.5)
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 1000") + b"x")
+            assert reply(client).status == 408
+        assert place.counted("qbhkit_receiving") == 0
+
+    def test_a_client_that_leaves_midway_leaves_nothing(self, serve):
+        place = serve()
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 1000") + b"x" * 500)
+            until(lambda: place.counted("qbhkit_receiving") == 1)
+        until(lambda: place.counted('qbhkit_requests_total{path="/search",status="499"}') == 1)
+        assert place.counted("qbhkit_receiving") == 0
+        (folder,) = place.folder.iterdir()
+        assert list(folder.iterdir()) == []
+
+    def test_slow_clients_hold_nobody_up(self, serve):
+        place = serve(workers=1, queue=0)
+        slow = [dial(place) for _ in range(40)]
+        for client in slow:
+            client.sendall(head("Content-Length: 4") + b"sl")
+        until(lambda: place.counted("qbhkit_receiving") == 40)
+        quick = httpx.post(f"{place.url}/search", content=b"quick")
+        assert quick.json()["results"][0]["song_id"] == "quick"
+        slow[7].sendall(b"ow")
+        assert json.loads(reply(slow[7]).body)["results"][0]["song_id"] == "slow"
+        for client in slow:
+            client.close()
+
+    def test_not_everybody_may_send_at_once(self, serve, monkeypatch):
+        monkeypatch.setattr("qbhkit.service.app._MOST_UPLOADS", 1)
+        place = serve()
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 4"))
+            until(lambda: place.counted("qbhkit_receiving") == 1)
+            assert httpx.post(f"{place.url}/search", content=b"x").status_code == 503
+        until(lambda: place.counted("qbhkit_receiving") == 0)
+        assert httpx.post(f"{place.url}/search", content=b"x").status_code == 200
+
+    @pytest.mark.parametrize(
+        "sent",
+        [b"", b"POST /sea", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /he", head("X: y")[:-2]],
+    )
+    def test_a_connection_without_a_whole_request_is_closed(self, serve, monkeypatch, sent):
+        monkeypatch.setattr(server_module, "_IDLE_S", 0.3)
+        place = serve()
+        with dial(place) as client:
+            client.sendall(sent)
+            received = b""
+            while part := client.recv(1000):  # ends when the service has hung up
+                received += part
+        assert received.startswith(b"HTTP/1.1 200 " if sent.startswith(b"GET") else b"")
+
+    def test_a_refused_body_is_not_swallowed_for_ever(self, serve, monkeypatch):
+        monkeypatch.setattr(server_module, "_IDLE_S", 0.3)
+        place = serve(most_mb=1)
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 999999999"))
+            assert reply(client).status == 413
+
+            def refused() -> bool:
+                try:
+                    client.sendall(b"x" * 1000)
+                except ConnectionError:
+                    return True
+                return False
+
+            until(refused)
+
+    @pytest.mark.parametrize("kept", ["keep-alive", "close"])
+    def test_who_is_refused_while_sending_reads_why(self, serve, kept):
+        gate = Gate()
+        place = serve(gate, workers=1, queue=0, most_mb=5)
+        with dial(place) as first, dial(place) as second, dial(place) as third:
+            first.sendall(head("Content-Length: 1") + b"1")
+            gate.wait_for(1)
+            size = 4_000_000  # more than the buffers between the two hold
+            second.sendall(head(f"Connection: {kept}", f"Content-Length: {size}") + bytes(size))
+            assert reply(second).status == 503
+            third.sendall(head(f"Connection: {kept}", f"Content-Length: {2 * size}"))
+            third.sendall(bytes(2 * size))
+            assert reply(third).status == 503
+            gate.open.set()
+            assert reply(first).status == 200
+
+    def test_a_long_answer_is_not_taken_for_idleness(self, serve, monkeypatch):
+        monkeypatch.setattr(server_module, "_IDLE_S", 0.2)
+        gate = Gate()
+        place = serve(gate)
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 1") + b"x")
+            client.settimeout(1)
+            with pytest.raises(TimeoutError):
+                client.recv(1000)
+            gate.open.set()
+            client.settimeout(PATIENCE_S)
+            assert reply(client).status == 200
+
+
+class TestOverload:
+    def test_64_clients_on_a_slow_searcher(self, serve):
+        """Six places: 58 are sent away while not one search has ended, six get their own answer."""
+        gate = Gate()
+        place = serve(gate, workers=2, queue=4)
+
+        async def clients() -> list[httpx.Response]:
+            limits = httpx.Limits(max_connections=64)
+            async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
+                posts = [
+                    asyncio.create_task(client.post(f"{place.url}/search", content=f"song {n}"))
+                    for n in range(64)
+                ]
+                while sum(post.done() for post in posts) < 58:
+                    await asyncio.sleep(0.01)
+                refused = {number for number, post in enumerate(posts) if post.done()}
+                assert len(refused) == 58
+                gate.open.set()
+                answers = await asyncio.gather(*posts)
+                assert all(answers[number].status_code == 503 for number in refused)
+                return answers
+
+        answers = asyncio.run(asyncio.wait_for(clients(), PATIENCE_S))
+        right = 0
+        for number, response in enumerate(answers):
+            if response.status_code == 200:
+                assert response.json()["results"][0]["song_id"] == f"song {number}"
+                right += 1
+            else:
+                assert int(response.headers["Retry-After"]) >= 1
+                assert "try again" in response.json()["detail"]
+        assert right == gate.calls == 6
+        assert place.counted('qbhkit_requests_total{path="/search",status="503"}') == 58
+        assert place.counted("qbhkit_jobs") == 0
+
+    def test_a_full_service_refuses_before_the_body_is_sent(self, serve):
+        gate = Gate()
+        place = serve(gate, workers=1, queue=0)
+        with dial(place) as first, dial(place) as second:
+            first.sendall(head("Content-Length: 1") + b"1")
+            gate.wait_for(1)
+            second.sendall(head("Content-Length: 1000"))
+            assert reply(second).status == 503
+            gate.open.set()
+            assert reply(first).status == 200
+
+    def test_work_that_timed_out_keeps_its_place_until_it_ends(self, serve):
+        gate = Gate()
+        place = serve(gate, workers=1, queue=1, timeout_s=0.3)
+        for _ in range(2):  # one runs, one waits; the latter is dropped with its client
+            late = httpx.post(f"{place.url}/search", content=b"x")
+            assert late.status_code == 504
+            assert place.counted("qbhkit_jobs") == 1
+        assert gate.calls == 1
+        gate.open.set()
+        until(lambda: place.counted("qbhkit_jobs") == 0)
+        assert httpx.post(f"{place.url}/search", content=b"x").status_code == 200
+        assert gate.calls == 2
+
+    def test_nobody_searches_for_a_client_that_has_gone(self, serve):
+        gate = Gate()
+        place = serve(gate, workers=1, queue=1)
+        with dial(place) as first:
+            first.sendall(head("Content-Length: 1") + b"1")
+            gate.wait_for(1)
+            with dial(place) as second:
+                second.sendall(head("Content-Length: 1") + b"2")
+                until(lambda: place.counted("qbhkit_jobs") == 2)
+            until(lambda: place.counted("qbhkit_jobs") == 1)
+            gate.open.set()
+            assert json.loads(reply(first).body)["results"][0]["song_id"] == "1"
+        assert gate.calls == 1
+
+    def test_the_pool_counts_what_runs_and_what_waits(self):
+        gate = threading.Event()
+        pool = BoundedPool(workers=1, queue=1)
+        running, waiting = pool.submit(gate.wait), pool.submit(gate.wait)
+        with pytest.raises(PoolFullError):
+            pool.submit(gate.wait)
+        assert waiting.cancel()
+        assert not pool.full
+        again = pool.submit(gate.wait)
+        gate.set()
+        assert running.result(PATIENCE_S)
+        assert again.result(PATIENCE_S)
+        pool.close()
+        assert pool.taken == 0
+
+
+def test_a_wrong_answer_would_be_seen():
+    right = {"query": "a", "results": [{"song_id": "x", "vote": 0.430061}]}
+    assert is_same({"query": "a", "results": [{"song_id": "x", "vote": 0.43006}]}, right)
+    for wrong in (
+        {"query": "a", "results": []},
+        {"query": "a", "results": [{"song_id": "y", "vote": 0.430061}]},
+        {"query": "a", "results": [{"song_id": "x", "vote": 0.430064}]},
+        {"query": "a", "results": [{"song_id": "x"}]},
+    ):
+        assert not is_same(wrong, right)
+
+
+def test_good_and_bad_clients_together(catalogue, hum):
+    """``qbhkit bench service``, with fewer clients and for a moment."""
+    paths = [hum, asset("hums/demo_1.flac")]
+    found = load(catalogue, asked(catalogue, paths), clients=16, warm_s=1, seconds=3)
+    assert found["answers"] > 0
+    assert found["refused"] > 0
+    assert found["too_large"] > 0
+    assert found["slow"] > 0
+    assert found["left"] > 0
+
+
+class TestCredential:
+    def test_nobody_gets_in_without_it(self, serve):
+        gate = Gate()
+        gate.open.set()
+        place = serve(gate, token=TOKEN)
+        wrong = [
+            {}, {"Authorization": "Bearer"}, {"Authorization": f"Bearer {TOKEN}x"},
+            {"Authorization": f"Bearer {TOKEN[:-1]}"}, {"Authorization": f"Basic {TOKEN}"},
+            {"Authorization": TOKEN}, {"Authorization": b"Bearer \xe9\xff"},
+        ]  # fmt: skip
+        for headers in wrong:
+            for method, path in (("POST", "/search"), ("GET", "/metrics")):
+                refused = httpx.request(method, place.url + path, headers=headers)
+                assert refused.status_code == 401, headers
+                assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert gate.calls == 0
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert httpx.post(f"{place.url}/search", content=b"x", headers=right).status_code == 200
+        assert httpx.get(f"{place.url}/metrics", headers=right).status_code == 200
+        assert httpx.get(f"{place.url}/healthz").json()["needs_token"] is True
+
+    def test_it_is_asked_for_before_the_body(self, serve):
+        place = serve(token=TOKEN)
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 1000"))
+            assert reply(client).status == 401
+
+    def test_a_file_holds_it(self, tmp_path):
+        path = tmp_path / "token"
+        path.write_text(f"{TOKEN}\n")
+        assert read_token(path) == TOKEN
+        assert TOKEN not in repr(ServiceConfig(token=TOKEN))
+
+    @pytest.mark.parametrize("text", ["", "short", "two words of sixteen letters", "é" * 20])
+    def test_a_weak_one_is_refused(self, tmp_path, text):
+        path = tmp_path / "token"
+        path.write_text(text, "utf-8")
+        with pytest.raises(QbhError, match="must hold one word of at least 16"):
+            read_token(path)
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+    def test_an_open_address_needs_one(self, host):
+        assert not is_loopback(host)
+        with pytest.raises(QbhError, match="--token-file"):
+            run(lambda: pytest.fail("loaded"), ServiceConfig(), host, 0, print)
+
+    def test_this_machine_needs_none(self):
+        assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
+
+
+class TestOperation:
+    def test_health(self, serve):
+        place = serve(most_mb=2.5, longest_s=60)
+        assert httpx.get(f"{place.url}/healthz").json() == {
+            "status": "ok", "most_bytes": 2_500_000, "longest_s": 60, "needs_token": False,
+        }  # fmt: skip
+
+    def test_metrics_count(self, serve):
+        place = serve()
+        for _ in range(3):
+            httpx.post(f"{place.url}/search", content=b"x")
+        httpx.post(f"{place.url}/search", params={"k": 0}, content=b"x")
+        for number in range(3):
+            httpx.get(f"{place.url}/made-up-{number}")
+        text = httpx.get(f"{place.url}/metrics").text
+        assert 'qbhkit_requests_total{path="/search",status="200"} 3.0' in text
+        assert 'qbhkit_requests_total{path="/search",status="422"} 1.0' in text
+        assert 'qbhkit_requests_total{path="other",status="404"} 3.0' in text
+        assert "qbhkit_search_seconds_count 3.0" in text
+        assert "qbhkit_songs 1.0" in text
+        assert "made-up" not in text
+
+    def test_openapi_describes_everything(self, serve):
+        place = serve(token=TOKEN)
+        described = httpx.get(f"{place.url}/openapi.json").json()
+        assert described["info"]["title"] == "qbhkit"
+        assert set(described["paths"]) == {"/search", "/healthz", "/metrics"}
+        search = described["paths"]["/search"]["post"]
+        assert {entry["name"] for entry in search["parameters"]} == {"k", "anchor", "name"}
+        assert set(search["responses"]) == {
+            "200", "401", "408", "413", "415", "422", "503", "504",
+        }  # fmt: skip
+        assert "audio/*" in search["requestBody"]["content"]
+        assert search["security"]
+        assert described["paths"]["/metrics"]["get"]["security"]
+        song = described["components"]["schemas"]["Song"]["properties"]
+        assert list(song) == list(Answer._fields)
+
+    def test_the_page_runs_only_its_own_script(self, serve):
+        place = serve()
+        page = httpx.get(place.url)
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self';" in policy
+        assert "unsafe" not in policy
+        assert page.headers["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in page.headers
+        for name, kind in (
+            ("page.js", "javascript"), ("recorder.js", "javascript"), ("page.css", "text/css"),
+        ):  # fmt: skip
+            part = httpx.get(f"{place.url}/{name}")
+            assert kind in part.headers["Content-Type"]
+            assert "http://" not in part.text
+            assert "https://" not in part.text
+        for path in ("/docs", "/redoc", "/../app.py", "/%2e%2e/app.py", "/nothing"):
+            assert httpx.get(place.url + path).status_code == 404
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("arguments", "word"),
+        [
+            (["--host", "0.0.0.0"], "--token-file"),
+            (["--most-mb", "0"], "most_mb"),
+            (["--timeout", "nan"], "timeout_s"),
+            (["--queue", "-1"], "queue"),
+            (["--port", "99999"], "99999"),
+            (["--token-file", "missing"], "missing"),
+        ],
+    )
+    def test_a_wrong_option_is_one_sentence(self, capfd, catalogue, arguments, word):
+        assert main(["serve", str(catalogue), *arguments]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert word in line
+
+    def test_a_catalogue_that_is_none_is_one_sentence(self, capfd, tmp_path):
+        assert main(["serve", str(tmp_path / "none"), "--port", "0"]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert str(tmp_path / "none") in line
+
+    def test_a_port_that_is_taken_is_one_sentence(self, capfd, catalogue):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            assert main(["serve", str(catalogue), "--port", str(port)]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert f"Port {port} of 127.0.0.1 cannot be had" in line
+
+    def test_a_port_is_taken_before_anybody_answers_there(self):
+        with bind("127.0.0.1", 0) as listener:
+            port = listener.getsockname()[1]
+            with pytest.raises(QbhError, match=f"Port {port} of 127.0.0.1 cannot be had"):
+                bind("127.0.0.1", port)
+
+    def test_answers_are_not_held_back_by_the_network_stack(self):
+        """Without TCP_NODELAY each would wait for the client's delayed acknowledgement."""
+        with bind("127.0.0.1", 0) as listener:
+            assert listener.proto == socket.IPPROTO_TCP  # what asyncio looks at
+
+    def test_a_missing_package_is_one_sentence(self, capfd, catalogue, monkeypatch):
+        for name in [name for name in sys.modules if name.startswith("qbhkit.service.")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "uvicorn", None)
+        assert main(["serve", str(catalogue)]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert "pip install 'qbhkit[service]'" in line
+
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+    def test_it_stops_when_it_is_told_to(self, catalogue, tmp_path, monkeypatch, how):
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        with command_line(catalogue) as running:
+            host, port = running.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+                client.sendall(head("Content-Length: 5") + b"no")
+                while not any(file.is_file() for file in tmp_path.rglob("hum-*")):
+                    os.stat(tmp_path)
+                running.process.send_signal(how)
+                client.sendall(b" wa")  # what is under way is answered first
+                assert reply(client).status == 422
+            running.process.wait(PATIENCE_S)
+            assert "Traceback" not in running.process.stderr.read()
+        assert list(tmp_path.glob("qbhkit-*")) == []

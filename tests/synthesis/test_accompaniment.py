@@ -1,0 +1,229 @@
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import symusic
+
+from qbhkit.corpora.folders import pop909
+from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.pitch import band
+from qbhkit.synthesis.accompaniment import (
+    BASSES,
+    CHORDS,
+    Part,
+    arrange_accompaniment,
+    cut,
+    read_score,
+    render_parts,
+)
+
+NOTES = np.array([[0.0, 0.5, 72], [0.5, 0.5, 74], [1.0, 1.0, 76]])
+TRIADS = np.array([[0.5 * k, 0.5, p] for k in range(4) for p in (48, 55, 64)], float)
+RATE_HZ = 8000
+
+
+def write_song(path, tracks, qpm=120.0):
+    """Write name -> (M, 3) notes in seconds as a MIDI file."""
+    score = symusic.Score(480, ttype="tick")
+    score.tempos.append(symusic.Tempo(0, qpm))
+    a_second = 480 * qpm / 60
+    for name, notes in tracks.items():
+        track = symusic.Track(name=name, is_drum=name == "drums")
+        for onset, duration, pitch in notes:
+            begin, length = round(onset * a_second), max(1, round(duration * a_second))
+            track.notes.append(symusic.Note(begin, length, int(pitch), 90))
+        score.tracks.append(track)
+    score.dump_midi(path)
+    return path
+
+
+@pytest.fixture
+def channels(monkeypatch):
+    """The channels on which notes begin."""
+    import tinysoundfont
+
+    begun = []
+
+    class Listening(tinysoundfont.Synth):
+        def noteon(self, channel, key, velocity):
+            begun.append(channel)
+            return super().noteon(channel, key, velocity)
+
+    monkeypatch.setattr(tinysoundfont, "Synth", Listening)
+    return begun
+
+
+class TestReadScore:
+    def test_the_tune_and_what_accompanies_it(self, tmp_path):
+        tracks = {"PIANO": TRIADS, "MELODY": NOTES, "Bass": TRIADS[:2], "drums": TRIADS[:3]}
+        score = read_score(write_song(tmp_path / "a.mid", tracks, qpm=90))
+        np.testing.assert_allclose(score.melody, NOTES, atol=2e-3)
+        assert len(score.chords) == len(TRIADS) + 2  # no drums
+        assert (np.diff(score.chords[:, 0]) >= 0).all()
+        assert score.beat_s == pytest.approx(60 / 90, rel=1e-3)
+
+    @pytest.mark.parametrize(
+        "tracks",
+        [{"Piano": TRIADS}, {"MELODY": NOTES}, {"MELODY": NOTES, "drums": TRIADS}, {}],
+        ids=["no melody", "no accompaniment", "only drums", "nothing"],
+    )
+    def test_a_file_without_both_is_refused(self, tmp_path, tracks):
+        path = write_song(tmp_path / "a.mid", tracks)
+        with pytest.raises(QbhError, match=r"a\.mid needs a track named melody and an accom") as no:
+            read_score(path)
+        assert str(no.value).count("\n") == 0
+
+    @pytest.mark.parametrize("content", [b"", b"MThd rubbish", b"no music"])
+    def test_a_damaged_file_is_refused_in_one_sentence(self, tmp_path, content):
+        (tmp_path / "a.mid").write_bytes(content)
+        with pytest.raises(QbhError, match=r"a\.mid is not a readable MIDI file") as refused:
+            read_score(tmp_path / "a.mid")
+        assert str(refused.value).count("\n") == 0
+
+    def test_pop909(self):
+        data = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+        if not (data / "pop909").is_dir():
+            pytest.skip("POP909 is not in the data folder")
+        for path in pop909(data / "pop909").files[:3]:
+            score = read_score(path)
+            assert len(score.melody) > 100
+            assert len(score.chords) > 300
+            assert 0.25 <= score.beat_s <= 1.5
+            assert 50 < np.median(score.melody[:, 2]) < 85
+
+
+class TestCut:
+    def test_onsets_count_from_the_start_and_notes_end_with_the_span(self):
+        found = cut(NOTES, 0.4, 0.9)
+        np.testing.assert_allclose(found, [[0.1, 0.5, 74], [0.6, 0.3, 76]])
+
+    def test_the_span_holds_its_beginning_and_not_its_end(self):
+        np.testing.assert_array_equal(cut(NOTES, 0.5, 0.5)[:, 2], [74])
+
+    def test_the_original_is_left_alone(self):
+        before = NOTES.copy()
+        cut(NOTES, 0.4, 0.9)
+        np.testing.assert_array_equal(NOTES, before)
+
+    def test_nothing_inside(self):
+        assert cut(NOTES, 10, 5).shape == (0, 3)
+
+
+class TestArrange:
+    def test_chords_a_bass_and_drums_in_their_ranges(self):
+        kinds = set()
+        for seed in range(40):
+            parts = arrange_accompaniment(TRIADS, 0.5, 2.0, np.random.default_rng(seed))
+            chords = [part for part in parts if part.program in CHORDS and not part.drums]
+            assert 1 <= len(chords) <= 2
+            for part in parts:
+                assert 1 <= part.velocity <= 127
+                if part.drums:
+                    kinds.add("drums")
+                    assert (part.notes[:, 0] < 2.0).all()
+                    assert set(part.notes[:, 2]) <= {36, 38, 42}
+                elif part.program in BASSES:
+                    kinds.add("bass")
+                    assert (part.notes[:, 2] % 12 == 0).all()  # the roots: C
+                    assert (part.notes[:, 2] >= 28).all()
+                    assert (part.notes[:, 2] < 52).all()
+                    assert len(part.notes) == 4
+                else:
+                    np.testing.assert_array_equal(part.notes, TRIADS)
+        assert kinds == {"bass", "drums"}
+
+    def test_the_generator_alone_decides(self):
+        one, two = (
+            arrange_accompaniment(TRIADS, 0.5, 2.0, np.random.default_rng(3)) for _ in range(2)
+        )
+        assert [part._replace(notes=None) for part in one] == [
+            part._replace(notes=None) for part in two
+        ]
+        for first, second in zip(one, two, strict=True):
+            np.testing.assert_array_equal(first.notes, second.notes)
+
+    def test_no_chords_leave_the_drums(self):
+        for seed in range(5):
+            parts = arrange_accompaniment(np.zeros((0, 3)), 0.5, 2.0, np.random.default_rng(seed))
+            assert all(part.drums or not len(part.notes) for part in parts)
+
+
+class TestRender:
+    @pytest.mark.parametrize(("length_s", "rate_hz"), [(1.0, 8000), (0.777, 16000), (0.3, 44100)])
+    def test_the_length_is_exact(self, length_s, rate_hz):
+        audio = render_parts([Part(0, TRIADS, 90)], length_s, rate_hz)
+        assert audio.rate_hz == rate_hz
+        assert len(audio.samples) == round(length_s * rate_hz)
+        assert audio.samples.dtype == np.float32
+
+    @pytest.mark.parametrize("parts", [[], [Part(0, np.zeros((0, 3)), 90)]])
+    def test_no_notes_are_silence(self, parts):
+        audio = render_parts(parts, 0.5, RATE_HZ)
+        assert len(audio.samples) == 4000
+        assert not audio.samples.any()
+
+    def test_a_note_sounds_from_its_onset_at_its_pitch(self):
+        samples = render_parts([Part(19, np.array([[0.5, 0.5, 69.0]]), 100)], 1.2, RATE_HZ).samples
+        assert np.abs(samples[:3900]).max() < 1e-3
+        assert np.abs(samples[4400:8000]).max() > 0.01
+        spectrum = np.abs(np.fft.rfft(samples[4800:8000] * np.hanning(3200)))
+        frequency = np.fft.rfftfreq(3200, 1 / RATE_HZ)
+        loudest = frequency[spectrum.argmax()]
+        assert min(abs(np.log2(loudest / 440) % 1), 1 - abs(np.log2(loudest / 440) % 1)) < 0.02
+        assert np.abs(samples[-800:]).max() < 0.5 * np.abs(samples).max()  # and it ends
+
+    def test_notes_after_the_end_are_not_heard(self):
+        early = Part(0, TRIADS[:3], 90)
+        late = early._replace(notes=early.notes + np.array([5, 0, 0]))
+        with_late, without = (render_parts(p, 0.5, RATE_HZ).samples for p in ([early, late], [early]))
+        np.testing.assert_allclose(with_late, without, atol=1e-4)  # the resampler looks ahead
+
+    def test_louder_is_louder(self):
+        soft, loud = (render_parts([Part(0, TRIADS, v)], 0.5, RATE_HZ).samples for v in (30, 120))
+        assert loud.std() > 2 * soft.std()
+
+    def test_drums_are_on_channel_ten_and_nothing_else_is(self, channels):
+        hits = np.array([[0.1, 0.1, 38.0]])
+        parts = [Part(0, hits, 90)] * 10
+        parts.insert(5, Part(0, hits, 90, drums=True))
+        render_parts(parts, 0.3, RATE_HZ)
+        assert len(channels) == 11
+        assert channels.count(9) == 1
+
+    def test_drums_have_no_pitch(self):
+        hits = np.array([[0.0, 0.1, 42.0]])  # a closed hat, an F sharp on a piano
+        drums = render_parts([Part(0, hits, 100, drums=True)], 0.3, 16000).samples
+        piano = render_parts([Part(0, hits, 100)], 0.3, 16000).samples
+        assert high_share(drums) > 0.5
+        assert high_share(piano) < 0.01
+
+
+def high_share(samples) -> float:
+    """Share of the power in the upper half of the spectrum."""
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    return float(power[len(power) // 2 :].sum() / power.sum())
+
+
+def test_missing_packages_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tinysoundfont", None)
+    with pytest.raises(MissingPackageError, match="pip install --no-deps tinysoundfont"):
+        render_parts([], 1.0, RATE_HZ)
+    monkeypatch.setattr(band, "find_spec", lambda name: None)
+    band.soundfont.cache_clear()
+    with pytest.raises(MissingPackageError, match="No SoundFont is installed: pip install"):
+        band.soundfont()
+
+
+def test_the_extra_that_brings_the_soundfont_exists(monkeypatch):
+    monkeypatch.setattr(band, "find_spec", lambda name: None)
+    band.soundfont.cache_clear()
+    with pytest.raises(MissingPackageError) as refused:
+        band.soundfont()
+    extra = re.search(r"qbhkit\[(\w+)\]", str(refused.value))
+    assert extra is not None
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    assert extra[1] in tomllib.loads(project.read_text("utf-8"))["project"]["optional-dependencies"]

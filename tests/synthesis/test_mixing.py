@@ -1,0 +1,274 @@
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soxr
+import symusic
+
+from qbhkit.audio import Audio
+from qbhkit.errors import QbhError
+from qbhkit.metrics import melody_score
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.synthesis.mixing import (
+    MIX_HOP,
+    MIX_RATE_HZ,
+    Excerpt,
+    MixConfig,
+    Recorded,
+    StemBank,
+    build_bank,
+    draw_mixture,
+    mix,
+)
+from qbhkit.synthesis.singer import Voice, render_hum
+from qbhkit.synthesis.timbre import analyse
+from qbhkit.training import generator
+
+SAMPLES, FRAMES = 64000, 800
+FEW = MixConfig(excerpts=2)
+CLEAN = MixConfig(vocal_free=0, recorded=0, bare=0, doubled=0, degraded=0)
+
+
+def write_song(path):
+    """Write 16 s of a tune over triads, 120 beats a minute."""
+    score = symusic.Score(480)
+    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
+    for beat in range(32):
+        tune.notes.append(symusic.Note(480 * beat, 440, 64 + (5 * beat) % 12, 90))
+        for pitch in (48, 55, 60):
+            piano.notes.append(symusic.Note(480 * beat, 470, pitch + 5 * (beat // 4 % 2), 80))
+    score.tracks.append(tune)
+    score.tracks.append(piano)
+    score.dump_midi(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("songs")
+    (folder / "damaged.mid").write_bytes(b"rubbish")
+    return [write_song(folder / "a.mid"), folder / "damaged.mid", write_song(folder / "b.mid")]
+
+
+@pytest.fixture(scope="module")
+def timbre():
+    """A voice for WORLD, which the source-filter singer stands in for."""
+    notes = np.array([[0.5 * k, 0.5, 57 + k] for k in range(4)])
+    hum = render_hum(notes, Voice("vowels", gap=0.3), np.random.default_rng(0))
+    return analyse(hum.audio, hum.f0)
+
+
+@pytest.fixture(scope="module")
+def bank_folder(songs, timbre, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stems")
+    build_bank(folder, songs, [timbre], FEW, 0, workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def bank(bank_folder):
+    return StemBank(bank_folder)
+
+
+def made_excerpts(count=3):
+    """Excerpts without any synthesiser: a tone over noise."""
+    excerpts = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        f0 = np.zeros(FRAMES, np.float32)
+        f0[100:350] = f0[400:700] = 200 + 20 * number
+        phase = 2 * np.pi * np.cumsum(np.repeat(f0, MIX_HOP)) / MIX_RATE_HZ
+        voice = (0.3 * np.sin(phase) * np.repeat(f0 > 0, MIX_HOP)).astype(np.float32)
+        band, lead = rng.normal(0, 0.1, (2, SAMPLES)).astype(np.float32)
+        excerpts.append(Excerpt(band, lead, voice, f0))
+    return excerpts
+
+
+def recorded(timbre=None):
+    f0 = np.full(300, 150, np.float32)
+    f0[:20] = 0
+    phase = 2 * np.pi * np.cumsum(np.repeat(f0, MIX_HOP)) / MIX_RATE_HZ
+    return Recorded((0.4 * np.sin(phase)).astype(np.float32), f0, timbre)
+
+
+def files_of(folder):
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+class TestBank:
+    def test_stems_have_their_shapes_and_the_voice_its_pitch(self, bank):
+        assert len(bank) == 2
+        for index in range(2):
+            excerpt = bank[index]
+            for stem in excerpt[:3]:
+                assert stem.shape == (SAMPLES,)
+                assert stem.dtype == np.float32
+                assert 0.1 < np.abs(stem).max() <= 1
+            assert excerpt.f0.shape == (FRAMES,)
+            assert (excerpt.f0 > 0).mean() > 0.2
+            assert excerpt.f0[excerpt.f0 > 0].min() > 50
+
+    def test_the_f0_lies_where_the_voice_is(self, bank):
+        excerpt = bank[0]
+        voice = Audio(soxr.resample(excerpt.voice, MIX_RATE_HZ, 16000), 16000)
+        heard = get_tracker("swift-f0").track(voice)
+        score = melody_score(excerpt.f0, heard.frequency_hz, heard.voicing)
+        assert score.raw_pitch_accuracy > 0.85
+
+    def test_the_voice_sings_together_with_the_instrument(self, bank):
+        """Of all shifts in time, the pitch classes of both agree best without one."""
+        excerpt = bank[0]
+        lead = Audio(soxr.resample(excerpt.lead, MIX_RATE_HZ, 16000), 16000)
+        played = get_tracker("swift-f0").track(lead)
+        both = {}
+        for shift in range(-40, 41, 4):
+            f0 = np.roll(excerpt.f0, shift)
+            score = melody_score(f0, played.frequency_hz, played.voicing)
+            both[shift] = score.raw_chroma_accuracy
+        assert abs(max(both, key=both.__getitem__)) <= 8
+
+    def test_excerpts_differ(self, bank):
+        assert not np.array_equal(bank[0].band, bank[1].band)
+
+    def test_a_second_call_reads_what_is_there(self, bank_folder, songs, timbre):
+        before = files_of(bank_folder)
+        build_bank(bank_folder, songs, [timbre], FEW, 0, workers=1, progress=False)
+        assert files_of(bank_folder) == before
+
+    def test_another_seed_or_size_builds_again(self, songs, tmp_path):
+        def build(seed, **sizes):
+            config = replace(FEW, **sizes)
+            return build_bank(tmp_path, songs, [], config, seed, workers=1, progress=False)
+
+        first = build(0, excerpts=1)[0].voice
+        other = build(1, excerpts=1)[0].voice
+        assert not np.array_equal(first, other)
+        again = build(0)
+        assert len(again) == 2
+        np.testing.assert_array_equal(again[0].voice, first)  # whatever was built in between
+
+    def test_other_timbres_build_again(self, songs, timbre, tmp_path):
+        def build(voice):
+            config = replace(FEW, excerpts=1, source_filter=0)
+            return build_bank(tmp_path, songs, [voice], config, 0, workers=1, progress=False)
+
+        first = build(timbre)[0].voice
+        darker = replace(timbre, envelope=np.roll(timbre.envelope, -8, axis=1))
+        assert not np.array_equal(build(darker)[0].voice, first)
+
+    def test_the_number_of_workers_does_not_matter(self, bank, songs, timbre, tmp_path):
+        two = build_bank(tmp_path, songs, [timbre], FEW, 0, workers=2, progress=False)
+        for one, other in zip((bank[0], bank[1]), (two[0], two[1]), strict=True):
+            for stem, same in zip(one, other, strict=True):
+                np.testing.assert_array_equal(stem, same)
+
+    def test_a_stopped_build_does_not_pass_for_a_bank(self, bank_folder, tmp_path):
+        for path in bank_folder.glob("*.npy"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        with pytest.raises(QbhError, match=r"bank\.json does not exist: build the bank again"):
+            StemBank(tmp_path)
+
+    @pytest.mark.parametrize("stem", ["band", "f0"])
+    def test_a_damaged_bank_is_refused_in_one_sentence(self, bank_folder, tmp_path, stem):
+        for path in bank_folder.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        os.truncate(tmp_path / f"{stem}.npy", 1000)
+        with pytest.raises(QbhError, match=r"is damaged \(.*\): delete it, and train again\."):
+            StemBank(tmp_path)
+        (tmp_path / f"{stem}.npy").unlink()
+        with pytest.raises(QbhError, match="is damaged"):
+            StemBank(tmp_path)
+
+    def test_without_songs_there_is_no_bank(self, tmp_path):
+        with pytest.raises(QbhError, match="There is no song to render"):
+            build_bank(tmp_path, [], [], FEW, 0, workers=1, progress=False)
+
+    def test_only_useless_songs_are_refused(self, songs, tmp_path):
+        with pytest.raises(QbhError, match="Not one of the songs"):
+            build_bank(tmp_path, songs[1:2], [], FEW, 0, workers=1, progress=False)
+        assert not (tmp_path / "bank.json").exists()
+
+
+class TestMix:
+    @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
+    def test_the_ratio_is_that_of_voiced_voice_to_band(self, snr_db):
+        excerpt = made_excerpts(1)[0]
+        band = mix(excerpt.voice, excerpt.f0, excerpt.band, snr_db) - excerpt.voice
+        voiced = np.repeat(excerpt.f0 > 0, MIX_HOP)
+        ratio = np.mean(excerpt.voice[voiced] ** 2.0) / np.mean(band**2.0)
+        assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=1e-3)
+        shape = np.corrcoef(band, excerpt.band)[0, 1]
+        assert shape == pytest.approx(1, abs=1e-6)
+
+    def test_a_silent_part_leaves_the_other_alone(self):
+        excerpt = made_excerpts(1)[0]
+        silence = np.zeros(SAMPLES, np.float32)
+        np.testing.assert_array_equal(mix(excerpt.voice, excerpt.f0, silence, 0), excerpt.voice)
+        none = np.zeros(FRAMES, np.float32)
+        np.testing.assert_array_equal(mix(silence, none, excerpt.band, 0), excerpt.band)
+
+
+class TestDrawMixture:
+    def test_the_generator_alone_decides(self, timbre):
+        bank, voices = made_excerpts(), [recorded(), recorded(timbre)]
+        config = MixConfig()
+        found = [draw_mixture(bank, voices, config, generator(0, 1, 0, k)) for k in range(6)]
+        for item in (5, 2, 0):
+            again = draw_mixture(bank, voices, config, generator(0, 1, 0, item))
+            np.testing.assert_array_equal(again.samples, found[item].samples)
+            np.testing.assert_array_equal(again.f0, found[item].f0)
+        assert not np.array_equal(found[0].samples, found[1].samples)
+
+    def test_200_draws_are_finite_audible_and_as_long_as_said(self):
+        bank, voices = made_excerpts(), [recorded()]
+        config = replace(MixConfig(), degraded=0.2)
+        silent = 0
+        for item in range(200):
+            mixture = draw_mixture(bank, voices, config, generator(0, 1, 0, item))
+            assert mixture.samples.shape == (SAMPLES,)
+            assert mixture.f0.shape == (FRAMES,)
+            assert mixture.samples.dtype == mixture.f0.dtype == np.float32
+            assert np.isfinite(mixture.samples).all()
+            assert np.isfinite(mixture.f0).all()
+            assert np.abs(mixture.samples).max() > 1e-4
+            silent += not mixture.f0.any()
+        assert 10 <= silent <= 42  # 24 of 200 are vocal-free: four standard deviations
+
+    def test_where_nobody_sings_there_is_no_pitch_but_something_to_hear(self):
+        config = replace(CLEAN, vocal_free=1)
+        for item in range(20):
+            mixture = draw_mixture(made_excerpts(1), [recorded()], config, generator(0, 1, item, 1))
+            assert not mixture.f0.any()
+            assert mixture.samples.std() > 1e-3
+
+    def test_a_bare_voice_is_the_voice(self):
+        bank = made_excerpts(1)
+        mixture = draw_mixture(bank, [], replace(CLEAN, bare=1), generator(0, 1))
+        np.testing.assert_array_equal(mixture.samples, bank[0].voice)
+        np.testing.assert_array_equal(mixture.f0, bank[0].f0)
+
+    def test_the_ratio_is_drawn_from_the_range(self):
+        bank = made_excerpts(1)
+        voiced = np.repeat(bank[0].f0 > 0, MIX_HOP)
+        ratios = []
+        for item in range(60):
+            config = replace(CLEAN, snr_db=(-2.0, 4.0))
+            mixture = draw_mixture(bank, [], config, generator(0, 1, 0, item))
+            band = mixture.samples - bank[0].voice
+            if band.any():
+                level = np.mean(bank[0].voice[voiced] ** 2.0) / np.mean(band**2.0)
+                ratios.append(10 * np.log10(level))
+        assert 40 < len(ratios) < 60  # a tenth has no band
+        assert -2.01 < min(ratios) < -1
+        assert 3 < max(ratios) < 4.01
+
+    def test_a_recorded_voice_keeps_its_pitch_where_it_is_heard(self, timbre):
+        config = replace(CLEAN, recorded=1, bare=1)
+        for item in range(4):
+            voices = [recorded(timbre if item % 2 else None)]
+            mixture = draw_mixture(made_excerpts(1), voices, config, generator(0, 1, 0, item))
+            assert (mixture.f0 > 0).any()
+            level = np.sqrt((mixture.samples.reshape(FRAMES, MIX_HOP) ** 2.0).mean(axis=1))
+            loud = level > 0.1 * level.max()
+            assert np.mean(loud == (mixture.f0 > 0)) > 0.95

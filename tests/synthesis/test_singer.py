@@ -1,0 +1,267 @@
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from scipy.ndimage import gaussian_filter1d
+
+from qbhkit.contour import hz_to_midi
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.errors import QbhError
+from qbhkit.metrics import melody_score
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.storage import asset
+from qbhkit.synthesis.singer import (
+    LEAD_IN_S,
+    SINGER_RATE_HZ,
+    Voice,
+    render_hum,
+    render_line,
+    sung_line,
+)
+
+# onset s, duration s, MIDI pitch
+NOTES = np.array([[0.0, 0.5, 60], [0.5, 0.5, 64], [1.0, 1.0, 67], [2.0, 0.5, 62], [2.5, 1.0, 59]])
+EXACT = Voice(
+    note_error_st=0, timing_error=0, vibrato_st=0, jitter_st=0, glide_s=0.01, breath=0.01, gap=0.1
+)
+
+
+def median_midi(track):
+    return float(np.median(hz_to_midi(track.frequency_hz[track.voiced])))
+
+
+def hum(voice=EXACT, seed=0, notes=NOTES):
+    return render_hum(notes, voice, np.random.default_rng(seed))
+
+
+def voiced_span_s(track):
+    frames = np.flatnonzero(track.voiced)
+    return float((frames[-1] + 1 - frames[0]) * track.hop_s)
+
+
+def test_the_same_seed_gives_the_same_samples():
+    first, again, other = hum(Voice(), 3), hum(Voice(), 3), hum(Voice(), 4)
+    np.testing.assert_array_equal(first.audio.samples, again.audio.samples)
+    np.testing.assert_array_equal(first.f0.frequency_hz, again.f0.frequency_hz)
+    assert len(first.audio.samples) != len(other.audio.samples) or not np.array_equal(
+        first.audio.samples, other.audio.samples
+    )
+
+
+@pytest.mark.parametrize("voice", [Voice(), EXACT, Voice(breath=0.3)])
+def test_samples_peak_at_one_half(voice):
+    audio = hum(voice).audio
+    assert audio.rate_hz == SINGER_RATE_HZ == 16000
+    assert audio.samples.dtype == np.float32
+    assert np.abs(audio.samples).max() == pytest.approx(0.5, abs=1e-6)
+    assert abs(audio.samples.mean()) < 0.01
+
+
+@pytest.mark.parametrize("style", ["mm", "vowels", "whistle"])
+def test_at_half_the_rate_the_same_is_sung(style):
+    voice = Voice(style, consonants=0.5)
+    rng = np.random.default_rng(0)
+    line = sung_line(NOTES, voice, rng)
+    half = render_line(line, voice, rng, SINGER_RATE_HZ // 2)
+    whole = render_hum(NOTES, voice, np.random.default_rng(0))
+    np.testing.assert_array_equal(half.f0.frequency_hz, whole.f0.frequency_hz)
+    assert half.audio.rate_hz == SINGER_RATE_HZ // 2
+    assert 2 * len(half.audio.samples) == len(whole.audio.samples)
+    spectra = [
+        np.abs(np.fft.rfft(audio.samples))[:4000] / len(audio.samples)
+        for audio in (half.audio, whole.audio)
+    ]
+    assert np.corrcoef(spectra)[0, 1] > 0.9
+
+
+def test_audio_and_f0_are_equally_long():
+    sung = hum(Voice(), 5)
+    assert len(sung.audio.samples) == len(sung.f0.frequency_hz) * 160
+    assert sung.f0.hop_s == 0.01
+
+
+def test_an_exact_voice_sings_what_is_written():
+    track = hum(Voice(**{**vars(EXACT), "gap": 0.3})).f0
+    midi = hz_to_midi(np.where(track.voiced, track.frequency_hz, 440.0))
+    for onset, duration, pitch in NOTES:
+        middle = round((0.2 + onset + 0.3 * duration) / 0.01)
+        assert track.voiced[middle]
+        assert midi[middle] == pytest.approx(pitch, abs=0.01)
+    ends = np.round((0.2 + NOTES[:, 0] + 0.85 * NOTES[:, 1]) / 0.01).astype(int)
+    assert not track.voiced[ends[:-1]].any()  # in the middle of the gap at the end of each note
+    assert not track.voiced[:15].any()
+
+
+def test_the_key_moves_every_frame():
+    plain, moved = hum().f0, hum(Voice(**{**vars(EXACT), "key_st": 7.0})).f0
+    np.testing.assert_array_equal(plain.voiced, moved.voiced)
+    at = plain.voiced
+    steps = hz_to_midi(moved.frequency_hz[at]) - hz_to_midi(plain.frequency_hz[at])
+    np.testing.assert_allclose(steps, 7.0, atol=1e-3)
+    assert median_midi(moved) - median_midi(plain) == pytest.approx(7.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("tempo", [0.8, 1.25, 2.0])
+def test_the_tempo_divides_the_length(tempo):
+    plain, fast = hum().f0, hum(Voice(**{**vars(EXACT), "tempo": tempo})).f0
+    # from the first onset to the end of the last note, and 30 ms of fading at both ends
+    assert voiced_span_s(plain) == pytest.approx(3.4 + 0.06, abs=0.02)
+    assert voiced_span_s(fast) == pytest.approx(3.4 / tempo + 0.06, abs=0.02)
+    assert median_midi(fast) == pytest.approx(median_midi(plain), abs=0.1)
+
+
+def test_errors_are_as_large_as_said():
+    notes = np.array([[0.4 * k, 0.4, 60] for k in range(120)])
+    track = hum(Voice(**{**vars(EXACT), "note_error_st": 0.5}), 1, notes).f0
+    middles = np.round((0.2 + notes[:, 0] + 0.2) / 0.01).astype(int)
+    errors = hz_to_midi(track.frequency_hz[middles]) - 60
+    assert errors.std() == pytest.approx(0.5, abs=0.1)
+    assert abs(errors.mean()) < 0.15
+
+
+def test_the_exact_f0_agrees_with_a_tracker():
+    sung = hum(Voice(), 7)
+    heard = get_tracker("swift-f0").track(sung.audio)
+    assert len(heard.frequency_hz) == len(sung.f0.frequency_hz)
+    both = heard.voiced & sung.f0.voiced
+    assert both.sum() > 0.8 * sung.f0.voiced.sum()
+    cents = 1200 * np.log2(heard.frequency_hz[both] / sung.f0.frequency_hz[both])
+    assert np.median(np.abs(cents)) < 15
+    assert np.mean(np.abs(cents) < 50) > 0.95
+
+
+def test_one_note_is_a_hum():
+    sung = hum(notes=np.array([[0.0, 1.0, 57]]))
+    assert median_midi(sung.f0) == pytest.approx(57, abs=0.01)
+    assert sung.audio.duration_s == pytest.approx(1.2, abs=0.02)
+
+
+@pytest.mark.parametrize("style", ["mm", "vowels"])
+def test_a_note_too_high_for_the_rate_is_no_sound_but_no_nan_either(style):
+    voice = Voice(style=style, breath=0, jitter_st=0, vibrato_st=0)
+    notes = np.array([[0.0, 1.0, 127]])
+    assert np.isfinite(render_hum(notes, voice, np.random.default_rng(0)).audio.samples).all()
+
+
+def test_a_rest_between_notes_is_silent():
+    notes = np.array([[0.0, 0.5, 60], [1.5, 0.5, 62]])
+    sung = hum(notes=notes)
+    assert not sung.f0.voiced[75:165].any()
+    pause = sung.audio.samples[16000 * 8 // 10 : 16000 * 16 // 10]
+    assert np.abs(pause).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "voice",
+    [
+        Voice("mm"),
+        Voice("vowels"),
+        Voice("vowels", consonants=1.0, breath=0.1, scoop_st=1.0),
+        Voice("mm", key_st=-14, tract=1.15),
+        Voice("vowels", key_st=9, tract=0.8),
+    ],
+    ids=["mm", "vowels", "consonants", "bass", "child"],
+)
+def test_every_style_is_heard_at_its_true_pitch(voice):
+    sung = hum(voice, 2)
+    heard = get_tracker("swift-f0").track(sung.audio)
+    truth = np.where(sung.f0.voiced, sung.f0.frequency_hz, 0.0)
+    score = melody_score(truth, heard.frequency_hz, heard.voicing)
+    assert score.raw_pitch_accuracy >= 0.9
+    assert score.voicing_recall >= 0.9
+
+
+def test_a_whistle_lies_two_octaves_up():
+    plain, whistled = hum(EXACT), hum(replace(EXACT, style="whistle"))
+    np.testing.assert_array_equal(plain.f0.voiced, whistled.f0.voiced)
+    at = plain.f0.voiced
+    steps = hz_to_midi(whistled.f0.frequency_hz[at]) - hz_to_midi(plain.f0.frequency_hz[at])
+    np.testing.assert_allclose(steps, 24, atol=1e-3)
+    heard = get_tracker("whistle").track(whistled.audio)
+    truth = np.where(at, whistled.f0.frequency_hz, 0.0)
+    assert melody_score(truth, heard.frequency_hz, heard.voicing).raw_pitch_accuracy >= 0.9
+
+
+def high_level(samples, begin_s, end_s):
+    """RMS of what changes from sample to sample: of high frequencies."""
+    part = np.diff(samples[round(begin_s * SINGER_RATE_HZ) : round(end_s * SINGER_RATE_HZ)])
+    return float(np.sqrt(np.mean(part**2)))
+
+
+def test_consonants_are_heard_before_notes_and_never_voiced():
+    voice = replace(EXACT, style="vowels", gap=0.3)
+    plain, spoken = hum(voice), hum(replace(voice, consonants=1.0))
+    np.testing.assert_array_equal(plain.f0.frequency_hz, spoken.f0.frequency_hz)
+    for onset_s in LEAD_IN_S + NOTES[:, 0]:
+        span = (onset_s - 0.05, onset_s - 0.03)
+        assert not spoken.f0.voiced[round(span[0] / 0.01) : round(span[1] / 0.01)].any()
+        assert high_level(spoken.audio.samples, *span) > 10 * high_level(plain.audio.samples, *span)
+
+
+def envelope_on_log_axis(audio, bins):
+    """Level (dB) of the smoothed spectrum from 150 to 3500 Hz, on a logarithmic axis."""
+    power = np.abs(np.fft.rfft(audio.samples)) ** 2
+    hz = np.fft.rfftfreq(len(audio.samples), 1 / SINGER_RATE_HZ)
+    level = 10 * np.log10(gaussian_filter1d(power, 60 / hz[1]))
+    return np.interp(np.geomspace(150, 3500, bins), hz, level)
+
+
+@pytest.mark.parametrize("style", ["mm", "vowels"])
+def test_the_tract_moves_the_formants_and_leaves_the_pitch(style):
+    low = np.array([[0.0, 2.0, 40]])  # harmonics close enough to show the resonances
+    voice = replace(EXACT, style=style, gap=0.0)
+    usual, longer = hum(voice, 1, low), hum(replace(voice, tract=1.2), 1, low)
+    np.testing.assert_array_equal(usual.f0.frequency_hz, longer.f0.frequency_hz)
+    bins = 600
+    one, two = (envelope_on_log_axis(sung.audio, bins) for sung in (usual, longer))
+    fits = [np.corrcoef(one[lag:], two[: bins - lag])[0, 1] for lag in range(150)]
+    factor = (3500 / 150) ** (np.argmax(fits) / (bins - 1))
+    assert factor == pytest.approx(1.2, abs=0.06)
+
+
+def test_a_line_is_what_is_sung_whoever_renders_it():
+    line = sung_line(NOTES, EXACT, np.random.default_rng(0))
+    np.testing.assert_allclose(line.onsets_s, LEAD_IN_S + NOTES[:, 0])
+    assert len(line.level) == len(line.pitch_st) == len(hum().f0.frequency_hz)
+    assert line.level.min() >= 0
+    assert line.level.max() <= 1 + 1e-9
+    assert np.isfinite(line.pitch_st).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"style": "yodel"}, "'yodel'"),
+        ({"tempo": 0}, "tempo > 0"),
+        ({"tract": 0}, "tract > 0"),
+        ({"gap": 1.0}, "gap"),
+    ],
+)
+def test_an_impossible_voice_is_refused(wrong, said):
+    with pytest.raises(QbhError, match=said):
+        Voice(**wrong)
+
+
+def test_the_first_demo_hum_is_rendered_as_it_ships():
+    script = Path(__file__).parents[2] / "data" / "make_demo_hums.py"
+    if not script.is_file():
+        pytest.skip("data/make_demo_hums.py lies in the checkout only")
+    demo = runpy.run_path(str(script))["DEMOS"][0]
+    corpus = music21_collection(demo.collection)
+    book = next(path for path in corpus.files if demo.song_id.split("-", 1)[1][:9] in path.name)
+    song = next(song for song in corpus.read(book) if song.id == demo.song_id)
+    onset_s = song.notes[:, 0]
+    notes = song.notes[(onset_s >= demo.start_s) & (onset_s < demo.start_s + demo.length_s)]
+    made = render_hum(notes, demo.voice, np.random.default_rng(0)).audio.samples
+    shipped, rate_hz = soundfile.read(asset("hums/demo_1.flac"), dtype="float32")
+    assert rate_hz == SINGER_RATE_HZ
+    np.testing.assert_allclose(made, shipped, atol=1.01 / 32768)
+
+
+def test_a_voice_may_jump_from_note_to_note():
+    track = hum(replace(EXACT, glide_s=0.0)).f0
+    middle = round((LEAD_IN_S + 0.25) / 0.01)
+    assert hz_to_midi(track.frequency_hz[middle]) == pytest.approx(60, abs=0.01)

@@ -1,0 +1,225 @@
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+import symusic
+
+from qbhkit.contour import midi_to_hz
+from qbhkit.corpora.folders import HumRecording, MirQbsh
+from qbhkit.corpora.training_songs import forbidden_ids, read_split
+from qbhkit.errors import QbhError
+from qbhkit.pitch import voices
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.pitch.training import MelodyTrainConfig
+from qbhkit.pitch.training_material import training_material
+from qbhkit.synthesis.mixing import MIX_RATE_HZ, MixConfig
+from qbhkit.synthesis.singer import Voice, render_hum
+from qbhkit.synthesis.voices import labelled_f0, recorded_voices, spoken_timbres
+
+CONFIG = MelodyTrainConfig(speech=(), watched=1, watched_singers=2, mix=MixConfig(excerpts=1))
+NOTES = np.array([[0.5 * k, 0.5, 57 + 2 * k] for k in range(4)])
+
+
+@pytest.fixture
+def data():
+    """The folder of the real recordings."""
+    folder = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    for name in ("mir-qbsh", "pop909"):
+        if not (folder / name).is_dir():
+            pytest.skip(f"{name} is not in the data folder")
+    return folder
+
+
+class TestLabelledF0:
+    def test_frames_take_the_label_around_their_middle(self):
+        """A label lasts 32 ms; frame k of the grid is centred on (k + 0.5) * 10 ms."""
+        labels = np.array([0, 60, 0, 72, 72, 0.0])
+        found = labelled_f0(labels, 19)
+        at_s = (np.arange(19) + 0.5) * 0.01
+        wanted = labels[(at_s / 0.032).astype(int)]
+        np.testing.assert_array_equal(found > 0, wanted > 0)
+        np.testing.assert_allclose(found[found > 0], midi_to_hz(wanted[wanted > 0]), rtol=1e-5)
+
+    def test_pitch_is_drawn_in_lines_between_labels(self):
+        labels = 60 + 0.1 * np.arange(20)
+        found = labelled_f0(labels, 64)
+        at_s = (np.arange(64) + 0.5) * 0.01
+        wanted = 60 + 0.1 * (at_s / 0.032 - 0.5)
+        inside = (wanted >= 60) & (wanted <= labels[-1])
+        np.testing.assert_allclose(found[inside], midi_to_hz(wanted[inside]), rtol=1e-5)
+
+    @pytest.mark.parametrize("rest", [0, 1, 5])
+    @pytest.mark.parametrize("leap", [-7, 3, 12])
+    def test_there_is_no_glide_across_a_rest_or_a_leap(self, rest, leap):
+        labels = np.concatenate([np.full(10, 60.0), np.zeros(rest), np.full(10, 60.0 + leap)])
+        found = labelled_f0(labels, round(3.2 * len(labels)))
+        allowed = midi_to_hz(np.array([60.0, 60.0 + leap]))
+        off = np.abs(found[found > 0][:, None] / allowed - 1).min(axis=1)
+        assert off.max() < 1e-5
+        assert (found == 0).sum() == pytest.approx(3.2 * rest, abs=1)
+
+    def test_a_label_without_a_voice_is_unvoiced(self):
+        for labels in (np.zeros(10), np.zeros(0)):
+            found = labelled_f0(labels, 32)
+            assert found.shape == (32,)
+            assert not found.any()
+
+
+def write_hum(path, voice, seed=0):
+    """Write an 8-bit recording with its label, as MIR-QBSH has them; return its length."""
+    hum = render_hum(NOTES, voice, np.random.default_rng(seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, hum.audio.samples[::2], MIX_RATE_HZ, subtype="PCM_U8")
+    at = (np.arange(int(hum.audio.duration_s / 0.032)) * 3.2 + 1.6).astype(int)
+    sung = hum.f0.voiced[at]
+    label = np.where(sung, 69 + 12 * np.log2(np.maximum(hum.f0.frequency_hz[at], 1) / 440), 0)
+    path.with_suffix(".pv").write_text("\n".join(f"{value:.3f}" for value in label))
+    return hum
+
+
+def test_recorded_voices_have_their_label_and_a_timbre(tmp_path):
+    hum = write_hum(tmp_path / "a.wav", Voice("vowels", gap=0.3))
+    label = np.loadtxt(tmp_path / "a.pv")
+    hums = [
+        HumRecording(tmp_path / "a.wav", "00001", "one", label),
+        HumRecording(tmp_path / "a.wav", "00001", "two", None),
+    ]
+    found = recorded_voices(hums, get_tracker())
+    assert len(found) == 1  # what has no label is passed over
+    voice = found[0]
+    assert len(voice.f0) == round(len(voice.samples) / 80)
+    np.testing.assert_array_equal(voice.f0 > 0, labelled_f0(label, len(voice.f0)) > 0)
+    both = (voice.f0 > 0) & hum.f0.voiced
+    cents = 1200 * np.log2(voice.f0[both] / hum.f0.frequency_hz[both])
+    assert np.median(np.abs(cents)) < 30
+    assert len(voice.timbre.syllables) >= 3
+
+
+def test_one_long_note_lends_no_timbre(tmp_path):
+    long = render_hum(np.array([[0, 1.5, 57.0]]), Voice("vowels"), np.random.default_rng(0))
+    soundfile.write(tmp_path / "a.wav", long.audio.samples, 16000)
+    hum = HumRecording(tmp_path / "a.wav", "00001", "one", np.full(50, 57.0))
+    (voice,) = recorded_voices([hum], get_tracker())
+    assert voice.timbre is None
+
+
+def write_song(path):
+    score = symusic.Score(480)
+    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
+    for beat in range(32):
+        tune.notes.append(symusic.Note(480 * beat, 440, 64 + beat % 5, 90))
+        piano.notes.append(symusic.Note(480 * beat, 470, 48, 80))
+    score.tracks.append(tune)
+    score.tracks.append(piano)
+    path.parent.mkdir(parents=True)
+    score.dump_midi(path)
+
+
+def test_material_is_split_by_singer_and_by_song(tmp_path):
+    """Two corpora in small: four training singers and a stranger, eleven songs and one held out."""
+    split, songs = read_split("mir_qbsh"), read_split("pop909")
+    trained_on, watched = split["training_singers"][:2], split["training_singers"][-2:]
+    known = {*split["training_singers"]}
+    stranger = next(f"person{k:05}" for k in range(1, 10**5) if f"person{k:05}" not in known)
+    lengths = {}
+    for number, singer in enumerate((*trained_on, *watched, stranger)):
+        path = tmp_path / "data" / "mir-qbsh" / "waveFile" / "year2003" / singer / "00001.wav"
+        hum = write_hum(path, Voice("vowels", tempo=1 + 0.1 * number, timing_error=0, gap=0.3))
+        lengths[singer] = len(hum.audio.samples) // 2
+    (tmp_path / "data" / "mir-qbsh" / "midiFile").mkdir()
+    (tmp_path / "data" / "mir-qbsh" / "midiFile" / "00001.mid").write_bytes(b"MThd")
+    allowed = [f"{k:03}" for k in range(1, 910) if f"{k:03}" not in forbidden_ids(songs)][:11]
+    for song in (*allowed, songs["held_out"][0]):
+        write_song(tmp_path / "data" / "pop909" / song / f"{song}.mid")
+    found = training_material(CONFIG, tmp_path / "data", tmp_path / "stems", progress=False)
+    heard = [len(voice.samples) for voice in found.voices]
+    assert sorted(heard) == sorted(lengths[singer] for singer in trained_on)
+    assert sorted(len(voice.samples) for voice in found.watched_voices) == sorted(
+        lengths[singer] for singer in watched
+    )
+    played = set(found.bank.info["songs"]), set(found.watched_bank.info["songs"])
+    assert not played[0] & played[1]
+    assert played[0] | played[1] == {f"{song}.mid" for song in allowed}
+    assert len(found.bank) == len(found.watched_bank) == 1
+
+
+class Known(NamedTuple):
+    """A voice that still knows who sings."""
+
+    singer: str
+    timbre: None = None
+
+
+def test_no_watched_singers_leave_all_to_training(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(voices, "build_bank", lambda *_, **__: None)
+    monkeypatch.setattr(voices, "recorded_voices", lambda hums, _: [Known(h.singer) for h in hums])
+    found = training_material(replace(CONFIG, watched_singers=0), data, tmp_path, progress=False)
+    assert not found.watched_voices
+    assert found.voices
+
+
+def test_real_singers_and_songs_never_cross_over(data, tmp_path, monkeypatch):
+    """The real corpora; what is only measured or rendered is left out."""
+    monkeypatch.setattr(voices, "build_bank", lambda folder, songs, *_, **__: set(songs))
+    monkeypatch.setattr(voices, "recorded_voices", lambda hums, _: [Known(h.singer) for h in hums])
+    found = training_material(CONFIG, data, tmp_path, progress=False)
+    singers, watched = ({v.singer for v in part} for part in (found.voices, found.watched_voices))
+    known = set(read_split("mir_qbsh")["training_singers"])
+    assert len(watched) == CONFIG.watched_singers
+    assert not singers & watched
+    assert singers | watched == known
+    assert not found.bank & found.watched_bank
+    forbidden = forbidden_ids(read_split("pop909"))
+    assert not {path.stem for path in found.bank | found.watched_bank} & forbidden
+    total = len(MirQbsh(data / "mir-qbsh").hums())
+    assert 0 < len(found.voices) + len(found.watched_voices) < total
+
+
+def test_missing_corpora_say_how_to_get_them(tmp_path):
+    with pytest.raises(QbhError, match="qbhkit data fetch mir-qbsh"):
+        training_material(CONFIG, tmp_path, tmp_path / "stems", progress=False)
+
+
+class TestSpeech:
+    def test_a_synthesiser_lends_its_syllables(self):
+        if shutil.which("flite") is None:
+            pytest.skip("the speech synthesiser flite is not installed")
+        titles = ["The Silver Spear", "O'Carolan 4th", "Morning Dew", "Lady Gordon's Minuet"]
+        one, again, other = (
+            spoken_timbres(["slt"], titles, 1, get_tracker(), seed) for seed in (0, 0, 1)
+        )
+        assert len(one) == len(again) == 1
+        assert len(one[0].syllables) >= 3
+        np.testing.assert_array_equal(one[0].f0_hz, again[0].f0_hz)
+        assert not np.array_equal(one[0].f0_hz, other[0].f0_hz)
+        voiced = one[0].f0_hz > 0
+        assert 100 < np.median(one[0].f0_hz[voiced]) < 300  # a woman's voice
+        begins, vowels = one[0].syllables[:, 0], one[0].syllables[:, 1]
+        assert (vowels - begins).max() > 2  # there are consonants
+
+    def test_without_flite_it_says_what_to_do(self, monkeypatch):
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        with pytest.raises(QbhError, match=r"apt-get install flite, or write 'speech: \[\]'"):
+            spoken_timbres(["slt"], ["A Title"], 1, get_tracker(), 0)
+
+    def test_a_voice_that_cannot_speak_is_named(self, monkeypatch):
+        monkeypatch.setattr(shutil, "which", lambda name: name)
+        failed = subprocess.CompletedProcess([], 1, "", "no such voice\n")
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+        with pytest.raises(QbhError, match=r"flite failed \(no such voice\)"):
+            spoken_timbres(["nobody"], ["A Title"], 1, get_tracker(), 0)
+
+    def test_an_unknown_voice_is_refused(self):
+        if shutil.which("flite") is None:
+            pytest.skip("the speech synthesiser flite is not installed")
+        with pytest.raises(QbhError, match="cannot speak with the voice nobody"):
+            spoken_timbres(["nobody"], ["The Silver Spear"], 1, get_tracker(), 0)
+
+    def test_no_speakers_no_timbres(self):
+        assert spoken_timbres([], ["A Title"], 3, get_tracker(), 0) == []

@@ -1,0 +1,132 @@
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qbhkit.errors import QbhError
+from qbhkit.training import (
+    RunConfig,
+    generator,
+    load_checkpoint,
+    precision,
+    save_checkpoint,
+    training_log,
+)
+
+CONFIG = {"seed": 0, "widths": (8, 16)}
+CURVE = [{"epoch": 0, "loss": 1.5}]
+
+
+def make(seed):
+    torch.manual_seed(seed)
+    network = torch.nn.Linear(3, 2)
+    return network, torch.optim.Adam(network.parameters(), lr=0.1)
+
+
+def step(network, optimiser):
+    optimiser.zero_grad()
+    network(torch.ones(1, 3)).square().sum().backward()
+    optimiser.step()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    network, optimiser = make(0)
+    step(network, optimiser)
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", CONFIG, network, optimiser, CURVE)
+    return tmp_path / "run" / "checkpoint.pt"
+
+
+def test_a_generator_is_determined_by_its_numbers_alone():
+    np.random.default_rng(0).random(10)
+    one, two = generator(1, 2, 3), generator(1, 2, 3)
+    one.random(5), two.random(5)
+    assert one.random() == two.random()
+
+
+def test_every_number_and_its_place_count():
+    keys = list(product(range(3), repeat=4))
+    assert len({generator(*key).random() for key in keys}) == len(keys)
+
+
+def test_streams_of_neighbouring_items_are_unrelated():
+    rows = np.array([generator(0, 1, 0, item).normal(size=400) for item in range(20)])
+    found = np.corrcoef(rows) - np.eye(20)
+    assert np.abs(found).max() < 0.25
+
+
+def test_a_run_goes_on_from_its_checkpoint(checkpoint):
+    network, optimiser = make(0)
+    for _ in range(2):
+        step(network, optimiser)
+    resumed, its_optimiser = make(1)
+    assert load_checkpoint(checkpoint, CONFIG, resumed, its_optimiser) == CURVE
+    step(resumed, its_optimiser)
+    assert torch.equal(resumed.weight, network.weight)
+
+
+def test_a_checkpoint_holds_nothing_that_could_run(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)
+    assert set(state) == {"config", "network", "optimiser", "curve"}
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_failed_save_leaves_the_last_checkpoint(checkpoint, monkeypatch):
+    def full_disk(path, content):
+        path.write_text("half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(checkpoint, CONFIG, *make(2), [])
+    assert load_checkpoint(checkpoint, CONFIG, *make(1)) == CURVE
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_what_cannot_be_resumed_says_so(checkpoint, tmp_path):
+    with pytest.raises(QbhError, match=r"none\.pt does not exist: start without --resume\."):
+        load_checkpoint(tmp_path / "none.pt", CONFIG, *make(0))
+    with pytest.raises(QbhError, match="belongs to another configuration"):
+        load_checkpoint(checkpoint, {**CONFIG, "seed": 1}, *make(0))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:200])
+    with pytest.raises(QbhError, match=r"is damaged \(.*\): start without --resume\."):
+        load_checkpoint(checkpoint, CONFIG, *make(0))
+
+
+def test_a_checkpoint_of_an_older_version_says_so(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)
+    state["encoder"] = state.pop("network")
+    torch.save(state, checkpoint)
+    with pytest.raises(QbhError, match="start without --resume"):
+        load_checkpoint(checkpoint, CONFIG, *make(0))
+
+
+def test_a_refused_checkpoint_leaves_the_network_alone(checkpoint):
+    network, optimiser = make(1)
+    before = network.weight.clone()
+    with pytest.raises(QbhError, match="another configuration"):
+        load_checkpoint(checkpoint, {}, network, optimiser)
+    assert torch.equal(network.weight, before)
+
+
+def test_the_report_is_json_and_names_versions():
+    found = json.loads(json.dumps(training_log(CONFIG, CURVE, "32-true")))
+    assert found["curve"] == CURVE
+    assert found["config"] == {"seed": 0, "widths": [8, 16]}
+    assert found["versions"]["torch"] == torch.__version__
+    assert set(found["versions"]) == {"python", "torch", "numpy", "revision", "precision"}
+    assert re.fullmatch("[0-9a-f]{40}|[0-9.]+", found["versions"]["revision"])
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_half_precision_is_used_where_the_processor_is_made_for_it(monkeypatch, knows):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": knows})
+    for device in ("auto", "cpu"):
+        assert precision(RunConfig(bfloat16=False), device) == "32-true"
+        found = precision(RunConfig(bfloat16=True), device)
+        assert found == ("bf16-mixed" if knows else "32-true")

@@ -1,0 +1,164 @@
+"""Make the static pages of ``make docs``: the README, an API reference, the notebooks with outputs.
+
+The reference is made from docstrings by pdoc; a page that would not be whole is an error. Nothing
+is fetched and nothing is hosted: open ``index.html``.
+"""
+
+import argparse
+import importlib
+import inspect
+import pkgutil
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from types import ModuleType
+
+import markdown2
+import pdoc
+from nbconvert import HTMLExporter
+
+import qbhkit
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ("README", "CONTRIBUTING", "DECISIONS", "CHANGELOG")
+FACTS = "DECISIONS.html#the-published-method-the-fixed-facts"
+STYLE = """body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
+  font-family: system-ui, sans-serif }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.85rem }
+th, td { border: 1px solid #ccc; padding: 0.2rem 0.5rem } img { max-width: 100% }
+pre { background: #f6f6f6; padding: 0.7rem; overflow-x: auto }"""
+
+
+def public_modules() -> list[str]:
+    """Return the names of all modules of the kit that are not private."""
+    found = pkgutil.walk_packages(qbhkit.__path__, "qbhkit.")
+    names = ["qbhkit", *(module.name for module in found)]
+    return [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+
+
+def reference(out: Path, names: list[str]) -> None:
+    """Write one page for each module; warnings of pdoc are errors."""
+    modules = [importlib.import_module(name) for name in names]
+    packages = [module for module in modules if hasattr(module, "__path__")]
+    for module in modules:
+        describe_fields(module)
+    # A package's page lists its modules, not what it re-exports.
+    exported = [vars(package).pop("__all__", None) for package in packages]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        # A NamedTuple and a pydantic model have no module of their own: some types stay words.
+        warnings.filterwarnings("ignore", "Error parsing type annotation ForwardRef")
+        warnings.filterwarnings("ignore", "Cannot determine where")
+        pdoc.render.configure(
+            docformat="google", show_source=False, footer_text=f"qbhkit {qbhkit.__version__}"
+        )
+        pdoc.pdoc("qbhkit", output_directory=out)  # and what is in it
+    for package, exports in zip(packages, exported, strict=True):
+        if exports is not None:
+            vars(package)["__all__"] = exports
+    for page in out.rglob("*.html"):
+        up = "../" * (len(page.relative_to(out).parts) - 1)
+        html = page.read_text("utf-8")
+        html = re.sub(
+            r"notebooks/(\w+)\.py", rf'<a href="{up}notebooks/\1.html">notebooks/\1.py</a>', html
+        )
+        # What a model inherits from pydantic links to pydantic's own pages.
+        html = re.sub(r'<a href="\.\./concepts/[^"]*">(.*?)</a>', r"\1", html)
+        html = html.replace("fixed facts,", f'<a href="{up}{FACTS}">fixed facts</a>,')
+        home = f'<p><a href="{up}index.html">README and notebooks</a></p>'
+        html = html.replace('<nav class="pdoc">', f'<nav class="pdoc">{home}', 1)
+        if page == out / "qbhkit.html":
+            html = html.replace("</section>", f"{overview(names)}</section>", 1)
+        page.write_text(html, "utf-8")
+
+
+def describe_fields(module: ModuleType) -> None:
+    """Give the fields of a module's NamedTuples the comments behind them, which hold the shapes."""
+    for kind in vars(module).values():
+        if hasattr(kind, "_fields") and kind.__module__ == module.__name__:
+            comments = dict(
+                re.findall(r"^    (\w+): .*?# (.*)$", inspect.getsource(kind), re.MULTILINE)
+            )
+            for name in kind._fields:
+                getattr(kind, name).__doc__ = comments.get(name, "")
+            kind.__new__.__doc__ = ""
+
+
+def overview(names: list[str]) -> str:
+    """Return a list of modules, each with the first sentence of its docstring."""
+    entries = []
+    for name in names[1:]:
+        text = (importlib.import_module(name).__doc__ or "").split("\n\n")[0].replace("``", "")
+        entries.append(
+            f'<li><a href="{name.replace(".", "/")}.html">{name}</a>: {escape(text)}</li>'
+        )
+    return f'<ul class="docstring">{"".join(entries)}</ul>'
+
+
+def links() -> str:
+    """Return the line that leads from every text to the others."""
+    pages = {"README": "index", **{name: name for name in TEXTS[1:]}, "API": "qbhkit"}
+    return (
+        "<p>" + " · ".join(f'<a href="{page}.html">{n}</a>' for n, page in pages.items()) + "</p>"
+    )
+
+
+def notebooks(out: Path) -> None:
+    """Write each committed notebook, outputs included, as a page."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        page, _ = HTMLExporter().from_filename(str(path))
+        (out / f"{path.stem}.html").write_text(page, "utf-8")
+    for picture in (ROOT / "notebooks").glob("*.png"):
+        shutil.copy(picture, out)
+
+
+def texts(out: Path) -> None:
+    """Write the repository's texts as pages, ``README`` as ``index.html``, with their figures."""
+    for name in TEXTS:
+        text = (ROOT / f"{name}.md").read_text("utf-8")
+        text = re.sub(r"\]\((\w+)\.md", r"](\1.html", text)
+        text = re.sub(r"\]\((notebooks/\w+)\.ipynb\)", r"](\1.html)", text)
+        extras = ["tables", "fenced-code-blocks", "header-ids", "cuddled-lists"]
+        body = markdown2.markdown(text, extras=extras)
+        page = (
+            f'<!doctype html><meta charset="utf-8"><title>qbhkit: {name}</title>'
+            f"<style>{STYLE}</style>{links()}{body}"
+        )
+        target = out / ("index.html" if name == "README" else f"{name}.html")
+        target.write_text(page, "utf-8")
+    shutil.copy(ROOT / "CITATION.cff", out)
+    shutil.copytree(ROOT / "figures", out / "figures", dirs_exist_ok=True)
+
+
+def dead_links(out: Path) -> Iterator[str]:
+    """Name every link from a text or a page of the reference to a page that is not there."""
+    for page in [*out.glob("*.html"), *(out / "qbhkit").rglob("*.html")]:
+        for link in set(re.findall(r'(?:href|src)="([^"#?$]+)["#?]', page.read_text("utf-8"))):
+            if not re.match(r"\w+:|//", link) and not (page.parent / link).exists():
+                yield f"{page.relative_to(out)} links to {link}"
+
+
+def main() -> None:
+    """Write all pages."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    make(parser.parse_args().out)
+
+
+def make(out: Path) -> None:
+    """Write all pages into a folder of their own, emptied first; exit if a link leads nowhere."""
+    shutil.rmtree(out, ignore_errors=True)
+    reference(out, public_modules())
+    notebooks(out / "notebooks")
+    texts(out)
+    if found := list(dead_links(out)):
+        raise SystemExit("\n".join(found))
+    print(f"The pages: {out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()
