@@ -3,18 +3,17 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 ENV := $(patsubst %/bin,%,$(BIN))
-# Python compiles what is used when it is used, and keeps that whatever the environment says; pip would
-# compile everything, which takes two minutes.
+# Python compiles each module when it is first used. Letting pip compile everything takes two minutes.
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export QBHKIT_CACHE ?= $(CURDIR)/data/cache
-# Real recordings beside the checkout are used where they are.
+# Real recordings are used if they are beside the checkout.
 export QBHKIT_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),$(QBHKIT_CACHE)/corpora)
 PROFILE ?= tiny
 RUNS := $(QBHKIT_CACHE)/notebooks
 DEMO := $(QBHKIT_CACHE)/$(if $(FULL),full,demo)-catalogue
 # 1,000 public-domain tunes; FULL=1 takes all 12,900 that come with music21.
-TUNES := oneills1850 $(if $(FULL),ryansMammoth airdsAirs miscFolk essenFolksong,--first 1000)
+TUNES := oneills1850 $(if $(FULL),ryansMammoth airdsAirs miscFolk essenFolksong,--limit 1000)
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 
 .PHONY: demo test notebooks compare evaluate train reproduce lint pair docs clean
@@ -27,7 +26,7 @@ demo: $(ENV)/demo.stamp
 	@echo "Above: each hum and the songs it found. See and hear it: $(RUNS)/00_hum_to_song.html"
 	@echo "Your own hum: $(BIN)/qbhkit search YOUR.wav --catalogue $(DEMO)"
 
-# The catalogue that the notebooks search is built with all cores, before the tests take one each.
+# The notebooks' catalogue is built first, with all cores; each test process then uses one.
 test: $(ENV)/test.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -39,23 +38,23 @@ notebooks: $(ENV)/test.stamp
 docs: $(ENV)/test.stamp
 	$(BIN)/python tests/tools/make_docs.py $(QBHKIT_CACHE)/docs
 
-# The evaluation notebook over three catalogues, and one table of what the three runs found.
+# The evaluation notebook on three catalogues, and one table of the results.
 compare: $(ENV)/test.stamp
 	$(BIN)/python notebooks/compare_catalogues.py --profile $(PROFILE) --out $(RUNS)/catalogues
 
-# Commit after this: the source is the .py file, the .ipynb beside it is made from it and executed.
+# Runs every notebook and rewrites the .ipynb beside its .py source, with outputs. Commit both.
 pair: $(ENV)/test.stamp
 	env -u QBHKIT_DATA $(BIN)/python tests/tools/run_notebooks.py --profile tiny --commit $(NOTEBOOKS)
 
-# All 423 real hums against 2,048 songs, six methods, both anchors (needs the recordings).
+# All 423 real hums against 2,048 songs, six methods, matched from the start and anywhere (needs the recordings).
 evaluate: $(ENV)/test.stamp
 	$(BIN)/qbhkit bench hums
 
 train: $(ENV)/test.stamp
 	$(BIN)/qbhkit train stage1 $(if $(wildcard $(QBHKIT_CACHE)/runs/stage1/checkpoint.pt),--resume)
 
-# Trains the shipped embedding from nothing, measures it and compares every number with data/results; goes on
-# where it was stopped. It needs the recordings; REDUCED=1 takes two minutes and what comes with the kit.
+# Trains the shipped embedding from nothing, measures it and compares every number with data/results; resumes
+# if it was stopped. It needs the recordings; REDUCED=1 takes two minutes and uses only what ships with the kit.
 reproduce: $(ENV)/test.stamp
 	$(BIN)/qbhkit bench reproduce --profile $(if $(REDUCED),tiny,full)
 

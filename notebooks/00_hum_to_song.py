@@ -18,8 +18,8 @@
 # 2. how that contour is compared with a thousand songs at once;
 # 3. how to read the answer: which song, and which seconds of it.
 #
-# Everything here runs offline. The hums were rendered by the kit itself from folk tunes of the public
-# domain; where real recordings lie beside the checkout, a real one is added at the end.
+# Everything here runs offline. The kit itself rendered the hums, from folk tunes in the public domain.
+# If you have the MIR-QBSH corpus, the last section searches a real recording too.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
@@ -38,37 +38,20 @@ import torch
 from IPython.display import Audio, display
 
 import qbhkit
-from qbhkit.audio import load
-from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import from_f0
-from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.folders import MirQbsh
-from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.errors import QbhError
-from qbhkit.figures import contour_figure, match_figure
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.retrieval.matches import matched_audio
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import asset, cache_dir
-from qbhkit.storage import data_dir as default_data_dir
 
-print(
-    "qbhkit",
-    qbhkit.__version__,
-    "· Python",
-    platform.python_version(),
-    "· torch",
-    torch.__version__,
-)
+print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
+print("torch", torch.__version__, "· numpy", np.__version__)
 
 # %% [markdown]
 # ## The hums
 #
-# Three hums ship with the kit. Each was hummed in another key and at another speed than its tune is
-# written in, and with the small errors of an untrained singer. Choose one in the list and press play.
+# Three hums ship with the kit. Each is in another key and at another speed than the written tune, and has
+# the small errors of an untrained singer. Choose one from the list and press play.
 
 # %%
+from qbhkit.audio import load
+from qbhkit.storage import asset
+
 hums = json.loads(asset("hums/hums.json").read_text("utf-8"))
 recordings = [load(asset(f"hums/{hum['file']}")) for hum in hums]
 players = [Audio(recording.samples, rate=recording.rate_hz) for recording in recordings]
@@ -89,54 +72,53 @@ display(players[0])
 # %% [markdown]
 # ## From sound to contour
 #
-# A *pitch tracker* listens every 10 milliseconds and says which frequency the voice has (f0), and
-# whether there is a voice at all. Every 100 ms we keep the median of the voiced frames, on a scale of
-# semitones: 60 is the middle C of a piano, 72 the C above it. Where nobody sings the line stays open.
+# A *pitch tracker* estimates the frequency of the voice (f0) every 10 milliseconds, and decides whether
+# there is a voice at all. The contour keeps the median of the voiced frames every 100 ms, on a scale of
+# semitones: 60 is middle C, 72 the C above it. Where nobody sings, the line has a gap.
 
 # %%
-tracker = get_tracker()
-contours = [from_f0(tracker.track(recording)) for recording in recordings]
-contour_figure(contours[0], f"What the tracker {tracker.name} hears in {hums[0]['file']}")
+from qbhkit.figures import contour_figure
+
+contours = [qbhkit.to_contour(recording) for recording in recordings]
+contour_figure(contours[0], f"The contour of {hums[0]['file']}")
 
 # %% [markdown]
 # ## The catalogue
 #
-# The songs: the first 1,000 of O'Neill's *Music of Ireland* (1903). Each was cut into overlapping
-# windows of 4 to 19 seconds, and every window was turned into a vector of 512 numbers by a small neural
-# network that was trained to give a tune and its hummed version nearly the same vector. `make demo` has
-# built the catalogue already; otherwise it is built here, once, in about a minute.
+# The songs are the first 1,000 tunes of O'Neill's *Music of Ireland* (1903). Each is cut into overlapping
+# windows of 4 to 19 seconds. A small neural network turns every window into a vector of 512 numbers. It was
+# trained to give a tune and a hum of that tune nearly the same vector. `make demo` has already built this
+# catalogue; otherwise it is built here once, in about a minute.
 
 # %%
-collections, most = ["oneills1850"], 1000
+from qbhkit.catalogue.build import songs_from
+from qbhkit.storage import cache_dir
+
+collections, limit = ["oneills1850"], 1000
 if profile == "full":
     collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
-    most = None
+    limit = None
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
-embedder = ContourEmbedder()
-songs, _ = read_sources(music21_collection(name) for name in collections)
-report = build_catalogue(songs[:most], folder, embedder)
+songs, _ = songs_from(collections)
+report = qbhkit.build_catalogue(songs[:limit], folder)
 print(report.songs, "songs,", report.windows, "windows")
-
-# %%
-catalogue = open_catalogue(folder)
-searcher = Searcher(catalogue, embedder)
 
 # %% [markdown]
 # ## The search
 #
-# The hum is cut into a few overlapping parts; each part becomes a vector too and votes for the songs that
-# have a window like it. The 200 songs with the best votes are then aligned with the hum, frame by frame.
-# Both together are the score, and its lead over the other songs tells how sure the kit is.
+# The hum is cut into a few overlapping windows too. Each becomes a vector and votes for the songs that have
+# a similar window. The 200 songs with the best votes are then aligned with the hum, frame by frame. The
+# score combines both, and its lead over the other songs tells how sure the kit is.
 # [Notebook 09](09_search_and_align.ipynb) takes this apart.
 
 # %%
-answers = [searcher.search(contour, k=5) for contour in contours]
+answers = [qbhkit.search(contour, folder, k=5) for contour in contours]
 table = pd.DataFrame(answers[0])
 table.index = range(1, 6)
 table.round(3)
 
 # %% [markdown]
-# The right tune stands first for each of the three, and well before the second:
+# For each of the three hums the right tune comes first, well ahead of the second:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -155,69 +137,77 @@ for hum, found in zip(hums, answers, strict=True):
 # %% [markdown]
 # ## Does it fit?
 #
-# The hum laid over the seconds of the song that the search named: stretched to their length and moved
-# to their key. Where the lines part, the singer (or the tracker) was off.
+# The hum, drawn over the seconds of the song that the search named: stretched to their length and moved
+# to their key. Where the two lines differ, the singer or the tracker was wrong.
 
 # %%
+from qbhkit.figures import match_figure
+
+catalogue = qbhkit.open_catalogue(folder)
 best = answers[1][0]
 song = catalogue.contours[catalogue.number[best.song_id]]
 match_figure(contours[1], song, best.start_s, best.end_s, f"{hums[1]['file']} over {best.title}")
 
 # %% [markdown]
-# Listen: the matched seconds of the song, played by the kit's own voice, exactly as written.
+# Listen to the matched seconds of the song, played by the kit's own voice exactly as written:
 
 # %%
+from qbhkit.retrieval.matches import matched_audio
+
 matched = matched_audio(catalogue, best)
 display(Audio(matched.samples, rate=matched.rate_hz))
 
 # %% [markdown]
-# ## A real recording, where there is one
+# ## A real recording, if you have one
 #
-# If the MIR-QBSH corpus lies in the data folder, one of its 8-second recordings is searched too, against
-# the 48 songs it was made for.
+# If the MIR-QBSH corpus is in the data folder, this cell searches one of its 8-second recordings among
+# the 48 songs of the corpus.
 
 # %%
+from qbhkit.corpora import songs_of
+from qbhkit.corpora.folders import MirQbsh
+from qbhkit.storage import data_dir as default_data_dir
+
 data = Path(data_dir) if data_dir else default_data_dir()
 try:
-    real = next(hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.song_id == "00014")
+    corpus = MirQbsh(data / "mir-qbsh")
+    real = next(hum for hum in corpus.hums("year2009") if hum.song_id == "00014")
     small = cache_dir() / "mir-qbsh-catalogue"
-    real_songs, _ = read_sources([MirQbsh(data / "mir-qbsh")])
-    build_catalogue(real_songs, small, embedder)
-    sung = load(real.path)
-    heard, known = from_f0(tracker.track(sung)), open_catalogue(small)
-    found = Searcher(known, embedder).search(heard, k=3)
-    display(Audio(sung.samples, rate=sung.rate_hz), pd.DataFrame(found).round(3))
+    qbhkit.build_catalogue(list(songs_of(corpus)), small)
+    sung, known = qbhkit.to_contour(real.path), qbhkit.open_catalogue(small)
+    found = qbhkit.search(sung, small, k=3)
+    sound = load(real.path)
+    display(Audio(sound.samples, rate=sound.rate_hz), pd.DataFrame(found).round(3))
     song = known.contours[known.number[found[0].song_id]]
     title = f"A real hum of song {real.song_id} over {found[0].title.split(' / ')[0]}"
-    display(match_figure(heard, song, found[0].start_s, found[0].end_s, title))
-except QbhError:
-    print("No real recordings here: 'qbhkit data fetch mir-qbsh' brings 4,431 of them.")
+    display(match_figure(sung, song, found[0].start_s, found[0].end_s, title))
+except qbhkit.QbhError:
+    print("No real recordings here: 'qbhkit data fetch mir-qbsh' downloads 4,431 of them.")
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. How little is enough? Search with the first 2, 3 and 5 seconds of the second hum.
+# 1. How short may a hum be? Search with the first 2, 3 and 5 seconds of the second hum.
 # 2. Move that hum up by 7 semitones. Which columns of the answer change?
-# 3. What does the second-best song sound like, where it is like the hum?
+# 3. What does the second-best song sound like, in the seconds that match the hum?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Two and three seconds fit other songs better, and the confidence is low; five find the right one.
+# 1. Two and three seconds fit other songs better, and the confidence is low. Five seconds find the right song.
 #    ```python
-#    from qbhkit.contour import Contour
-#
 #    rows = {}
 #    for seconds in (2, 3, 5):
-#        short = Contour(contours[1].frames[: 10 * seconds])
-#        rows[f"the first {seconds} s"] = searcher.search(short, k=1)[0]._asdict()
+#        short = qbhkit.Contour(contours[1].frames[: 10 * seconds])
+#        rows[f"the first {seconds} s"] = qbhkit.search(short, folder, k=1)[0]._asdict()
 #    display(pd.DataFrame(rows).T[["title", "score", "confidence"]])
 #    ```
-# 2. Only `transposition_st`, by 7: each window loses its own median, so the key is gone before anything is compared.
+# 2. Only `transposition_st` changes, by 7. The median pitch of each window is subtracted before anything is
+#    compared, so the key makes no difference.
 #    ```python
-#    up = searcher.search(contours[1].transposed(7), k=1)
+#    up = qbhkit.search(contours[1].transposed(7), folder, k=1)
 #    display(pd.DataFrame([answers[1][0], up[0]], index=["as hummed", "7 semitones up"]).round(3))
 #    ```
-# 3. Now and then like a variant, mostly like another tune with a few steps in common.
+# 3. Sometimes it is a variant of the tune. Usually it is another tune that shares a few steps with it.
 #    ```python
 #    second = matched_audio(catalogue, answers[1][1])
 #    display(Audio(second.samples, rate=second.rate_hz))
@@ -227,17 +217,16 @@ except QbhError:
 # %% [markdown]
 # ## What to remember
 #
-# - A hum is searched by its *contour*: pitch in semitones, every 100 ms, and whether it is voiced.
-# - Key and speed do not matter: each window loses its median pitch, and windows of several lengths are
-#   all read on the same 80 steps.
+# - A hum is searched by its *contour*: every 100 ms, pitch in semitones and whether a voice sounds.
+# - Key and speed do not matter: the median pitch of each window is subtracted, and windows of several
+#   lengths are all read on the same 80 frames.
 # - The answer names the song *and* its seconds, because windows are compared, not whole songs.
 #
 # Library functions used: [`qbhkit.audio.load`](../qbhkit/audio.py),
-# [`qbhkit.pitch.trackers.get_tracker`](../qbhkit/melody/trackers/__init__.py),
-# [`qbhkit.contour.from_f0`](../qbhkit/contour.py),
-# [`qbhkit.catalogue.build.build_catalogue`](../qbhkit/retrieval/building.py),
-# [`qbhkit.catalogue.read.open_catalogue`](../qbhkit/retrieval/catalogue.py),
-# [`qbhkit.retrieval.searcher.Searcher`](../qbhkit/retrieval/search.py),
+# [`qbhkit.to_contour`](../qbhkit/pitch/frontends.py),
+# [`qbhkit.build_catalogue`](../qbhkit/catalogue/build.py),
+# [`qbhkit.open_catalogue`](../qbhkit/catalogue/read.py),
+# [`qbhkit.search`](../qbhkit/retrieval/searcher.py),
 # [`qbhkit.retrieval.matches.matched_audio`](../qbhkit/retrieval/matches.py),
 # [`qbhkit.figures.contour_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.match_figure`](../qbhkit/figures/melodies.py).

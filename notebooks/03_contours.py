@@ -14,9 +14,9 @@
 # # 03 · Contours: what a hum keeps of a tune
 #
 # What you will learn:
-# 1. how a track of pitch every 10 ms becomes a contour every 100 ms, and why pauses must stay pauses;
+# 1. how a pitch track of 10 ms frames becomes a contour of 100 ms frames, and why pauses must stay pauses;
 # 2. two ways to normalise it, and which one survives a change of key;
-# 3. how a song is cut into sliding_windows with exact start and end times, and what a change of tempo does.
+# 3. how a song is cut into windows with exact start and end times, and what a change of tempo does.
 
 # %% tags=["parameters"]
 profile = "tiny"  # not needed here: this notebook is small
@@ -31,24 +31,22 @@ import pandas as pd
 from IPython.display import Audio
 
 import qbhkit
-from qbhkit.contour import F0Track, from_f0, from_notes, midi_to_hz, normalise
-from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.songs import songs_of
-from qbhkit.embedding.augment import Distortions, distort
-from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.embedding.windows import Reading, WindowGrid, cut_song, sliding_windows
-from qbhkit.figures import contour_figure, normalised_figure
-from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
-# ## A tune, and somebody humming it
+# ## A tune, and a hum of it
 #
-# We take one tune of O'Neill's collection (1903) and let the kit's synthetic singer hum it: an octave
-# and a half lower, a little faster, with the pitch errors of somebody untrained.
+# The kit's synthetic singer hums a tune of O'Neill's collection (1903): an octave and a half lower, a little
+# faster, with the pitch errors of an untrained singer.
 
 # %%
+from qbhkit.contour import from_notes
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.songs import songs_of
+from qbhkit.figures import contour_figure
+from qbhkit.synthesis.singer import Voice, render_hum
+
 tune = next(
     song for song in songs_of(music21_collection("oneills1850")) if song.title == "KILLARNEY"
 )
@@ -65,15 +63,18 @@ Audio(sound, rate=hum.audio.rate_hz)
 # ## From 10 ms to 100 ms
 #
 # The singer's f0 has a value every 10 ms, and none in the pauses. The published system takes every tenth
-# value. We take the median of the voiced ones, and call a step voiced when at least half of its frames
-# are: one slip of the tracker then changes nothing.
+# value. We take the median of the ten, and call the 100 ms frame voiced when at least half of them are
+# voiced. A single error of the tracker then changes nothing. `qbhkit.to_contour` does this; the function
+# behind it, `from_f0`, also knows the published way.
 
 # %%
+from qbhkit.contour import from_f0
+
 f0 = hum.f0
 slipped = f0.frequency_hz.copy()
-slipped[::10] *= 2  # every tenth frame an octave too high, as trackers do
-noisy = F0Track(slipped, f0.voicing)
-clean = from_f0(f0)
+slipped[::10] *= 2  # every tenth frame an octave too high, a common error of trackers
+noisy = qbhkit.F0Track(slipped, f0.voicing)
+clean = qbhkit.to_contour(f0)
 table = pd.DataFrame()
 for method in ("median", "pick"):
     slips = from_f0(noisy, method=method)
@@ -82,8 +83,8 @@ for method in ("median", "pick"):
 table.describe().loc[["mean", "max"]].round(2)
 
 # %% [markdown]
-# Semitones between the contour with slips and the one without: `median` is hardly moved; `pick` has
-# landed on every slip, 12 semitones off.
+# The table shows semitones between the contour with octave errors and the one without. `median` hardly
+# moves; `pick` takes every single error, 12 semitones off.
 
 # %%
 assert table["median"].mean() < 0.1
@@ -94,21 +95,26 @@ assert table["pick"].mean() > 11
 # sang, and it would look like notes:
 
 # %%
+from qbhkit.contour import midi_to_hz
+
 two_notes = np.concatenate([np.full(50, 57.0), np.zeros(50), np.full(50, 69.0)])
-track = F0Track(np.where(two_notes > 0, midi_to_hz(two_notes), 0), (two_notes > 0).astype(float))
-heard = from_f0(track)
-np.testing.assert_allclose(heard.pitch_st[heard.voiced], [57] * 5 + [69] * 5, atol=1e-3)
-contour_figure(heard, "Two notes and a pause of half a second")
+frequency_hz = np.where(two_notes > 0, midi_to_hz(two_notes), 0)
+with_pause = qbhkit.to_contour(qbhkit.F0Track(frequency_hz, (two_notes > 0).astype(float)))
+np.testing.assert_allclose(with_pause.pitch_st[with_pause.voiced], [57] * 5 + [69] * 5, atol=1e-3)
+contour_figure(with_pause, "Two notes and a pause of half a second")
 
 # %% [markdown]
 # ## Two normalisations
 #
-# The published system subtracts a constant: the mean pitch of its training songs. That keeps the key.
-# Ours subtracts the median of the window's own voiced frames: sing it higher, and nothing changes (its two lines
-# lie on each other, at the top of the picture).
+# The published system subtracts a constant, the mean pitch of its training songs. That keeps the key. Ours
+# subtracts the median of the window's own voiced frames. A hum in a higher key then gives the same values:
+# at the top of the picture its two lines coincide.
 
 # %%
-sung = from_f0(hum.f0)
+from qbhkit.contour import normalise
+from qbhkit.figures import normalised_figure
+
+sung = qbhkit.to_contour(hum.f0)
 moved = sung.transposed(7)
 shown = {
     f"{how}, {name}": normalise(contour.frames, how)
@@ -125,17 +131,23 @@ np.testing.assert_allclose(gap[sung.voiced, 0], 7 / 5.5201786930065415, rtol=1e-
 # %% [markdown]
 # ## Windows with exact times
 #
-# Songs are cut into overlapping sliding_windows. Times are kept in whole frames, so that no rounding creeps in,
-# and the last window ends with the song. The published system uses 20 s every 5 s; the kit
-# uses several shorter lengths at once.
+# Songs are cut into overlapping windows. Times are kept in whole frames, so that no rounding error
+# accumulates, and the last window ends with the song. The published system uses windows of 20 s every 5 s:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
+from qbhkit.embedding.windows import sliding_windows
+
 for window in sliding_windows(written, length_s=20, step_s=5):
     print(f"{window.start_s:5.1f} s to {window.end_s:5.1f} s")
 
+# %% [markdown]
+# The kit uses several shorter lengths at once:
+
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
+from qbhkit.embedding.windows import Reading, WindowGrid, cut_song
+
 cut = cut_song(written, WindowGrid(), Reading(frames=80))
 print(len(cut.frames), "windows,", int(cut.at_start.sum()), "of them begin at the first note")
 print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start}), "s")
@@ -143,25 +155,25 @@ print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start})
 # %% [markdown]
 # ## What a change of tempo does
 #
-# Every window is read on 80 steps, however long it is. Six seconds of a hum at twice the speed are twelve of the
-# song, so they look like a window of twice their length, and the catalogue has sliding_windows of many lengths. Here are six
-# seconds at four speeds, each compared with all sliding_windows of the tune by the trained network:
+# Every window is read on 80 frames, however long it is. Six seconds of a hum at twice the speed cover twelve
+# seconds of the song, so they look like a window of twice their length, and the catalogue has windows of many
+# lengths. Here the trained network compares six seconds of the hum, at four speeds, with all windows of the tune:
 
 # %%
-embedder, hum_s = ContourEmbedder(), 6
-one_length = WindowGrid((hum_s,), first_lengths_s=())
+from qbhkit.embedding.embedder import open_embedder
+
+embedder, hum_s = open_embedder(), 6
 song_vectors = embedder.embed(cut.frames)
 
 
-def similarity(tempo):
-    hum, _ = from_notes(notes / [tempo, tempo, 1]).trimmed()
-    vector = embedder.embed(cut_song(hum, one_length, embedder.reading).frames[:1])
-    best = (song_vectors @ vector[0]).argmax()
-    return (song_vectors @ vector[0]).max(), (cut.end - cut.start)[best] / 10
+def most_similar(tempo):
+    whole, _ = from_notes(notes / [tempo, tempo, 1]).trimmed()
+    cosine = song_vectors @ qbhkit.embed(qbhkit.Contour(whole.frames[: 10 * hum_s]))
+    return cosine.max(), (cut.end - cut.start)[cosine.argmax()] / 10
 
 
 speeds = pd.DataFrame(
-    [(tempo, hum_s * tempo, *similarity(tempo)) for tempo in (0.7, 1.0, 1.4, 2.0)],
+    [(tempo, hum_s * tempo, *most_similar(tempo)) for tempo in (0.7, 1.0, 1.4, 2.0)],
     columns=["tempo", "of the song (s)", "best cosine", "best window (s)"],
 )
 speeds.round(2)
@@ -173,9 +185,11 @@ assert speeds["best cosine"].min() > 0.8
 # ## What hummers do to a contour
 #
 # Training needs many hummed versions of every tune. Rules make them: notes off pitch, drift, lost breath,
-# glides, octave slips. Each line below is the same window, distorted anew.
+# glides, octave errors. Each line below is the same window with newly drawn distortions.
 
 # %%
+from qbhkit.embedding.augment import Distortions, distort
+
 number = int(np.flatnonzero(cut.at_start & (cut.end == 113))[0])  # 11.3 s from the first note
 window = cut.frames[number : number + 1]
 hummed = distort(np.repeat(window, 3, axis=0), Distortions(), np.random.default_rng(seed))
@@ -189,18 +203,18 @@ normalised_figure(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Replace `median` by `pick` in the contour of the clean hum: how many semitones does the worst step move?
-# 2. Subtract the mean instead of the median. Which of the two is moved more by one octave slip?
+# 1. Replace `median` by `pick` in the contour of the clean hum. By how many semitones does the worst frame move?
+# 2. Subtract the mean instead of the median. Which of the two does one octave error move more?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. By most of the step between two notes: `pick` takes the pitch of one moment, which may lie on the way.
+# 1. By most of the interval between two notes: `pick` takes the pitch of one moment, which may lie in a glide.
 #    ```python
 #    picked = from_f0(f0, method="pick")
 #    both = picked.voiced & clean.voiced
 #    print(np.abs(picked.pitch_st - clean.pitch_st)[both].max().round(2))
 #    ```
-# 2. The mean: with n voiced frames one slip moves it by 12 / n semitones, the median hardly at all.
+# 2. The mean. With n voiced frames one octave error moves it by 12 / n semitones, and the median hardly at all.
 #    ```python
 #    pitch_st = sung.pitch_st[sung.voiced].astype(float)
 #    slip = pitch_st.copy()
@@ -213,17 +227,18 @@ normalised_figure(
 # ## What to remember
 #
 # - The contour is (N, 2): pitch in semitones, and voiced or not. Pauses stay pauses.
-# - Subtracting the window's own median makes the key disappear; a fixed mean does not.
-# - Reading sliding_windows of several lengths on the same number of steps makes the tempo disappear.
+# - Subtracting the window's own median removes the key; subtracting a fixed mean does not.
+# - Reading windows of several lengths on the same number of frames removes the tempo.
 #
-# Library functions used: [`qbhkit.contour.F0Track`](../qbhkit/contour.py),
-# [`qbhkit.contour.Contour`](../qbhkit/contour.py),
+# Library functions used: [`qbhkit.F0Track`](../qbhkit/contour.py),
+# [`qbhkit.Contour`](../qbhkit/contour.py),
+# [`qbhkit.to_contour`](../qbhkit/pitch/frontends.py),
 # [`qbhkit.contour.from_f0`](../qbhkit/contour.py),
 # [`qbhkit.contour.from_notes`](../qbhkit/contour.py),
 # [`qbhkit.contour.normalise`](../qbhkit/contour.py),
-# [`qbhkit.embedding.windows.sliding_windows`](../qbhkit/contour.py),
-# [`qbhkit.embedding.windows.Reading`](../qbhkit/contour.py),
-# [`qbhkit.embedding.windows.cut_song`](../qbhkit/retrieval/building.py),
+# [`qbhkit.embedding.windows.sliding_windows`](../qbhkit/embedding/windows.py),
+# [`qbhkit.embedding.windows.Reading`](../qbhkit/embedding/windows.py),
+# [`qbhkit.embedding.windows.cut_song`](../qbhkit/embedding/windows.py),
 # [`qbhkit.embedding.augment.distort`](../qbhkit/embedding/augment.py),
 # [`qbhkit.figures.normalised_figure`](../qbhkit/figures/melodies.py).
 #

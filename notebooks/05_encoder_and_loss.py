@@ -11,11 +11,11 @@
 # ---
 
 # %% [markdown]
-# # 05 · Encoder and loss: from a contour to a vector, and what pulls the vector where
+# # 05 · Encoder and loss: from a contour to a vector, and what moves the vectors
 #
 # What you will learn:
-# 1. what shape a contour has at every step of every encoder, and what its attention looks at;
-# 2. the triplet loss by hand and in code, the other losses, and which negatives each of them sees;
+# 1. what shape a contour has at every step of every encoder, and what its attention weights;
+# 2. the triplet loss by hand and in code, the other losses, and which negatives each of them uses;
 # 3. why mined negatives alone make an untrained encoder collapse, and what training does to real tunes.
 
 # %% tags=["parameters"]
@@ -35,40 +35,42 @@ import pandas as pd
 import torch
 
 import qbhkit
-from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.songs import songs_of
-from qbhkit.corpora.training_songs import forbidden_ids, read_split
-from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig, activations
-from qbhkit.embedding.losses import LossName, Mining, Negatives, make_loss, triplet_hinge
-from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
-from qbhkit.embedding.training import spread_of
-from qbhkit.embedding.windows import WindowRange
-from qbhkit.errors import MissingPackageError
-from qbhkit.figures import (
-    FOURTH,
-    HUM,
-    SONG,
-    THIRD,
-    encoder_figure,
-    normalised_figure,
-    similarity_figure,
-)
-from qbhkit.training import generator
 
 torch.set_num_threads(1)  # the networks trained here are small: a second thread would only wait
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
-# ## A melody, and the same melody as somebody hums it
+# ## A melody is a vector
 #
-# We read 300 tunes of O'Neill's collection (1903), and choose seven that the shipped network was never
-# trained on. Of each we take the first eight seconds, 80 steps of 100 ms, and a reading that the rules of
-# [notebook 04](04_augmentation.ipynb) have distorted: the pair that all training is made of.
+# `qbhkit.embed` turns a contour, or any recording, into a vector of 512 numbers. All vectors have length 1,
+# so their dot product is the cosine similarity. Here are the first eight seconds of a tune of O'Neill's
+# collection (1903), the same eight seconds moved up by 5 semitones, and another tune:
 
 # %%
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.songs import songs_of
+
 songs = list(islice(songs_of(music21_collection("oneills1850")), 300))
+beginnings = [qbhkit.Contour(song.contour().frames[:80]) for song in songs[:2]]
+first, second = (qbhkit.embed(contour) for contour in beginnings)
+higher = qbhkit.embed(beginnings[0].transposed(5))
+print("a vector:", first.shape, first.dtype)
+print(f"with itself, 5 semitones up: {first @ higher:.3f}; with another tune: {first @ second:.3f}")
+
+# %% [markdown]
+# ## A melody, and the same melody as somebody hums it
+#
+# From 300 tunes we choose seven that the shipped network was not trained on. Of each we take the first
+# eight seconds, 80 frames of 100 ms, and a version that the rules of
+# [notebook 04](04_augmentation.ipynb) have distorted. All training is made of such pairs.
+
+# %%
+from qbhkit.corpora.training_songs import read_split
+from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
+from qbhkit.embedding.windows import WindowRange
+
 held_out = set(read_split("folk")["held_out"])
 unseen = [song for song in songs if song.id in held_out and 20 < song.notes[-1, 0] < 40]
 unseen = list({song.title.lower(): song for song in unseen}.values())  # one setting of each
@@ -84,13 +86,15 @@ print([song.title for song in tunes])
 print("anchors", pairs.anchors.shape, "positives", pairs.positives.shape, "tunes", pairs.groups)
 
 # %% [markdown]
-# Tune 0 is there twice: two pairs of one tune must never be told apart, and we shall see who takes care
-# of that. This is tune 1, and a piece of tune 2:
+# Tune 0 is in the batch twice. Two pairs of one tune must never be told apart; below we see which code takes
+# care of that. This is tune 1, and the beginning of tune 2:
 
 # %%
-melody, reading, other = pairs.anchors[2], pairs.positives[2], pairs.positives[3]
+from qbhkit.figures import normalised_figure
+
+melody, distorted, other = pairs.anchors[2], pairs.positives[2], pairs.positives[3]
 normalised_figure(
-    {"the melody": melody, "its reading": reading, "another melody": other},
+    {"the melody": melody, "its distorted version": distorted, "another melody": other},
     f"{tunes[1].title}: a triplet",
     "pitch (1 = 5.5 semitones)",
 )
@@ -98,8 +102,8 @@ normalised_figure(
 # %% [markdown]
 # ## Shapes, read from the model
 #
-# A forward hook is a function that PyTorch calls whenever a layer has worked. Ours writes down what
-# came out. So the table below is not what we believe of the network, but what happened.
+# A forward hook is a function that PyTorch calls after a layer has run. Ours records the layer's output. So
+# the table below shows what really happens in the network, not what we believe about it.
 
 
 # %%
@@ -111,12 +115,13 @@ def watch(encoder):
 
 
 # %% [markdown]
-# First the published shape: four stages of a convolution, three steps wide, whose max-pools take 6, 5, 5
-# and 1 steps, for a window of 200 steps of 100 ms. Channels come first, then (of a picture one pixel
-# high) time.
+# First the published shape: four stages, each with a convolution three frames wide and a max-pool over 6, 5,
+# 5 and 1 frames, for a window of 200 frames of 100 ms. The axes are channels, a height of 1, and time.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
+from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
+
 published = EncoderConfig(widths=(128,) * 4, convolutions=1, kernel=3, compression=(6, 5, 5, 1))
 encoder = ContourEncoder(published).eval()
 seen, parts = watch(encoder), dict(encoder.named_modules())
@@ -134,15 +139,15 @@ rows = [
 print(pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters"]).to_string(index=False))
 
 # %% [markdown]
-# 200 steps become 33, 6, 1 and 1. One frame is left, so that there is nothing for the attention to choose
-# from: all its weights are 1. Longer windows leave it more (300 steps: 2 frames); our own networks squeeze
-# time 16-fold and leave 5 frames of 80 steps.
+# 200 frames become 33, 6, 1 and 1. One frame is left, so the attention has nothing to choose from: all its
+# weights are 1. Longer windows leave more (300 frames: 2). Our own networks compress time 16-fold and leave
+# 5 of 80 frames.
 
 # %% [markdown]
 # ## Every kind of encoder
 #
-# Everything that may differ is a field of `EncoderConfig`. Each row below differs from the first in what
-# its name says, and has read the same window of 200 steps.
+# Everything that may differ is a field of `EncoderConfig`. Each row below differs from the first as its name
+# says, and has read the same window of 200 frames.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -152,9 +157,9 @@ kinds = {
     "growing widths": replace(published, widths=(64, 128, 256, 256)),
     "compression 16": replace(published, compression=16),
     "linear pre-encoder": replace(published, linear=128),
-    "summary: attention": replace(published, summary="attention"),
-    "summary: GRU": replace(published, summary="gru"),
-    "summary: max": replace(published, summary="max"),
+    "pooling: attention": replace(published, pooling="attention"),
+    "pooling: GRU": replace(published, pooling="gru"),
+    "pooling: max": replace(published, pooling="max"),
     "bidirectional LSTM": EncoderConfig(kind="lstm", widths=(128, 128)),
 }
 rows = {}
@@ -167,34 +172,37 @@ for label, config in kinds.items():
     rows[label] = {
         "linear": tuple(seen["linear"].shape[1:]),
         "stages": " > ".join(f"{out.shape[1]}x{out.shape[3]}" for out in stages),
-        "summary": tuple(seen["summary"].shape[1:]),
+        "pooling": tuple(seen["pooling"].shape[1:]),
         "vector": tuple(seen["output"].shape[1:]),
         "parameters": sum(p.numel() for p in encoder.parameters()),
     }
 print(pd.DataFrame(rows).T.to_string())
 
 # %% [markdown]
-# Read the column `stages` as channels x frames after every max-pool. The LSTM keeps all 200 frames; a
-# pre-encoder makes 128 channels of the 2 before anything else happens; a summary always leaves one vector,
-# whatever the number of frames. And here is one melody on its way through the shipped network, with the
-# values that it really had (orange above 0, blue below):
+# The column `stages` gives channels x frames after every max-pool. The LSTM keeps all 200 frames. A
+# pre-encoder turns the 2 channels into 128 before the first stage. Pooling always leaves one vector, whatever
+# the number of frames. And here is one melody on its way through the shipped network, with its real values
+# (orange above 0, blue below):
 
 # %%
+from qbhkit.embedding.encoders import activations
+from qbhkit.figures import encoder_figure
+
 encoder, contour = embedder.encoder, torch.from_numpy(melody[None])
 tensors = activations(encoder, contour)
 encoder_figure({name: out[0] for name, out in tensors.items()}, "One melody in the shipped encoder")
 
 # %% [markdown]
-# ## What the attention looks at
+# ## What the attention weights
 #
-# Context attention cuts the channels into heads. Each head compares every frame with a vector that it
-# has learnt, and a softmax over time makes weights of that. In four lines, from what the hooks see:
+# Context attention divides the channels into heads. Each head compares every frame with a learnt context
+# vector, and a softmax over time turns the comparisons into weights. In four lines, from what the hooks record:
 
 # %%
 seen = watch(encoder)
 encoder(contour)
-attention, frames = encoder.summary, seen["stages"][0, :, 0].T  # frames: (T, C)
-keys = torch.tanh(seen["summary.project"][0]).unflatten(1, (attention.heads, -1))  # (T, H, C/H)
+attention, frames = encoder.pooling, seen["stages"][0, :, 0].T  # frames: (T, C)
+keys = torch.tanh(seen["pooling.project"][0]).unflatten(1, (attention.heads, -1))  # (T, H, C/H)
 weights = torch.softmax((keys * attention.context).sum(-1), dim=0).detach()  # (T, H)
 by_hand = (weights[..., None] * frames.unflatten(1, (attention.heads, -1))).sum(0).flatten()
 np.testing.assert_allclose(by_hand.detach(), tensors["summary"][0], atol=1e-5)
@@ -206,10 +214,12 @@ heads = [f"head {n + 1}" for n in range(attention.heads)]
 pd.DataFrame(weights.numpy().T, heads, spans).round(2)
 
 # %% [markdown]
-# Below, the darker a stretch, the more it weighs, in the mean over the heads. (A frame has seen a little more
-# than its own stretch: the convolutions look over the edge.)
+# The darker a stretch below, the larger its weight, averaged over the heads. (A frame depends on a little
+# more than its own stretch, because the convolutions reach beyond it.)
 
 # %%
+from qbhkit.figures import SONG
+
 figure = normalised_figure(
     {"melody": melody}, "Attention over one melody", "pitch (1 = 5.5 semitones)"
 )
@@ -223,13 +233,13 @@ figure
 # %% [markdown]
 # ## A triplet
 #
-# Three contours: a melody (the anchor), its distorted reading (the positive), another melody (the
-# negative). All vectors have length 1, so that their cosine similarity is a dot product. The loss asks
-# that the positive be nearer than the negative by a margin of 0.5, and costs what is missing:
+# Three contours: a melody (the anchor), its distorted version (the positive), another melody (the
+# negative). The loss asks that the positive be more similar to the anchor than the negative is, by a margin
+# of 0.5, and costs what is missing:
 #
 #     max(0, 0.5 - s(anchor, positive) + s(anchor, negative))
 #
-# Once with an encoder that has learnt nothing, once with the shipped one:
+# First with an encoder that has learnt nothing, then with the shipped one:
 
 # %%
 torch.manual_seed(seed)
@@ -247,23 +257,25 @@ for name, (anchors, positives) in both.items():
 pd.DataFrame(costs).T.round(3)
 
 # %%
-assert 0.3 < costs["untrained"]["loss"] < 0.8  # everything is alike: the loss is near the margin
+assert 0.3 < costs["untrained"]["loss"] < 0.8  # all are similar: the loss is near the margin
 assert costs["trained"]["loss"] < costs["untrained"]["loss"]
 
 # %% [markdown]
 # ## A batch
 #
-# In a batch of B pairs every row has its own positive and the positives of all others: one (B, B) matrix
-# holds all triplets. Then anchors and positives change places, so that a hum learns to find its song among
-# songs too. By hand, with two pairs, that is four triplets:
+# In a batch of B pairs every row has its own positive and the positives of all others, so one (B, B) matrix
+# holds all triplets. Then anchors and positives change places, so that a hum also learns to find its song
+# among songs. With two pairs that is four triplets, here by hand:
 
 # %%
+from qbhkit.embedding.losses import make_loss, triplet_hinge
+
 anchors, positives = (vectors[2:4] for vectors in both["untrained"])
 near = (anchors @ positives.T).numpy()  # (2, 2)
 triplets = [
-    max(0, 0.5 - near[0, 0] + near[0, 1]),  # melody 1, its reading, the reading of melody 2
+    max(0, 0.5 - near[0, 0] + near[0, 1]),  # melody 1, its positive, the positive of melody 2
     max(0, 0.5 - near[1, 1] + near[1, 0]),
-    max(0, 0.5 - near[0, 0] + near[1, 0]),  # reading 1, its melody, melody 2
+    max(0, 0.5 - near[0, 0] + near[1, 0]),  # positive 1, its melody, melody 2
     max(0, 0.5 - near[1, 1] + near[0, 1]),
 ]
 groups = torch.tensor([1, 2])
@@ -276,9 +288,9 @@ np.testing.assert_allclose(
 print("four triplets by hand and both functions agree:", np.round(triplets, 3))
 
 # %% [markdown]
-# And with all eight pairs, in the trained space. Rows of one tune are no negatives of each other
-# (`other`). With all negatives the mean goes over the triplets that still cost something: most are met
-# soon, and would only water the loss down.
+# And with all eight pairs, in the trained space. Rows of one tune are not negatives of each other (`other`).
+# With all negatives, the mean is taken over the triplets that still cost something. Most triplets are soon
+# satisfied and would only dilute the loss.
 
 # %%
 anchors, positives = both["trained"]
@@ -304,14 +316,14 @@ print(f"{mean_both_ways(hinge):.4f} by hand and in code")
 # %% [markdown]
 # ## The other losses
 #
-# - `hinge-of-means`: one hinge a row, against the *mean* of its negatives: a near one is made up for by
-#   far ones.
-# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is `sqrt(2 - 2 * s)`, so that
-#   it sees the same order, but other gaps.
-# - `infonce`: no margin. A softmax at a temperature asks which of the row is its positive; the nearer a
-#   negative, the larger its share of the push.
+# - `hinge-of-means`: one hinge per row, against the *mean* of its negatives. Distant negatives make up for a
+#   near one.
+# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is `sqrt(2 - 2 * s)`, so the order
+#   is the same, but the gaps differ.
+# - `infonce`: no margin. A softmax with a temperature asks which entry of the row is the positive. The nearer a
+#   negative, the more it is pushed away.
 #
-# Each by hand in a line or two:
+# Each of them by hand, in a line or two:
 
 
 # %%
@@ -343,11 +355,15 @@ for kind, form in (
 # %% [markdown]
 # ## Which negatives
 #
-# A row has many negatives, and most are far away already. *Mining* chooses: `all`; some at `random`
-# (published: 4); the `nearest` few; the `hardest`, which is the nearest one; or the `semi-hard` one, the
-# nearest of those that are farther than the positive. The last two need pytorch-metric-learning.
+# A row has many negatives, and most are already far away. *Mining* chooses among them: `all`; some at
+# `random` (published: 4); the `nearest` few; the `hardest`, which is the nearest one; or the `semi-hard` one,
+# the nearest of those that are farther away than the positive. The last two need pytorch-metric-learning.
 
 # %%
+from qbhkit.embedding.losses import Mining, Negatives
+from qbhkit.errors import MissingPackageError
+from qbhkit.figures import similarity_figure
+
 minings = {}
 for mining in get_args(Mining):
     try:
@@ -358,11 +374,11 @@ chosen = {
     mining: negatives.choose(torch.from_numpy(near), groups)
     for mining, negatives in minings.items()
 }
-similarity_figure(near, chosen, pairs.groups, "Eight pairs, two negatives a row where it asks")
+similarity_figure(near, chosen, pairs.groups, "Eight pairs, up to two negatives per row")
 
 # %% [markdown]
-# Squares mark a row's own positive, dots its negatives. The two pairs of tune 0 lie near each other and
-# never become negatives, whatever the mining. How near the chosen ones are, on average:
+# Squares mark a row's own positive, dots its negatives. The two pairs of tune 0 are near each other and never
+# become negatives, whatever the mining. The average similarity of the chosen negatives:
 
 # %%
 table = {
@@ -376,12 +392,13 @@ assert not any((groups[rows] == groups[columns]).any() for rows, columns in chos
 assert table["nearest"]["mean cosine"] > table["all"]["mean cosine"]
 
 # %% [markdown]
-# And every loss with every mining, on this one batch. For the hinges, the nearer the negatives, the more
-# is left to learn (over all triplets they count the unmet ones alone). InfoNCE also counts how many there
-# are: each one adds to the softmax, so that all of them cost more than the two nearest, and these more
-# than the hardest.
+# Every loss with every mining, on this one batch. For the hinges, nearer negatives leave more to learn. (With
+# `all`, only the unsatisfied triplets count.) InfoNCE also depends on the number of negatives, because each one
+# adds to the softmax: all of them cost more than the two nearest, and these more than the hardest.
 
 # %%
+from qbhkit.embedding.losses import LossName
+
 losses = {
     kind: {
         mining: make_loss(kind, mining, negatives=2, generator=torch.Generator().manual_seed(seed))(
@@ -400,19 +417,23 @@ assert losses["infonce"]["all"] > losses["infonce"]["nearest"]
 # %% [markdown]
 # ## Collapse
 #
-# If the nearest negatives teach most, why not take them from the first step? We train a small encoder
-# three times, on the same batches from the same start: with all negatives; with the 4 nearest at once; with
-# the 4 nearest after a warm-up with all. The *spread* is 1 - |mean of the unit vectors|: 0 when all
-# vectors have become one. This is the whole training loop; the kit's own (`qbhkit.embedding.training`)
-# adds checkpoints, a schedule and devices.
+# If the nearest negatives teach most, why not use them from the first step? We train a small encoder three
+# times, on the same batches and with the same initial weights: with all negatives; with the 4 nearest from
+# the first step; and with the 4 nearest after a warm-up with all. The *spread* is 1 - |mean of the unit
+# vectors|: 0 when all vectors are equal. This is the whole training loop; the kit's own
+# (`qbhkit.embedding.training`) adds checkpoints, a schedule and several devices.
 
 # %%
+from qbhkit.corpora.training_songs import forbidden_ids
+from qbhkit.embedding.training import spread_of
+from qbhkit.training import generator
+
 forbidden = forbidden_ids(read_split("folk"))
 learnt = ContourBank([song.contour() for song in songs if song.id not in forbidden])
 source = SongPairs(learnt, WindowRange(), Distortions(), "key")
-steps = 120 if profile == "tiny" else 480
+step_count = 120 if profile == "tiny" else 480
 runs = {"all": ("all", 0), "4 nearest at once": ("nearest", 0)}
-runs["4 nearest after a warm-up"] = ("nearest", steps // 2)
+runs["4 nearest after a warm-up"] = ("nearest", step_count // 2)
 spreads, values = {}, {}
 for name, (mining, warm) in runs.items():
     torch.manual_seed(seed)
@@ -420,7 +441,7 @@ for name, (mining, warm) in runs.items():
     loss = make_loss("hinge", mining, negatives=4)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     spreads[name], values[name] = [], []
-    for step in range(steps):
+    for step in range(step_count):
         batch = source.draw(64, generator(seed, step))
         vectors = network(torch.from_numpy(np.concatenate([batch.anchors, batch.positives])))
         cost = loss(*vectors.chunk(2), torch.from_numpy(batch.groups), warm=step < warm)
@@ -431,6 +452,8 @@ for name, (mining, warm) in runs.items():
         values[name].append(cost.item())
 
 # %%
+from qbhkit.figures import HUM, THIRD
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained")
 for axes, curves in ((left, values), (right, spreads)):
     for (name, curve), style in zip(curves.items(), (":", "-", "--"), strict=True):
@@ -456,38 +479,41 @@ assert early["4 nearest after a warm-up"] > 0.3
 pd.DataFrame({"loss at step 1": first, "spread, steps 10 to 60": early}).round(3)
 
 # %% [markdown]
-# The first step tells why. An untrained encoder holds everything for alike, so the nearest of many
-# strangers lies nearer than the own hum: the loss starts *above* its margin. The quickest way down is to
-# make all vectors equal: then both similarities are 1, and the loss is exactly the margin. There the
-# gradient nearly vanishes: this small encoder loses a hundred steps before it finds a way out, a larger
-# one found none in 400 (DECISIONS.md). Against *all* negatives the own hum is a little nearer than the
-# average stranger from the start: the loss starts *below* the margin, and the way down is to tell apart.
-# After the warm-up that holds for the nearest ones too, or soon enough.
+# The first step explains it. To an untrained encoder all contours are similar, so the nearest of many
+# negatives is more similar than the positive, and the loss starts *above* its margin. The fastest way to lower
+# it is to make all vectors equal: then both similarities are 1, and the loss is exactly the margin. At that
+# point the gradient nearly vanishes. This small encoder needs a hundred steps to escape; a larger one did
+# not escape within 400 (DECISIONS.md). Against *all* negatives, the positive is a little more similar than the
+# average negative from the beginning. The loss starts *below* the margin, and it falls as the encoder learns to
+# tell melodies apart. After the warm-up this also holds for the nearest negatives, or soon will.
 #
 # So the kit's hinge begins with all negatives (`warm_epochs`) and logs the spread. Measured once on 423
-# real hums (DECISIONS.md, short runs): top-1 0.44 with all negatives to the end, 0.61 with the 16 nearest
+# real hums (DECISIONS.md, short runs): top-1 0.44 with all negatives throughout, 0.61 with the 16 nearest
 # after a warm-up.
 
 # %% [markdown]
 # ## Before and after
 #
-# Six unseen tunes, ten distorted readings of each, in the space of an untrained encoder and of the shipped
-# one. The picture shows the two directions in which the vectors differ most (principal components, by
-# an SVD), so it shows only a part of what 512 numbers hold. The share counts all of them: how often is
-# the nearest of the other 59 readings one of the same tune?
+# Six unseen tunes, ten distorted versions of each, embedded by an untrained encoder and by the shipped one.
+# The picture shows the two directions in which the vectors differ most (principal components, by an SVD), so
+# it shows only a part of what 512 numbers hold. The percentage uses all of them: how often is the nearest of
+# the other 59 versions one of the same tune?
 
 # %%
 shown = unseen[7:13]
 six = ContourBank([song.contour() for song in shown])
 source = SongPairs(six, window, Distortions(), embedder.normalisation)
 draws = [source.draw(6, generator(seed, number)) for number in range(10)]
-readings = torch.from_numpy(np.concatenate([draw.positives for draw in draws]))  # (60, L, 2)
+versions = torch.from_numpy(np.concatenate([draw.positives for draw in draws]))  # (60, L, 2)
 tune = np.concatenate([draw.groups for draw in draws])  # (60,)
 with torch.inference_mode():
-    spaces = {"untrained": untrained(readings).numpy(), "trained": encoder(readings).numpy()}
+    spaces = {"untrained": untrained(versions).numpy(), "trained": encoder(versions).numpy()}
 
 
 # %%
+from qbhkit.figures import FOURTH
+
+
 def first_two_components(vectors):
     centred = vectors - vectors.mean(0)
     _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
@@ -495,7 +521,7 @@ def first_two_components(vectors):
 
 
 def found(vectors):
-    near = vectors @ vectors.T - 2 * np.eye(len(vectors))  # nobody is one's own neighbour
+    near = vectors @ vectors.T - 2 * np.eye(len(vectors))  # no vector is its own neighbour
     return (tune[near.argmax(1)] == tune).mean()
 
 
@@ -510,7 +536,7 @@ for axes, (name, vectors) in zip(panels, spaces.items(), strict=True):
     axes.set_ylabel(f"2nd component ({shares[1]:.0%})")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, title="readings of")
+panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, title="versions of")
 plt.close(figure)
 figure
 
@@ -519,20 +545,20 @@ assert found(spaces["trained"]) > 0.8
 assert found(spaces["trained"]) > found(spaces["untrained"])
 
 # %% [markdown]
-# Mind the scales: the untrained vectors all lie in one small corner.
+# Note the scales: the untrained vectors all lie in one small region.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. The published pools take 6 x 5 x 5 = 150 steps to a frame, and a window has 200. Which steps does the
-#    network not see at all? Change one step after another and look whether the vector moves.
-# 2. What margin on distance asks the same as 0.5 on cosine, for a positive that lies exactly on its anchor?
-# 3. InfoNCE pushes each negative by its share in the softmax. What share has the nearest negative of
+# 1. The published pools take 6 x 5 x 5 = 150 frames to one, and a window has 200. Which frames does the network
+#    not see at all? Change one frame after another and check whether the vector moves.
+# 2. Which margin on distance asks the same as 0.5 on cosine, for a positive that equals its anchor?
+# 3. InfoNCE pushes each negative by its share in the softmax. What is the share of the nearest negative of
 #    tune 1 at temperature 1, 0.07 and 0.01?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The last 13: from step 187 on nothing moves. A max-pool drops what does not fill it.
+# 1. The last 13: from frame 187 on nothing moves. A max-pool drops an incomplete group of frames.
 # ```python
 # encoder = ContourEncoder(published).eval()
 # contour = torch.randn(1, 200, 2)
@@ -541,12 +567,12 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # moved = (encoder(changed) - encoder(contour)).abs().amax(1) > 1e-6
 # print(moved.nonzero().max())
 # ```
-# 2. A negative of cosine 0.5 lies at distance `sqrt(2 - 2 * 0.5)` = 1, so the margin is 1.
+# 2. A negative with cosine 0.5 is at distance `sqrt(2 - 2 * 0.5)` = 1, so the margin is 1.
 # ```python
 # s = torch.tensor([1.0, 0.5, 0.0])
 # print(torch.sqrt(2 - 2 * s))
 # ```
-# 3. At 1 it is one among many; at 0.01 it has nearly all.
+# 3. At 1 it is one of many; at 0.01 it has nearly all.
 # ```python
 # for temperature in (1, 0.07, 0.01):
 #     share = torch.softmax(torch.from_numpy(near[2][other[2]]) / temperature, 0)
@@ -557,14 +583,15 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # %% [markdown]
 # ## What to remember
 #
-# - Stages trade time for channels; a summary makes one vector of whatever frames are left.
-# - A loss sees one (B, B) matrix: the diagonal is pulled, the chosen negatives are pushed.
-# - Hard negatives teach most, but only one who already knows something: watch the spread.
+# - Stages trade time for channels. Pooling makes one vector of the frames that are left.
+# - A loss sees one (B, B) matrix: the diagonal is pulled together, the chosen negatives are pushed apart.
+# - Hard negatives teach most, but only a network that has already learnt something. Watch the spread.
 #
-# Library functions used: [`qbhkit.embedding.encoders.EncoderConfig`](../qbhkit/embedding/encoders.py),
+# Library functions used: [`qbhkit.embed`](../qbhkit/embedding/embedder.py),
+# [`qbhkit.embedding.embedder.ContourEmbedder`](../qbhkit/embedding/embedder.py),
+# [`qbhkit.embedding.encoders.EncoderConfig`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.encoders.ContourEncoder`](../qbhkit/embedding/encoders.py),
-# [`qbhkit.embedding.pooling.ContextAttention`](../qbhkit/embedding/summaries.py),
-# [`qbhkit.embedding.embedder.ContourEmbedder`](../qbhkit/embedding/encoders.py),
+# [`qbhkit.embedding.pooling.ContextAttention`](../qbhkit/embedding/pooling.py),
 # [`qbhkit.embedding.encoders.activations`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.losses.triplet_hinge`](../qbhkit/embedding/losses.py),
 # [`qbhkit.embedding.losses.make_loss`](../qbhkit/embedding/losses.py),

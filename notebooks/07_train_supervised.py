@@ -16,7 +16,7 @@
 # What you will learn:
 # 1. how hums are paired with the stretch of the song they hum, in a file you can write yourself;
 # 2. how a trained encoder is fine-tuned on them, alone or while stage 1 goes on;
-# 3. what that buys on real hums, measured by models that knew neither the song nor the singer.
+# 3. what that gains on real hums, measured by models that were trained on neither the song nor the singer.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny": 12 rendered hums and a few steps; "full": 60 hums, 100 steps
@@ -37,42 +37,24 @@ import soundfile
 from IPython.display import Audio, display
 
 import qbhkit
-from qbhkit.config import build_config, config_path, read_yaml
-from qbhkit.corpora import songs_of
-from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.pairs import Pair, read_pairs, write_pairs
-from qbhkit.corpora.training_songs import read_split, training_songs
-from qbhkit.embedding.hum_pairs import HumPairs, align_hum
-from qbhkit.embedding.training import FineTune, TrainConfig, song_source, train_encoder
-from qbhkit.embedding.windows import stretch
-from qbhkit.evaluation.ablation import table
-from qbhkit.figures import (
-    ablation_figure,
-    normalised_figure,
-    topk_figure,
-    training_figure,
-)
-from qbhkit.metrics import paired_difference
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.synthesis.singer import Voice, render_hum
-from qbhkit.training import generator
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
 # ## Hums and their songs
 #
-# Stage 2 reads a plain table: which recording hums which stretch of which song. The kit ships no
-# recordings of anybody, so these hums are rendered: the first 7 seconds of folk tunes, sung out of tune.
+# Stage 2 reads a plain table: which recording hums which stretch of which song. The kit ships nobody's
+# recordings, so these hums are rendered: the first 7 seconds of folk tunes, sung out of tune.
 
 # %%
+from qbhkit.corpora import songs_of
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.pairs import Pair, read_pairs, write_pairs
+from qbhkit.synthesis.singer import Voice, render_hum
+
 count = 12 if profile == "tiny" else 60
-songs = [
-    song
-    for song in islice(songs_of(music21_collection("oneills1850")), 400)
-    if len(song.notes) > 20
-]
-songs = songs[:count]
+songs = islice(songs_of(music21_collection("oneills1850")), 400)
+songs = [song for song in songs if len(song.notes) > 20][:count]
 folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(seed)
 pairs = []
 for song in songs:
@@ -86,47 +68,53 @@ display(Audio(folder / f"{songs[0].id}.wav"))
 pd.DataFrame(read_pairs(folder / "pairs.csv")).assign(hum="...").head(4).round(2)
 
 # %% [markdown]
-# ## Laid along the song
+# ## Aligned with the song
 #
-# Nobody keeps time for eight seconds. So each hum is laid along its stretch by dynamic time warping, in the
-# key that fits best; a part of the hum can then be paired with the very notes it was meant to be.
+# Nobody keeps time for eight seconds. So each hum is aligned with its stretch of the song by dynamic time
+# warping, in the key that fits best. Any part of the hum can then be paired with the notes it was meant to be.
 
 # %%
+from qbhkit.embedding.hum_pairs import align_hum
+from qbhkit.embedding.windows import stretch
+from qbhkit.figures import normalised_figure
+from qbhkit.pitch.trackers import get_tracker
+
 tracker = get_tracker()
 contours = [song.contour() for song in songs]
-hummed = [
+aligned = [
     align_hum(pair.hum, number, contours[number], tracker, pair.start_s, pair.end_s)
     for number, pair in enumerate(read_pairs(folder / "pairs.csv"))
 ]
-at = hummed[0].at
-print(
-    f"hum 0: {at.key_st:+.1f} semitones from the song, {at.distance_st:.2f} semitones off on average"
-)
-warped = stretch(
-    contours[0].frames, np.interp(np.arange(len(hummed[0].hum)) / 10, at.hum_s, at.song_s) * 10
-)
+at = aligned[0].at
+print(f"hum 0: {at.key_st:+.1f} semitones from the song, mean distance {at.distance_st:.2f}")
+song_s = np.interp(np.arange(len(aligned[0].hum)) / 10, at.hum_s, at.song_s)
 normalised_figure(
     {
-        "hum, moved to the song's key": hummed[0].hum.transposed(-at.key_st).frames,
-        "song, along the path": warped,
+        "hum, moved to the song's key": aligned[0].hum.transposed(-at.key_st).frames,
+        "song, along the path": stretch(contours[0].frames, song_s * 10),
     },
     "A hum and the notes it was meant to be",
     "pitch (MIDI semitones)",
 )
 
 # %% [markdown]
-# MIR-QBSH says which song was hummed and that the hum begins with it, but not where it ends:
-# `qbhkit data pairs` writes this table for it, with the ends that the alignment finds.
+# MIR-QBSH says which song was hummed and that the hum begins with it, but not where the hum ends.
+# `qbhkit data pairs` writes this table for MIR-QBSH, with the ends that the alignment finds.
 
 # %% [markdown]
 # ## A pair of stage 2
 #
-# The match_from is a window of the song, the positive a part of the real hum that runs through it. Hums are
-# distorted a little too, since there are never enough of them.
+# The anchor is a window of the song, the positive the part of the real hum that is aligned with it. Hums are
+# distorted a little too, because there are never enough of them.
 
 # %%
+from qbhkit.config import build_config, config_path, read_yaml
+from qbhkit.embedding.hum_pairs import HumPairs
+from qbhkit.embedding.training import TrainConfig
+from qbhkit.training import generator
+
 config = build_config(TrainConfig, read_yaml(config_path("best")), "best")
-source = HumPairs(hummed, contours, config.hums, config.window.reading, config.normalisation)
+source = HumPairs(aligned, contours, config.hums, config.window.reading, config.normalisation)
 batch = source.draw(8, generator(seed, 0))
 normalised_figure(
     {"anchor: the song": batch.anchors[0], "positive: the hum": batch.positives[0]},
@@ -138,93 +126,101 @@ normalised_figure(
 # %% [markdown]
 # ## Fine-tuning
 #
-# A stage is a mixture of sources and a start: here the shipped weights of stage 1, with two hums to three
-# songs in each batch. Without the songs the network would forget what it knew of thousands of tunes.
+# A stage is a mixture of data sources plus weights to start from. Here training starts from the shipped weights
+# of stage 1, with two hums to three songs in each batch. Without the songs the network would forget what it has
+# learnt about thousands of tunes.
 
 # %%
-steps = 4 if profile == "tiny" else 100
+from qbhkit.corpora.training_songs import training_songs
+from qbhkit.embedding.training import song_source, train_encoder
+
 small = replace(
     config,
     corpora=("airdsAirs",),
     init_from="stage1",
     epochs=2,
-    steps_per_epoch=steps,
+    steps_per_epoch=4 if profile == "tiny" else 100,
     batch=32,
     seed=seed,
+    bfloat16=False,
 )
-small = replace(small, bfloat16=False)
-learnt = training_songs(small.corpora, Path(data_dir))
-melodies = song_source(small, learnt)
+melodies = song_source(small, training_songs(small.corpora, Path(data_dir)))
 run = Path(tempfile.mkdtemp())
 tuned = train_encoder(small, melodies, run, run / "log.json", source, progress=False)
-pd.DataFrame(json.loads((run / "log.json").read_text())["curve"])[
-    ["epoch", "loss", "spread"]
-].round(3)
+curve = json.loads((run / "log.json").read_text())["curve"]
+pd.DataFrame(curve)[["epoch", "loss", "spread"]].round(3)
 
 # %% [markdown]
-# *Combined* training is the published way: stage 1 goes on and on, and every few epochs a deep copy of the
-# network is fine-tuned and evaluated. The best copy is kept; the network itself never hears a hum.
+# *Combined* training is the published way. Stage 1 goes on, and every few epochs a deep copy of the network is
+# fine-tuned and evaluated. The best copy is kept. The network itself is never trained on a hum.
 
 # %%
+from qbhkit.embedding.training import FineTune
+
 both = replace(small, fine_tune=FineTune(every=1, steps=2))
 combined = train_encoder(both, melodies, run / "both", run / "both.json", source, progress=False)
 print("copies:", sorted(path.name for path in (run / "both").glob("copy-*")))
 assert len(list((run / "both").glob("copy-*"))) == both.epochs
 
 # %% [markdown]
-# ## Measured honestly
+# ## Cross-validation
 #
-# A model that has heard a song hummed, or a singer, must not be tested on either. The 48 songs (35 of them
-# were hummed) and the 26 singers are dealt into three folds each: nine models, each scoring the hums of its own
-# song fold by its own singer fold, trained on the hums that share neither.
+# A model must not be tested on a song or a singer that it was trained on. The 48 songs (35 of them were hummed)
+# and the 26 singers are each divided into three folds. That gives nine models. Each scores the hums of its own
+# song fold by its own singer fold, and is trained on the hums that share neither.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
+from qbhkit.corpora.training_songs import read_split
+
 split = read_split("mir_qbsh")
 for kind in ("song_folds", "singer_folds"):
     print(kind, [len(fold) for fold in split[kind]], "names, none in two folds")
     assert len({name for fold in split[kind] for name in fold}) == sum(map(len, split[kind]))
 
 # %% [markdown]
-# `qbhkit crossfold best --stress --out folds.json` did that with 423 real hums, searched among 2,048 songs:
+# `qbhkit cross-validate best --stress --out folds.json` did that with 423 real hums, searched among 2,048 songs:
 
 # %%
 before = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
 after = json.loads(Path("../data/results/crossfold_best.json").read_text())
+stages = {"stage 1": before, "stages 1 and 2": after}
 rows = {
-    f"{match_from}, {name}": {
-        key: scored[match_from][key] for key in ("top1", "top5", "top10", "mrr")
-    }
-    for match_from in ("start", "anywhere")
-    for name, scored in (("stage 1", before), ("stages 1 and 2", after))
+    f"{where}, {name}": {key: scored[where][key] for key in ("top1", "top5", "top10", "mrr")}
+    for where in ("start", "anywhere")
+    for name, scored in stages.items()
 }
 pd.DataFrame(rows).T.round(3)
 
 # %%
+from qbhkit.metrics import paired_difference
+
 pairs_of = {"vote": (before, after), "full": (before["methods"]["full"], after["methods"]["full"])}
 gains = {
-    f"{match_from}, {method}": paired_difference(new[match_from]["ranks"], old[match_from]["ranks"])
+    f"{where}, {method}": paired_difference(new[where]["ranks"], old[where]["ranks"])
     for method, (old, new) in pairs_of.items()
-    for match_from in ("start", "anywhere")
+    for where in ("start", "anywhere")
 }
 columns = ["points of top-1 that stage 2 adds", "95% from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).round(1)
 
 # %% [markdown]
-# An interval that holds 0 does not show that stage 2 helps. By vote, the table above, it may not; searched by
-# `full`, the default, it helps where a hum may be of any part of the song.
+# An interval that contains 0 does not show that stage 2 helps. With window voting (`vote`, the first table) the
+# gain is not certain. With the default method, `full`, stage 2 helps where a hum may be of any part of the song.
 
 # %%
+from qbhkit.figures import topk_figure
+
 topk_figure(
-    {"stage 1": before["anywhere"]["ranks"], "stages 1 and 2": after["anywhere"]["ranks"]},
-    "423 real hums, searched anywhere in 2,048 songs (crossed folds)",
+    {name: scored["anywhere"]["ranks"] for name, scored in stages.items()},
+    "423 real hums, searched anywhere in 2,048 songs (cross-validation)",
 )
 
 # %% [markdown]
-# ## Under stress
+# ## Stress tests
 #
-# The same hums moved to another key and stretched in time. A key cannot matter: every window is
-# normalised by its own median.
+# The same hums in another key, and stretched in time. The key cannot matter, because every window is normalised
+# by its own median.
 
 # %%
 stressed = {name: block for name, block in after.items() if name.startswith("anywhere")}
@@ -234,23 +230,20 @@ rows.T.set_axis(["top-1", "top-10"], axis=1).round(3)
 # %% [markdown]
 # ## By singer
 #
-# Stage 2 does not help all singers alike. The five whose hums are found least often:
+# Stage 2 does not help all singers equally. The five singers whose hums are found least often:
 
 # %%
-singers = pd.DataFrame(
-    {
-        "hums": {name: block["n"] for name, block in after["anywhere"]["per_singer"].items()},
-        "stage 1": {name: block["mrr"] for name, block in before["anywhere"]["per_singer"].items()},
-        "stages 1 and 2": {
-            name: block["mrr"] for name, block in after["anywhere"]["per_singer"].items()
-        },
-    }
-)
+counts = {name: block["n"] for name, block in after["anywhere"]["per_singer"].items()}
+mrr = {
+    stage: {name: block["mrr"] for name, block in scored["anywhere"]["per_singer"].items()}
+    for stage, scored in stages.items()
+}
+singers = pd.DataFrame({"hums": counts} | mrr)
 singers.sort_values("stages 1 and 2").head(5).round(3)
 
 # %% [markdown]
-# The first two of them sing several semitones off, as their hand-labelled pitch says too; what they hum is
-# hardly the tune. With and without the three who are found least often:
+# The first two of them sing several semitones off, as their hand-labelled pitch confirms. Their hums hardly
+# resemble the tune. The scores with and without the three singers who are found least often:
 
 
 # %%
@@ -263,36 +256,38 @@ def without(block, names):
 
 off = singers.sort_values("stages 1 and 2").index[:3]
 rows = {
-    f"{match_from}, {name}": without(after[match_from], names)
-    for match_from in ("start", "anywhere")
+    f"{where}, {name}": without(after[where], names)
+    for where in ("start", "anywhere")
     for name, names in (("all singers", ()), ("without the three", off))
 }
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# ## Somewhere else
+# ## Another corpus
 #
-# The hums of MIR-QBSH all begin where their song does. Those of IOACAS begin anywhere, and nothing was
-# trained on them. Its authors dropped the rests of the queries, so the songs lose theirs too: 340 queries
-# against 298 songs and the same 2,048.
+# The hums of MIR-QBSH all begin where their song begins. Those of IOACAS begin anywhere, and nothing was trained
+# on them. The authors of IOACAS removed the rests from the queries, so we remove them from the songs too: 340
+# queries against 298 songs and the 2,048 above.
 
 # %%
 pd.DataFrame(
     {
         name: {key: scored["ioacas"][key] for key in ("top1", "top10", "mrr")}
-        for name, scored in (("stage 1", before), ("stages 1 and 2", after))
+        for name, scored in stages.items()
     }
 ).T.round(3)
 
 # %% [markdown]
-# ## What each part buys
+# ## What each part gains
 #
-# `qbhkit ablate ablation --budget full --out ablation.json` trained a dozen recipes that differ in one part, on a network half
-# as wide and for fewer steps than the shipped one, all with as many steps and pairs, and scored each by crossed
-# folds as above, by vote alone. Rows with three seeds show the mean; `spread` is the farthest of them
-# (0 where there is one seed).
+# `qbhkit ablate ablation --budget full --out ablation.json` trained a dozen recipes that differ in one part. Their
+# network is half as wide as the shipped one and trained for fewer steps; all use the same number of steps and
+# pairs. Each was scored by cross-validation as above, with window voting alone. Rows with three seeds show the
+# mean; `spread` is the largest deviation from it (0 for one seed).
 
 # %%
+from qbhkit.evaluation.ablation import table
+
 lines = table(json.loads(Path("../data/results/ablation.json").read_text()))
 columns = [
     "seeds",
@@ -305,57 +300,64 @@ columns = [
 pd.DataFrame(lines).set_index("row")[columns].round(3)
 
 # %%
+from qbhkit.figures import ablation_figure
+
 ablation_figure(lines)
 
 # %% [markdown]
-# With `qbhkit crossfold published --out folds.json` the published recipe, its fixed normalisation included, was
-# trained on the same songs and hums; but in windows of 10 s instead of 20, which hums of 8 s do not fill, and with
-# keys up to 18 semitones away. With one vector for a hum:
+# `qbhkit cross-validate published --out folds.json` trained the published recipe on the same songs and hums,
+# including its fixed normalisation. Two things differ from the publication: windows of 10 s instead of 20, because
+# hums of 8 s do not fill 20 s; and keys up to 18 semitones away. With a single vector for each hum:
 
 # %%
 published = json.loads(Path("../data/results/crossfold_published.json").read_text())
-rows = {
-    match_from: published["methods"]["vector"][match_from] for match_from in ("start", "anywhere")
-}
+rows = {where: published["methods"]["vector"][where] for where in ("start", "anywhere")}
 pd.DataFrame(rows).T[["top1", "top10", "mrr"]].astype(float).round(3)
 
 # %% [markdown]
-# Where the published choice loses: the fixed normalisation (30 points of top-1 anywhere: men hum one or two octaves below
-# the notes, and a network that has to learn every key spends itself on that), and the encoder with its
-# windows of one length and random negatives (most of what there is to lose; nearly all random negatives are easy,
-# and the loss is soon nothing). Where it holds: max-hinge, given the nearest negatives, is as good as InfoNCE; and
-# distortions of pitch matter, since those of time alone cost 11 points. What does not matter here:
-# 128 numbers instead of 512, combined training instead of two stages, pop songs beside the folk tunes, and whether
-# those are read as notes or heard in audio. Frames of 50 ms gain a point or two at twice the work. Three seeds of
-# one recipe lie up to 1.5 points from their mean, so of single rows that are two points apart nothing can be said.
+# Where the published choice is worse:
+#
+# - The fixed normalisation costs 30 points of top-1 (anywhere). Men hum one or two octaves below the notes, and the
+#   network has to spend its capacity on every key.
+# - The encoder with windows of one length and random negatives costs most. Nearly all random negatives are easy, so
+#   the loss soon vanishes.
+# - Distortions of time alone cost 11 points: distortions of pitch matter.
+#
+# Where it is as good: max-hinge, given the nearest negatives, equals InfoNCE. What makes no difference here: 128
+# numbers instead of 512, combined training instead of two stages, pop songs added to the folk tunes, and whether
+# those are read as notes or tracked in audio. Frames of 50 ms gain a point or two at twice the computation. Three
+# seeds of one recipe differ by up to 1.5 points from their mean, so a difference of two points between single rows
+# means nothing.
 
 # %% [markdown]
 # ## The shipped weights
 #
-# `best` was fine-tuned in the same way on all of the hums. So no number on these hums is its own: those above
-# are of its nine siblings, which is what its model card reports.
+# `best` was fine-tuned in the same way on all of the hums. So no score on these hums is its own. The scores above
+# belong to the nine models of the cross-validation, and its model card reports these.
 
 # %%
+from qbhkit.figures import training_figure
+
 recorded = json.loads(Path("../data/results/train_best.json").read_text())
 training_figure(recorded["curve"], "Stage 2 on all hums")
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Fine-tune without stage 1 in the batch (`hums=replace(small.hums, share=1.0)`). What happens to `spread`?
-# 2. Lay hum 0 along the song of hum 1. How far off is it, and would it be trained on?
+# 1. Fine-tune without songs in the batch (`hums=replace(small.hums, share=1.0)`). What happens to `spread`?
+# 2. Align hum 0 with the song of hum 1. How large is the distance, and would the hum be used for training?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The loss falls faster and the spread is smaller: a dozen tunes are easily told apart, and nothing keeps
-#    the other thousands apart any longer. (In a few steps little of that shows: take `profile="full"`.)
+# 1. The loss falls faster and the spread is smaller. A dozen tunes are easy to tell apart, and nothing keeps the
+#    thousands of others apart any longer. (A few steps show little of that: use `profile="full"`.)
 #    ```python
 #    alone = replace(small, hums=replace(small.hums, share=1.0))
 #    train_encoder(alone, melodies, run / "alone", run / "alone.json", source, progress=False)
 #    lines = json.loads((run / "alone.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
 #    ```
-# 2. Above 1.2 semitones (`farthest_st`), as for most pairs of tunes: such a hum is left out.
+# 2. Above 1.2 semitones (`farthest_st`), as for most pairs of tunes. Such a hum is left out.
 #    ```python
 #    wrong = align_hum(pairs[0].hum, 1, contours[1], tracker)
 #    print(round(wrong.at.distance_st, 2), "semitones;", "at most", config.hums.farthest_st)
@@ -365,18 +367,18 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # %% [markdown]
 # ## What to remember
 #
-# - A hum teaches only if it is paired with the right notes: align first.
-# - Mix the old stage into the new one.
-# - Split by song and by singer, score every hum once, and give the interval.
+# - A hum is useful for training only if it is paired with the right notes: align first.
+# - Keep data of stage 1 in the batches of stage 2.
+# - Split by song and by singer, score every hum once, and report the interval.
 #
-# Library functions used: [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/corpora/pairs.py),
+# Library functions used: [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/embedding/hum_pairs.py),
 # [`qbhkit.corpora.pairs.read_pairs`](../qbhkit/corpora/pairs.py),
-# [`qbhkit.embedding.hum_pairs.align_hum`](../qbhkit/retrieval/crossfold.py),
-# [`qbhkit.embedding.hum_pairs.HumPairs`](../qbhkit/embedding/sampling.py),
+# [`qbhkit.embedding.hum_pairs.align_hum`](../qbhkit/embedding/hum_pairs.py),
+# [`qbhkit.embedding.hum_pairs.HumPairs`](../qbhkit/embedding/hum_pairs.py),
 # [`qbhkit.embedding.training.train_encoder`](../qbhkit/embedding/training.py),
-# [`qbhkit.evaluation.cross_validation.cross_validate`](../qbhkit/retrieval/crossfold.py),
-# [`qbhkit.metrics.paired_difference`](../qbhkit/retrieval/evaluate.py),
-# [`qbhkit.evaluation.ablation.table`](../qbhkit/retrieval/ablation.py),
+# [`qbhkit.evaluation.cross_validation.cross_validate`](../qbhkit/evaluation/cross_validation.py),
+# [`qbhkit.metrics.paired_difference`](../qbhkit/metrics.py),
+# [`qbhkit.evaluation.ablation.table`](../qbhkit/evaluation/ablation.py),
 # [`qbhkit.figures.ablation_figure`](../qbhkit/figures/results.py).
 #
 # Next: [08 · Catalogue and index](08_catalogue_and_index.ipynb).

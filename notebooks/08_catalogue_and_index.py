@@ -14,9 +14,9 @@
 # # 08 · Catalogue and index
 #
 # What you will learn:
-# 1. what a catalogue keeps of a song, and why a build may be stopped at any moment;
-# 2. how songs come and go, and how a single flipped bit is found;
-# 3. when reading every window is too slow, what an index gives up for speed, and how far it carries.
+# 1. what a catalogue keeps of a song, and why a build may be interrupted at any moment;
+# 2. how songs are added and removed, and how a single flipped bit is detected;
+# 3. when comparing every window is too slow, what an index gives up for speed, and how far it scales.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny": 270 tunes; "full": 1,900
@@ -35,21 +35,6 @@ import numpy as np
 import pandas as pd
 
 import qbhkit
-from qbhkit.audio import load
-from qbhkit.catalogue.build import build_catalogue
-from qbhkit.catalogue.edit import add_songs, merge_catalogues, remove_songs, verify_catalogue
-from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import from_f0
-from qbhkit.corpora import songs_of
-from qbhkit.corpora.abc import music21_collection
-from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.embedding.windows import cut_song, grid_for
-from qbhkit.figures import growth_figure
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.retrieval.index import build_index, open_index
-from qbhkit.retrieval.index_faiss import FaissChoices
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import asset
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
@@ -57,31 +42,33 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # ## A song becomes windows
 #
 # A hum may be of any part of a song, and slower or faster. So every song is cut into windows of 4 to 19
-# seconds, a quarter of their length apart, and each window is read on 80 steps whatever its length: a hum of
-# 8 s that was sung too slowly is simply like a shorter window.
+# seconds, each a quarter of its length after the one before. Each window is read on 80 frames, whatever its
+# length. A hum that was sung too fast is then simply similar to a longer window.
 
 # %%
+from qbhkit.corpora import songs_of
+from qbhkit.corpora.abc import music21_collection
+from qbhkit.embedding.windows import Reading, WindowGrid, cut_song
+
 count = 270 if profile == "tiny" else 1900
 songs = list(islice(songs_of(music21_collection("oneills1850")), count))
-embedder = ContourEmbedder()
-cut = cut_song(songs[0].contour(), grid_for(embedder.reading), embedder.reading)
-seconds = (cut.end - cut.start) / 10
+cut = cut_song(songs[0].contour(), WindowGrid(), Reading())
+lengths = pd.Series((cut.end - cut.start) / 10).value_counts().sort_index()
 print(f"{songs[0].title}: {len(cut.frames)} windows")
-pd.Series(seconds).value_counts().sort_index().rename_axis("length (s)").rename(
-    "windows"
-).to_frame()
+lengths.rename_axis("length (s)").rename("windows").to_frame()
 
 # %% [markdown]
-# ## Built, stopped, and gone on with
+# ## Built, interrupted and resumed
 #
-# A catalogue is a folder: shards of up to 256 songs, each named by a hash of its own bytes, and a manifest
-# that lists them. A shard is written whole or not at all, and the manifest last. So a build may be killed
-# whenever you like; the next one takes the shards that it finds. Here the first build sees 256 of the songs:
+# A catalogue is a folder. It holds shards of up to 256 songs, each named by a hash of its own bytes, and a
+# manifest that lists them. A shard is written completely or not at all, and the manifest is written last. So a
+# build may be interrupted at any time, and the next one reuses the shards that it finds. Here the first build
+# gets 256 of the songs:
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "catalogue"
-first = build_catalogue(songs[:256], folder, embedder, progress=False)
-second = build_catalogue(songs, folder, embedder, progress=False)
+first = qbhkit.build_catalogue(songs[:256], folder, progress=False)
+second = qbhkit.build_catalogue(songs, folder, progress=False)
 print(second.songs, "songs,", second.reused, "of them from the first build")
 assert second.reused == 256
 pd.DataFrame(
@@ -92,94 +79,98 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# What lies in it: contours, windows and vectors. The vectors take most of the room, a kilobyte each. Contours are
-# kept, so that a better network can embed everything again without listening to a single recording.
+# The shards hold contours, windows and vectors. The vectors take most of the space, a kilobyte each. Contours are
+# kept so that a better network can embed all songs again without tracking a single recording.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
-catalogue = open_catalogue(folder)
+catalogue = qbhkit.open_catalogue(folder)
 print("vectors:", catalogue.vectors.shape[1], "numbers each,", catalogue.vectors.dtype)
-print(
-    "every vector has length 1:",
-    bool(np.allclose(np.linalg.norm(catalogue.vectors, axis=1), 1, atol=1e-2)),
-)
+norms = np.linalg.norm(catalogue.vectors, axis=1)
+print("every vector has length 1:", bool(np.allclose(norms, 1, atol=1e-2)))
 print("made by", catalogue.model.split("-")[0])
 
 # %% [markdown]
 # ## One flipped bit
 #
-# Disks lie now and then. One byte of a shard is changed; `verify` names the file, and a build from the same songs
-# mends just that.
+# Disks sometimes return wrong data. Here one byte of a shard is changed. `verify` names the file, and a build from
+# the same songs repairs only that shard.
 
 # %%
+from qbhkit.catalogue.edit import verify_catalogue
+
 shard = min((folder / "shards").iterdir(), key=lambda path: path.stat().st_size)
 content = bytearray(shard.read_bytes())
 content[1000] ^= 1
 shard.write_bytes(content)
 for problem in verify_catalogue(folder).problems:
     print(problem.reason.replace(str(folder), "catalogue")[:60], "...")
-mended = build_catalogue(songs, folder, embedder, progress=False)
-print(
-    mended.songs - mended.reused,
-    "songs made again; problems left:",
-    len(verify_catalogue(folder).problems),
-)
-assert not verify_catalogue(folder).problems
+repaired = qbhkit.build_catalogue(songs, folder, progress=False)
+left = verify_catalogue(folder).problems
+print(repaired.songs - repaired.reused, "songs built again; problems left:", len(left))
+assert not left
 
 # %% [markdown]
-# ## Songs come and go
+# ## Add, remove, merge
 #
-# A song that is there already, in another key or under another name, is reported and not added twice. Other
-# people's catalogues are merged if the same network made them.
+# A song that is already in the catalogue, in another key or under another name, is reported and not added again.
+# Catalogues of other people can be merged if the same network made them.
 
 # %%
+from qbhkit.catalogue.edit import add_songs, merge_catalogues, remove_songs
+from qbhkit.embedding.embedder import open_embedder
+
 transposed = replace(songs[7], id="copy", notes=songs[7].notes + np.array([0, 0, 5]))
-added = add_songs([transposed], folder, embedder, progress=False)
-print(f"added {added.added}; {added.duplicates[0].id} is the melody of {added.duplicates[0].there}")
+added = add_songs([transposed], folder, open_embedder(), progress=False)
+(duplicate,) = added.duplicates
+print(f"added {added.added}; {duplicate.id} is the melody of {duplicate.existing_id}")
 removed = remove_songs([songs[0].id], folder)
-other = folder.parent / "other"
-build_catalogue(songs[:1], other, embedder, progress=False)
-merged = merge_catalogues([folder, other], folder.parent / "both")
-print(removed.songs, "songs after one was removed,", merged.songs, "after it came back by a merge")
+other, both = folder.parent / "other", folder.parent / "both"
+qbhkit.build_catalogue(songs[:1], other, progress=False)
+merged = merge_catalogues([folder, other], both)
+print(removed.songs, "songs after one was removed,", merged.songs, "after a merge brought it back")
 assert merged.songs == second.songs
 
 # %% [markdown]
 # ## Finding the nearest windows
 #
-# `exact` compares a hum's seven windows with all windows. That is a multiplication of matrices, and fast
-# as long as they fit into memory. `faiss` looks at a few of them: it keeps 128 of 512 numbers (PCA), and then
-# either walks a graph of neighbours (HNSW) or reads only the lists of vectors that lie about where the hum lies,
-# each vector squeezed into 32 bytes (IVF-PQ). What it finds is compared again, exactly. What it misses is lost.
+# `exact` compares the seven windows of a hum with all windows of the catalogue. That is one matrix multiplication,
+# and fast as long as the vectors fit into memory. `faiss` looks at a few windows only. It keeps 128 of 512
+# dimensions (PCA) and then either follows a graph of neighbours (HNSW), or reads only the lists of vectors near
+# the query, each vector compressed to 32 bytes (IVF-PQ). What it finds is compared again, exactly. What it misses
+# is lost.
 
 # %%
-catalogue = open_catalogue(folder.parent / "both")
+from qbhkit.retrieval.index import build_index, open_index
+from qbhkit.retrieval.index_faiss import FaissChoices
+from qbhkit.storage import asset
+
 hum = json.loads(asset("hums/hums.json").read_text("utf-8"))[1]
-contour = from_f0(get_tracker().track(load(asset(f"hums/{hum['file']}"))))
-searcher = Searcher(catalogue, embedder)
-frames, _ = searcher.query_frames(contour, "anywhere")
-vectors = embedder.embed(frames)
+contour = qbhkit.to_contour(asset(f"hums/{hum['file']}"))
+searcher = qbhkit.open_searcher(both)
+catalogue = searcher.catalogue
+vectors = searcher.embedder.embed(searcher.cut_query(contour).frames)
 true = open_index("exact", catalogue).nearest(vectors, 10)
+tenth = true.similarity[:, -1:] - 1e-5  # of the ten nearest windows, the least similar
 rows = {}
 for effort in (10, 40, 160):
     choices = FaissChoices(kind="hnsw", effort=effort, candidates=10)
     near = build_index("faiss", catalogue, choices=choices).nearest(vectors, 10)
-    rows[f"hnsw, {effort} in sight"] = np.mean(near.similarity >= true.similarity[:, -1:] - 1e-5)
+    rows[f"hnsw, {effort} candidates"] = np.mean(near.similarity >= tenth)
 for probes in (1, 8, 64):
     choices = FaissChoices(kind="ivf-pq", lists=64, probes=probes, candidates=100)
     near = build_index("faiss", catalogue, choices=choices).nearest(vectors, 10)
-    rows[f"ivf-pq, {probes} of 64 lists"] = np.mean(
-        near.similarity >= true.similarity[:, -1:] - 1e-5
-    )
+    rows[f"ivf-pq, {probes} of 64 lists"] = np.mean(near.similarity >= tenth)
 pd.Series(rows).rename("recall@10").to_frame().round(3)
 
 # %% [markdown]
 # The more of the index is read, the more is found. On the command line: `qbhkit catalogue index CATALOGUE`, then
-# `qbhkit search ... --index faiss`. An index names the windows it was made of, and refuses others.
+# `qbhkit search ... --index faiss`. An index records which windows it was built from, and refuses others.
 #
 # ## The whole search on an index
 #
-# The index only says which songs to look at. The 200 best of them are compared again with all their windows
-# and aligned as ever, so that a song which was found gets the very score that it would have got anyway.
+# The index only says which songs to look at. The 200 best of them are compared again with all their windows, and
+# aligned as usual. So a song that the index finds gets exactly the score it would have got without the index.
 
 # %%
 searcher.index = build_index("faiss", catalogue, choices=FaissChoices(kind="hnsw"))
@@ -191,10 +182,10 @@ assert by_all[0].song_id == hum["song_id"]
 pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 
 # %% [markdown]
-# ## For many people at once: PostgreSQL
+# ## For many users at once: PostgreSQL
 #
-# A library that many machines search, and that grows while they do, belongs into a database. With the
-# extension pgvector, PostgreSQL keeps songs and windows in two tables and a graph (HNSW) over half-precision vectors:
+# A collection that many machines search while it grows belongs in a database. With the extension pgvector,
+# PostgreSQL keeps songs and windows in two tables, with a graph (HNSW) over half-precision vectors:
 #
 # ```sh
 # export QBHKIT_POSTGRES=postgresql://curator@db.example.org/songs
@@ -202,16 +193,18 @@ pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 # qbhkit search hum.wav --catalogue catalogue/ --index postgres
 # ```
 #
-# Readers see all of a new batch of songs or none of it, a writer that dies leaves nothing behind, and titles with
-# quotes in them are just titles; the tests do all that to a real server. It is slower than FAISS beside it.
+# Readers see all of a new batch of songs or none of it, a writer that crashes leaves nothing behind, and titles may
+# contain quotes. The tests check this on a real server. It is slower than FAISS on the same machine.
 #
 # ## How it grows
 #
-# `qbhkit bench growth` measured every index on catalogues of about ten thousand and a hundred thousand windows,
-# exact search and IVF-PQ also on a million: real tunes. Never random vectors: those are easy to tell apart, and
-# melodies are not.
+# `qbhkit bench growth` measured every index on catalogues of about ten thousand and a hundred thousand windows, and
+# exact search and IVF-PQ also on a million. All of them are real tunes. Random vectors would be misleading: they are
+# easy to tell apart, and melodies are not.
 
 # %%
+from qbhkit.figures import growth_figure
+
 growth = json.loads(Path("../data/results/growth.json").read_text())
 growth_figure(growth)
 
@@ -229,13 +222,13 @@ lines = [
 pd.DataFrame(lines).round(3)
 
 # %% [markdown]
-# ## Beyond one machine, on paper
+# ## Beyond one machine: an estimate
 #
-# Carried on from the largest catalogue that was measured, for a server with 64 GB of memory: bytes and milliseconds
-# a window times the number of windows. A look-up of IVF-PQ reads an eighth of the lists, so its cost grows with the
-# windows; sixteen machines that hold a sixteenth each answer in a sixteenth of the time, and the slowest decides.
-# A core is reckoned at four cents an hour, which is a guess; the rest of a query (hearing it, aligning the
-# best songs) costs the same at any size.
+# Extrapolated from the largest catalogue that was measured, for servers with 64 GB of memory: bytes and milliseconds
+# per window, times the number of windows. A look-up in IVF-PQ reads an eighth of the lists, so its cost grows with
+# the number of windows. Sixteen machines that each hold a sixteenth of the windows answer in a sixteenth of the time;
+# the slowest one determines how long. We assume four cents for a core and hour. The rest of a query (tracking the
+# pitch, aligning the best songs) costs the same at any size.
 
 # %%
 largest = max(growth["sizes"].values(), key=lambda row: row["windows"])
@@ -245,12 +238,12 @@ engines = {
     1e8: "FAISS IVF-PQ, songs split by id",
     1e9: "FAISS or Citus with pgvector, 128 numbers each",
 }
-paper = []
+estimate = []
 for windows, engine in engines.items():
     times = windows / largest["windows"]
     memory_gb = part["memory_mb"]["of_the_catalogue"] * times / 1000
     machines = max(1, int(np.ceil(memory_gb / (0.75 * server_gb))))
-    paper.append(
+    estimate.append(
         {
             "windows": f"{windows:.0e}", "songs": f"{largest['songs'] * times:,.0f}", "engine": engine,
             "vectors on disk (GB)": largest["disk_bytes_a_window"] * windows / 1e9,
@@ -260,62 +253,60 @@ for windows, engine in engines.items():
                 part["lookups_ms"]["p50"] * times / 3600 * 1000 * dollars_a_core_hour,
         }
     )  # fmt: skip
-pd.DataFrame(paper).round(1)
+pd.DataFrame(estimate).round(1)
 
 # %% [markdown]
-# What breaks first, step by step:
+# What reaches its limit first, at each size:
 #
-# - **a million windows** (ten thousand songs): nothing. A laptop with FAISS.
-# - **ten million**: opening. The process hashes every shard before it trusts it, and keeps all contours and titles in
-#   Python. One server with FAISS still answers; keep it running (`qbhkit serve`).
-# - **a hundred million**: the contours no longer fit beside everything else, and the lists to read become long.
-#   Split the songs over machines by a hash of their id, ask all of them, merge the ten best of each; or
-#   PostgreSQL with `PARTITION BY HASH (song)`, one HNSW graph a partition, which Citus spreads over machines.
-# - **a billion** (ten million songs): a vector that takes a kilobyte. 128 numbers instead of 512 (the ablation
-#   of [notebook 07](07_train_supervised.ipynb) says what that costs), quantised codes only in memory, and full vectors on
-#   disks of many machines.
+# - **a million windows** (ten thousand songs): nothing. A laptop with FAISS is enough.
+# - **ten million**: opening the catalogue. The process hashes every shard before it uses it, and keeps all contours
+#   and titles in Python. One server with FAISS still answers; keep it running (`qbhkit serve`).
+# - **a hundred million**: memory and time. The contours no longer fit beside everything else, and the lists become
+#   long. Split the songs over machines by a hash of their id, query all machines, and merge the ten best of each. Or
+#   use PostgreSQL with `PARTITION BY HASH (song)`, one HNSW graph per partition, which Citus distributes over machines.
+# - **a billion** (ten million songs): a kilobyte per vector. Use 128 numbers instead of 512 (the ablation of
+#   [notebook 07](07_train_supervised.ipynb) says what that costs), keep only quantised codes in memory, and the full
+#   vectors on the disks of many machines.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Build a catalogue with windows of 8 s alone (`grid=WindowGrid((8.0,), first_lengths_s=())`). How much smaller
+# 1. Build a catalogue with windows of 8 s only (`grid=WindowGrid((8.0,), first_lengths_s=())`). How much smaller
 #    is it? Which hums would it miss?
 # 2. Remove the song that the hum above finds, and search again. What does `searcher.confident` say?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. About a seventh. It misses who hums much faster or slower than written, and short hums.
+# 1. It has about a seventh of the windows. It misses hums that are much faster or slower than written, and short hums.
 #    ```python
-#    from qbhkit.catalogue.read import WindowGrid
-#
-#    grid = WindowGrid((8.0,), first_lengths_s=())
-#    small = build_catalogue(songs[:100], folder.parent / "eight", embedder, grid=grid, progress=False)
-#    usual = build_catalogue(songs[:100], folder.parent / "usual", embedder, progress=False)
+#    grid, made = WindowGrid((8.0,), first_lengths_s=()), folder.parent
+#    small = qbhkit.build_catalogue(songs[:100], made / "eight", grid=grid, progress=False)
+#    usual = qbhkit.build_catalogue(songs[:100], made / "usual", progress=False)
 #    print(f"{small.windows / usual.windows:.2f} of the windows")
 #    ```
-# 2. The next best song gets a low confidence, and the kit says no.
+# 2. The next best song gets a low confidence, so `confident` is False.
 #    ```python
-#    remove_songs([by_all[0].song_id], folder.parent / "both")
-#    left = Searcher(open_catalogue(folder.parent / "both"), embedder)
-#    found = left.search(contour, k=3)
-#    print(found[0].title, round(found[0].confidence, 3), "confident:", left.confident(found))
+#    remove_songs([by_all[0].song_id], both)
+#    remaining = qbhkit.open_searcher(both)
+#    found = remaining.search(contour, k=3)
+#    print(found[0].title, round(found[0].confidence, 3), "confident:", remaining.confident(found))
 #    ```
 # </details>
 
 # %% [markdown]
 # ## What to remember
 #
-# - Files that are named by their content can be made in any order, by anybody, and be trusted.
-# - An index is a bet on where not to look: measure its recall on melodies, and let an exact step decide.
-# - Keep what cannot be had again cheaply: contours of recordings, not vectors.
+# - Files that are named by their content can be made in any order, by anybody, and can be verified.
+# - An index decides where not to look. Measure its recall on melodies, and let an exact step make the final ranking.
+# - Keep what is expensive to make again: the contours of recordings, rather than the vectors.
 #
-# Library functions used: [`qbhkit.embedding.windows.cut_song`](../qbhkit/retrieval/building.py),
-# [`qbhkit.catalogue.build.build_catalogue`](../qbhkit/retrieval/building.py),
-# [`qbhkit.catalogue.read.open_catalogue`](../qbhkit/retrieval/catalogue.py),
-# [`qbhkit.catalogue.edit.verify_catalogue`](../qbhkit/retrieval/upkeep.py),
-# [`qbhkit.catalogue.edit.add_songs`](../qbhkit/retrieval/upkeep.py),
-# [`qbhkit.catalogue.edit.remove_songs`](../qbhkit/retrieval/upkeep.py),
-# [`qbhkit.catalogue.edit.merge_catalogues`](../qbhkit/retrieval/upkeep.py),
+# Library functions used: [`qbhkit.embedding.windows.cut_song`](../qbhkit/embedding/windows.py),
+# [`qbhkit.build_catalogue`](../qbhkit/catalogue/build.py),
+# [`qbhkit.open_catalogue`](../qbhkit/catalogue/read.py),
+# [`qbhkit.catalogue.edit.verify_catalogue`](../qbhkit/catalogue/edit.py),
+# [`qbhkit.catalogue.edit.add_songs`](../qbhkit/catalogue/edit.py),
+# [`qbhkit.catalogue.edit.remove_songs`](../qbhkit/catalogue/edit.py),
+# [`qbhkit.catalogue.edit.merge_catalogues`](../qbhkit/catalogue/edit.py),
 # [`qbhkit.retrieval.index.build_index`](../qbhkit/retrieval/index.py),
 # [`qbhkit.retrieval.index.open_index`](../qbhkit/retrieval/index.py),
 # [`qbhkit.figures.growth_figure`](../qbhkit/figures/results.py).

@@ -16,7 +16,7 @@
 # What you will learn:
 # 1. top-k and mean reciprocal rank (MRR), and why they need an interval;
 # 2. two classic baselines that any learned method has to beat;
-# 3. how to put a system under stress, and what a score is comparable to.
+# 3. how to stress-test a system, and what a score is comparable to.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny": 10 rendered hums; "full": 200
@@ -30,6 +30,7 @@ hum_count = 0  # 0: as many as the profile says
 # %%
 import json
 import platform
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -37,45 +38,34 @@ import pandas as pd
 from IPython.display import Audio, display
 
 import qbhkit
-from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import from_f0
-from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.training_songs import forbidden_ids, read_split
-from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.embedding.windows import stretch
-from qbhkit.errors import QbhError
-from qbhkit.figures import topk_figure
-from qbhkit.metrics import intervals, metrics, rank_of
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import cache_dir
-from qbhkit.synthesis.singer import Voice, render_hum
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
-# ## Ranks and what is made of them
+# ## Ranks and metrics
 #
-# For every hum all songs are ranked. *Top-k* is the share of hums whose song is among the first k, *MRR*
-# the mean of 1 / rank. A song that ties with the true one counts as better, and a hum that cannot be
-# searched counts as a miss.
+# For every hum all songs are ranked. *Top-k* is the share of hums whose song is among the first k. *MRR* is the
+# mean of 1 / rank. A song that ties with the true one counts as better, and a hum that cannot be searched counts
+# as a miss.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
+from qbhkit.metrics import metrics, rank_of
+
 scores = np.array([0.2, 0.9, 0.7, 0.7, -0.1])
 print("rank of song 1:", rank_of(scores, 1))
 print("rank of song 2, which ties with song 3:", rank_of(scores, 2))
 print({name: round(value, 3) for name, value in metrics([1, 3, 12, None])._asdict().items()})
 
 # %% [markdown]
-# Sixteen hums say little, four hundred say more. The 95% interval is found by drawing the hums again and
-# again from those we have (bootstrap). It takes the hums for independent, so it tells how sure we are of these
-# singers; see below for others.
+# Sixteen hums say little, four hundred say more. The 95% interval comes from the bootstrap: the hums are drawn
+# again and again from those we have. It assumes that the hums are independent, so it describes how certain the
+# score is for these singers. For other singers, see below.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
+from qbhkit.metrics import intervals
+
 for count in (16, 400):
     low, high = intervals([1, 1, 1, 8] * (count // 4))["top1"]
     print(f"{count} hums, three quarters right: top-1 0.75, interval {low:.2f} to {high:.2f}")
@@ -83,27 +73,35 @@ for count in (16, 400):
 # %% [markdown]
 # ## A live test
 #
-# Hums are rendered from tunes that no model was trained on, starting anywhere in the tune, in any key,
-# 0.75 to 1.33 times as fast; they are short, six seconds, and out of tune, by 0.8 semitones a note. They go
-# through the same tracker as a recording, against a catalogue: 1,000 tunes, unless `collections` names others.
+# The catalogue: 1,000 tunes, unless `collections` names others.
 
 # %%
-tracker, embedder = get_tracker(), ContourEmbedder()
+from qbhkit.catalogue.build import songs_from
+from qbhkit.storage import cache_dir
+
 names = collections.split()
-books = [read_sources([music21_collection(name)])[0][:most] for name in names]
-songs = [song for book in books for song in book]
+songs = [song for name in names for song in songs_from(name)[0][:most]]
 usual = (names, most) == (["oneills1850"], 1000)  # the catalogue of notebook 00
 folder = cache_dir() / ("demo-catalogue" if usual else f"catalogue-{'-'.join(names)}-{most}")
 try:
-    searcher = Searcher(open_catalogue(folder), embedder)
-except QbhError:  # it has not been built yet
-    build_catalogue(songs, folder, embedder)
-    searcher = Searcher(open_catalogue(folder), embedder)
-catalogue = searcher.catalogue
+    searcher = qbhkit.open_searcher(folder)
+except qbhkit.QbhError:  # it has not been built yet
+    qbhkit.build_catalogue(songs, folder)
+    searcher = qbhkit.open_searcher(folder)
 
+# %% [markdown]
+# The hums are rendered from tunes that no model was trained on. They start anywhere in the tune, in any key, and
+# are 0.75 to 1.33 times as fast. They are short (six seconds) and out of tune (by 0.8 semitones per note). They are
+# written as wav files, with a list of queries beside them: the columns are `path`, `song_id` and, if known,
+# `singer`. This is all you need to evaluate your own recordings.
 
 # %%
-def hummed(song, note_error_st=0.8):
+from qbhkit.audio import write_wav
+from qbhkit.corpora.training_songs import forbidden_ids, read_split
+from qbhkit.synthesis.singer import Voice, render_hum
+
+
+def hummed(song, note_error_st):
     rng = np.random.default_rng([seed, chosen.index(song)])  # the same hum at every error
     start_s, tempo = rng.uniform(0, song.notes[-1, 0] - 12), 2 ** rng.uniform(-0.4, 0.4)
     inside = (song.notes[:, 0] >= start_s) & (song.notes[:, 0] < start_s + 6 * tempo)
@@ -111,68 +109,79 @@ def hummed(song, note_error_st=0.8):
     return render_hum(song.notes[inside], voice, rng).audio
 
 
+def write_hums(place, note_error_st=0.8):
+    for song in chosen:
+        write_wav(hummed(song, note_error_st), place / f"{song.id}.wav")
+    rows = [(f"{song.id}.wav", song.id) for song in chosen]
+    pd.DataFrame(rows, columns=["path", "song_id"]).to_csv(place / "queries.csv", index=False)
+    return place / "queries.csv"
+
+
 held_out = forbidden_ids(read_split("folk"))
 chosen = [song for song in songs if song.id in held_out and 25 < song.notes[-1, 0] < 90]
 chosen = [song for song in chosen if song.id.startswith(hums_of)]
 np.random.default_rng(seed).shuffle(chosen)
 chosen = chosen[: hum_count or (10 if profile == "tiny" else 200)]
-recordings = [hummed(song) for song in chosen]
-hums = [from_f0(tracker.track(recording)) for recording in recordings]
-print(len(hums), "hums of", round(np.mean([hum.duration_s for hum in hums])), "s on average")
+place = Path(tempfile.mkdtemp())
+queries = write_hums(place)
+print(queries.read_text()[:200], "...")
 
 # %% [markdown]
-# The first of them, to hear how hard it is:
+# Listen to the first of them:
 
 # %%
-Audio(recordings[0].samples, rate=recordings[0].rate_hz)
-
-# %%
-scaling, dtw = LinearScaling(catalogue.contours), SubsequenceDtw(catalogue.contours)
-methods = {
-    "full": lambda hums: [found.score for found in searcher.scores_many(hums)],
-    "vote": lambda hums: [found.score for found in searcher.scores_many(hums, method="vote")],
-    "linear-scaling": lambda hums: [scaling.scores(hum, "anywhere") for hum in hums],
-    "dtw": lambda hums: [dtw.scores(hum, "anywhere") for hum in hums],
-}
-truth = [catalogue.number[song.id] for song in chosen]
-
-
-def ranked(method, hums):
-    return [
-        rank_of(scores, song) for scores, song in zip(methods[method](hums), truth, strict=True)
-    ]
-
-
-ranks = {method: ranked(method, hums) for method in methods}
-pd.DataFrame({name: metrics(found)._asdict() for name, found in ranks.items()}).T.round(3)
-
-# %%
-assert metrics(ranks["full"]).top10 >= 0.8
+Audio(str(place / f"{chosen[0].id}.wav"))
 
 # %% [markdown]
-# This notebook can be run over other catalogues: `collections` is a parameter. So that the runs can be laid beside
-# each other, each keeps its scores as data in an output of its own. `notebooks/compare_catalogues.py` (or
-# `make compare`) runs it over three catalogues and makes one table of what it finds in the three executed copies.
+# One call tracks the hums, searches with each method and ranks the true songs. `full` is the default method of
+# the kit (window voting, then alignment), `vote` its first half. `linear-scaling` and `dtw` are the classic
+# baselines.
 
 # %%
-run = {"catalogue": collections, "songs": len(songs), "hums": len(hums)}
-table = pd.DataFrame({name: metrics(found)._asdict() for name, found in ranks.items()}).T.round(3)
-table = table.drop(columns="n").rename_axis("method").reset_index()
-scores = [run | line for line in table.to_dict("records")]
+methods = ("full", "vote", "linear-scaling", "dtw")
+evaluation = qbhkit.evaluate(queries, searcher.catalogue, methods)
+pd.DataFrame({name: evaluation.metrics(name)._asdict() for name in methods}).T.round(3)
+
+# %%
+assert evaluation.metrics("full").top10 >= 0.8
+
+# %% [markdown]
+# This notebook can be run on other catalogues, because `collections` is a parameter. So that the runs can be
+# compared, each stores its scores as data in an output of its own. `notebooks/compare_catalogues.py` (or
+# `make compare`) runs it on three catalogues and makes one table of the three executed copies.
+
+# %%
+run = {"catalogue": collections, "songs": evaluation.songs, "hums": len(evaluation.queries)}
+scores = []
+for name in methods:
+    found = evaluation.metrics(name)._asdict()
+    del found["n"]
+    scores.append(run | {"method": name} | {key: round(x, 3) for key, x in found.items()})
 words = f"{len(scores)} lines for the table of compare_catalogues.py"
 display({"application/vnd.qbhkit.scores+json": scores, "text/plain": words}, raw=True)
 
 # %% [markdown]
 # ## Stress tests
 #
-# The same hums moved up by 7 semitones, and stretched to 0.7 and 1.4 times their speed. A method that is
-# key-invariant by construction cannot change at all under the first.
+# The same hums moved up by 7 semitones, and stretched to 0.7 and 1.4 times their speed. The first change cannot
+# alter the result of a method that is key-invariant by construction.
 
 
 # %%
+from qbhkit.embedding.windows import stretch
+
+hums = [qbhkit.to_contour(place / f"{song.id}.wav") for song in chosen]
+truth = [searcher.catalogue.number[song.id] for song in chosen]
+
+
 def faster(hum, tempo):
     frames = stretch(hum.frames, (np.arange(int(len(hum) / tempo)) + 0.5) * tempo)
-    return type(hum)(frames.astype(np.float32), hum.hop_s)
+    return qbhkit.Contour(frames.astype(np.float32), hum.hop_s)
+
+
+def ranked(hums, method):
+    found = searcher.scores_many(hums, method=method)
+    return [rank_of(scores.score, song) for scores, song in zip(found, truth, strict=True)]
 
 
 stress = {
@@ -181,36 +190,39 @@ stress = {
     "0.7 x speed": [faster(hum, 0.7) for hum in hums],
     "1.4 x speed": [faster(hum, 1.4) for hum in hums],
 }
-stressed = {name: ranked("vote", changed) for name, changed in stress.items()}
+stressed = {name: ranked(changed, "vote") for name, changed in stress.items()}
 pd.DataFrame({name: metrics(found)._asdict() for name, found in stressed.items()}).T.round(3)
 
 # %%
+assert stressed["as hummed"] == evaluation.ranks["vote"]
 assert stressed["+7 semitones"] == stressed["as hummed"]
 
 # %% [markdown]
 # ## Real hums, recorded results
 #
 # `make evaluate` searches 423 real recordings of the MIR-QBSH corpus (8 kHz, 8 bit, 26 singers) among the
-# 48 songs of the corpus and 2,000 Essen folk songs, from the wav files. Its results are kept in
-# `data/results`; the recordings themselves are not part of this repository.
+# 48 songs of the corpus and 2,000 Essen folk songs, from the wav files. The results are in `data/results`; the
+# recordings are not part of this repository.
 
 # %%
 results = {
-    match_from: json.loads(Path(f"../data/results/hums_{match_from}.json").read_text("utf-8"))
-    for match_from in ("start", "anywhere")
+    where: json.loads(Path(f"../data/results/hums_{where}.json").read_text("utf-8"))
+    for where in ("start", "anywhere")
 }
 rows = {}
-for match_from, result in results.items():
+for where, result in results.items():
     for name, block in result["methods"].items():
         low, high = block["intervals"]["top10"]
         row = {key: round(block[key], 3) for key in ("n", "top1", "top5", "top10", "mrr")}
-        rows[match_from, name] = row | {"top-10 interval": f"{low:.3f} to {high:.3f}"}
+        rows[where, name] = row | {"top-10 interval": f"{low:.3f} to {high:.3f}"}
 pd.DataFrame(rows).T
 
 # %%
 print(results["anywhere"]["comparable_to"])
 
 # %%
+from qbhkit.figures import topk_figure
+
 topk_figure(
     {name: block["ranks"] for name, block in results["anywhere"]["methods"].items()},
     "423 real hums, searched anywhere in 2,048 songs",
@@ -220,7 +232,7 @@ topk_figure(
 # ## By singer
 #
 # Singers differ far more than methods do. These are the five whose hums were found least often, and the
-# five found most often (anchored at the start):
+# five found most often (by window voting, searched from the start):
 
 # %%
 per_singer = pd.DataFrame(results["start"]["methods"]["vote"]["per_singer"]).T
@@ -228,8 +240,8 @@ per_singer = per_singer.sort_values("mrr").round(3)
 pd.concat([per_singer.head(5), per_singer.tail(5)])
 
 # %% [markdown]
-# So the hums of one singer are not as many witnesses. How well will *other* people be served? Draw whole
-# singers instead of hums, and the intervals are about twice as wide:
+# So hums by the same singer are not independent samples. How well does the system work for *other* people? If the
+# bootstrap draws whole singers instead of hums, the intervals are about twice as wide:
 
 # %%
 found, singers = results["start"]["methods"]["full"]["ranks"], results["start"]["singers"]
@@ -242,37 +254,38 @@ pd.DataFrame(
 # ## Exercises
 #
 # 1. Render the hums with `note_error_st=1.2`. Which method loses most?
-# 2. Keep only the first 3 seconds of every hum. What does that do to top-1?
+# 2. Keep only the first 3 seconds of every hum. How does that change top-1?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `dtw`, which compares pitch with pitch and forgives nothing; the others lose about as much as each other. (Ten hums
-#    are hardly more than a hint: take `profile="full"`.)
+# 1. `dtw`, which compares pitch with pitch and has no limit on the cost of a wrong note. The others lose about
+#    as much as each other. (Ten hums give no more than a hint: use `profile="full"`.)
 #    ```python
-#    rough = [from_f0(tracker.track(hummed(song, note_error_st=1.2))) for song in chosen]
-#    mrr = {}
-#    for name in methods:
-#        found = metrics(ranked(name, rough))
-#        mrr[name] = {"0.8 semitones": metrics(ranks[name]).mrr, "1.2": found.mrr}
+#    rough = qbhkit.evaluate(write_hums(Path(tempfile.mkdtemp()), 1.2), searcher.catalogue, methods)
+#    mrr = {
+#        name: {"0.8 semitones": evaluation.metrics(name).mrr, "1.2": rough.metrics(name).mrr}
+#        for name in methods
+#    }
 #    print(pd.DataFrame(mrr).T.round(3))
 #    ```
-# 2. It falls: a few notes fit many tunes.
+# 2. It falls, because a few notes fit many tunes.
 #    ```python
-#    short = [type(hum)(hum.trimmed()[0].frames[:30]) for hum in hums]
-#    print(metrics(ranked("full", short)))
+#    short = [qbhkit.Contour(hum.trimmed()[0].frames[:30]) for hum in hums]
+#    print(metrics(ranked(short, "full")))
 #    ```
 # </details>
 
 # %% [markdown]
 # ## What to remember
 #
-# - A rank needs its rules: ties and failures count against the system.
-# - An interval belongs to every number, and the number of songs to every score.
-# - Baselines belong into the same run, on the same queries.
+# - A rank needs rules: ties and failures count against the system.
+# - Every score needs an interval, and the number of songs that were searched.
+# - Evaluate baselines in the same run, on the same queries.
 #
-# Library functions used: [`qbhkit.metrics.rank_of`](../qbhkit/retrieval/evaluate.py),
-# [`qbhkit.metrics.metrics`](../qbhkit/retrieval/evaluate.py),
-# [`qbhkit.metrics.intervals`](../qbhkit/retrieval/evaluate.py),
+# Library functions used: [`qbhkit.evaluate`](../qbhkit/evaluation/evaluate.py),
+# [`qbhkit.metrics.rank_of`](../qbhkit/metrics.py),
+# [`qbhkit.metrics.metrics`](../qbhkit/metrics.py),
+# [`qbhkit.metrics.intervals`](../qbhkit/metrics.py),
 # [`qbhkit.retrieval.baselines.LinearScaling`](../qbhkit/retrieval/baselines.py),
 # [`qbhkit.retrieval.baselines.SubsequenceDtw`](../qbhkit/retrieval/baselines.py),
 # [`qbhkit.figures.topk_figure`](../qbhkit/figures/results.py).

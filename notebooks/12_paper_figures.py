@@ -15,12 +15,12 @@
 #
 # What you will learn:
 # 1. what the kit does, in one picture for each step;
-# 2. where every number behind those pictures is kept, and how to draw them anew;
-# 3. how to read a rank matrix and a top-k curve, the published system's own values beside ours.
+# 2. where every number behind those pictures is stored, and how to draw them again;
+# 3. how to read a rank matrix and a top-k curve, with the published values beside ours.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny" and "full" draw the same figures
-seed = 0  # nothing is drawn by chance here
+seed = 0  # nothing is random here
 data_dir = ""  # not needed here: all numbers are recorded
 results_dir = "../data/results"  # where they are; "make reproduce" has its own
 figures_dir = "../figures"  # where the pictures go
@@ -33,35 +33,21 @@ from pathlib import Path
 import numpy as np
 
 import qbhkit
-from qbhkit.contour import Contour, F0Track
-from qbhkit.evaluation.ablation import table
-from qbhkit.figures import (
-    ablation_figure,
-    distortions_figure,
-    encoder_figure,
-    growth_figure,
-    path_figure,
-    pipeline_figure,
-    projection_figure,
-    rank_matrix_figure,
-    save_figure,
-    stages_figure,
-    topk_figure,
-    tracker_accuracy,
-    training_figure,
-)
 
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
 # ## Numbers first
 #
-# Nothing is measured here. Every figure is drawn from a file in `data/results`, each of which was written by a
-# command (`qbhkit bench NAME`, `train`, `crossfold`, `ablate`) that can be run again. A picture can so be checked
-# against its numbers, and drawn in another way without hours of computing. `keep` writes it as SVG and PNG.
+# Nothing is measured here. Every figure is drawn from a file in `data/results`, and a command (`qbhkit bench NAME`,
+# `train`, `cross-validate`, `ablate`) wrote each of these files and can write it again. So a picture can be checked
+# against its numbers, and redrawn without hours of computation. `keep` writes it as SVG and PNG.
 
 
 # %%
+from qbhkit.figures import save_figure
+
+
 def recorded(name):
     return json.loads((Path(results_dir) / f"{name}.json").read_text("utf-8"))
 
@@ -78,17 +64,19 @@ Path(figures_dir).mkdir(exist_ok=True)
 # %% [markdown]
 # ## From a hum to a song
 #
-# A hum that ships with the kit, on its way through everything: what the microphone gives, what the pitch
-# tracker hears, what is kept of it, the vector (512 numbers as a square, orange above 0, blue below), and the list.
+# A hum that ships with the kit, at each step: the recording, the pitch that was tracked, the contour, the vector (512
+# numbers as a square, orange above 0, blue below), and the list of songs.
 
 # %%
+from qbhkit.figures import pipeline_figure
+
 illustrations = recorded("illustrations")
 way = illustrations["hum_to_song"]
 f0_hz = np.array(way["f0_hz"])
-hum = Contour(np.array(way["contour"], np.float32))
+hum = qbhkit.Contour(np.array(way["contour"], np.float32))
 figure = pipeline_figure(
     np.array(way["envelope"]),
-    F0Track(f0_hz, (f0_hz > 0).astype(float)),
+    qbhkit.F0Track(f0_hz, (f0_hz > 0).astype(float)),
     hum,
     np.array(way["vector"]),
     way["answers"],
@@ -98,32 +86,39 @@ keep(figure, "pipeline")
 # %% [markdown]
 # ## The encoder
 #
-# The shipped network and what it made of that hum, with the shapes it really has: channels by frames. Each stage
-# halves time and widens the channels; the summary (attention) makes one vector of the frames that are left.
+# The shipped network and its values for that hum, with the real shapes: channels by frames. Each stage halves time and
+# widens the channels. The pooling (attention, called *summary* in the picture) makes one vector of the frames that are
+# left.
 
 # %%
+from qbhkit.figures import encoder_figure
+
 tensors = {name: np.array(values) for name, values in way["tensors"].items()}
 keep(encoder_figure(tensors, "From contour to vector"), "encoder")
 
 # %% [markdown]
 # ## Near and far
 #
-# What the triplet loss is for, on real hums: each dot is somebody's hum of one of six songs, each star a beginning
-# of such a song. Both panels show 512 numbers squeezed into two, so that dots which seem to touch may be
-# far apart; the share of hums whose nearest star is of their own song is counted with all 512. The network
-# on the right had learnt from melodies alone and heard none of these hums.
+# What the triplet loss achieves, on real hums. Each dot is a hum of one of six songs, each star the beginning of one
+# of these songs. Both panels project 512 numbers onto two, so dots that seem to touch may be far apart. The share of
+# hums whose nearest star belongs to their own song is computed with all 512. The network on the right was trained on
+# melodies alone, and on none of these hums.
 
 # %%
+from qbhkit.figures import projection_figure
+
 keep(projection_figure(recorded("projection")), "projection")
 
 # %% [markdown]
 # ## The two stages
 #
-# The published training: self-supervision over songs, then fine-tuning on hums. On the left, distorted melodies of
-# tunes that were held back; on the right what counts, real hums, by models that heard neither their
-# song nor their singer. (Stage 2 makes the left number smaller: real hums are not rule-based distortions.)
+# The published training: self-supervision on songs, then fine-tuning on hums. On the left, validation with distorted
+# melodies of held-out tunes. On the right, real hums, scored by models that were trained on neither their song nor
+# their singer. (Stage 2 lowers the number on the left, because real hums differ from rule-based distortions.)
 
 # %%
+from qbhkit.figures import stages_figure, training_figure
+
 before, after = recorded("crossfold_stage1"), recorded("crossfold_best")
 sets = {"start": "start", "anywhere": "anywhere", "ioacas": "IOACAS"}
 found = {
@@ -139,31 +134,35 @@ keep(training_figure(curves[0], "Stage 1, full run"), "training_stage1")
 # %% [markdown]
 # ## Every distortion on one melody
 #
-# What stage 1 does to a melody to make hums of it: each rule alone, and stronger than in training, so that it
-# shows. The first three are rules of time, then twelve of pitch, five of voicing and four of the tracker;
-# [notebook 04](04_augmentation.ipynb) lets you hear them.
+# How stage 1 turns a melody into hums: each rule alone, and stronger than in training, so that it is visible. First
+# three rules of time, then twelve of pitch, five of voicing and four of the tracker. In
+# [notebook 04](04_augmentation.ipynb) you can listen to them.
 
 # %%
+from qbhkit.figures import distortions_figure
+
 distorted = illustrations["distortions"]
 versions = {
-    name: Contour(np.array(version["frames"], np.float32))
+    name: qbhkit.Contour(np.array(version["frames"], np.float32))
     for name, version in distorted["versions"].items()
 }
-melody = Contour(np.array(distorted["melody"], np.float32))
+melody = qbhkit.Contour(np.array(distorted["melody"], np.float32))
 title = "What a hummer, or a tracker, may do to a melody"
 keep(distortions_figure(melody, versions, title, columns=4), "distortions")
 
 # %% [markdown]
 # ## Top-k
 #
-# All methods on the same 423 hums, with their 95% bands. The marks are what others published, and none of them is
+# All methods on the same 423 hums, with 95% bands. The marks are published by others, and none of them is directly
 # comparable. The published system (SK telecom) searched 87,000 songs, and 30,000 of them, with 250 hums of its own;
-# its end-to-end variant chooses no pitch. The best network for this corpus that we were told of (top-1 0.866, top-10
-# 0.958; we could not check the source) had 13,000 real hums to learn from and was tested on all of MIR-QBSH (4,431
-# recordings), of which a tenth is at hand here.
+# its end-to-end variant skips the choice of a pitch. The best network reported for this corpus (top-1 0.866, top-10
+# 0.958; we could not check the source) was trained on 13,000 real hums and tested on all of MIR-QBSH (4,431
+# recordings). We have a tenth of it.
 
 # %%
-results = {match_from: recorded(f"hums_{match_from}") for match_from in ("start", "anywhere")}
+from qbhkit.figures import topk_figure
+
+results = {where: recorded(f"hums_{where}") for where in ("start", "anywhere")}
 marks = {
     "published, 87,000 songs": [(10, 0.656)],
     "published, 30,000 songs": [(10, 0.72)],
@@ -181,16 +180,18 @@ curves = {
     "stages 1 and 2, vote": after["anywhere"]["ranks"],
     "stages 1 and 2, full": after["methods"]["full"]["anywhere"]["ranks"],
 }
-keep(topk_figure(curves, "What each step adds (anywhere, crossed folds)"), "topk_stages")
+keep(topk_figure(curves, "What each step adds (anywhere, cross-validation)"), "topk_stages")
 
 # %% [markdown]
 # ## The rank matrix
 #
-# A row for each song, a column for each singer: blue where the song stood first, yellow where it stood second,
-# orange where it was not found, white where nobody hummed it. (The published matrix tells professionals from amateurs; this corpus has no such
-# label.) Columns differ more than rows: a few singers hold most of the misses.
+# A row for each song, a column for each singer. Blue: the song was first. Yellow: it was second. Orange: it was not
+# found. White: this singer did not hum it. (The published matrix separates professionals from amateurs; this corpus has
+# no such labels.) Columns differ more than rows: a few singers account for most of the misses.
 
 # %%
+from qbhkit.figures import rank_matrix_figure
+
 start = results["start"]
 queries, singers = start["song_ids"], start["singers"]
 title = "Mean of 1 / rank, searched from the start"
@@ -200,25 +201,34 @@ keep(figure, "rank_matrix")
 # %% [markdown]
 # ## Trackers, parts and growth
 #
-# Accuracy against speed ([notebook 02](02_trackers.ipynb)), what each part of the method buys
+# The accuracy and speed of trackers ([notebook 02](02_trackers.ipynb)), what each part of the method gains
 # ([07](07_train_supervised.ipynb)), and what a larger catalogue costs ([08](08_catalogue_and_index.ipynb)).
 
 # %%
+from qbhkit.figures import tracker_accuracy
+
 keep(tracker_accuracy(recorded("melody_bench")), "tracker_accuracy")
 
 # %%
+from qbhkit.evaluation.ablation import table
+from qbhkit.figures import ablation_figure
+
 keep(ablation_figure(table(recorded("ablation"))), "ablation")
 
 # %%
+from qbhkit.figures import growth_figure
+
 keep(growth_figure(recorded("growth")), "growth")
 
 # %% [markdown]
 # ## A hum on its path
 #
-# The hum of the beginning, laid along the song that it found, note by note.
+# The hum from the first figure, aligned with the song that it found, frame by frame.
 
 # %%
-song = Contour(np.array(way["song"], np.float32))
+from qbhkit.figures import path_figure
+
+song = qbhkit.Contour(np.array(way["song"], np.float32))
 best, _ = way["answers"][0]
 keep(path_figure(hum, song, np.array(way["path"]), way["transposition_st"], best), "path")
 
@@ -231,16 +241,16 @@ assert sorted(drawn) == sorted(path.stem for path in Path(figures_dir).glob("*.s
 # ## Exercises
 #
 # 1. Draw the rank matrix of `dtw` instead of `full`. Do the same singers fail?
-# 2. In the top-k curve, at which k does the alignment stop paying?
+# 2. In the top-k curve, at which k does the alignment stop helping?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The same columns are orange, and many more cells with them.
+# 1. The same columns are orange, and many more cells as well.
 #    ```python
 #    rank_matrix_figure(start["methods"]["dtw"]["ranks"], queries, singers, "dtw")
 #    ```
-# 2. Of the fine-tuned weights, at 30 or so: the alignment puts the right song higher, it does not find songs that
-#    the vote has missed. (Of stage 1 it gains next to nothing at any k.)
+# 2. For the fine-tuned weights, at about 30. The alignment moves the right song up; it does not find songs that the
+#    vote has missed. (For stage 1 it gains next to nothing at any k.)
 #    ```python
 #    ranks = {"full": after["methods"]["full"]["anywhere"]["ranks"], "vote": after["anywhere"]["ranks"]}
 #    for k in (1, 3, 10, 30):
@@ -253,7 +263,7 @@ assert sorted(drawn) == sorted(path.stem for path in Path(figures_dir).glob("*.s
 # ## What to remember
 #
 # - A figure is a view of a file: keep the file.
-# - Give the band with the curve, and say what a foreign number was measured on.
+# - Show the band with the curve, and say what somebody else's number was measured on.
 #
 # Library functions used: [`qbhkit.figures.pipeline_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.encoder_figure`](../qbhkit/figures/learning.py),

@@ -1,7 +1,7 @@
 """Run notebook 10 over several catalogues by papermill, and make one table of what the runs found.
 
-Each catalogue is a list of music21's collections. The executed copies, one a catalogue, and
-``table.csv`` lie in the output folder.
+Each catalogue is a list of music21's collections. The output folder gets the executed copies, one per
+catalogue, and ``table.csv``.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import papermill
 
 EVALUATION = Path(__file__).with_name("10_evaluation.ipynb")
 SCORES = "application/vnd.qbhkit.scores+json"  # the kind of output in which a run keeps its scores
-# The same hums, of tunes of one book, among ever more of other books.
+# The same hums, of tunes of one book, in catalogues that grow by one book at a time.
 CATALOGUES = ("oneills1850", "oneills1850 ryansMammoth", "oneills1850 ryansMammoth airdsAirs")
 
 
 def scores_of(executed: Path) -> list[dict]:
-    """Return the scores that an executed copy of notebook 10 holds, a line for each method."""
+    """Return the scores stored in an executed copy of notebook 10, a line for each method."""
     cells = nbformat.read(executed, as_version=4).cells
     found = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     return next(data[SCORES] for data in found if SCORES in data)

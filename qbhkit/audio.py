@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +22,10 @@ AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES + PHONE_SUFFIXES
 _BLOCK_FRAMES = 1 << 18
 _SHORTEST_S = 0.1
 _LOUDEST = 1e6  # of full scale 1; whole numbers of 16 bits, taken for fractions, reach 32,768
-_WHOLE = 0.95  # share of the claimed length that must be there: encoders pad, and players drop it
+_WHOLE = 0.95  # share of the claimed length that must be there: encoders add padding
 _SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
 _EBML = b"\x1aE\xdf\xa3"
-# Files only: a playlist, which would send the decoder to other files, is not among them.
+# No playlists, which would make the decoder open other files.
 _PHONE_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,ogg,mp3,flac,wav"
 
 
@@ -51,6 +52,10 @@ class Audio:
         return not len(self.samples) or float(np.ptp(self.samples)) < 2 * _SILENCE_PEAK
 
 
+Samples = tuple[ArrayLike, int]  # (N,) or (N, channels) samples, and their rate in Hz
+Recording = str | PathLike[str] | Samples | Audio
+
+
 class Tags(NamedTuple):
     """Title and artist as written in a file, empty where it has none."""
 
@@ -67,8 +72,8 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
     Args:
         path: the file.
         rate_hz: sampling rate of the result; resampled by soxr (HQ).
-        longest_s: a longer recording is refused before all of it is decoded, since a small file
-            can hold days of sound.
+        longest_s: a longer recording is refused before all of it is decoded; a small file can hold
+            days of sound.
 
     Returns:
         Audio of at least 0.1 s.
@@ -99,34 +104,39 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
     except UnicodeEncodeError:
         raise QbhError(f"{path} has a name that is not UTF-8: rename it.") from None
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    return _checked(samples, rate_hz, path)
+
+
+def _checked(samples: NDArray[np.float32], rate_hz: int, name: object) -> Audio:
     if len(samples) < _SHORTEST_S * rate_hz:
         raise QbhError(
-            f"{path} holds only {len(samples) / rate_hz:.2f} s of sound: record at least 2 s."
+            f"{name} holds only {len(samples) / rate_hz:.2f} s of sound: record at least 2 s."
         )
     if not np.isfinite(samples).all():
-        raise QbhError(f"{path} holds NaN or infinite samples: export it again.")
+        raise QbhError(f"{name} holds NaN or infinite samples: export it again.")
     if np.abs(samples).max() > _LOUDEST:
-        raise QbhError(f"{path} holds samples far beyond full scale: export it again.")
+        raise QbhError(f"{name} holds samples far beyond full scale: export it again.")
     return Audio(samples, rate_hz)
 
 
-def as_audio(source: Audio | tuple[ArrayLike, int]) -> Audio:
+def as_audio(given: Samples | Audio) -> Audio:
     """Return samples in memory as audio, channels averaged.
 
     Args:
-        source: audio, or (samples, rate_hz) with samples (N,) or (N, channels): floats with full
-            scale 1, or whole numbers with the full scale of their type.
+        given: audio; or (samples, rate_hz) with samples (N,) or (N, channels), floats with full
+            scale 1 or whole numbers with the full scale of their type.
+
+    Returns:
+        Audio of at least 0.1 s.
 
     Raises:
-        QbhError: if it is neither, the samples are too few, not finite or not numbers, or the rate
-            is not positive.
+        QbhError: if it is neither; if there is less than 0.1 s, a sample is not a finite number or
+            lies far beyond full scale, or the rate is not positive.
     """
-    if isinstance(source, Audio):
-        return source
     try:
-        given, rate_hz = source
-        samples, rate_hz = np.asarray(given), int(rate_hz)
-    except (TypeError, ValueError):
+        values, rate = (given.samples, given.rate_hz) if isinstance(given, Audio) else given
+        samples, rate_hz = np.asarray(values), int(rate)
+    except (TypeError, ValueError, OverflowError):
         raise QbhError("Give a path, or samples and their rate: (samples, rate_hz).") from None
     if samples.dtype.kind not in "fiu" or samples.ndim not in (1, 2) or rate_hz < 1:
         raise QbhError("Samples must be numbers, (N,) or (N, channels), at a rate in Hz.")
@@ -134,12 +144,31 @@ def as_audio(source: Audio | tuple[ArrayLike, int]) -> Audio:
         scale = np.iinfo(samples.dtype)
         middle = (scale.max + 1) / 2 if samples.dtype.kind == "u" else 0
         samples = (samples - middle) / (scale.max + 1 - middle)
-    samples = np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1), np.float32)
-    if len(samples) < _SHORTEST_S * rate_hz:
-        raise QbhError(f"There is only {len(samples) / rate_hz:.2f} s of sound: at least 2 s help.")
-    if not np.isfinite(samples).all():
-        raise QbhError("The samples hold NaN or infinite values.")
-    return Audio(samples, rate_hz)
+    mono = np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1), np.float32)
+    return _checked(mono, rate_hz, name_of(given))
+
+
+def name_of(recording: Recording) -> str:
+    """Return what errors call a recording: its path, or "The given sound"."""
+    return str(recording) if isinstance(recording, str | PathLike) else "The given sound"
+
+
+def open_audio(recording: Recording, rate_hz: int) -> Audio:
+    """Return a recording, from a file or from memory, as audio at the rate asked for.
+
+    Args:
+        recording: path, see :func:`load`; (samples, rate_hz) or audio, see :func:`as_audio`.
+        rate_hz: sampling rate of the result.
+
+    Raises:
+        QbhError: as the two functions; and if the recording is silent.
+    """
+    if isinstance(recording, str | PathLike):
+        audio = load(Path(recording), rate_hz)
+    else:
+        audio = resample(as_audio(recording), rate_hz)
+    refuse_silence(audio, name_of(recording))
+    return audio
 
 
 def resample(audio: Audio, rate_hz: int) -> Audio:
@@ -152,13 +181,13 @@ def resample(audio: Audio, rate_hz: int) -> Audio:
 
 
 def refuse_silence(audio: Audio, name: object) -> None:
-    """Raise QbhError if a recording holds nothing but silence."""
+    """Raise QbhError if a recording holds only silence."""
     if audio.silent:
         raise QbhError(f"{name} is silent: check the microphone and record it again.")
 
 
 def _is_from_phone(path: Path) -> bool:
-    """Tell by the suffix, or by the first bytes of mp4 and webm: what is sent may have any name."""
+    """Return whether suffix or first bytes say mp4 or webm: uploads may have any name."""
     with open(path, "rb") as stream:
         head = stream.read(8)
     return path.suffix.lower() in PHONE_SUFFIXES or head[4:] == b"ftyp" or head[:4] == _EBML
@@ -183,9 +212,12 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
                 read += len(block)
                 yield resampler.resample_chunk(block.mean(axis=1))
             if read < _WHOLE * stream.frames:
-                raise QbhError(f"{path} is truncated: {read} of {stream.frames} frames are there.")
+                raise QbhError(
+                    f"{path} is truncated: {read} of {stream.frames} frames are there; copy or "
+                    "record it again."
+                )
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-    except TypeError:  # by its name it is .raw, which says nothing of itself
+    except TypeError:  # a .raw file, which has no header
         raise QbhError(f"{path} has samples without a header: export it as wav.") from None
     except soundfile.LibsndfileError as error:
         reason = str(error).split(": ")[-1].rstrip(".")
@@ -193,7 +225,7 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
 
 
 def _refuse_truncated(path: Path) -> None:
-    """Compare the length a wav or aiff header claims with the file: libsndfile passes over it."""
+    """Compare the length in a wav or aiff header with the file: libsndfile ignores it."""
     with open(path, "rb") as stream:
         header = stream.read(28)
     kind = (header[:4], header[8:12])
@@ -204,9 +236,9 @@ def _refuse_truncated(path: Path) -> None:
     else:
         return
     claimed = int.from_bytes(length, "big" if kind[0] == b"FORM" else "little") + 8
-    # What is written to a pipe claims nothing, all that there could be, or 2 GB (sox, arecord).
+    # Files written to a pipe claim a length of 0, the largest number, or 2 GB (sox, arecord).
     unknown = claimed == 8 or claimed >= (256**8 - 1 if kind[0] == b"RF64" else 0x7FFFF000)
-    if not unknown and claimed > path.stat().st_size + 1:  # an odd last byte may go unpadded
+    if not unknown and claimed > path.stat().st_size + 1:  # the padding byte may be missing
         raise QbhError(
             f"{path} is truncated: its header claims {claimed} bytes, {path.stat().st_size} are "
             "there; copy or record it again."
@@ -229,7 +261,7 @@ def _major(package: Any) -> int:
 def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     import av
 
-    # Tags may hold any bytes; PyAV 19, which only Python 3.12 and later get, knows that by itself.
+    # Tags may hold any bytes. PyAV 19, for Python 3.12 and later, needs no such option.
     tags: dict[str, Any] = {"metadata_errors": "replace"} if _major(av) < 19 else {}
     try:
         allowed = {"format_whitelist": _PHONE_FORMATS}
@@ -237,21 +269,24 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
             if not container.streams.audio:
                 raise QbhError(f"{path} has no audio track.")
             track = container.streams.audio[0]
-            tells = path.suffix.lower() != ".aac" and len(container.streams) == 1  # .aac: a guess
-            claimed_s = (container.duration or 0) / 1e6 if tells else 0.0
-            heard_s = 0.0
+            known = path.suffix.lower() != ".aac" and len(container.streams) == 1  # .aac: a guess
+            claimed_s = (container.duration or 0) / 1e6 if known else 0.0
+            decoded_s = 0.0
             resampler: Any = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
             for frame in container.decode(track):
-                heard_s += frame.samples / frame.sample_rate
+                decoded_s += frame.samples / frame.sample_rate
                 for part in resampler.resample(frame):
                     yield part.to_ndarray()[0]
-            if heard_s < _WHOLE * claimed_s:
-                raise QbhError(f"{path} is truncated: {heard_s:.1f} of {claimed_s:.1f} s are left.")
+            if decoded_s < _WHOLE * claimed_s:
+                raise QbhError(
+                    f"{path} is truncated: {decoded_s:.1f} of {claimed_s:.1f} s are left; copy or "
+                    "record it again."
+                )
             for part in resampler.resample(None):
                 yield part.to_ndarray()[0]
     except QbhError:
         raise
-    except (av.FFmpegError, EOFError, ValueError) as error:  # the last: its format changes midway
+    except (av.FFmpegError, EOFError, ValueError) as error:  # ValueError: its format changes midway
         raise QbhError(f"{path} is damaged or is not audio ({error}): export it again.") from None
 
 
@@ -259,7 +294,7 @@ def _ffmpeg_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArr
     command = ["ffmpeg", "-v", "error", "-nostdin", "-format_whitelist", _PHONE_FORMATS]
     command += ["-i", f"file:{path.resolve()}", "-f", "f32le", "-ac", "1", "-ar", str(rate_hz)]
     if math.isfinite(longest_s):
-        command += ["-t", str(longest_s + 1)]  # what is beyond the limit shows that it was passed
+        command += ["-t", str(longest_s + 1)]  # a second more, to see that it is too long
     command += ["-"]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:

@@ -7,30 +7,31 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import dacite
 import yaml
 
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 
 T = TypeVar("T")
 
-# What version 1.0 called the keys of YAML files and of weights, by dataclass; ``Weights`` stands
-# for the metadata of a weights file, ``RenderedBank`` for that of a bank of rendered hums.
+# Former names, of version 1.0, to present ones. YAML files by dataclass; ``Weights`` stands for the
+# metadata of a weights file and ``RenderedBank`` for those of a bank of rendered hums.
 RENAMED_KEYS: dict[str, dict[str, str]] = {
     "RunConfig": {"steps": "steps_per_epoch", "rate": "learning_rate", "clip": "max_grad_norm"},
     "TrainConfig": {"start": "init_from", "rules": "augmentation", "events": "note_pairs"},
     "FineTune": {"rate": "learning_rate"},
     "HumConfig": {"rules": "augmentation"},
     "WindowRange": {"steps": "frames"},
-    "EncoderConfig": {"size": "embedding_dim", "summary": "pooling"},
+    "EncoderConfig": {"size": "embedding_dim", "summary": "pooling"},  # layers have these names too
     "MixConfig": {"spoilt": "degraded"},
     "RenderConfig": {"spoilt": "degraded"},
     "Weights": {"steps": "frames", "heard_by": "states_of"},
     "RenderedBank": {"heard_by": "states_of"},
 }
-# The same for values of the key ``kind``, and for names of corpora.
+# The same for values: kinds of runs, weights and banks, and names of corpora.
 RENAMED_VALUES = {
     "end-to-end": "state-distillation",
     "performances": "rendered-hums",
     "pop909-heard": "pop909-transcribed",
 }
+_NAMES_IN = ("kind", "corpora")  # keys whose values RENAMED_VALUES translates
 
 
 def config_path(name: str) -> Path:
@@ -75,13 +76,14 @@ def build_config(kind: type[T], values: dict[str, Any], where: str) -> T:
         where: named in errors, usually the file.
 
     Raises:
-        QbhError: at an unknown key, a wrong type or a missing field.
+        QbhError: at an unknown key, a wrong type, a missing field, or a key given twice, by its
+            former and its present name.
     """
+    with naming(where):
+        values = _present(kind, values)
     try:
         return dacite.from_dict(
-            kind,
-            _tuples(_renamed(kind, values)),
-            dacite.Config(strict=True, type_hooks={float: _to_float}),
+            kind, _tuples(values), dacite.Config(strict=True, type_hooks={float: _to_float})
         )
     except QbhError:
         raise
@@ -89,11 +91,26 @@ def build_config(kind: type[T], values: dict[str, Any], where: str) -> T:
         raise QbhError(f"{where}: {error}.") from None
 
 
-def renamed_keys(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return values under the present names of their keys.
+def _present(kind: type, values: Any) -> Any:
+    """Give the fields of a dataclass, and of those inside it, their present names."""
+    if not isinstance(values, dict):
+        return values
+    for cls in kind.__mro__:
+        values = present_names(cls.__name__, values)
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        hint = hints.get(key)
+        inner = next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None)
+        if isinstance(inner, type):
+            values[key] = _present(inner, value)
+    return values
+
+
+def present_names(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of values with the present names of version 1.0's keys, kinds and corpora.
 
     Args:
-        name: a key of ``RENAMED_KEYS``; other names have had no other keys.
+        name: what the values describe: a key of ``RENAMED_KEYS``; others keep their keys.
         values: by their present or their former names.
 
     Raises:
@@ -103,23 +120,30 @@ def renamed_keys(name: str, values: dict[str, Any]) -> dict[str, Any]:
     for old, new in names.items():
         if old in values and new in values:
             raise QbhError(f"{old} is the former name of {new}: give one of them.")
-    return {names.get(key, key): value for key, value in values.items()}
+    return _translated(values, names, RENAMED_VALUES)
 
 
-def _renamed(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Rename the former keys and values of a dataclass and of those inside it."""
-    if not isinstance(values, dict):
-        return values
-    for cls in kind.__mro__:
-        values = renamed_keys(cls.__name__, values)
-    hints, found = get_type_hints(kind), {}
-    for key, value in values.items():
-        hint = hints.get(key)
-        inner = next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None)
-        if key == "kind" and isinstance(value, str):
-            value = RENAMED_VALUES.get(value, value)
-        found[key] = _renamed(inner, value) if inner is not None else value  # type: ignore[arg-type]
-    return found
+def former_names(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of values with the names of version 1.0: undo :func:`present_names`."""
+    keys, kinds = (
+        {new: old for old, new in names.items()}
+        for names in (RENAMED_KEYS.get(name, {}), RENAMED_VALUES)
+    )
+    return _translated(values, keys, kinds)
+
+
+def _translated(
+    values: dict[str, Any], keys: dict[str, str], kinds: dict[str, str]
+) -> dict[str, Any]:
+    def other(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [other(one) for one in value]
+        return kinds.get(value, value) if isinstance(value, str) else value
+
+    return {
+        keys.get(key, key): other(value) if key in _NAMES_IN else value
+        for key, value in values.items()
+    }
 
 
 def check_range(config: Any, least: float, most: float, *names: str) -> None:
@@ -127,8 +151,8 @@ def check_range(config: Any, least: float, most: float, *names: str) -> None:
 
     Args:
         config: the dataclass.
-        least: what the numbers may be.
-        most: the same; infinite for no limit.
+        least: the least that the numbers may be.
+        most: the most that they may be; infinite for no limit.
         names: of the fields.
     """
     for name in names:

@@ -1,7 +1,7 @@
-"""Pitch over time: the 10 ms f0 track, the 100 ms contour, and windows of it.
+"""Pitch over time: the 10 ms f0 track and the 100 ms contour.
 
-An :class:`F0Track` is what a tracker gives (Hz every 10 ms). A :class:`Contour` is what the
-embedding and the baselines compare (MIDI semitones every 100 ms, and whether the frame is voiced).
+An :class:`F0Track` is the result of a tracker: Hz every 10 ms. A :class:`Contour` is what the
+embedding and the baselines compare: MIDI semitones every 100 ms, and whether a frame is voiced.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +25,11 @@ LOWEST_HZ, HIGHEST_HZ = 8.18, 22050.0  # just above MIDI 0, which means unvoiced
 Normalisation = Literal["key", "published"]
 
 
+def rescale_confidence(confidence: NDArray, threshold: float) -> NDArray:
+    """Map (N,) confidences piecewise linearly: 0 to 0, ``threshold`` to 0.5 and 1 to 1."""
+    return np.interp(confidence, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
+
+
 def hz_to_midi(frequency_hz: NDArray) -> NDArray:
     """Convert Hz (> 0) of any shape to MIDI semitones: 69 + 12 log2(f / 440)."""
     return 69.0 + 12.0 * np.log2(np.asarray(frequency_hz) / 440.0)
@@ -41,11 +46,12 @@ class F0Track:
 
     Args:
         frequency_hz: (N,) float32, Hz; 0 where no pitch was found.
-        voicing: (N,) float32 in [0, 1], the tracker's confidence that a voice sounds.
+        voicing: (N,) float32 in [0, 1], the tracker's confidence that there is a pitch.
         hop_s: seconds between frames.
 
     Raises:
-        QbhError: if shapes differ, values are not finite, or a frequency is negative or absurd.
+        QbhError: if shapes differ, values are not finite, a frequency is neither 0 nor from 8.18 to
+            22,050 Hz, voicing is not from 0 to 1, or the hop is not positive.
 
     Notebook: notebooks/03_contours.py
     """
@@ -64,11 +70,11 @@ class F0Track:
             )
         if not (np.isfinite(frequency).all() and np.isfinite(voicing).all()):
             raise QbhError("An f0 track holds NaN or infinite values: write 0 Hz where unvoiced.")
-        sounding = frequency[frequency != 0]
-        if sounding.size and (sounding.min() < LOWEST_HZ or sounding.max() > HIGHEST_HZ):
+        pitched = frequency[frequency != 0]
+        if pitched.size and (pitched.min() < LOWEST_HZ or pitched.max() > HIGHEST_HZ):
             raise QbhError(
                 f"An f0 track must hold 0 or {LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz, but holds values "
-                f"from {sounding.min():g} to {sounding.max():g}: is it in semitones?"
+                f"from {pitched.min():g} to {pitched.max():g}: is it in semitones?"
             )
         if voicing.size and (voicing.min() < 0 or voicing.max() > 1):
             raise QbhError("An f0 track's voicing must lie between 0 and 1.")
@@ -79,7 +85,7 @@ class F0Track:
 
     @property
     def voiced(self) -> NDArray[np.bool_]:
-        """(N,) true where a pitch was found and voicing is at least 0.5."""
+        """(N,) true where there is a pitch and voicing is at least 0.5."""
         return (self.frequency_hz > 0) & (self.voicing >= VOICING_THRESHOLD)
 
     @property
@@ -180,15 +186,15 @@ def from_pitch(pitch_st: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
 
 
 def from_notes(notes: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
-    """Sample notes on the contour grid: each frame takes the note that sounds at its centre.
+    """Sample notes on the contour grid: each frame has the note that sounds at its centre.
 
     Args:
-        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; of notes that overlap the
-            later one sounds.
+        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch, sorted by onset. If notes
+            overlap, the later one counts.
         hop_s: seconds between frames.
 
     Returns:
-        A contour that starts at time 0 and ends with the last note.
+        A contour from time 0 to the end of the last note.
 
     Notebook: notebooks/03_contours.py
     """
@@ -206,14 +212,13 @@ def from_f0(
     hop_s: float = CONTOUR_HOP_S,
     method: Literal["median", "pick"] = "median",
 ) -> Contour:
-    """Downsample an f0 track to a contour without inventing pitch between voiced stretches.
+    """Downsample an f0 track to a contour; no pitch is interpolated across unvoiced frames.
 
     Args:
         track: f0 in Hz on any constant hop.
         hop_s: seconds between contour frames.
-        method: ``median`` takes the median of the voiced 10 ms frames and calls a contour frame
-            voiced when at least half of them are; ``pick`` takes the first 10 ms frame, as the
-            published system does.
+        method: ``median`` is the median of the voiced 10 ms frames; a contour frame is voiced if at
+            least half of them are. ``pick`` is the first 10 ms frame, as in the published system.
 
     Returns:
         A contour of ceil(duration / hop_s) frames.
@@ -222,7 +227,7 @@ def from_f0(
         QbhError: if there is no such method.
 
     Source: fixed facts, "Contour".
-    Notebook: notebooks/00_hum_to_song.py, notebooks/03_contours.py
+    Notebook: notebooks/03_contours.py
     """
     if method not in ("median", "pick"):
         raise QbhError(f"Unknown method {method!r}: use 'median' or 'pick'.")
@@ -243,7 +248,7 @@ def from_f0(
         return from_pitch(np.nan_to_num(groups[:, 0], nan=0.0), hop_s)
     present = np.maximum(inside.reshape(count, per_frame).sum(axis=1), 1)
     voiced = 2 * np.isfinite(groups).sum(axis=1) >= present
-    median = voiced_median(groups, np.isfinite(groups))  # the lower one: a pitch that was there
+    median = voiced_median(groups, np.isfinite(groups))
     return from_pitch(np.where(voiced, median, 0.0), hop_s)
 
 
@@ -252,11 +257,14 @@ def normalise(frames: NDArray, how: Normalisation) -> Floats:
 
     Args:
         frames: (..., L, 2) MIDI semitones and voiced (0 or 1).
-        how: ``published``: (midi - 61.70) / 5.52, fixed. ``key``: minus the median of the voiced
-            frames of each contour, over the same 5.52, so that a change of key changes nothing.
+        how: ``published``: (midi - 61.70) / 5.52. ``key``: the median of the voiced frames of each
+            contour instead of 61.70, so that a change of key changes nothing.
 
     Returns:
         (..., L, 2) float32.
+
+    Raises:
+        QbhError: if there is no such normalisation.
 
     Source: fixed facts, "Contour"; the median is this kit's own choice (DECISIONS.md).
     Notebook: notebooks/03_contours.py
@@ -276,14 +284,16 @@ def normalise(frames: NDArray, how: Normalisation) -> Floats:
 
 
 def held_pitch(contour: Contour) -> NDArray[np.float32]:
-    """Return pitch (N,) from first to last voiced frame, pauses holding the pitch before them."""
+    """Return pitch (N,) from first to last voiced frame; rests hold the pitch before them."""
     sung, _ = contour.trimmed()
     last = np.maximum.accumulate(np.where(sung.voiced, np.arange(len(sung)), 0))
     return sung.pitch_st[last]
 
 
 def voiced_median(pitch: NDArray, voiced: NDArray[np.bool_]) -> NDArray:
-    """Return the (lower) median of the voiced frames along the last axis, 0 where none is voiced.
+    """Return the median of the voiced frames along the last axis, 0 where none is voiced.
+
+    Of an even number of frames it is the lower one of the middle two: a pitch that occurs.
 
     Args:
         pitch: (..., L).

@@ -1,4 +1,4 @@
-"""Subsequence dynamic time warping between pitch lines: the one that everything in the kit uses.
+"""Subsequence dynamic time warping between pitch curves: the kit's one implementation.
 
 A query runs through a stretch of a song at half to double speed at every moment. Steps in (query,
 song) frames are (1, 1), (1, 2) and (2, 1); every frame of the query costs its distance to the song
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 NO_CAP_ST = 1000.0  # beyond any distance between two pitches
 _FAR = 1e9  # cost of a path that does not exist
-_ROUNDS, _SAME_KEY_ST = 3, 0.05  # the key is taken from the path again until it stays
+# The key is taken from the path again until it moves by less than this, in at most three rounds.
+_ROUNDS, _SAME_KEY_ST = 3, 0.05
 
 
 class FlatSongs(NamedTuple):
@@ -45,7 +46,7 @@ class SongPaths(NamedTuple):
 
 
 def flatten(pitches: Sequence[NDArray[np.float32]]) -> FlatSongs:
-    """Put the pitch lines of songs, (N,) each, end to end."""
+    """Put the pitch curves of songs, (N,) each, end to end; or any other arrays."""
     offset = np.concatenate([[0], np.cumsum([len(pitch) for pitch in pitches])]).astype(np.int64)
     return FlatSongs(np.concatenate(pitches).astype(np.float32), offset)
 
@@ -61,22 +62,22 @@ def warping_path(
     """Find the path of least mean distance between a query and one song.
 
     Args:
-        query: (N,) MIDI semitones.
-        song: (M,) MIDI semitones.
-        keys_st: transpositions of the query over the song to try.
+        query: (N,) MIDI semitones, N >= 1.
+        song: (M,) MIDI semitones, M >= 1.
+        keys_st: how much higher than the song the query may be: each is tried.
         from_start: whether the path begins at the song's first frame.
         cap_st: what a frame costs at most.
-        step_cost_st: what a step costs that changes the tempo.
+        step_cost_st: what each step other than (1, 1) costs.
 
     Returns:
-        The path in the best of the keys.
+        The path in the best of the keys; of equally good keys in the first.
     """
     query, song = np.asarray(query, np.float32), np.asarray(song, np.float32)
     best = WarpingPath(np.inf, 0.0, np.zeros(0, np.int64))
     back = np.empty((len(query), len(song)), np.uint8)
     for key_st in keys_st:
         distance, last = _warp(query, song, key_st, from_start, cap_st, step_cost_st, back)
-        if distance < min(best.distance_st, _FAR / max(1, len(query))):
+        if distance < min(best.distance_st, _FAR / len(query)):
             frames = np.empty(len(query), np.int64)
             _follow(back, last, frames)
             best = WarpingPath(float(distance), float(key_st), frames)
@@ -96,12 +97,12 @@ def paths_through_songs(
     """Find the path and the key of least mean distance in each of some songs.
 
     Args:
-        query: (N,) MIDI semitones.
+        query: (N,) MIDI semitones, N >= 1.
         songs: all songs.
-        chosen: (C,) numbers of songs.
+        chosen: (C,) numbers of songs, none of them empty.
         start: (C,) first frame of the stretch whose median suggests the key.
-        end: (C,) frame after the last.
-        keys_st: what is added to that suggestion; each is tried and refined along its path.
+        end: (C,) frame after the last one of that stretch.
+        keys_st: what is added to the suggested key; each sum is tried, and refined along its path.
         from_start: whether paths begin at the songs' first frames.
         cap_st: what a frame costs at most.
 
@@ -124,10 +125,10 @@ def distances_to_songs(
     """Return the least mean distance to every song over the keys that belong to it.
 
     Args:
-        query: (N,) MIDI semitones.
+        query: (N,) MIDI semitones, N >= 1.
         songs: all songs.
-        keys_st: (K,) transpositions of the query over the song, song after song.
-        key_offset: (songs + 1,) where the keys of each song begin.
+        keys_st: (K,) how much higher than each song the query may be, song after song.
+        key_offset: (songs + 1,) where the keys of each song begin; a song without keys has no path.
         from_start: whether paths begin at the songs' first frames.
 
     Returns:
@@ -141,17 +142,17 @@ def distances_to_songs(
 def _distances(query, pitch, offset, keys, key_offset, from_start):  # type: ignore[no-untyped-def]
     best = np.full(len(offset) - 1, _FAR)
     for song in prange(len(offset) - 1):
-        line = pitch[offset[song] : offset[song + 1]]
+        curve = pitch[offset[song] : offset[song + 1]]
         nothing = np.empty((0, 0), np.uint8)
         for k in range(key_offset[song], key_offset[song + 1]):
-            distance, _ = _warp(query, line, keys[k], from_start, NO_CAP_ST, 0.0, nothing)
+            distance, _ = _warp(query, curve, keys[k], from_start, NO_CAP_ST, 0.0, nothing)
             best[song] = min(best[song], distance)
     return best
 
 
 @njit(parallel=True, cache=True)
 def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # type: ignore[no-untyped-def]
-    """(C, 4): distance, first frame, frame after the last, query over song in semitones."""
+    """Return (C, 4): distance, first frame, frame after the last, key."""
     found = np.zeros((len(chosen), 4))
     middle = np.median(query)
     for c in prange(len(chosen)):
@@ -181,10 +182,10 @@ def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # 
 
 @njit(cache=True)
 def _warp(query, song, key, from_start, cap, step_cost, back):  # type: ignore[no-untyped-def]
-    """Return the mean cost of the best path and its last frame.
+    """Return the mean cost of a query's frame on the best path, and the path's last frame.
 
-    ``back`` stores the step taken, for backtracking: 1 is (1, 1), 2 is (1, 2), 3 is (2, 1), 0 begins
-    a path. An empty ``back`` stores nothing.
+    ``back`` stores the step taken, for backtracking: 1 is (1, 1), 2 is (1, 2), 3 is (2, 1), and 0
+    begins a path. An empty ``back`` stores nothing.
     """
     width = len(song)
     store = len(back) > 0

@@ -1,4 +1,4 @@
-"""The errors of the kit: bad input and missing packages, each said in one sentence."""
+"""The errors of the kit, for bad input and missing packages, each with one plain sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,28 +6,28 @@ from typing import NamedTuple
 
 
 class QbhError(ValueError):
-    """Raise for input a user can mend: one sentence naming the file and the cure.
+    """Report input that a user can correct, in one sentence that names the file and the cure.
 
     The command line prints the sentence and exits with code 2.
     """
 
 
 class MissingPackageError(QbhError, ImportError):
-    """Raise when an optional package is not installed: says what to install."""
+    """Report that an optional package is not installed, and what to install."""
 
 
 def missing_package(what: str, install: str) -> MissingPackageError:
     """Return the error that says what to install.
 
     Args:
-        what: the part that needs it, for example ``The tracker pesto``.
+        what: the missing part, for example ``The tracker pesto``.
         install: what follows ``pip install``.
     """
     return MissingPackageError(f"{what} is not installed: pip install {install}.")
 
 
 class Failure(NamedTuple):
-    """A file or song that could not be used while the others could, and why."""
+    """Name a file or song that could not be used, and the reason."""
 
     name: str
     reason: str
@@ -35,7 +35,7 @@ class Failure(NamedTuple):
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Have every error of a block name the file it is about."""
+    """Add the name of a source to every QbhError of the block that lacks it."""
     try:
         yield
     except QbhError as error:

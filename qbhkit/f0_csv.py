@@ -1,4 +1,4 @@
-"""F0 tracks as CSV files: ``time_s,frequency_hz,voicing``, a row every hop."""
+"""F0 tracks as CSV files: ``time_s,frequency_hz,voicing``, one row per frame."""
 
 import csv
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from qbhkit.contour import F0Track
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 from qbhkit.storage import atomic_path
 
 _HEADER = ["time_s", "frequency_hz", "voicing"]
@@ -27,9 +27,12 @@ def write_f0_csv(track: F0Track, path: Path) -> None:
 def read_f0_csv(path: Path) -> F0Track:
     """Read an f0 track from CSV (``time_s,frequency_hz,voicing``) of any constant hop.
 
+    A file that begins later than 0 s gets unvoiced frames before its first row.
+
     Raises:
         QbhError: if the file is missing, has another header, fewer than two rows, a value that is
-            no number, or times that do not rise in equal steps of at least 0.1 ms within 6 hours.
+            not a number, or times that do not rise in equal steps of at least 0.1 ms within 6
+            hours.
     """
     path = Path(path)
     expected = ",".join(_HEADER)
@@ -60,14 +63,9 @@ def read_f0_csv(path: Path) -> F0Track:
             f"{path} claims a frame every {hop_s:g} s up to {table[-1, 0]:g} s: its first column "
             "must be in seconds."
         )
-    lead = max(0, int(float(table[0, 0]) / hop_s + 1e-6))  # a track may begin late
+    lead = max(0, int(float(table[0, 0]) / hop_s + 1e-6))  # frames before the first row
     if lead * hop_s > 3600:
         raise QbhError(f"{path} begins at {table[0, 0]:g} s: its times must start within an hour.")
-    try:
-        return F0Track(
-            np.concatenate([np.zeros(lead), table[:, 1]]),
-            np.concatenate([np.zeros(lead), table[:, 2]]),
-            hop_s,
-        )
-    except QbhError as error:
-        raise QbhError(f"{path}: {error}") from None
+    frequency_hz, voicing = np.concatenate([np.zeros((lead, 2)), table[:, 1:]]).T
+    with naming(path):
+        return F0Track(frequency_hz, voicing, hop_s)

@@ -1,4 +1,4 @@
-"""The field's measures: top-k and MRR of rankings, with intervals; accuracy of pitch tracks."""
+"""Measures of rankings (top-k and MRR, with intervals) and of pitch tracks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import hz_to_midi
-from qbhkit.errors import MissingPackageError
+from qbhkit.errors import missing_package
 
 INTERVAL = 0.95
 _RESAMPLES = 2000
@@ -28,7 +28,7 @@ def rank_of(scores: NDArray, truth: int) -> int | None:
     """Return the rank of the true song, 1 the best; every song that ties with it counts as better.
 
     Args:
-        scores: (songs,), higher is better; NaN or -inf where a song was not found at all.
+        scores: (songs,), higher is better; NaN or -inf for a song that was not found.
         truth: number of the true song.
 
     Returns:
@@ -66,8 +66,8 @@ def intervals(
     Args:
         ranks: of every query; None is a miss.
         seed: of the resampling.
-        groups: of every query, its singer: whole groups are resampled, for queries of one singer
-            are alike, and say less about other singers than as many queries by many would.
+        groups: the singer of every query. Whole groups are resampled then, since hums by the same
+            singer are not independent samples.
 
     Returns:
         Metric to [low, high].
@@ -84,7 +84,7 @@ def intervals(
     )
     drawn = rng.integers(0, len(names), (_RESAMPLES, len(names)))
     times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    weight = times[:, owner]  # (R, n) how often a query was drawn
+    weight = times[:, owner]  # (R, n) how often each query was drawn
     tail = 100 * (1 - INTERVAL) / 2
     hits = {f"top{k}": inverse >= 1 / k for k in (1, 5, 10)} | {"mrr": inverse}
     columns = {name: weight @ hit / weight.sum(axis=1) for name, hit in hits.items()}
@@ -111,8 +111,8 @@ def paired_difference(
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     Notebook: notebooks/07_train_supervised.py
     """
-    hits, misses = ((_inverse(row) >= 1 / k).astype(float) for row in (ranks, others))
-    gain = hits - misses
+    found, found_by_other = ((_inverse(row) >= 1 / k).astype(float) for row in (ranks, others))
+    gain = found - found_by_other
     rng = np.random.default_rng(seed)
     sample = gain[rng.integers(0, len(gain), (_RESAMPLES, len(gain)))].mean(axis=1)
     tail = 100 * (1 - INTERVAL) / 2
@@ -211,11 +211,11 @@ def melody_score(
     try:
         from mir_eval import melody
     except ImportError:
-        raise MissingPackageError("mir_eval is not installed: pip install mir_eval.") from None
+        raise missing_package("mir_eval", "mir_eval") from None
     true_voiced, found_voiced = true_hz > 0, (voicing >= threshold) & (found_hz > 0)
     frames = (true_voiced, _cents(true_hz), found_voiced, _cents(found_hz))
     with catch_warnings():
-        simplefilter("ignore", UserWarning)  # a track without a voice is a result, no mishap
+        simplefilter("ignore", UserWarning)  # a track without voiced frames is a result too
         recall, false_alarm = melody.voicing_measures(true_voiced, found_voiced)
         values = (
             melody.raw_pitch_accuracy(*frames),
@@ -228,5 +228,5 @@ def melody_score(
 
 
 def _cents(hz: NDArray) -> NDArray:
-    """Return cents above MIDI 0, and 0 (mir_eval's sign for none) where there is no pitch."""
+    """Return cents above MIDI 0, and 0, mir_eval's sign for unvoiced, where there is no pitch."""
     return np.where(hz > 0, 100 * hz_to_midi(np.maximum(hz, 1e-3)), 0.0)

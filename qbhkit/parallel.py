@@ -1,4 +1,4 @@
-"""One map over many items, in this process or in several."""
+"""Map a function over many items, in this process or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,27 +19,31 @@ def parallel_map(
     prepare: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> Iterator[Result]:
-    """Yield ``work(item)`` of every item, in order.
+    """Yield ``work(item)`` for every item, in order.
 
     With one worker, or one item, everything happens in this process.
 
     Args:
-        work: a function of a module, which a worker process imports.
-        items: what it is called with.
-        workers: processes, 1 or more.
-        prepare: called once in each process that works, with ``arguments``; ``work`` finds what it
-            has put into its module. In worker processes torch then uses one thread.
-        arguments: of ``prepare``; they travel once to each process.
+        work: a function at the top level of a module, which worker processes import.
+        items: arguments of ``work``.
+        workers: number of processes, 1 or more.
+        prepare: called with ``arguments`` once in each process, to set up module globals that
+            ``work`` uses. In worker processes torch then uses one thread.
+        arguments: of ``prepare``; they are sent to each process once.
+
+    Yields:
+        Results in the order of the items.
 
     Raises:
-        QbhError: if a worker process dies; and what ``work`` raises.
+        QbhError: if a worker process dies. Errors of ``prepare`` in this process, and of ``work``,
+            are raised as they are.
     """
     workers = min(workers, len(items))
     if workers <= 1:
         prepare(*arguments)
         yield from map(work, items)
         return
-    # fork would copy torch's threads in a state in which they can hang
+    # not fork, which would copy torch's threads in a state in which they can hang
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start, (prepare, arguments)) as processes:
         try:

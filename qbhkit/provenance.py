@@ -1,4 +1,4 @@
-"""What a result was made from: a JSON note beside files that were built, and the versions in a log."""
+"""Where results come from: a JSON note beside files that were built, and versions for a log."""
 
 import json
 import platform
@@ -13,10 +13,10 @@ from qbhkit.storage import read_json, write_json
 
 
 def made_from(note: Path, recipe: dict[str, Any]) -> bool:
-    """Return whether files were made from a recipe, as the note beside them says.
+    """Return whether the note beside files says that they were made from a recipe.
 
     Args:
-        note: the JSON file that :func:`record` wrote; if it is missing, they were not.
+        note: the JSON file that :func:`record` wrote; it may be missing or damaged.
         recipe: plain values; tuples count as lists.
     """
     if not note.is_file():
@@ -24,11 +24,11 @@ def made_from(note: Path, recipe: dict[str, Any]) -> bool:
     try:
         return bool(read_json(note, f"delete {note}") == _plain(recipe))
     except QbhError:
-        return False  # a damaged note: they are made again
+        return False  # damaged, so the files are made again
 
 
 def record(note: Path, recipe: dict[str, Any]) -> None:
-    """Write the note that says what files are made from, atomically."""
+    """Write the note that says what files were made from, atomically."""
     write_json(note, _plain(recipe))
 
 
@@ -51,7 +51,7 @@ def versions() -> dict[str, Any]:
 
 @cache
 def _revision() -> str:
-    """Return the commit that the package runs from, or its version where it is installed."""
+    """Return the commit of the running package, or its version if it is installed."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

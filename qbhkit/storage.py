@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, checksums, folders of the kit."""
+"""Atomic writes, checksums, and the folders of the kit."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
-_NO_ROOM_BYTES = 1 << 20  # what is left of a disk that is full
+_FULL_BYTES = 1 << 20  # a disk with less free space counts as full
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that replaces it only if the block succeeds.
 
     Args:
-        target: the file to write; its folder is made if it is missing.
+        target: the file to write; its folder is created if it is missing.
 
     Yields:
         A path in the same folder with the same suffix.
@@ -37,11 +37,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        part.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
         os.replace(part, target)
     except OSError as error:
         if error.errno and not error.filename:
-            error.filename = str(target)  # a full disk does not say for which file
+            error.filename = str(target)  # errors of a full disk lack it
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -70,14 +70,14 @@ def write_arrays(target: Path, arrays: "dict[str, NDArray[Any]]", metadata: dict
 
 
 def unwritten(target: Path, error: Exception) -> OSError:
-    """Return what the system said when a library could not write a file and hid the reason."""
-    room = shutil.disk_usage(target.parent).free
-    full = "No space left" in str(error) or room < _NO_ROOM_BYTES
+    """Return the OSError behind the error of a library that could not write a file."""
+    free_bytes = shutil.disk_usage(target.parent).free
+    full = "No space left" in str(error) or free_bytes < _FULL_BYTES
     return OSError(ENOSPC if full else EIO, str(error).rstrip("."), str(target))
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically and with sorted-by-insertion keys."""
+    """Write ``value`` as indented JSON, atomically, with keys in their order."""
     with atomic_path(Path(target)) as part:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         part.write_text(text, "utf-8", "backslashreplace")  # file names may hold any bytes
@@ -88,7 +88,7 @@ def read_json(path: Path, cure: str) -> Any:
 
     Args:
         path: the file.
-        cure: what the user should do if it is missing or damaged; ends the error sentence.
+        cure: what to do if it is missing or damaged; the end of the error.
 
     Raises:
         QbhError: if the file is missing or is not JSON.
@@ -102,14 +102,14 @@ def read_json(path: Path, cure: str) -> Any:
 
 
 def map_array(path: Path) -> "NDArray[Any]":
-    """Map a ``.npy`` file of numbers into memory, so that its header can claim no more than it has.
+    """Map a ``.npy`` file of numbers into memory: a damaged header cannot claim more than it holds.
 
     Returns:
         The array, read-only, shaped as it was stored.
 
     Raises:
         OSError: if it cannot be opened.
-        ValueError: if it is damaged or something else.
+        ValueError: if it is damaged or of another kind.
     """
     import numpy as np
 
@@ -117,7 +117,7 @@ def map_array(path: Path) -> "NDArray[Any]":
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
-    except Exception as error:  # a damaged header may raise anything, from TokenError on
+    except Exception as error:  # a damaged header may raise anything, such as TokenError
         raise ValueError(str(error)) from None
     if not isinstance(found, np.ndarray):
         raise ValueError("it is an archive")
@@ -134,14 +134,15 @@ def sha256_file(path: Path) -> str:
 
 
 def asset(name: str) -> Path:
-    """Return the path of a file that ships inside the package, for example ``hums/demo.json``."""
+    """Return the path of a file inside the package, for example ``hums/demo.json``."""
     return Path(str(files("qbhkit") / "assets" / name))
 
 
 def cache_dir() -> Path:
-    """Return the folder for everything built or downloaded.
+    """Return the folder for everything that is built or downloaded.
 
-    ``QBHKIT_CACHE`` if set (the Makefile sets it to ``data/cache``), else the user's cache folder.
+    It is ``QBHKIT_CACHE`` if set (the Makefile sets it to ``data/cache``), else the user's cache
+    folder.
     """
     if value := os.environ.get("QBHKIT_CACHE"):
         return Path(value)

@@ -1,4 +1,4 @@
-"""What every training run shares: its loop, a checkpoint that resumes, a curve, its seeds."""
+"""The training loop of the kit: checkpoints to resume from, a log with a curve, random streams."""
 
 import io
 import math
@@ -30,19 +30,22 @@ Curve = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every training run has to say.
+    """Hold what all training runs have in common.
 
     Args:
         seed: of everything that is drawn.
-        epochs: checkpoints and lines of the curve.
-        steps_per_epoch: batches.
-        batch: examples a batch.
-        learning_rate: the highest; warmed up over the first epoch, then a cosine down to 0.
+        epochs: number of epochs; each writes a checkpoint and a line of the curve.
+        steps_per_epoch: batches in an epoch.
+        batch: examples in a batch.
+        learning_rate: the highest; it rises over the first epoch, then falls as a cosine to 0.
         weight_decay: of Adam (decoupled).
         max_grad_norm: larger gradients are scaled down to this norm.
-        threads: of torch; the curve repeats exactly only at the same number.
-        bfloat16: multiply in half precision on GPUs and processors made for it; others, where it
-            would be eight times slower, multiply in single precision.
+        threads: of torch; only with the same number does a run repeat exactly.
+        bfloat16: multiply in half precision on GPUs and processors that support it; others, where
+            it would be eight times slower, multiply in single precision.
+
+    Raises:
+        QbhError: if a number is out of its range.
     """
 
     seed: int = 0
@@ -63,25 +66,25 @@ class RunConfig:
 
 
 class Loss(NamedTuple):
-    """The loss of a batch, and what else its step shows; the log has the means of an epoch."""
+    """The loss of a batch, and what else is logged of it, as the mean of an epoch."""
 
     value: "Tensor"  # scalar
-    shown: dict[str, float]
+    logged: dict[str, float]
 
 
 class Speed(NamedTuple):
-    """How the log counts: so many units a step."""
+    """What the log counts per second, and how many of it a step has."""
 
     key: str  # for example pairs_per_s
-    a_step: float
+    per_step: float
 
 
 def initialise_vector_maths() -> None:
     """Call torch's vector maths (Intel MKL's) for the first time, in one thread.
 
-    When two threads make the first call at once, one of them now and then computes otherwise: in
-    one process of eight tanh was off by 5e-5 that once, so that vectors of the same song differed.
-    Modules of networks call this when they are imported.
+    When two threads make the first call at once, one of them may compute something else. In one of
+    eight processes tanh was off by 5e-5 in that call, so that vectors of the same song differed.
+    Modules of networks call this function when they are imported.
     """
     import torch
 
@@ -89,10 +92,9 @@ def initialise_vector_maths() -> None:
 
 
 class Stream(IntEnum):
-    """What a generator draws for.
+    """Number the streams of random numbers of a run.
 
-    Recorded results depend on these numbers. Names may share one where no run uses both: a run of
-    one kind never meets the draws of another kind.
+    Recorded results depend on these numbers. Streams may share a number if no run uses both.
     """
 
     EXCERPTS = 0  # of the bank for crnn-lite, then (item,)
@@ -107,12 +109,12 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, *counters: int) -> Generator:
-    """Return a generator that only these numbers determine, whatever was drawn before.
+    """Return a generator that depends on these numbers only, whatever was drawn before.
 
     Args:
         seed: of the run.
-        counters: what tells this draw from all others: purpose, epoch, item. As many for every draw
-            of a run: zeros at the end make no difference.
+        counters: what tells this draw from all others: stream, epoch, item. Every draw of a run
+            needs the same count of them, because zeros at the end make no difference.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
@@ -120,13 +122,15 @@ def generator(seed: int, *counters: int) -> Generator:
 
 
 def make_fabric(config: RunConfig, device: str = "auto", devices: int = 1) -> "Fabric":
-    """Return what carries a run: a processor or a GPU, alone or several of them.
+    """Return the Lightning Fabric of a run: one or several processors or GPUs.
+
+    It also sets torch's threads and seeds torch's generator.
 
     Args:
-        config: says threads and precision; torch's generator is seeded.
+        config: has the threads, the precision and the seed.
         device: ``auto`` (a GPU if torch finds one), ``cpu`` or ``cuda``.
-        devices: processes or GPUs that share every batch; with more than one, the program that
-            runs starts itself again for each of the others.
+        devices: processes or GPUs that share every batch; with more than one, the running program
+            starts itself again for each of the others.
 
     Raises:
         QbhError: if there is no such device.
@@ -157,16 +161,16 @@ def make_fabric(config: RunConfig, device: str = "auto", devices: int = 1) -> "F
 
 
 def precision(config: RunConfig, device: str) -> Literal["bf16-mixed", "32-true"]:
-    """Return in what a run multiplies on a device (``auto``, ``cpu`` or ``cuda``)."""
+    """Return the precision of a run on a device (``auto``, ``cpu`` or ``cuda``)."""
     import torch
 
     if not config.bfloat16:
         return "32-true"
     if device != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    knows = torch.cpu.get_capabilities()
-    made_for_it = any(knows.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return "bf16-mixed" if made_for_it else "32-true"
+    capabilities = torch.cpu.get_capabilities()
+    supported = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return "bf16-mixed" if supported else "32-true"
 
 
 def fit(
@@ -182,23 +186,23 @@ def fit(
     resume: bool = False,
     progress: bool = True,
 ) -> "Network":
-    """Train a network: the one loop of the kit.
+    """Train a network, in the only training loop of the kit.
 
-    Writes ``checkpoint.pt`` (weights, optimiser, curve) and the log (config, versions, a line an
-    epoch) after every epoch, each atomically. A resumed run repeats what it would have done
-    provided that ``batches`` depends on the epoch alone.
+    After every epoch it writes ``checkpoint.pt`` (weights, optimiser, curve) and the log (config,
+    versions, curve with a line for each epoch), each atomically. A resumed run repeats what it
+    would have done, provided that ``batches`` depends on the epoch only.
 
     Args:
-        config: the run; seeds torch's generator anew every epoch.
-        fabric: what carries the run.
-        network: to train, in place.
+        config: the run; torch's generator is seeded anew in every epoch.
+        fabric: the devices of the run.
+        network: trained in place.
         batches: takes the epoch and gives ``config.steps_per_epoch`` batches.
         loss_of: takes the network as Fabric wraps it, a batch and the epoch.
         folder: where the checkpoint is kept.
         log: JSON file of the curve.
-        speed: what is counted.
-        evaluate: called after every epoch with the network in evaluation mode and the epoch; the
-            line of the curve gets what it returns.
+        speed: what is counted per second.
+        evaluate: called after every epoch with the network in evaluation mode and the epoch; what
+            it returns is added to the line of the curve.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
 
@@ -219,15 +223,15 @@ def fit(
     checkpoint = folder / "checkpoint.pt"
     if resume:
         curve = load_checkpoint(checkpoint, asdict(config), network, optimiser)
-    wrapped, steered = fabric.setup(network, optimiser)
+    wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
     total, done = config.epochs * config.steps_per_epoch, len(curve) * config.steps_per_epoch
     hidden = not (progress and fabric.is_global_zero)
     bar = tqdm(desc="train", total=total, initial=done, unit="step", disable=hidden)
     for epoch in range(len(curve), config.epochs):
-        torch.manual_seed(config.seed + epoch)  # dropout goes on alike after a resume
+        torch.manual_seed(config.seed + epoch)  # so that dropout repeats after a resume
         network.train()
         began = time.perf_counter()
-        shown: list[dict[str, float]] = []
+        rows: list[dict[str, float]] = []
         for step, batch in enumerate(batches(epoch)):
             rate = scheduled_rate(config, epoch * config.steps_per_epoch + step)
             for group in optimiser.param_groups:
@@ -237,15 +241,15 @@ def fit(
                 raise QbhError(
                     "The loss is no longer finite: lower 'learning_rate' in the configuration."
                 )
-            steered.zero_grad()
+            wrapped_optimiser.zero_grad()
             fabric.backward(loss.value)
-            fabric.clip_gradients(wrapped, steered, max_norm=config.max_grad_norm)
-            steered.step()
-            shown.append({"loss": loss.value.item(), **loss.shown})
+            fabric.clip_gradients(wrapped, wrapped_optimiser, max_norm=config.max_grad_norm)
+            wrapped_optimiser.step()
+            rows.append({"loss": loss.value.item(), **loss.logged})
             bar.update()
-        line = {key: float(np.mean([row[key] for row in shown])) for key in shown[0]}
+        line = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         taken_s = time.perf_counter() - began
-        line |= {"epoch": epoch, "rate": rate, speed.key: speed.a_step * len(shown) / taken_s}
+        line |= {"epoch": epoch, "rate": rate, speed.key: speed.per_step * len(rows) / taken_s}
         network.eval()
         if evaluate is not None:
             line |= evaluate(network, epoch)
@@ -253,18 +257,18 @@ def fit(
         bar.set_postfix({key: f"{value:.4g}" for key, value in line.items() if key != "epoch"})
         if fabric.is_global_zero:
             save_checkpoint(checkpoint, asdict(config), network, optimiser, curve)
-            multiplied = precision(config, fabric.device.type)
-            write_json(log, training_log(asdict(config), curve, multiplied))
+            used = precision(config, fabric.device.type)
+            write_json(log, training_log(asdict(config), curve, used))
         fabric.barrier()
     bar.close()
     return network.eval()
 
 
 def scheduled_rate(config: RunConfig, step: int) -> float:
-    """Return the rate of a step: linear warm-up over the first epoch, then a cosine to 0."""
-    warm = min(1.0, (step + 1) / config.steps_per_epoch)
-    turn = math.pi * step / (config.epochs * config.steps_per_epoch)
-    return config.learning_rate * warm * 0.5 * (1 + math.cos(turn))
+    """Return the learning rate of a step: linear warm-up over an epoch, then a cosine to 0."""
+    warm_up = min(1.0, (step + 1) / config.steps_per_epoch)
+    angle = math.pi * step / (config.epochs * config.steps_per_epoch)
+    return config.learning_rate * warm_up * 0.5 * (1 + math.cos(angle))
 
 
 def save_checkpoint(
@@ -274,7 +278,7 @@ def save_checkpoint(
     optimiser: "optim.Optimizer",
     curve: Curve,
 ) -> None:
-    """Write everything that a run needs to go on, atomically."""
+    """Write all that a run needs to resume, atomically."""
     import torch
 
     state = {
@@ -283,7 +287,7 @@ def save_checkpoint(
         "optimiser": optimiser.state_dict(),
         "curve": curve,
     }
-    content = io.BytesIO()  # torch's own writer hides why a file cannot be written
+    content = io.BytesIO()  # torch's own writer does not tell why a file cannot be written
     torch.save(state, content)
     with atomic_path(path) as part:
         part.write_bytes(content.getbuffer())
@@ -292,7 +296,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, config: dict[str, Any], network: "nn.Module", optimiser: "optim.Optimizer"
 ) -> Curve:
-    """Put a run back where it was, and return its curve.
+    """Load network and optimiser from a checkpoint, and return the curve.
 
     Raises:
         QbhError: if there is no checkpoint, it is damaged, or belongs to another configuration.
@@ -303,7 +307,7 @@ def load_checkpoint(
         raise QbhError(f"{path} does not exist: start without --resume.")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise QbhError(
             f"{path} is damaged ({type(error).__name__}): start without --resume."
         ) from None
@@ -320,5 +324,5 @@ def load_checkpoint(
 
 
 def training_log(config: dict[str, Any], curve: Curve, precision: str) -> dict[str, Any]:
-    """Return what the log of a run holds: configuration, versions (also of the code), curve."""
+    """Return the log of a run: configuration, versions (also of the code) and curve."""
     return {"config": config, "versions": versions() | {"precision": precision}, "curve": curve}

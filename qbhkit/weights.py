@@ -5,36 +5,37 @@ Nothing is ever unpickled: a weights file holds arrays and a JSON text, nothing 
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.config import RENAMED_VALUES, renamed_keys
-from qbhkit.errors import QbhError
+from qbhkit.config import former_names, present_names
+from qbhkit.errors import QbhError, naming
 from qbhkit.storage import asset, cache_dir, data_dir, write_arrays
 
 DEFAULT_EMBEDDING = "best"
+
+Arrays = dict[str, NDArray]
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
     """Arrays by name, the configuration they need, and the hash that identifies them.
 
-    The hash is of all that makes vectors: a calibration does not change it.
+    The hash is of what makes vectors: neither a calibration nor the renaming of a key changes it.
     """
 
     name: str
-    arrays: dict[str, NDArray]
+    arrays: Arrays
     config: dict[str, Any]
     sha256: str
 
 
-def save_weights(
-    path: Path, arrays: dict[str, NDArray], config: dict[str, Any], half: bool = False
-) -> None:
+def save_weights(path: Path, arrays: Arrays, config: dict[str, Any], half: bool = False) -> None:
     """Write arrays and their configuration as one safetensors file, atomically.
 
     Args:
@@ -81,7 +82,7 @@ def crnn_path() -> Path:
 
 
 def load_weights(name: str) -> Weights:
-    """Read weights by path or shipped name.
+    """Read weights by path or shipped name; those of version 1.0 get the present names.
 
     Raises:
         QbhError: if the file is missing, damaged, or not written by this kit.
@@ -99,24 +100,28 @@ def load_weights(name: str) -> Weights:
         raise QbhError(f"{path} was not written by this kit: convert it first.") from None
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise QbhError(f"{path} is damaged ({error}): fetch or train it again.") from None
-    return _renamed(Weights(path.stem, arrays, config, _content_hash(arrays, config)))
+    with naming(path):
+        present = _renamed(arrays, config, present_names)
+    former = _renamed(arrays, config, former_names)  # catalogues know weights by this hash
+    return Weights(path.stem, *present, _content_hash(*former))
 
 
-def _renamed(stored: Weights) -> Weights:
-    """Give weights of version 1.0 the present names; their hash stays that of the file."""
-    if "encoder" not in stored.config:
-        return stored
-    config = renamed_keys("Weights", stored.config)
-    if "kind" in config:
-        config["kind"] = RENAMED_VALUES.get(config["kind"], config["kind"])
-    arrays = {
-        key.replace("summary.", "pooling.", 1) if key.startswith("summary.") else key: array
-        for key, array in stored.arrays.items()
-    }
-    return replace(stored, arrays=arrays, config=config)
+def _renamed(
+    arrays: Arrays, config: dict[str, Any], rename: Callable[[str, dict[str, Any]], dict[str, Any]]
+) -> tuple[Arrays, dict[str, Any]]:
+    """Rename the keys and the layers of an encoder; no other network has former names."""
+    if not isinstance(config.get("encoder"), dict):
+        return arrays, config
+    config = rename("Weights", config) | {"encoder": rename("EncoderConfig", config["encoder"])}
+    renamed = {}
+    for key, array in arrays.items():
+        layer, *rest = key.split(".")
+        (layer,) = rename("EncoderConfig", {layer: None})
+        renamed[".".join([layer, *rest])] = array
+    return renamed, config
 
 
-def _content_hash(arrays: dict[str, NDArray], config: dict[str, Any]) -> str:
+def _content_hash(arrays: Arrays, config: dict[str, Any]) -> str:
     makes_vectors = {key: value for key, value in config.items() if key != "calibration"}
     digest = hashlib.sha256(json.dumps(makes_vectors, sort_keys=True).encode())
     for key, array in sorted(arrays.items()):

@@ -13,7 +13,16 @@ import pytest
 import soundfile
 
 import qbhkit.audio
-from qbhkit.audio import Audio, load, read_tags, refuse_silence, write_wav
+from qbhkit.audio import (
+    Audio,
+    as_audio,
+    load,
+    open_audio,
+    read_tags,
+    refuse_silence,
+    resample,
+    write_wav,
+)
 from qbhkit.errors import QbhError
 
 
@@ -157,7 +166,7 @@ def test_damaged_m4a_is_one_sentence(tmp_path):
             load(path)
 
 
-def test_m4a_with_bytes_that_are_no_utf8_in_its_title_is_heard(tmp_path):
+def test_m4a_with_bytes_that_are_no_utf8_in_its_title_is_read(tmp_path):
     path = encode(tmp_path / "memo.m4a", sine(16000), 16000)
     tags = mutagen.File(path, easy=True)
     tags["title"] = "QQQQQQQQ"
@@ -204,7 +213,7 @@ def test_truncated_files_are_refused(tmp_path, suffix):
         load(path)
 
 
-def test_a_wav_for_more_than_4_gb_is_heard_and_a_cut_one_refused(tmp_path):
+def test_a_wav_for_more_than_4_gb_is_read_and_a_cut_one_refused(tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, sine(16000), 16000, format="RF64")
     raw = path.read_bytes()
@@ -215,7 +224,7 @@ def test_a_wav_for_more_than_4_gb_is_heard_and_a_cut_one_refused(tmp_path):
         load(path)
 
 
-def test_wav_of_unknown_length_is_heard(tmp_path):
+def test_wav_of_unknown_length_is_read(tmp_path):
     path = tmp_path / "piped.wav"
     soundfile.write(path, sine(16000), 16000)
     raw = bytearray(path.read_bytes())
@@ -384,3 +393,126 @@ def test_a_full_disk_is_told_from_other_trouble(tmp_path, monkeypatch, room, cod
         write_wav(Audio(np.zeros(100, np.float32), 16000), tmp_path / "hum.wav")
     assert caught.value.errno == code
     assert list(tmp_path.iterdir()) == []
+
+
+class TestMemory:
+    @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+    def test_floats_are_taken_as_they_are(self, kind):
+        samples = sine(16000).astype(kind)
+        audio = as_audio((samples, 16000))
+        assert audio.samples.dtype == np.float32
+        assert audio.rate_hz == 16000
+        np.testing.assert_array_equal(audio.samples, samples.astype(np.float32))
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.int32])
+    def test_whole_numbers_have_the_full_scale_of_their_type(self, kind):
+        scale = np.iinfo(kind)
+        full = (int(scale.max) - int(scale.min) + 1) / 2
+        middle = full + int(scale.min)
+        samples = np.round(middle + sine(16000) * (full - 1)).astype(kind)
+        audio = as_audio((samples, 16000))
+        np.testing.assert_allclose(audio.samples, sine(16000), atol=1.01 / full)
+        extremes = np.array([scale.min, scale.max] * 800, kind)
+        assert as_audio((extremes, 16000)).samples.min() == -1
+        assert as_audio((extremes, 16000)).samples.max() == pytest.approx(1, abs=1.01 / full)
+
+    def test_whole_numbers_are_read_as_a_file_of_them_is(self, tmp_path):
+        samples = np.round(20000 * sine(16000)).astype(np.int16)
+        soundfile.write(tmp_path / "a.wav", samples, 16000)
+        found = as_audio((samples, 16000)).samples
+        np.testing.assert_allclose(found, load(tmp_path / "a.wav").samples, atol=1e-6)
+
+    @pytest.mark.parametrize("channels", [1, 2, 6])
+    def test_channels_are_averaged(self, channels):
+        levels = 0.1 * np.arange(1, channels + 1)
+        audio = as_audio((np.tile(levels, (16000, 1)), 16000))
+        assert audio.samples.shape == (16000,)
+        np.testing.assert_allclose(audio.samples, levels.mean(), atol=1e-6)
+        whole = np.tile((32768 * levels).astype(np.int16), (16000, 1))
+        np.testing.assert_allclose(as_audio((whole, 16000)).samples, levels.mean(), atol=1e-4)
+
+    def test_lists_and_audio_are_taken_too(self):
+        assert as_audio(([0.0, 0.5] * 1000, 8000.0)).rate_hz == 8000
+        audio = Audio(sine(16000).astype(np.float32), 16000)
+        np.testing.assert_array_equal(as_audio(audio).samples, audio.samples)
+
+    @pytest.mark.parametrize("given", [np.zeros(16000), None, 7, ([0.0] * 16000,), (1, 2, 3)])
+    def test_what_is_no_pair_is_refused(self, given):
+        with pytest.raises(
+            QbhError, match=r"^Give a path, or samples and their rate: \(samples, r"
+        ):
+            as_audio(given)
+
+    @pytest.mark.parametrize("rate_hz", ["fast", None, float("inf"), float("nan")])
+    def test_a_rate_that_is_no_number_is_refused(self, rate_hz):
+        with pytest.raises(QbhError, match=r"^Give a path, or samples and their rate"):
+            as_audio((sine(16000), rate_hz))
+
+    @pytest.mark.parametrize(
+        ("samples", "rate_hz"),
+        [
+            (sine(16000), 0),
+            (sine(16000), -16000),
+            (sine(16000) * 1j, 16000),
+            (["a"] * 16000, 16000),
+            ([None] * 16000, 16000),
+            (np.ones(16000, bool), 16000),
+            (np.zeros((10, 10, 10)), 16000),
+            (0.5, 16000),
+        ],
+        ids=["rate 0", "negative rate", "complex", "text", "objects", "bool", "3 axes", "scalar"],
+    )
+    def test_other_values_are_refused(self, samples, rate_hz):
+        with pytest.raises(QbhError, match=r"^Samples must be numbers, \(N,\) or \(N, channels\)"):
+            as_audio((samples, rate_hz))
+
+    @pytest.mark.parametrize(
+        ("samples", "says"),
+        [
+            (sine(16000, seconds=0.05), r"holds only 0\.05 s of sound"),
+            (np.zeros(0), r"holds only 0\.00 s of sound"),
+            (sine(16000).reshape(2, -1), r"holds only 0\.00 s of sound"),  # channels come last
+            (np.full(16000, np.nan), "holds NaN or infinite samples"),
+            (np.full(16000, np.inf), "holds NaN or infinite samples"),
+            (1e9 * sine(16000), "holds samples far beyond full scale"),
+        ],
+        ids=["short", "empty", "channels first", "NaN", "infinite", "loud"],
+    )
+    def test_samples_that_a_file_must_not_hold_are_refused(self, samples, says):
+        for given in ((samples, 16000), Audio(samples, 16000)):
+            with pytest.raises(QbhError, match=f"^The given sound {says}"):
+                as_audio(given)
+
+    @pytest.mark.parametrize("rate_hz", [8000, 22050, 48000])
+    def test_resampling_keeps_pitch_level_and_length(self, rate_hz):
+        audio = resample(Audio(sine(16000, 1234.0).astype(np.float32), 16000), rate_hz)
+        assert audio.rate_hz == rate_hz
+        assert audio.samples.dtype == np.float32
+        assert abs(len(audio.samples) - rate_hz) <= 1
+        assert loudest_hz(audio) == pytest.approx(1234, abs=1.5)
+        assert rms(audio) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+
+    def test_the_same_rate_changes_nothing(self):
+        audio = Audio(sine(16000).astype(np.float32), 16000)
+        assert resample(audio, 16000) is audio
+
+    def test_resampling_is_that_of_a_file(self, tmp_path):
+        soundfile.write(tmp_path / "a.wav", sine(44100), 44100, subtype="FLOAT")
+        found = resample(as_audio((sine(44100), 44100)), 16000).samples
+        np.testing.assert_allclose(found, load(tmp_path / "a.wav", 16000).samples, atol=1e-4)
+
+    def test_a_recording_comes_from_a_file_or_from_memory(self, tmp_path):
+        path = tmp_path / "a.wav"
+        soundfile.write(path, sine(44100), 44100, subtype="FLOAT")
+        audio = Audio(sine(44100).astype(np.float32), 44100)
+        for given in (path, str(path), (sine(44100), 44100), audio):
+            found = open_audio(given, 16000)
+            assert found.rate_hz == 16000
+            assert loudest_hz(found) == pytest.approx(440, abs=1.5)
+
+    def test_a_silent_one_is_refused_by_its_name(self, tmp_path):
+        soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+        with pytest.raises(QbhError, match=r"a\.wav is silent"):
+            open_audio(tmp_path / "a.wav", 16000)
+        with pytest.raises(QbhError, match=r"^The given sound is silent"):
+            open_audio((np.zeros(16000), 16000), 8000)

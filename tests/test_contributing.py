@@ -21,6 +21,7 @@ from qbhkit.cli import main
 from qbhkit.contour import hz_to_midi
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.embedding import encoders
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.errors import QbhError
 from qbhkit.pitch import trackers
 from qbhkit.retrieval import index
@@ -49,11 +50,11 @@ def file_of(block, root):
 @pytest.fixture
 def kit(tmp_path, monkeypatch):
     """A folder whose files are found as if they lay in the kit; afterwards all is as before."""
-    for package in ("melody.trackers", "embedding", "corpora", "retrieval"):
+    for package in ("pitch.trackers", "embedding", "corpora", "retrieval"):
         module = importlib.import_module(f"qbhkit.{package}")
         beside = str(tmp_path / "qbhkit" / package.replace(".", "/"))
         monkeypatch.setattr(module, "__path__", [*module.__path__, beside])
-    registries = (trackers.TRACKERS, encoders.STAGES, corpora.CORPORA, index.INDEXES)
+    registries = (trackers.TRACKERS, encoders.ENCODER_STAGES, corpora.CORPORA, index.INDEXES)
     before, loaded = [dict(registry) for registry in registries], set(sys.modules)
     importlib.invalidate_caches()
     yield tmp_path
@@ -77,7 +78,7 @@ def songs():
 def catalogue(songs, tmp_path_factory):
     """The catalogue of ``songs``."""
     path = tmp_path_factory.mktemp("built") / "catalogue"
-    build_catalogue(songs, path, encoders.ContourEmbedder())
+    build_catalogue(songs, path, ContourEmbedder())
     return path
 
 
@@ -111,7 +112,7 @@ def test_an_encoder(kit, songs, capsys):
     command = ["train", file_of(config, kit), "--out", out, "--log", kit / "curve.json"]
     assert main([str(word) for word in command]) == 0
     (weights,) = out.glob("*.safetensors")
-    embedder = encoders.ContourEmbedder(str(weights))
+    embedder = ContourEmbedder(str(weights))
     assert type(embedder.encoder.stages).__name__ == "Transformer"
     build_catalogue(songs, kit / "catalogue", embedder)
     found = search(capsys, HUM, "--catalogue", kit / "catalogue", "--weights", weights, "-k", "50")

@@ -37,7 +37,7 @@ def test_every_public_module_has_its_page(pages):
 def test_shapes_sources_and_notebooks_are_on_the_page(pages):
     page = (pages / "qbhkit/embedding/encoders.html").read_text("utf-8")
     text = " ".join(re.sub(r"<[^>]+>", "", page).split())
-    assert "Contour (B, L, 2) to vector (B, size)" in text
+    assert "Contour (B, L, 2) to vector (B, embedding_dim)" in text
     assert 'Source: fixed facts, "Embedding network"' in text
     assert '<a href="../../notebooks/05_encoder_and_loss.html">' in page
     assert f'href="../../{make_docs.FACTS}"' in page
@@ -50,8 +50,8 @@ def test_the_fields_of_a_named_tuple_have_their_shapes(pages):
 
 
 def test_the_linked_facts_are_there(pages):
-    page, match_from = make_docs.FACTS.split("#")
-    assert f'id="{match_from}"' in (pages / page).read_text("utf-8")
+    page, fragment = make_docs.FACTS.split("#")
+    assert f'id="{fragment}"' in (pages / page).read_text("utf-8")
 
 
 def test_no_markup_is_left_over(pages):

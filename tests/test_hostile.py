@@ -1,6 +1,7 @@
-"""Files made to harm, at the command line: one sentence, code 2, and neither memory nor time lost.
+"""Malicious files at the command line: one sentence, exit code 2, little memory and little time.
 
-Damage by chance is in test_fuzz.py, archives are in test_fetch.py, pickles in test_original.py.
+Random damage is tested in evaluation/test_fuzz.py, archives in corpora/test_fetch.py, pickles in
+embedding/test_import_checkpoint.py.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ HUM = asset("hums/demo_1.flac")
 
 
 class Hang(BaseException):
-    """Nobody catches this but the test."""
+    """Raised when the limit is reached; not an Exception, so that only the test catches it."""
 
 
 def hang(*_):
@@ -36,7 +37,7 @@ def hang(*_):
 
 @contextmanager
 def within_limits():
-    """Give 1 GB beyond what is taken and 5 s of the processor, and end what only waits."""
+    """Allow 1 GB more memory, 5 s of processor time and 60 s in all."""
     before, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + MOST_BYTES, hard))
     clocks = [
@@ -58,7 +59,7 @@ def within_limits():
 
 @pytest.fixture(scope="module")
 def warm(catalogue):
-    """Load what is loaded lazily before anything is counted."""
+    """Load the lazy imports before memory and time are limited."""
     assert main(["search", str(HUM), "--catalogue", str(catalogue)]) == 0
 
 
@@ -81,7 +82,7 @@ def refused(capfd, monkeypatch, tmp_path, warm):
 
 
 def chord(notes: int) -> bytes:
-    """A MIDI file of so many notes that all sound at once."""
+    """Return a MIDI file of notes that all sound at the same time."""
     keys = (np.arange(notes) % 128).astype(np.uint8)
     on, off = np.zeros((2, notes, 3), np.uint8)  # running status: delta, key, velocity
     on[:, 1] = off[:, 1] = keys
@@ -96,7 +97,7 @@ def tune(body: str, head: str = "") -> bytes:
 
 
 def wav_of_ten_gb() -> bytes:
-    """An RF64 file: the wav for lengths of more than 32 bits."""
+    """Return an RF64 file, a wav whose length may exceed 32 bits."""
     sizes = struct.pack("<4sIQQQI", b"ds64", 28, TEN_GB + 72, TEN_GB, TEN_GB // 2, 0)
     kind = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16)
     noise = np.random.default_rng(0).integers(-9000, 9000, 8000, np.int16).tobytes()
@@ -104,7 +105,7 @@ def wav_of_ten_gb() -> bytes:
 
 
 def flac_of_ten_gb() -> bytes:
-    """Eight thousand samples, of which the header says that they are 5 * 10**9."""
+    """Return a flac file of 8,000 samples whose header claims 5 * 10**9."""
     file = io.BytesIO()
     soundfile.write(file, np.sin(np.arange(8000) / 9), 8000, format="FLAC", subtype="PCM_16")
     raw = file.getvalue()
@@ -189,7 +190,7 @@ def test_a_list_of_checksums_stays_in_its_folder(refused, tmp_path, write_midi):
     write_midi(data / "mir-qbsh" / "midiFile" / "00001.mid", np.array([[0, 1, 60.0]]))
     for sums in ({"../secret": "0"}, {str(HUM): "0"}, {"a/../../secret": "0"}, ["a"], 7):
         write_json(data / "mir-qbsh.sums.json", sums)
-        assert "sums.json is no list of this corpus" in refused("data", "verify", "mir-qbsh")
+        assert "sums.json is no list of checksums" in refused("data", "verify", "mir-qbsh")
 
 
 NAMES = (
@@ -206,7 +207,7 @@ NAMES = (
 
 @pytest.fixture
 def nasty(tmp_path, monkeypatch, tunes, write_midi) -> Path:
-    """A catalogue of songs with such ids, one with slashes: a tune gave those."""
+    """A catalogue of songs with such ids; the ABC tune's contains slashes."""
     monkeypatch.chdir(tmp_path)
     for name, song in zip(NAMES, tunes, strict=False):
         write_midi(tmp_path / "songs" / f"{name}.mid", song.notes)
@@ -223,12 +224,12 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
     search = ["search", str(HUM), "--catalogue", str(nasty), "-k", "99"]
     before = {path for path in nasty.parent.rglob("*") if nasty not in path.parents}
     capfd.readouterr()
-    assert main([*search, "--json", "--save-match", "heard"]) == 0
+    assert main([*search, "--json", "--save-match", "matches"]) == 0
     found = [row["song_id"] for row in json.loads(capfd.readouterr().out)["results"]]
     assert (set(found), len(found)) == (IDS, len(IDS))
     assert main(search) == 0
     told = capfd.readouterr().out
-    assert len(told.splitlines()) <= 2 + len(IDS)  # a line a song
+    assert len(told.splitlines()) <= 2 + len(IDS)  # one line per song
     assert all(sign.isprintable() for sign in told.replace("\n", ""))
     assert r"[two\nlines]" in told
     assert main(["catalogue", "info", str(nasty)]) == 0
@@ -237,7 +238,7 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
     assert main(["catalogue", "remove", "--catalogue", str(nasty), "--", *NAMES]) == 0
     new = {path for path in nasty.parent.rglob("*") if nasty not in path.parents} - before
     ranks = {f"demo_1.match{rank}.wav" for rank in range(1, 1 + len(IDS))}
-    assert {path.name for path in new} == {"heard", "demo_1.hum.wav", *ranks}
+    assert {path.name for path in new} == {"matches", "demo_1.hum.wav", *ranks}
 
 
 def test_ids_are_only_text_to_the_service(nasty):

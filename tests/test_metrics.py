@@ -12,7 +12,6 @@ from qbhkit.metrics import (
     pair_mrr,
     paired_difference,
     rank_of,
-    rank_queries,
     summarise,
 )
 
@@ -141,6 +140,22 @@ def test_pair_mrr_against_a_loop():
     assert pair_mrr(np.ones((4, 3)), np.ones((4, 3))) == 0.25  # all tied: all last
 
 
+def test_pair_mrr_leaves_out_ignored_references():
+    rng = np.random.default_rng(2)
+    references = rng.normal(size=(30, 6))
+    queries = references[:25] + rng.normal(size=(25, 6))
+    ignored = rng.random((25, 30)) < 0.3  # some rows ignore their own: it counts all the same
+    total = 0.0
+    for k in range(25):
+        others = [j for j in range(30) if j != k and not ignored[k, j]]
+        total += 1 / (
+            1 + sum(queries[k] @ references[j] >= queries[k] @ references[k] for j in others)
+        )
+    found = pair_mrr(queries, references, ignored)
+    assert found == pytest.approx(total / 25)
+    assert found > pair_mrr(queries, references)
+
+
 def test_hums_of_one_singer_are_drawn_together():
     """Two singers, of whom one is always found: the share is 0, a half or 1."""
     ranks, singers = [1] * 50 + [None] * 50, ["a"] * 50 + ["b"] * 50
@@ -153,17 +168,7 @@ def test_hums_of_one_singer_are_drawn_together():
     assert summarise(ranks, queries)["intervals_by_singer"]["mrr"] == [0, 1]
 
 
-def test_rank_queries_asks_for_each_path():
-    queries = [
-        LabelledQuery("x", "b", None),
-        LabelledQuery("y", "a", None),
-        LabelledQuery("z", "a", None),
-    ]
-    answers = {"x": np.array([0.0, 1.0]), "y": np.array([0.0, 1.0]), "z": None}
-    assert rank_queries(queries, {"a": 0, "b": 1}, answers.__getitem__) == [1, 2, None]
-
-
-def test_report_is_plain_json():
+def test_the_summary_is_plain_json():
     queries = [LabelledQuery(f"{k}.wav", "ab"[k % 2], None) for k in range(8)]
     block = summarise(RANKS, queries)
     assert set(block) == {
@@ -176,7 +181,7 @@ def test_report_is_plain_json():
     assert block["per_song"]["b"]["top1"] == 1 / 4
 
 
-def test_report_by_singer_where_singers_are_known():
+def test_the_summary_groups_by_singer_where_singers_are_known():
     queries = [
         LabelledQuery("1.wav", "a", "ann"),
         LabelledQuery("2.wav", "a", None),
@@ -188,7 +193,7 @@ def test_report_by_singer_where_singers_are_known():
     assert block["per_singer"]["unknown"]["mrr"] == 0.5
 
 
-def test_the_sentence_names_songs_and_anchor():
+def test_the_sentence_names_songs_and_where_matches_may_begin():
     assert "closed set of 2048 songs" in comparable_to(2048, "start")
     assert "beginning of the song" in comparable_to(2048, "start")
     assert "closed set of 48 songs" in comparable_to(48, "anywhere")

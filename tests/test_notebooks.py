@@ -58,6 +58,17 @@ def test_the_notebook_keeps_the_rules(source):
         assert not any(output.output_type == "error" for output in cell.outputs)
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=names)
+def test_the_first_cells_import_the_front_door_alone(source):
+    """What lies behind it is imported later, in the cell that shows it."""
+    code = [c.source for c in jupytext.read(source).cells if c.cell_type == "code"]
+    head, rest = "\n".join(code[:2]), "\n".join(code[2:])
+    assert re.findall(r"^.*import .*qbhkit.*|^from qbhkit.*", head, re.MULTILINE) == [
+        "import qbhkit"
+    ]
+    assert re.search(r"\bqbhkit\.[a-zA-Z]\w+\(|^from qbhkit\.", rest, re.MULTILINE)
+
+
 def text_of(source):
     """All prose of a notebook."""
     return "\n\n".join(c.source for c in jupytext.read(source).cells if c.cell_type == "markdown")

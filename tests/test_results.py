@@ -35,7 +35,7 @@ def result(name):
 
 
 WORDS = " ".join(re.sub(r"```.*?```", "", README, flags=re.DOTALL).split())
-MATCH_FROM_CHOICES = ("start", "anywhere")
+MATCH_FROM = ("start", "anywhere")
 GROUPS = ("training_singers", "other_singers")
 FIELDS = metrics([])._fields
 MEASURES = ("top1", "top5", "top10", "mrr")
@@ -101,13 +101,13 @@ def what_to_expect():
         f"{start['n']} of MIR-QBSH against {songs:,} songs, begun where the song begins": start,
         "the same, compared with every place of every song": anywhere,
         f"{ioacas['n']} of IOACAS, begun anywhere, other singers and songs": ioacas,
-        f"MIR-QBSH against {far['songs'] // 100 * 100:,} songs, anywhere, by weights that never "
-        "heard a hum": far["anywhere"],
+        f"MIR-QBSH against {far['songs'] // 100 * 100:,} songs, anywhere, by weights trained "
+        "without hums": far["anywhere"],
     }
     for what, block in blocks.items():
         yield row(what, f"{block['top1']:.3f}", f"{block['top10']:.3f}")
     refusal = result("crossfold_best")["refusal"]
-    assert min(refusal[match_from]["refused"] for match_from in MATCH_FROM_CHOICES) >= 0.9
+    assert min(refusal[match_from]["refused"] for match_from in MATCH_FROM) >= 0.9
     yield f"and {songs:,} songs are few"
     yield "it refuses nine in ten of the hums"
 
@@ -116,7 +116,7 @@ def what_to_expect():
 def the_intervals_over_singers():
     singers, full = result("hums_start")["singers"], result("crossfold_best")["methods"]["full"]
     told = []
-    for match_from in MATCH_FROM_CHOICES:
+    for match_from in MATCH_FROM:
         assert full[match_from]["per_singer"] == grouped(full[match_from]["ranks"], singers)
         low, high = intervals(full[match_from]["ranks"], groups=singers)["top1"]
         told.append(f"{low:.2f}-{high:.2f}")
@@ -125,7 +125,7 @@ def the_intervals_over_singers():
 
 @claims
 def the_table_of_methods():
-    for match_from in MATCH_FROM_CHOICES:
+    for match_from in MATCH_FROM:
         methods = result(f"hums_{match_from}")["methods"]
         found = re.findall(rf"^\| {match_from} \| ([^ ,]+) \|", README, re.MULTILINE)
         assert found == list(methods)
@@ -136,7 +136,7 @@ def the_table_of_methods():
 @claims
 def the_table_of_fine_tuned_weights():
     best, published = result("crossfold_best"), result("crossfold_published")
-    for match_from in MATCH_FROM_CHOICES:
+    for match_from in MATCH_FROM:
         for method in ("full", "vote", "vector"):
             block = by_vote_or(method, best, match_from)
             assert metrics(block["ranks"])._asdict() == {key: block[key] for key in FIELDS}
@@ -163,7 +163,7 @@ def what_other_singers_reach():
             f"{result(f'hums_{a}')['methods']['full']['by_split'][group]['top1']:.3f}"
             for group in GROUPS
         ]
-        for a in MATCH_FROM_CHOICES
+        for a in MATCH_FROM
     )
     yield f"top-1 {start[0]} on those and {start[1]} on the other 13"
     yield f"(anywhere: {anywhere[0]} and {anywhere[1]})"
@@ -208,7 +208,7 @@ def what_became_of_the_recorded_song():
 
 @claims
 def what_is_found_without_choosing_a_pitch():
-    blocks = [result("end_to_end")[match_from]["methods"] for match_from in MATCH_FROM_CHOICES]
+    blocks = [result("end_to_end")[match_from]["methods"] for match_from in MATCH_FROM]
     states, contours = (
         {key: " and ".join(f"{block[name][key]:.3f}" for block in blocks) for key in MEASURES}
         for name in ("end-to-end", "contour, swift-f0")
@@ -226,7 +226,7 @@ def the_table_of_the_ablation():
     assert len(part.splitlines()) == 2 + len(lines)
     keys = [
         f"{match_from} {measure}"
-        for match_from in MATCH_FROM_CHOICES
+        for match_from in MATCH_FROM
         for measure in ("top1", "top10", "mrr")
     ]
     for line in lines:
@@ -338,7 +338,7 @@ def what_comes_out_again():
         assert not block["outside"]
         count, same = count + block["numbers"], same + block["identical"]
         assert max(block["farthest"].values()) < 1e-6
-    for match_from in MATCH_FROM_CHOICES:
+    for match_from in MATCH_FROM:
         assert files[f"hums_{match_from}"]["identical"] == files[f"hums_{match_from}"]["numbers"]
     curves = with_best["files"].values()
     assert all(block["identical"] == block["numbers"] for block in curves)
@@ -353,13 +353,13 @@ def what_threads_change():
     files, hours = full["files"], {name: one["cpu_hours"] for name, one in full["steps"].items()}
     assert not any(block["outside"] for block in files.values())
     yield f"{sum(block['numbers'] for block in files.values()):,} numbers, none out of its bounds"
-    off = {key: max(files[f"hums_{match_from}"]["farthest"][key] for match_from in MATCH_FROM_CHOICES)
+    off = {key: max(files[f"hums_{match_from}"]["farthest"][key] for match_from in MATCH_FROM)
            for key in ("top1", "top10")}  # fmt: skip
     yield f"top-1 lies more than {100 * off['top1']:.1f} points from the recorded one"
     yield f"no top-10 more than {100 * off['top10']:.1f}"
     first = hours.pop("train stage1")
     yield f"{full['epochs_timed']} of the 50 epochs of stage 1 took {first:.1f} CPU-hours"
-    yield f"up to the crossed folds, {sum(hours.values()):.1f}"
+    yield f"up to cross-validation, {sum(hours.values()):.1f}"
     two, again, one = result("reproduce")["threads"].values()
     assert again["bytes_as_first"]
     assert again["ranks_as_first"] == 1
@@ -444,7 +444,7 @@ def claims_of_card(name):
     if name == "stage1":
         yield f"{songs:,} songs ("
     if name in ("stage1", "best"):
-        for match_from in MATCH_FROM_CHOICES:
+        for match_from in MATCH_FROM:
             if name == "stage1":
                 yield measured(result(f"hums_{match_from}")["methods"]["vote"])
             else:
@@ -458,14 +458,14 @@ def claims_of_card(name):
         assert load_weights(name).config["calibration"] == found["calibration"]
         yield f"and the data: {songs:,} songs"
         yield f"margin {config['margin']}"
-        for match_from in MATCH_FROM_CHOICES:
+        for match_from in MATCH_FROM:
             yield measured(found["methods"]["vector"][match_from])
             yield measured(found["methods"]["full"][match_from])
     if name == "end-to-end":
         found = result("end_to_end")
         assert found["weights"] == StateEmbedder("end-to-end").weights
         assert found["teacher"] == StateEmbedder("end-to-end").identity
-        blocks = [found[match_from]["methods"] for match_from in MATCH_FROM_CHOICES]
+        blocks = [found[match_from]["methods"] for match_from in MATCH_FROM]
         start, anywhere = (block["contour, swift-f0"]["top1"] for block in blocks)
         yield against
         yield f"(top-1 {start:.3f} from the start, {anywhere:.3f} anywhere)"
@@ -532,10 +532,10 @@ def claims_of_notebooks():
     songs = result("hums_start")["songs"]
     yield f"the {songs:,} songs of the MIREX database"
     yield f"423 real hums, searched among {songs:,} songs"
-    yield f"423 real hums that it never heard, searched among {songs:,} songs"
-    yield f"against 298 songs and the same {songs:,}"
+    yield f"423 real hums, none of which it was trained on, among {songs:,} songs"
+    yield f"queries against 298 songs and the {songs:,} above"
     widest = max(line["anywhere top1 spread"] for line in table(result("ablation")))
-    yield f"lie up to {100 * widest:.1f} points from their mean"
+    yield f"differ by up to {100 * widest:.1f} points from their mean"
 
 
 def prose_of(source):
@@ -560,7 +560,7 @@ def test_the_notebooks_say_what_was_measured():
     assert facts == set(NOTEBOOK_FACTS)  # none of them is said no longer
 
 
-@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+@pytest.mark.parametrize("match_from", ["start", "anywhere"])
 def test_recorded_metrics_follow_from_the_recorded_ranks(match_from):
     recorded = result(f"hums_{match_from}")
     assert recorded["n"] == len(recorded["song_ids"]) == 423

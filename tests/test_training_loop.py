@@ -122,11 +122,13 @@ def test_the_report_is_json_and_names_versions():
     assert re.fullmatch("[0-9a-f]{40}|[0-9.]+", found["versions"]["revision"])
 
 
-@pytest.mark.parametrize("knows", [True, False])
-def test_half_precision_is_used_where_the_processor_is_made_for_it(monkeypatch, knows):
+@pytest.mark.parametrize("supported", [True, False])
+def test_half_precision_is_used_where_the_processor_supports_it(monkeypatch, supported):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": knows})
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": supported}
+    )
     for device in ("auto", "cpu"):
         assert precision(RunConfig(bfloat16=False), device) == "32-true"
         found = precision(RunConfig(bfloat16=True), device)
-        assert found == ("bf16-mixed" if knows else "32-true")
+        assert found == ("bf16-mixed" if supported else "32-true")

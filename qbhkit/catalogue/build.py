@@ -1,4 +1,4 @@
-"""From songs to the shards of a catalogue: listen, cut into windows, embed."""
+"""Build a catalogue: turn songs into contours, windows and vectors, and write them as shards."""
 
 import hashlib
 import json
@@ -20,17 +20,17 @@ from qbhkit.catalogue.files import (
     Shard,
     ShardEntry,
     SongEntry,
+    intact_shards,
     publish,
     read_melodies,
     recipe_of,
     sole_writer,
-    whole_shards,
     write_shard,
 )
 from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora import Corpus, Song, open_source
 from qbhkit.corpora.duplicates import melody_key
-from qbhkit.embedding.embedder import Embedder, open_embedder
+from qbhkit.embedding.embedder import ContourEmbedder, Embedder
 from qbhkit.embedding.windows import WindowGrid, cut_song, grid_for
 from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.pitch import trackers
@@ -38,19 +38,42 @@ from qbhkit.pitch.trackers import Tracker
 from qbhkit.storage import data_dir, sha256_file
 from qbhkit.weights import DEFAULT_EMBEDDING
 
-_SONGS_A_SHARD = 256
+_SONGS_PER_SHARD = 256
 
 TrackerFactory = Callable[[str], Tracker]
+Sources = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[Song]
+
+
+def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], list[Failure]]:
+    """Return the songs of sources, and the files that cannot be read.
+
+    Args:
+        sources: as :func:`build_catalogue` takes them; songs are returned as they are.
+        data: the folder that holds named corpora; :func:`~qbhkit.storage.data_dir` if None.
+
+    Raises:
+        QbhError: if a source is neither a file, a folder nor a corpus, if no file can be read, or
+            if two songs have the same id.
+    """
+    listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
+    if listed and all(isinstance(one, Song) for one in listed):
+        return cast(list[Song], listed), []
+    names = [fspath(cast(str, one)) for one in listed]
+    corpora = [corpus for name in names for corpus in open_source(name, data or data_dir())]
+    songs, failures = read_sources(corpora)
+    if failures and not songs:
+        raise QbhError(f"Not one song could be read: {failures[0].reason}")
+    return songs, failures
 
 
 def read_sources(corpora: Iterable[Corpus]) -> tuple[list[Song], list[Failure]]:
-    """Read the songs of all sources; a file that cannot be read does not stop the others.
+    """Read the songs of corpora; a file that cannot be read does not stop the others.
 
     Returns:
         Songs in order, and the failures.
 
     Raises:
-        QbhError: if two songs share an id; names both.
+        QbhError: if two songs have the same id; names both files.
     """
     songs: dict[str, Song] = {}
     failures = []
@@ -58,7 +81,7 @@ def read_sources(corpora: Iterable[Corpus]) -> tuple[list[Song], list[Failure]]:
     for corpus in corpora:
         for path in corpus.files:
             if path.resolve() in read:
-                continue  # named twice, or named beside its folder
+                continue  # named twice, or named together with its folder
             read.add(path.resolve())
             try:
                 found = list(corpus.read(path))
@@ -80,14 +103,14 @@ class BuildReport(NamedTuple):
 
     songs: int
     windows: int
-    reused: int  # songs whose shard was there already
+    reused: int  # songs whose shard existed already
     failures: list[Failure]
 
 
 class ShardResult(NamedTuple):
-    """What became of a group of songs."""
+    """The shard of a group of songs, and the songs that could not be indexed."""
 
-    entry: ShardEntry | None  # None where not one could be indexed
+    entry: ShardEntry | None  # None if no song of the group could be indexed
     failures: list[Failure]
     reused: bool
 
@@ -97,9 +120,10 @@ class Group:
     """Songs that become one shard.
 
     Args:
-        songs: any number in notes or f0, or a single recording.
+        songs: any number of songs in notes or f0, or a single recording.
         entries: their descriptions.
-        tracked: the shard that holds the recording's contour, and its number there, if one does.
+        tracked: the shard that holds the recording's contour already, and its number there; None
+            if the recording has to be tracked.
     """
 
     songs: Sequence[Song]
@@ -109,14 +133,14 @@ class Group:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What makes the shards of a catalogue.
+    """Everything besides the songs that a shard is built from.
 
     Args:
-        folder: the catalogue's.
-        embedder: makes the vectors.
+        folder: of the catalogue.
+        embedder: computes the vectors.
         grid: the windows.
         tracker: identity of the tracker.
-        get_tracker: makes it, when the first recording comes.
+        get_tracker: opens a tracker by its name; called for the first recording.
     """
 
     folder: Path
@@ -127,12 +151,12 @@ class BuildContext:
 
     @cached_property
     def song_tracker(self) -> Tracker:
-        """The tracker, made once."""
+        """The tracker, opened once."""
         return self.get_tracker(self.tracker.split("@")[0])
 
-    def make(self, group: Group) -> ShardResult:
-        """Make the shard of a group and write it; songs that cannot be indexed are left out."""
-        songs, contours, cuts, failures = [], [], [], []
+    def build_shard(self, group: Group) -> ShardResult:
+        """Build the shard of a group and write it; songs that cannot be indexed are left out."""
+        entries, contours, cuts, failures = [], [], [], []
         for song, entry in zip(group.songs, group.entries, strict=True):
             try:
                 contour = self._contour_of(song, group.tracked)
@@ -142,13 +166,13 @@ class BuildContext:
             except QbhError as error:
                 failures.append(Failure(song.source, str(error)))
                 continue
-            songs.append(entry)
+            entries.append(entry)
             contours.append(contour)
             cuts.append(cut)
         if not cuts:
             return ShardResult(None, failures, False)
         shard = Shard(
-            songs,
+            entries,
             contours,
             self.embedder.embed(np.concatenate([cut.frames for cut in cuts])).astype(np.float16),
             np.repeat(np.arange(len(cuts)), [len(cut.frames) for cut in cuts]).astype(np.int32),
@@ -156,8 +180,8 @@ class BuildContext:
             np.concatenate([cut.end for cut in cuts]),
             np.concatenate([cut.at_start for cut in cuts]),
         )
-        made = write_shard(self.folder, self.embedder.identity, self.grid, shard)
-        return ShardResult(made, failures, False)
+        written = write_shard(self.folder, self.embedder.identity, self.grid, shard)
+        return ShardResult(written, failures, False)
 
     def _contour_of(self, song: Song, tracked: tuple[ShardEntry, int] | None) -> Contour:
         if song.audio is None:
@@ -172,23 +196,20 @@ class BuildContext:
 
 
 class Executor(Protocol):
-    """Who makes the shards: this process, or the workers of a cluster."""
+    """Where shards are built: in this process, or by the workers of a Dask cluster."""
 
     def __call__(
         self, context: BuildContext, groups: Iterable[tuple[int, Group]]
     ) -> Iterator[tuple[int, ShardResult]]:
-        """Yield the number of each group and what became of it, in any order."""
+        """Yield the number of each group and its result, in any order."""
         ...
 
 
 def serial_executor(
     context: BuildContext, groups: Iterable[tuple[int, Group]]
 ) -> Iterator[tuple[int, ShardResult]]:
-    """Make one group after the other in this process: the usual :class:`Executor`."""
-    return ((number, context.make(group)) for number, group in groups)
-
-
-Sources = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[Song]
+    """Build one shard after the other in this process: the default :class:`Executor`."""
+    return ((number, context.build_shard(group)) for number, group in groups)
 
 
 def build_catalogue(
@@ -201,45 +222,44 @@ def build_catalogue(
     progress: bool = True,
     executor: Executor = serial_executor,
 ) -> BuildReport:
-    """Build a catalogue, or bring one up to date; an interrupted build goes on where it stopped.
+    """Build a catalogue or bring one up to date; an interrupted build continues where it stopped.
 
-    A recording that a shard holds already is not tracked again, if its bytes and the tracker are
-    the same.
+    A recording is not tracked again if the catalogue holds its contour from the same bytes and the
+    same tracker.
 
     Args:
         sources: files, folders and names of corpora, one or several; or songs in memory.
-        out: folder of the catalogue; made if it is missing.
-        embedder: makes the vectors; or the name or file of its weights.
+        out: folder of the catalogue; created if it is missing.
+        embedder: computes the vectors; or the name or file of its weights.
         tracker: name of the tracker for recordings; the default one for songs if None.
-        get_tracker: makes it, when the first recording comes.
+        get_tracker: opens a tracker by its name; called for the first recording.
         grid: the windows of songs; by default those of :func:`~qbhkit.embedding.windows.grid_for`.
-        progress: show a bar, in a terminal or a notebook.
-        executor: makes the shards: this process, or what
-            :func:`~qbhkit.catalogue.dask_backend.open_executor` gives.
+        progress: show a progress bar.
+        executor: where the shards are built: in this process, or by what
+            :func:`~qbhkit.catalogue.dask_backend.open_executor` yields.
 
     Returns:
         Counts, and the files and songs that could not be used.
 
     Raises:
-        QbhError: if a source is none of these, or not a single song could be indexed; an older
-            catalogue there stays as it was.
+        QbhError: if a source is none of these, if there are no such weights, or if not a single
+            song could be indexed; an existing catalogue then stays as it was.
 
     Notebook: notebooks/00_hum_to_song.py, notebooks/08_catalogue_and_index.py
     """
     if isinstance(embedder, str):
-        embedder = open_embedder(embedder)
+        embedder = ContourEmbedder(embedder)
     path, grid = Path(out), grid or grid_for(embedder.reading)
-    name = tracker or trackers.default_song_tracker()
-    identity = trackers.identity_of(name)
+    identity = trackers.identity_of(tracker or trackers.default_song_tracker())
     songs, failures = songs_from(sources)
     entries, reused = [], 0
     with sole_writer(path):
         context = BuildContext(path, embedder, grid, identity, get_tracker)
-        for made in ShardBuilder(context, executor).build_all(songs, progress):
-            failures += made.failures
-            if made.entry:
-                entries.append(made.entry)
-                reused += made.entry.songs if made.reused else 0
+        for result in ShardBuilder(context, executor).build_all(songs, progress):
+            failures += result.failures
+            if result.entry:
+                entries.append(result.entry)
+                reused += result.entry.songs if result.reused else 0
         if not entries:
             reason = f": {failures[0].reason}" if failures else "."
             raise QbhError(f"Not one song could be indexed{reason}")
@@ -248,97 +268,74 @@ def build_catalogue(
     return BuildReport(manifest.songs, manifest.windows, reused, failures)
 
 
-def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], list[Failure]]:
-    """Return the songs of sources, as :func:`build_catalogue` takes them, and unreadable files.
-
-    Args:
-        sources: files, folders and names of corpora; or songs, which are returned as they are.
-        data: the folder that holds named corpora; :func:`~qbhkit.storage.data_dir` if None.
-
-    Raises:
-        QbhError: if a source is none of these, nothing in them can be read, or two songs share an
-            id.
-    """
-    listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
-    if listed and all(isinstance(one, Song) for one in listed):
-        return cast(list[Song], listed), []
-    names = [fspath(cast(str, one)) for one in listed]
-    corpora = [corpus for name in names for corpus in open_source(name, data or data_dir())]
-    songs, failures = read_sources(corpora)
-    if failures and not songs:
-        raise QbhError(f"Not one song could be read: {failures[0].reason}")
-    return songs, failures
-
-
 class ShardBuilder:
-    """Make the shards of songs in a folder, or find them made.
+    """Build the shards of songs, except those that the folder holds already.
 
     Args:
-        context: what makes them.
-        executor: who does.
+        context: what shards are built from.
+        executor: where they are built.
 
     Attributes:
-        whole: the undamaged shards that were there, and their recipes.
+        intact: the undamaged shards in the folder, and their recipes.
     """
 
     def __init__(self, context: BuildContext, executor: Executor = serial_executor) -> None:
         self.context, self.executor = context, executor
-        self.whole = whole_shards(context.folder)
-        self._by_recipe = {recipe: entry for entry, recipe in self.whole.items()}
+        self.intact = intact_shards(context.folder)
+        self._by_recipe = {recipe: entry for entry, recipe in self.intact.items()}
         self._tracked = {
             (song["content"], song["tracker"]): (entry, number)
-            for entry, recipe in self.whole.items()
+            for entry, recipe in self.intact.items()
             for number, song in enumerate(json.loads(recipe)["songs"])
             if "tracker" in song
         }
 
     def build_all(self, songs: Sequence[Song], progress: bool) -> list[ShardResult]:
-        """Make the shards of all songs, up to 256 in one, and every recording in one of its own.
+        """Build the shards of all songs: up to 256 songs a shard, but one shard per recording.
 
-        A recording takes seconds to listen to: stopping a build, or adding a song before others,
-        must not make it be heard again.
+        Tracking a recording takes seconds. With a shard of its own it is tracked once, even if the
+        build is interrupted or a song is inserted before it.
 
         Returns:
-            What became of each group, in the order of the songs, whoever was first.
+            The results: first of the songs in notes or f0, then of the recordings, in their order.
         """
         symbolic = [song for song in songs if song.audio is None]
-        starts = range(0, len(symbolic), _SONGS_A_SHARD)
-        groups = [symbolic[begin : begin + _SONGS_A_SHARD] for begin in starts]
+        starts = range(0, len(symbolic), _SONGS_PER_SHARD)
+        groups = [symbolic[begin : begin + _SONGS_PER_SHARD] for begin in starts]
         groups += [[song] for song in songs if song.audio is not None]
-        made: dict[int, ShardResult] = {}
+        results: dict[int, ShardResult] = {}
         with tqdm(total=len(songs), desc="catalogue", unit="song", disable=not progress) as bar:
 
-            def done(number: int, result: ShardResult) -> None:
-                made[number] = result
+            def finish(number: int, result: ShardResult) -> None:
+                results[number] = result
                 bar.update(len(groups[number]))
 
-            def due() -> Iterator[tuple[int, Group]]:
+            def missing_groups() -> Iterator[tuple[int, Group]]:
                 for number, group in enumerate(map(self._describe, groups)):
                     if known := self._by_recipe.get(self._recipe(group)):
-                        done(number, ShardResult(known, [], True))
+                        finish(number, ShardResult(known, [], True))
                     else:
                         yield number, group
 
-            for number, result in self.executor(self.context, due()):
-                done(number, result)
-        return [made[number] for number in range(len(groups))]
+            for number, result in self.executor(self.context, missing_groups()):
+                finish(number, result)
+        return [results[number] for number in range(len(groups))]
 
     def _describe(self, songs: Sequence[Song]) -> Group:
-        entries = [song_entry(song, self.context.tracker) for song in songs]
-        return Group(
-            songs, entries, self._tracked.get((entries[0]["content"], self.context.tracker))
-        )
+        tracker = self.context.tracker
+        entries = [song_entry(song, tracker) for song in songs]
+        return Group(songs, entries, self._tracked.get((entries[0]["content"], tracker)))
 
     def _recipe(self, group: Group) -> str:
         return recipe_of(self.context.embedder.identity, self.context.grid, group.entries)
 
 
 def song_entry(song: Song, tracker: str) -> SongEntry:
-    """Describe a song by what a shard keeps of it; recordings by their bytes: none is decoded.
+    """Describe a song as a shard stores it. A recording is hashed by its bytes, not decoded.
 
     Args:
         song: the song.
-        tracker: identity of who would listen to it, if it is a recording.
+        tracker: identity of the tracker, which is stored with a recording.
     """
     entry = {"id": song.id, "title": song.title, "source": song.source, "licence": song.licence}
     content = hashlib.sha256()
@@ -351,7 +348,7 @@ def song_entry(song: Song, tracker: str) -> SongEntry:
         content.update(song.f0.frequency_hz.tobytes() + song.f0.voicing.tobytes())
     elif song.audio is not None:
         entry["tracker"] = tracker
-        entry["source"] = str(song.audio.absolute())  # it is played, from wherever the search runs
-        with suppress(OSError):  # who decodes it will say what is wrong
+        entry["source"] = str(song.audio.absolute())  # a search plays it from any working folder
+        with suppress(OSError):  # decoding it will report what is wrong
             content.update(sha256_file(song.audio).encode())
     return entry | {"content": content.hexdigest()}

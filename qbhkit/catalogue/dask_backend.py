@@ -1,8 +1,8 @@
-"""A catalogue built by the workers of a Dask cluster: one on this machine, or one that is there.
+"""Build a catalogue on the workers of a Dask cluster: on this machine, or an existing one.
 
-A worker writes the shards it makes straight into the catalogue's folder, which all of them must
-share; what travels is a name and a count. The client alone writes the manifest. Whatever dies, the
-shards that are whole stay, and what is missing is made again.
+Workers write their shards into the catalogue's folder, which all of them must share, and send back
+only names and counts. Only the client writes the manifest. If a worker or the client dies, the
+finished shards remain, and the next build adds what is missing.
 """
 
 import logging
@@ -28,20 +28,20 @@ from qbhkit.catalogue.build import (
     TrackerFactory,
     serial_executor,
 )
-from qbhkit.embedding.embedder import Embedder
+from qbhkit.embedding.embedder import ContourEmbedder, Embedder
 from qbhkit.embedding.windows import WindowGrid
-from qbhkit.errors import Failure, MissingPackageError, QbhError
+from qbhkit.errors import Failure, QbhError, missing_package
 from qbhkit.pitch import trackers
 from qbhkit.weights import DEFAULT_EMBEDDING
 
-_DEATHS = 3  # of workers, after which a group is no longer given to others
-_AHEAD = 32  # groups that wait with the scheduler, at the least
+_DEATHS = 3  # of workers, after which a group is not given to another one
+_MIN_PENDING = 32  # groups given to the scheduler ahead of time, at the least
 _CONNECT_S = 10.0
 _POLL_S = 0.02
 _PATIENCE_S = 1.0
 
-# By default Dask has workers return every freed 64 KiB to the system and fetch them again: eight
-# times the page faults, half as much time again for crnn-lite. 32 MiB is the most that glibc takes.
+# By default, Dask makes workers return every freed 64 KiB to the system. With crnn-lite that causes
+# eight times the page faults, and a build takes 1.5 times as long. glibc allows at most 32 MiB.
 _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -56,17 +56,17 @@ _ENVIRONMENT = {
 def open_executor(
     workers: int | None = None, scheduler: str | None = None, weights: str = DEFAULT_EMBEDDING
 ) -> Iterator[Executor]:
-    """Open the executor that builds a catalogue: worker processes, a cluster, or this process alone.
+    """Open what builds a catalogue: worker processes, a Dask cluster, or this process alone.
 
-    Worker processes of this machine end with the block, or with this process, however it ends. A
-    script that starts them does its work under ``if __name__ == "__main__":``.
+    Worker processes on this machine end with the block, or when this process ends for any reason.
+    A script that starts them must do its work under ``if __name__ == "__main__":``.
 
     Args:
-        workers: processes to start on this machine.
-        scheduler: address of a cluster instead, such as ``tcp://10.0.0.1:8786``. Its workers need
-            the kit, and see recordings and catalogue under the same paths; the build waits for
-            the first of them.
-        weights: as the client's embedder has them; workers load them by this name.
+        workers: number of processes to start on this machine.
+        scheduler: address of an existing cluster instead, such as ``tcp://10.0.0.1:8786``. Its
+            workers need the kit, and must find recordings and catalogue under the same paths. The
+            build waits for the first worker.
+        weights: name or file of the client's weights; the workers load them too.
 
     Yields:
         What ``build_catalogue`` and ``add_songs`` take as ``executor``.
@@ -84,12 +84,10 @@ def open_executor(
         from distributed import Client
         from distributed.utils import silence_logging_cmgr
     except ImportError:
-        raise MissingPackageError(
-            "A cluster needs Dask, which is not installed: pip install 'qbhkit[dask]'."
-        ) from None
+        raise missing_package("Dask", "'qbhkit[dask]'") from None
     if Path(weights).is_file():
         weights = str(Path(weights).absolute())
-    with _addressed(workers, scheduler) as (address, any_left):
+    with _scheduler(workers, scheduler) as (address, has_workers):
         try:
             _probe(address)
             client = Client(address, timeout=_CONNECT_S, set_as_default=False)
@@ -98,25 +96,25 @@ def open_executor(
                 f"No Dask scheduler answers at {address} ({error}): start one with 'dask "
                 "scheduler', or use --workers."
             ) from None
-        with silence_logging_cmgr(logging.CRITICAL), client:  # what is wrong is said once
+        with silence_logging_cmgr(logging.CRITICAL), client:  # errors are reported once
             _refuse_without_kit(client)
-            yield DaskExecutor(client, partial(_load_embedder, weights), any_left)
+            yield DaskExecutor(client, partial(ContourEmbedder, weights), has_workers)
 
 
 def _probe(address: str) -> None:
-    """Refuse what a client would wait for for ever: a port, say the dashboard's, that is silent."""
+    """Refuse a port that sends nothing, such as the dashboard's: a client would wait for ever."""
     from distributed.comm import get_address_host_port
 
-    host, port = get_address_host_port(address)  # says what is malformed
+    host, port = get_address_host_port(address)  # raises if it is malformed
     if "://" in address and not address.startswith("tcp://"):
-        return  # with TLS a scheduler waits for the client to speak
-    # Refused at once, it may be just starting: the client tries for longer.
+        return  # with TLS the scheduler waits for the client to send first
+    # A scheduler that refuses the connection may just be starting: the client tries for longer.
     with suppress(ConnectionError), socket.create_connection((host, port), _CONNECT_S) as probe:
         probe.recv(1)
 
 
 def _refuse_without_kit(client: Any) -> None:
-    """Wait for a worker, and refuse a cluster that cannot import this module: its workers die."""
+    """Wait for a worker, and refuse a cluster that cannot import this module."""
     from distributed.comm import CommClosedError
 
     client.wait_for_workers(1)
@@ -126,7 +124,7 @@ def _refuse_without_kit(client: Any) -> None:
     except ImportError as error:
         found["scheduler"] = error
     for where, result in found.items():
-        # A worker that has just died may still be listed: whether it had the kit no longer matters.
+        # A worker that has just died may still be listed; it says nothing about the kit.
         if isinstance(result, Exception) and not isinstance(result, CommClosedError):
             raise QbhError(
                 f"The Dask cluster cannot use the kit ({where}: {result}): install qbhkit "
@@ -135,12 +133,12 @@ def _refuse_without_kit(client: Any) -> None:
 
 
 @contextmanager
-def _addressed(
+def _scheduler(
     workers: int | None, scheduler: str | None
 ) -> Iterator[tuple[str, Callable[[], bool]]]:
-    """Yield the address of a scheduler, and what says whether it may ever have a worker again.
+    """Yield the address of a scheduler, and a function that says whether workers can be expected.
 
-    If none was given, it is started here with workers of its own.
+    If no scheduler is given, start one with workers on this machine.
     """
     if scheduler is not None:
         yield scheduler, _always
@@ -151,11 +149,11 @@ def _addressed(
     settings = {
         "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
         "distributed.scheduler.allowed-failures": _DEATHS - 1,
-        # By default a worker that died is given up if its successor takes 15 s to start, as it
-        # does on a busy machine.
+        # By default, a worker is not replaced if starting its successor takes 15 s, which happens
+        # on a busy machine.
         "distributed.deploy.lost-worker-timeout": "10 minutes",
     }
-    before = dict(os.environ)  # into which Dask puts what it sets for a worker
+    before = dict(os.environ)  # Dask writes the settings of workers into it
     try:
         with (
             dask.config.set(settings),
@@ -165,7 +163,7 @@ def _addressed(
                 processes=True,
                 host="127.0.0.1",
                 protocol="tcp://",
-                dashboard_address="127.0.0.1:0",  # no other machine, no fixed port
+                dashboard_address="127.0.0.1:0",  # for this machine only, on a free port
                 silence_logs=logging.ERROR,
                 preload=__name__,
             ) as cluster,
@@ -187,48 +185,48 @@ def _always() -> bool:
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C and what went wrong to the client, which says it once: Dask calls this in each.
+    """Leave errors and KeyboardInterrupt to the client process, which reports them once.
 
     Args:
-        worker: the one that begins.
+        worker: the one that starts; Dask calls this function in each.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 class DaskExecutor:
-    """Make shards on the workers of a Dask cluster: a :class:`~qbhkit.catalogue.build.Executor`.
+    """Build shards on the workers of a Dask cluster: an :class:`~qbhkit.catalogue.build.Executor`.
 
     Args:
         client: connected to the scheduler.
-        make_embedder: makes the client's embedder, once on each worker.
-        any_left: says whether there is a worker, or may be one again.
+        make_embedder: opens the client's embedder; called once on each worker.
+        has_workers: says whether there is a worker or one can be expected.
     """
 
     def __init__(
         self,
         client: Any,
         make_embedder: Callable[[], Embedder],
-        any_left: Callable[[], bool] = _always,
+        has_workers: Callable[[], bool] = _always,
     ) -> None:
-        self.client, self.make_embedder, self.any_left = client, make_embedder, any_left
+        self.client, self.make_embedder, self.has_workers = client, make_embedder, has_workers
 
     def __call__(
         self, context: BuildContext, groups: Iterable[tuple[int, Group]]
     ) -> Iterator[tuple[int, ShardResult]]:
-        """Yield the number of each group and what became of it, as they are done.
+        """Yield the number of each group and its result, as they are finished.
 
-        A group whose workers died is tried once more when nothing else is under way, since its
-        neighbours on those workers are suspected too; its songs fail if they die again.
+        A group whose workers died is tried again at the end, alone, because another group on the
+        same workers may have killed them. If its workers die again, its songs fail.
 
         Raises:
-            QbhError: if a worker has another model or tracker or lacks the kit, does not share the
-                folder, the scheduler is gone, or no worker is left.
+            QbhError: if a worker has another model or tracker or does not share the folder, if the
+                scheduler is gone, or if no worker is left.
         """
         from distributed import CancelledError
         from distributed.comm import CommClosedError
 
-        order = _WorkerContext(
+        order = _WorkOrder(
             context.folder.absolute(),
             context.embedder.identity,
             context.grid,
@@ -238,41 +236,41 @@ class DaskExecutor:
         )
         suspects = []
         try:
-            for number, group, made in self._flow(order, groups, _AHEAD):
-                if made is None:
+            for number, group, result in self._run(order, groups):
+                if result is None:
                     suspects.append((number, group))
                 else:
-                    yield number, made
-            for number, group, made in self._flow(order, suspects, 1):
-                failures = [_killer(song.source) for song in group.songs]
-                yield number, made or ShardResult(None, failures, False)
+                    yield number, result
+            for number, group, result in self._run(order, suspects, alone=True):
+                failures = [_worker_died(song.source) for song in group.songs]
+                yield number, result or ShardResult(None, failures, False)
         except (CancelledError, CommClosedError):
             raise QbhError(
                 "The Dask scheduler is gone: start it and run the same command again to go on."
             ) from None
 
-    def _flow(
-        self, order: "_WorkerContext", groups: Iterable[tuple[int, Group]], ahead: int
+    def _run(
+        self, order: "_WorkOrder", groups: Iterable[tuple[int, Group]], alone: bool = False
     ) -> Iterator[tuple[int, Group, ShardResult | None]]:
-        """Yield what became of groups, None where the workers died; so many are under way."""
+        """Yield the results of groups, None where the workers died; ``alone``: one at a time."""
         from distributed import as_completed
 
         left = iter(groups)
-        flying: dict[str, tuple[int, Group]] = {}
+        pending: dict[str, tuple[int, Group]] = {}
         done = as_completed(loop=self.client.loop)
         while True:
-            busy = ahead if ahead == 1 else max(ahead, 2 * sum(self.client.nthreads().values()))
-            for number, group in islice(left, max(0, busy - len(flying))):
-                future = self.client.submit(_make, order, _from_anywhere(group), pure=False)
-                flying[future.key] = number, group
+            most = 1 if alone else max(_MIN_PENDING, 2 * sum(self.client.nthreads().values()))
+            for number, group in islice(left, max(0, most - len(pending))):
+                future = self.client.submit(_build, order, _absolute_paths(group), pure=False)
+                pending[future.key] = number, group
                 done.add(future)
-            if not flying:
+            if not pending:
                 return
             while not done.has_ready():
                 self._refuse_without_workers()
                 time.sleep(_POLL_S)
             future = next(done)
-            yield *flying.pop(future.key), self._result(future, order.folder)
+            yield *pending.pop(future.key), self._result(future, order.folder)
 
     def _result(self, future: Any, folder: Path) -> ShardResult | None:
         from distributed import KilledWorker
@@ -280,23 +278,23 @@ class DaskExecutor:
         while True:
             failed = future.status == "error"
             try:
-                made: ShardResult = future.result(timeout=_PATIENCE_S)
+                result: ShardResult = future.result(timeout=_PATIENCE_S)
                 break
             except KilledWorker:
                 return None
             except TimeoutError:
                 if failed:
-                    raise  # the worker's own
-                self._refuse_without_workers()  # it died after its work, which has to be done again
-        if made.entry and not made.entry.path(folder).is_file():
+                    raise  # the TimeoutError was raised by the worker
+                self._refuse_without_workers()  # it died with its result: another one builds again
+        if result.entry and not result.entry.path(folder).is_file():
             raise QbhError(
-                f"{made.entry.path(folder)} was written by a worker and is not here: choose a "
+                f"{result.entry.path(folder)} was written by a worker and is not here: choose a "
                 "folder that all workers share."
             )
-        return made
+        return result
 
     def _refuse_without_workers(self) -> None:
-        if not self.any_left():
+        if not self.has_workers():
             raise QbhError(
                 "No worker is left: run the same command again to go on, with fewer --workers if "
                 "memory is short."
@@ -304,8 +302,8 @@ class DaskExecutor:
 
 
 @dataclass(frozen=True)
-class _WorkerContext:
-    """What a worker needs to make shards as the client would."""
+class _WorkOrder:
+    """What travels to a worker so that it builds the shards that the client would."""
 
     folder: Path
     model: str
@@ -315,36 +313,31 @@ class _WorkerContext:
     get_tracker: TrackerFactory = field(compare=False)
 
 
-def _from_anywhere(group: Group) -> Group:
-    """Return the group with recordings whose paths do not depend on the working folder."""
+def _absolute_paths(group: Group) -> Group:
+    """Return the group with absolute paths: workers may have another working folder."""
     songs = [replace(song, audio=song.audio and song.audio.absolute()) for song in group.songs]
     return replace(group, songs=songs)
 
 
-def _killer(source: str) -> Failure:
+def _worker_died(source: str) -> Failure:
     reason = "whichever worker tried it died, perhaps for lack of memory"
     return Failure(source, f"{source} was given up: {reason}.")
 
 
-def _load_embedder(weights: str) -> Embedder:
-    from qbhkit.embedding.embedder import ContourEmbedder
-
-    return ContourEmbedder(weights)
-
-
-def _make(order: _WorkerContext, group: Group) -> ShardResult:
-    """Make a shard: on a worker."""
+def _build(order: _WorkOrder, group: Group) -> ShardResult:
+    """Build a shard on a worker."""
     import torch
 
     torch.set_num_threads(1)  # the other cores have workers of their own
-    context = _context(order)
+    context = _open_context(order)
     if any(song.audio is not None for song in group.songs):
-        _refuse_other("tracker", trackers.identity_of(order.tracker.split("@")[0]), order.tracker)
-    return context.make(group)
+        identity = trackers.identity_of(context.tracker.split("@")[0])
+        _refuse_other("tracker", identity, context.tracker)
+    return context.build_shard(group)
 
 
 @lru_cache(maxsize=1)
-def _context(order: _WorkerContext) -> BuildContext:
+def _open_context(order: _WorkOrder) -> BuildContext:
     embedder = order.make_embedder()
     _refuse_other("model", embedder.identity, order.model)
     return BuildContext(order.folder, embedder, order.grid, order.tracker, order.get_tracker)

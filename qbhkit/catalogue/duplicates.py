@@ -1,4 +1,4 @@
-"""Which song has the same melody as another: nothing is in a catalogue twice."""
+"""Recognise songs that a catalogue holds already, by their melodies."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from qbhkit.errors import QbhError
 
 
 class Duplicate(NamedTuple):
-    """A song that was left out because its melody is there already."""
+    """A song that was left out because the catalogue holds its melody already."""
 
     id: str
-    there: str  # id of the song with that melody; its own where the same song is there
+    existing_id: str  # of the song with that melody; the same id if it is the same song
 
 
 class DuplicateIndex:
-    """The songs that are there, and what tells whether another song is one of them.
+    """The songs of a catalogue, searchable by melody.
 
     Songs in notes are compared by their notes, in any key and tempo; others by the pitch changes of
     their contours.
@@ -25,15 +25,15 @@ class DuplicateIndex:
 
     def __init__(self) -> None:
         self._songs: dict[str, SongEntry] = {}
-        self._alike: dict[str, list[str]] = defaultdict(list)  # content or melody -> ids
+        self._ids_by_hash: dict[str, list[str]] = defaultdict(list)  # of content or melody
         self._by_contour = MelodyMatcher({})
 
     def add(self, song: SongEntry, contour: Contour | None) -> None:
-        """Add a song; its contour counts if it has no notes."""
+        """Add a song; its contour is used only if it has no notes."""
         self._songs[song["id"]] = song
         for key in ("content", "melody"):
             if key in song:
-                self._alike[song[key]].append(song["id"])
+                self._ids_by_hash[song[key]].append(song["id"])
         if contour is not None and "melody" not in song:
             self.add_contour(song["id"], contour)
 
@@ -42,26 +42,30 @@ class DuplicateIndex:
         self._by_contour.add(song_id, note_pitches(contour.pitch_st))
 
     def near(self, contour: Contour) -> list[str]:
-        """Return the songs without notes that have a melody, nearest first."""
+        """Return the ids of songs without notes that have this melody, nearest first."""
         shares = self._by_contour.near(note_pitches(contour.pitch_st))
         return sorted(shares, key=lambda key: -shares[key])
 
     def duplicate_of(self, song: SongEntry, contour: Contour | None) -> Duplicate | None:
-        """Return which song has this melody already.
+        """Return the duplicate that a song would be, or None if its melody is new.
+
+        Args:
+            song: its description.
+            contour: of a song without notes; None if it is not known yet.
 
         Raises:
-            QbhError: if the id is that of another one.
+            QbhError: if its id belongs to a song with another melody.
         """
-        alike = [*self._alike.get(song["content"], ())]
+        same = [*self._ids_by_hash.get(song["content"], ())]
         if "melody" in song:
-            alike += self._alike.get(song["melody"], ())
+            same += self._ids_by_hash.get(song["melody"], ())
         elif contour is not None:
-            alike += self.near(contour)
-        if song["id"] in self._songs and song["id"] not in alike:
+            same += self.near(contour)
+        if song["id"] in same:
+            return Duplicate(song["id"], song["id"])
+        if song["id"] in self._songs:
             raise QbhError(
                 f"The id {song['id']} is taken by {self._songs[song['id']]['source']}, which is "
                 f"not the same as {song['source']}: remove {song['id']} first."
             )
-        if song["id"] in alike:
-            return Duplicate(song["id"], song["id"])
-        return Duplicate(song["id"], alike[0]) if alike else None
+        return Duplicate(song["id"], same[0]) if same else None

@@ -1,6 +1,6 @@
-"""Keep a catalogue: add songs, remove, merge, tell what it holds, verify its files.
+"""Change and inspect catalogues: add and remove songs, merge, describe, verify.
 
-Shards are immutable and the manifest is replaced last, so whatever is interrupted leaves the
+Shards are immutable and the manifest is replaced last, so an interrupted change leaves the
 catalogue as it was.
 """
 
@@ -46,7 +46,7 @@ from qbhkit.embedding.windows import WindowGrid
 from qbhkit.errors import Failure, QbhError
 from qbhkit.pitch import trackers
 
-_UNIT_LENGTH_WITHIN = 2e-3  # half precision rounds each of 512 numbers
+_LENGTH_TOLERANCE = 2e-3  # half precision rounds each of 512 numbers
 
 
 class AddReport(NamedTuple):
@@ -68,63 +68,65 @@ def add_songs(
     progress: bool = True,
     executor: Executor = serial_executor,
 ) -> AddReport:
-    """Add songs to a catalogue, in new shards; an interrupted command goes on where it stopped.
+    """Add songs to a catalogue, in new shards; if interrupted, call it again to continue.
 
-    Songs whose melody is there already are left out. Songs in notes are compared by their notes,
-    in any key and tempo; recordings and f0 tracks by the pitch changes of their contours, which
-    finds another file of the same recording, not another excerpt or rendered_hum of it.
+    Songs whose melody the catalogue holds already are left out. Songs in notes are compared by
+    their notes, in any key and tempo; recordings and f0 tracks by the pitch changes of their
+    contours, which finds another file of the same recording, but not another excerpt or
+    performance.
 
     Args:
-        songs: as :func:`~qbhkit.catalogue.build.read_sources` gives them.
+        songs: as :func:`~qbhkit.catalogue.build.songs_from` returns them.
         path: folder of the catalogue.
-        embedder: must be the one the catalogue was built with.
-        tracker: name of the tracker for recordings, the catalogue's own.
-        get_tracker: makes it, when the first recording comes.
-        progress: show a bar, in a terminal or a notebook.
-        executor: who makes the shards; :func:`~qbhkit.catalogue.dask_backend.open_executor` gives others.
+        embedder: must be the one that the catalogue was built with.
+        tracker: name of the tracker for recordings, which must be the catalogue's own; None: that.
+        get_tracker: opens a tracker by its name; called for the first recording.
+        progress: show a progress bar.
+        executor: where the shards are built: in this process, or by what
+            :func:`~qbhkit.catalogue.dask_backend.open_executor` yields.
 
     Returns:
-        Counts, the songs that were there already, and those that could not be indexed.
+        Counts, the songs that the catalogue held already, and those that could not be indexed.
 
     Raises:
-        QbhError: if the model or the tracker is another one, or an id is taken by another melody;
-            nothing is changed then.
+        QbhError: if the catalogue was built with another model or tracker, or an id is taken by
+            another melody; the catalogue then stays as it was.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
-    with _changing(path) as manifest:
-        _refuse_other_makers(path, manifest, embedder, tracker, songs)
+    with _locked(path) as manifest:
+        _check_model_and_tracker(path, manifest, embedder, tracker, songs)
         context = BuildContext(path, embedder, manifest.grid, manifest.tracker, get_tracker)
         builder = ShardBuilder(context, executor)
-        there = DuplicateIndex()
+        index = DuplicateIndex()
         for entry in manifest.shards:
-            if entry not in builder.whole:
+            if entry not in builder.intact:
                 raise QbhError(f"{entry.path(path)} is missing or damaged: {CURE}.")
             for song, contour in zip(*read_melodies(path, entry), strict=True):
-                there.add(song, contour)
+                index.add(song, contour)
         fresh, duplicates = [], []
         for new in songs:
             described = song_entry(new, manifest.tracker)
             known = new.contour() if new.f0 is not None else None
-            if duplicate := there.duplicate_of(described, known):
+            if duplicate := index.duplicate_of(described, known):
                 duplicates.append(duplicate)
             else:
-                there.add(described, known)
+                index.add(described, known)
                 fresh.append(new)
         entries, failures = [], []
-        for made in builder.build_all(fresh, progress):
-            failures += made.failures
-            if made.entry is None:
+        for result in builder.build_all(fresh, progress):
+            failures += result.failures
+            if result.entry is None:
                 continue
-            held = read_melodies(path, made.entry)
-            if "tracker" in held.songs[0]:  # a recording: only now is its melody known
+            held = read_melodies(path, result.entry)
+            if "tracker" in held.songs[0]:  # a recording: its melody is known only now
                 song_id, contour = held.songs[0]["id"], held.contours[0]
-                if near := there.near(contour):
+                if near := index.near(contour):
                     duplicates.append(Duplicate(song_id, near[0]))
                     continue
-                there.add_contour(song_id, contour)
-            entries.append(made.entry)
+                index.add_contour(song_id, contour)
+            entries.append(result.entry)
         if entries:
             manifest = replace(manifest, shards=manifest.shards + tuple(entries))
             publish(path, manifest)
@@ -133,17 +135,17 @@ def add_songs(
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[Manifest]:
-    """Yield the manifest of a catalogue that nobody else changes meanwhile."""
-    read_manifest(path)  # no folder is made for a catalogue that is not there
+def _locked(path: Path) -> Iterator[Manifest]:
+    """Yield the manifest of a catalogue while no other process can change it."""
+    read_manifest(path)  # raises before a folder is created for a catalogue that does not exist
     with sole_writer(path):
         yield read_manifest(path)
 
 
-def _refuse_other_makers(
+def _check_model_and_tracker(
     path: Path, manifest: Manifest, embedder: Embedder, tracker: str | None, songs: Sequence[Song]
 ) -> None:
-    """Refuse a model or a tracker that did not make the catalogue."""
+    """Refuse a model or a tracker that is not the one of the catalogue."""
     if manifest.model != embedder.identity:
         raise QbhError(
             f"{path} was made by the model {manifest.model}, not {embedder.identity}: add with "
@@ -160,7 +162,7 @@ def _refuse_other_makers(
 
 
 class RemoveReport(NamedTuple):
-    """What is left, and how many shards were written anew for it."""
+    """What is left, and how many shards were rewritten."""
 
     songs: int
     windows: int
@@ -168,15 +170,19 @@ class RemoveReport(NamedTuple):
 
 
 def remove_songs(ids: Sequence[str], path: Path) -> RemoveReport:
-    """Remove songs: shards that hold one are written anew, nothing is heard or embedded again.
+    """Remove songs: the shards that hold them are rewritten; nothing is tracked or embedded again.
+
+    Args:
+        ids: of the songs.
+        path: folder of the catalogue.
 
     Raises:
-        QbhError: if an id is unknown, or no song would be left; nothing is changed then.
+        QbhError: if an id is unknown, or no song would be left; the catalogue then stays as it was.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
     path = Path(path)
-    with _changing(path) as manifest:
+    with _locked(path) as manifest:
         held = [[song["id"] for song in read_songs(path, entry)] for entry in manifest.shards]
         unwanted = set(ids)
         if unknown := unwanted.difference(*held):
@@ -204,7 +210,7 @@ def _rewrite(
 
 
 class MergeReport(NamedTuple):
-    """What the merged catalogue holds, and what it was not given twice."""
+    """What the merged catalogue holds, and the songs that were left out."""
 
     songs: int
     windows: int
@@ -212,41 +218,41 @@ class MergeReport(NamedTuple):
 
 
 def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
-    """Merge catalogues into one; of songs that several have, the first one's is kept.
+    """Merge catalogues into one. A melody that several of them hold is kept from the first.
 
-    Shards are copied as they are, but for those that hold a song that another catalogue gave.
+    Shards without duplicates are copied unchanged.
 
     Args:
-        paths: the catalogues, made by the same model, tracker and windows.
+        paths: the catalogues, built with the same model, tracker and windows.
         out: a new folder, or one of the catalogues.
 
     Raises:
-        QbhError: if they were not made alike, an id has two melodies, or ``out`` is another
-            catalogue; nothing is changed then.
+        QbhError: if they differ in model, tracker or windows, if an id has two melodies, or if
+            ``out`` is another catalogue; nothing is changed then.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
     paths, out = [Path(path) for path in paths], Path(out)
-    _read_alike(paths)
+    _read_compatible(paths)
     if (out / MANIFEST).exists() and out.resolve() not in {path.resolve() for path in paths}:
         raise QbhError(f"{out} is a catalogue already: merge it too, or choose another folder.")
     with sole_writer(out):
-        manifests = _read_alike(paths)
-        there, plan, duplicates = DuplicateIndex(), [], []
+        manifests = _read_compatible(paths)
+        index, plan, duplicates = DuplicateIndex(), [], []
         for path, manifest in zip(paths, manifests, strict=True):
             own = []
             for entry in manifest.shards:
                 kept = []
                 melodies = read_melodies(path, entry)
                 for number, (song, contour) in enumerate(zip(*melodies, strict=True)):
-                    if duplicate := there.duplicate_of(song, contour):
+                    if duplicate := index.duplicate_of(song, contour):
                         duplicates.append(duplicate)
                     else:
                         kept.append(number)
                         own.append((song, contour))
                 plan.append((path, entry, kept))
-            for song, contour in own:  # what one catalogue holds twice is its own affair
-                there.add(song, contour)
+            for song, contour in own:  # added late: duplicates inside one catalogue are kept
+                index.add(song, contour)
         shards = []
         for path, entry, kept in plan:
             if len(kept) == entry.songs:
@@ -259,8 +265,8 @@ def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
     return MergeReport(manifest.songs, manifest.windows, duplicates)
 
 
-def _read_alike(paths: Sequence[Path]) -> list[Manifest]:
-    """Read the manifests of catalogues that were made alike."""
+def _read_compatible(paths: Sequence[Path]) -> list[Manifest]:
+    """Read the manifests of catalogues, which must agree in model, tracker and windows."""
     manifests = [read_manifest(path) for path in paths]
     first = manifests[0]
     for path, other in zip(paths, manifests, strict=True):
@@ -275,7 +281,7 @@ def _read_alike(paths: Sequence[Path]) -> list[Manifest]:
 
 
 class CatalogueInfo(NamedTuple):
-    """What a catalogue holds, and what made it."""
+    """What a catalogue holds, and what it was built with."""
 
     songs: int
     recordings: int
@@ -285,11 +291,11 @@ class CatalogueInfo(NamedTuple):
     model: str
     tracker: str
     grid: WindowGrid
-    licences: dict[str, int]  # songs under each, most first
+    licences: dict[str, int]  # number of songs under each, most frequent first
 
 
 def describe_catalogue(path: Path) -> CatalogueInfo:
-    """Tell what a catalogue holds, from its manifest and the heads of its shards.
+    """Describe a catalogue, from its manifest and the headers of its shards.
 
     Raises:
         QbhError: if it is missing, unfinished, of another format, or damaged.
@@ -311,19 +317,19 @@ def describe_catalogue(path: Path) -> CatalogueInfo:
     )
 
 
-class Verdict(NamedTuple):
-    """What was found whole, and what is wrong with the rest."""
+class VerifyReport(NamedTuple):
+    """What is intact, and what is wrong with the rest."""
 
     songs: int
     windows: int
-    problems: list[Failure]  # file and sentence
+    problems: list[Failure]  # file and reason
 
 
-def verify_catalogue(path: Path) -> Verdict:
-    """Check every byte of a catalogue, and that its parts fit together.
+def verify_catalogue(path: Path) -> VerifyReport:
+    """Check every byte of a catalogue, and that its files fit together.
 
     Returns:
-        The whole songs and windows, and each file that is missing, damaged or wrong.
+        The numbers of intact songs and windows, and each file that is missing, damaged or wrong.
 
     Raises:
         QbhError: if there is no catalogue.
@@ -339,36 +345,36 @@ def verify_catalogue(path: Path) -> Verdict:
         problems = [Failure(str(path / MANIFEST), str(error))]
         for file in damaged_shards(path):
             problems.append(Failure(str(file), f"{file} is damaged: {CURE}."))
-        return Verdict(0, 0, problems)
+        return VerifyReport(0, 0, problems)
     songs, windows, problems = 0, 0, []
-    where: dict[str, Path] = {}
-    sizes: set[int] = set()
+    file_of: dict[str, Path] = {}
+    dims: set[int] = set()
     for entry in manifest.shards:
         file = entry.path(path)
         try:
             shard = read_shard(path, entry)
-            sizes.add(shard.vectors.shape[1])
-            wrong = _wrong_with(shard, read_recipe(path, entry), manifest)
-            if len(sizes) > 1:
+            dims.add(shard.vectors.shape[1])
+            wrong = _wrong_content(shard, read_recipe(path, entry), manifest)
+            if len(dims) > 1:
                 wrong = wrong or "holds vectors of another size than the others"
             for song in shard.songs:
-                if where.setdefault(song["id"], file) != file:
-                    wrong = wrong or f"holds {song['id']}, as {where[song['id']]} does"
+                if file_of.setdefault(song["id"], file) != file:
+                    wrong = wrong or f"holds {song['id']}, as {file_of[song['id']]} does"
             if wrong:
                 raise QbhError(f"{file} {wrong}: {CURE}.")
         except QbhError as error:
             problems.append(Failure(str(file), str(error)))
             continue
         songs, windows = songs + entry.songs, windows + entry.windows
-    return Verdict(songs, windows, problems)
+    return VerifyReport(songs, windows, problems)
 
 
-def _wrong_with(shard: Shard, recipe: str, manifest: Manifest) -> str:
-    """Say what the right checksum and shapes do not tell, or nothing."""
+def _wrong_content(shard: Shard, recipe: str, manifest: Manifest) -> str:
+    """Return what is wrong with a shard despite its right checksum and shapes, or nothing."""
     if recipe != recipe_of(manifest.model, manifest.grid, shard.songs):
         return "was made by another model or with other windows"
     lengths = np.linalg.norm(shard.vectors.astype(np.float32), axis=1)
-    if not (np.abs(lengths - 1) < _UNIT_LENGTH_WITHIN).all():
+    if not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():
         return "holds vectors that are not of length 1"
     if len({song["id"] for song in shard.songs}) < len(shard.songs):
         return "holds two songs of one id"

@@ -1,10 +1,10 @@
-"""The files of a catalogue: immutable shards named by a hash of their bytes, and their manifest.
+"""The files of a catalogue: immutable shards named by a hash of their bytes, and a manifest.
 
-A shard carries its recipe: the format, the model and the windows that made it, and of each song its
-id, title, source, licence and a hash of its content. Whoever would make a shard by the same recipe
-takes the one that is there; no other note of what is done is kept, so a build may be killed at any
-moment. ``manifest.json`` says which shards are the catalogue, and stays in force until the next one
-is whole.
+A shard stores its recipe: the format, the model, the windows, and for each song its id, title,
+source, licence and a hash of its content. A build reuses every shard in the folder whose recipe is
+the one it needs. No other progress is recorded, so a build may be killed at any moment.
+``manifest.json`` lists the shards that form the catalogue; it is replaced only when all shards of
+the next one are written.
 """
 
 import hashlib
@@ -43,16 +43,16 @@ _ARRAYS = {
     "at_start": np.bool_,
 }
 
-_WRONG = (ValueError, KeyError, TypeError, AttributeError)  # what malformed values lead to
+_WRONG = (ValueError, KeyError, TypeError, AttributeError)  # raised by malformed values
 
 SongEntry = dict[str, str]
-"""id, title, source, licence and content (a hash) of a song; if it has notes, melody: a hash that
-keys and tempos share; if it is a recording, tracker: who listened to it."""
+"""id, title, source, licence and content (a hash) of a song. Songs in notes have melody too: a hash
+that is the same in any key and tempo; recordings have tracker, the identity of their tracker."""
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """Name a shard in the manifest: the SHA-256 of its file, and how much it holds."""
+    """A shard as the manifest lists it: the SHA-256 of its file, and its size."""
 
     sha256: str
     songs: int
@@ -60,7 +60,7 @@ class ShardEntry:
 
     def __post_init__(self) -> None:
         if not _HEX_SHA256.fullmatch(self.sha256):
-            raise ValueError(f"{self.sha256!r} is no checksum")
+            raise ValueError(f"{self.sha256!r} is not a checksum")
 
     def path(self, folder: Path) -> Path:
         """Return the shard's file in the catalogue ``folder``."""
@@ -69,14 +69,14 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Say what made a catalogue, and list its shards in order.
+    """What a catalogue was built with, and its shards in order.
 
     Args:
         format: of the files.
         model: identity of the weights.
         tracker: identity of the tracker for recordings.
         grid: the windows.
-        shards: none of them empty.
+        shards: without repetition, none of them empty.
     """
 
     format: int
@@ -106,13 +106,13 @@ class Shard(NamedTuple):
     songs: list[SongEntry]
     contours: list[Contour]
     vectors: NDArray[np.float16]  # (W, D) of length 1
-    song: NDArray[np.int32]  # (W,) within the shard, rising
+    song: NDArray[np.int32]  # (W,) number within the shard, ascending
     start: NDArray[np.int32]  # (W,) first frame
     end: NDArray[np.int32]  # (W,) frame after the last
     at_start: NDArray[np.bool_]  # (W,) begins at the first note
 
     def only(self, kept: Sequence[int]) -> "Shard":
-        """Return the shard of some of its songs, given by their rising numbers."""
+        """Return the shard of some of its songs, given by their ascending numbers."""
         rows = np.isin(self.song, kept)
         return Shard(
             [self.songs[k] for k in kept],
@@ -167,7 +167,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def publish(folder: Path, manifest: Manifest) -> None:
-    """Put a manifest in force, then delete shards that it does not list and partial files."""
+    """Replace the manifest, then delete partial files and the shards that it does not list."""
     with atomic_path(folder / MANIFEST) as part:
         part.write_bytes(_signed(asdict(manifest)).encode())
     listed = {entry.path(folder) for entry in manifest.shards}
@@ -180,22 +180,22 @@ def publish(folder: Path, manifest: Manifest) -> None:
 
 
 def _signed(values: dict[str, Any]) -> str:
-    """Return the only text of these values that is accepted: any other byte is damage."""
+    """Return the text of a manifest with its checksum; a file that differs from it is damaged."""
     checksum = hashlib.sha256(json.dumps(values).encode()).hexdigest()
     return json.dumps(values | {"sha256": checksum}, indent=1) + "\n"
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing a catalogue meanwhile; its folder is made if missing.
+    """Keep other processes from writing a catalogue; its folder is created if it is missing.
 
     Raises:
-        QbhError: if another process is at it.
+        QbhError: if another process is writing it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # not a Unix: two builds at once are not caught
+    except ImportError:  # not a Unix: two builds at the same time are not noticed
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -214,13 +214,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def recipe_of(model: str, grid: WindowGrid, songs: Sequence[SongEntry]) -> str:
-    """Return all that a shard is made from, as text."""
+    """Return everything that determines the content of a shard, as text."""
     values = {"format": CATALOGUE_FORMAT, "model": model, "grid": asdict(grid), "songs": songs}
     return json.dumps(values, sort_keys=True)
 
 
 def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> ShardEntry:
-    """Write a shard under the hash of its bytes."""
+    """Write a shard, and return its entry; its file is named by the hash of its bytes."""
     from safetensors.numpy import save
 
     arrays = {
@@ -238,7 +238,7 @@ def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> Sha
 
 
 def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
-    """Read a shard and check it: its checksum, shapes and offsets.
+    """Read a shard, and check its checksum, shapes and offsets.
 
     Args:
         folder: of the catalogue.
@@ -268,7 +268,7 @@ def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
 
 
 def read_melodies(folder: Path, entry: ShardEntry) -> Melodies:
-    """Read the songs and contours of a shard, without its vectors and without its checksum.
+    """Read the songs and contours of a shard, but not its vectors; its checksum is not checked.
 
     Raises:
         QbhError: if it is missing or cannot be read.
@@ -279,7 +279,7 @@ def read_melodies(folder: Path, entry: ShardEntry) -> Melodies:
 
 
 def read_songs(folder: Path, entry: ShardEntry) -> list[SongEntry]:
-    """Read the songs of a shard alone; raises as :func:`read_melodies`."""
+    """Read only the songs of a shard; raises as :func:`read_melodies`."""
     with _reading(entry.path(folder)) as stored:
         return _songs_of(stored)
 
@@ -290,11 +290,11 @@ def read_recipe(folder: Path, entry: ShardEntry) -> str:
         return str(stored.metadata()["recipe"])
 
 
-def whole_shards(folder: Path) -> dict[ShardEntry, str]:
-    """Return the undamaged shards in a folder with their recipes, listed in a manifest or not."""
+def intact_shards(folder: Path) -> dict[ShardEntry, str]:
+    """Return the undamaged shards in a folder and their recipes, listed in a manifest or not."""
     found = {}
     for path in sorted((folder / "shards").glob("*.safetensors")):
-        with suppress(QbhError):  # of another format, or not a shard: simply made again
+        with suppress(QbhError):  # of another format, or not a shard: built again
             if path.stem == sha256_file(path):
                 with _reading(path) as stored:
                     windows = stored.get_slice("song").get_shape()[0]
@@ -304,14 +304,14 @@ def whole_shards(folder: Path) -> dict[ShardEntry, str]:
 
 
 def damaged_shards(folder: Path) -> list[Path]:
-    """Return the shards in a folder whose bytes are not those that their names say."""
+    """Return the shards in a folder whose bytes differ from the hash in their names."""
     files = sorted((folder / "shards").glob("*.safetensors"))
     named = [file for file in files if _HEX_SHA256.fullmatch(file.stem)]
     return [file for file in named if sha256_file(file) != file.stem]
 
 
 def copy_shard(source: Path, target: Path, entry: ShardEntry) -> None:
-    """Copy a shard of one catalogue into another, unless it is there.
+    """Copy a shard of one catalogue into another, unless that has it already.
 
     Raises:
         QbhError: if it is missing or damaged.
@@ -329,7 +329,7 @@ def copy_shard(source: Path, target: Path, entry: ShardEntry) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
-    """Open a shard; whatever is wrong with it becomes one sentence."""
+    """Open a shard; whatever is wrong with it is raised as QbhError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -359,7 +359,7 @@ def _contours(pitch: NDArray, frames: NDArray) -> list[Contour]:
 
 
 def _consistent(part: dict[str, NDArray], entry: ShardEntry) -> bool:
-    """Return whether the arrays of a shard have the shapes and offsets that belong together."""
+    """Return whether the arrays of a shard have shapes and offsets that fit together."""
     frames, vectors, song = part["frames"], part["vectors"], part["song"]
     start, end = part["start"], part["end"]
     return bool(

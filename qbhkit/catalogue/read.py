@@ -1,9 +1,9 @@
-"""A catalogue: the contours, windows and vectors of many songs, opened for searching.
+"""Open a catalogue for searching: the contours, windows and vectors of many songs.
 
-A catalogue is a folder: ``manifest.json`` names the model, the tracker and the windows that made
-it, and lists immutable shards of up to 256 songs (a recording has its own), each named by a hash of
-its bytes. :mod:`~qbhkit.catalogue.build` makes them, :mod:`~qbhkit.catalogue.edit` adds,
-removes, merges and verifies.
+A catalogue is a folder. Its ``manifest.json`` names the model, the tracker and the windows that it
+was built with, and lists immutable shards of up to 256 songs (a recording has a shard of its own),
+each named by a hash of its bytes. :mod:`~qbhkit.catalogue.build` builds catalogues,
+:mod:`~qbhkit.catalogue.edit` adds and removes songs, merges and verifies.
 """
 
 from dataclasses import dataclass, field
@@ -24,19 +24,20 @@ _MOST_IN_MEMORY = 1 << 18  # windows: 256 MB at 512 half-precision numbers each
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """An opened catalogue: all songs with contours and windows; the vectors of many stay on disk.
+    """An opened catalogue: all songs with their contours and windows.
 
     Attributes:
         path: its folder.
         model: identity of the weights that embedded it.
-        tracker: name of the tracker used for recordings.
+        tracker: identity of the tracker for recordings.
         grid: its windows.
         songs: id, title, source and licence of each song, and hashes of its content.
         contours: the contour of each song.
-        vectors: (W, D) float16; of more than 262,144 windows the rows of memory maps.
+        vectors: (W, D) float16, memory-mapped if there are more than 262,144 windows.
         song: (W,) song number of each window.
         start_s, end_s: (W,) seconds.
         at_start: (W,) whether a window begins at the song's first note.
+        number: the number of each song by its id.
     """
 
     path: Path
@@ -58,7 +59,13 @@ class Catalogue:
 
 
 def open_catalogue(path: str | PathLike[str]) -> Catalogue:
-    """Open a catalogue and check every file of it.
+    """Open a catalogue and check all its files.
+
+    Args:
+        path: folder of the catalogue.
+
+    Returns:
+        Its songs with their contours, and the window vectors (W, 512) float16.
 
     Raises:
         QbhError: if it is missing, unfinished, of another format, or a file is damaged.
@@ -75,7 +82,7 @@ def open_catalogue(path: str | PathLike[str]) -> Catalogue:
         except QbhError:
             if read_manifest(path) == manifest:
                 raise
-            # Else it was written anew meanwhile, and what the older manifest named is gone.
+            # Another process replaced the catalogue meanwhile: read the new manifest.
     parts = [shard.vectors for shard in shards]
     if len({shard.vectors.shape[1] for shard in shards}) > 1:
         raise QbhError(f"{path} is damaged (its vectors differ in size): {CURE}.")

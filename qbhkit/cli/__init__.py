@@ -1,4 +1,4 @@
-"""The command line: thin, scriptable, and honest about bad input (exit code 2)."""
+"""The command line: each command calls the library; bad input ends with exit code 2."""
 
 import io
 import os
@@ -18,17 +18,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; ``sys.argv`` by default.
 
     Returns:
-        0, or 2 after one sentence on standard error for input that a user can mend.
+        0; 2, after one sentence on standard error, for input that the user can correct; 130 after
+        Ctrl-C.
     """
     options = make_parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a title that the terminal has no letters for
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for titles that the terminal cannot print
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(options.run(options) or 0)
     except QbhError as error:
         say(f"qbhkit: {error}")
         return 2
-    except BrokenPipeError:  # the reader of a pipe has left
+    except BrokenPipeError:  # the pipe's reader has closed it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except OSError as error:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"qbhkit: {what}{cure and ': '}{cure}.")
         return 2
     except MemoryError:
-        say("qbhkit: there is not enough memory for this: give it less at a time.")
+        say("qbhkit: there is not enough memory: give it less at a time.")
         return 2
     except KeyboardInterrupt:
         say("qbhkit: stopped; run the same command again to go on.")

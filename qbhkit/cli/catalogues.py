@@ -1,4 +1,4 @@
-"""``qbhkit catalogue``: build, keep and index catalogues."""
+"""``qbhkit catalogue``: build, edit and index catalogues."""
 
 import argparse
 import json
@@ -109,9 +109,9 @@ def verify(options: argparse.Namespace) -> int:
     for problem in found.problems:
         say(f"qbhkit: {problem.reason}")
     if found.problems:
-        say("qbhkit: a build from the same sources makes only what is damaged anew.")
+        say("qbhkit: build it from the same sources again, which replaces only the damaged shards.")
         return 2
-    print(f"{options.catalogue}: {found.songs} songs, {found.windows} windows, all whole")
+    print(f"{options.catalogue}: {found.songs} songs, {found.windows} windows, none damaged")
     return 0
 
 
@@ -137,7 +137,7 @@ def index(options: argparse.Namespace) -> int:
 
 
 def index_options(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what an index has to be told besides its catalogue."""
+    """Return the options that an index takes besides its catalogue."""
     return {"schema": options.schema} if name == "postgres" else {}
 
 
@@ -153,5 +153,5 @@ def _say_same_melodies(songs: "Sequence[Song]") -> None:
 
 def _say_duplicates(duplicates: "Sequence[Duplicate]") -> None:
     for duplicate in duplicates:
-        as_what = "" if duplicate.there == duplicate.id else f" as {duplicate.there}"
+        as_what = "" if duplicate.existing_id == duplicate.id else f" as {duplicate.existing_id}"
         say(f"{duplicate.id} is there already{as_what}")

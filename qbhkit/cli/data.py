@@ -1,4 +1,4 @@
-"""``qbhkit data``: list, fetch and prepare corpora."""
+"""``qbhkit data``: list, fetch, verify and prepare corpora."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from qbhkit.contour import Contour
 
-_SAME_TUNE = 0.8  # share of common runs from which tunes are listed as near-duplicates
+_SAME_TUNE = 0.8  # tunes that share this much of their note sequences are near-duplicates
 _MOST_LISTED = 5
 
 
@@ -55,35 +55,25 @@ def fetch_corpus(options: argparse.Namespace) -> int:
 
 def pairs(options: argparse.Namespace) -> int:
     """Run ``qbhkit data pairs``."""
-    from tqdm import tqdm
-
-    from qbhkit.contour import CONTOUR_HOP_S
     from qbhkit.corpora import songs_of
     from qbhkit.corpora.folders import MirQbsh
-    from qbhkit.corpora.pairs import Pair, write_pairs
-    from qbhkit.embedding.hum_pairs import align_hum
+    from qbhkit.corpora.pairs import write_pairs
+    from qbhkit.embedding.hum_pairs import find_pairs
     from qbhkit.pitch.trackers import get_tracker
 
     corpus = MirQbsh((options.data or data_dir()) / "mir-qbsh")
-    contours = {song.id: song.contour() for song in songs_of(corpus)}
-    tracker, pairs = get_tracker(options.tracker), []
-    for hum in tqdm(corpus.hums(options.year), desc="melody", unit="hum", disable=quiet()):
-        try:
-            at = align_hum(hum.path, 0, contours[hum.song_id], tracker).at
-        except QbhError as error:
-            say(f"qbhkit: {error}")
-            continue
-        half_s = CONTOUR_HOP_S / 2  # an alignment's times are the middles of frames
-        ends_s = (at.song_s[0] - half_s, at.song_s[-1] + half_s)
-        pairs.append(Pair(hum.path.resolve(), hum.song_id, *map(float, ends_s)))
+    hums, tracker = corpus.hums(options.year), get_tracker(options.tracker)
+    found, failures = find_pairs(hums, songs_of(corpus), tracker, progress=not quiet())
+    for failure in failures:
+        say(f"qbhkit: {failure.reason}")
     out = options.out or cache_dir() / "pairs.csv"
-    write_pairs(pairs, out)
-    print(f"{out}: {len(pairs)} hums")
+    write_pairs(found, out)
+    print(f"{out}: {len(found)} hums")
     return 0
 
 
 def transcribe(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data align_hum``."""
+    """Run ``qbhkit data transcribe``."""
     from qbhkit.pitch.trackers import default_song_tracker
     from qbhkit.pitch.transcribe import TranscribeConfig, transcribe_corpus
 
@@ -122,7 +112,7 @@ def shards(options: argparse.Namespace) -> int:
         first = max(groups, default=-1) + 1
         others = (song for corpus in corpora for song in songs_of(corpus))
         for tune, song in enumerate(others, first):
-            groups.append(tune)  # nobody says which are variants
+            groups.append(tune)  # a tune of its own: variants among them are not known
             yield song.contour().trimmed()[0]
 
     bank = write_shards(contours(), options.out, groups, progress=not quiet())
@@ -145,12 +135,12 @@ def render_songs(options: argparse.Namespace) -> int:
     if options.count is not None:
         config = replace(config, count=options.count)
     songs = training_songs(config.corpora, options.data or data_dir())
-    say(f"{len(songs.ids)} songs to sing")
+    say(f"{len(songs.ids)} songs to render")
     out = options.out or cache_dir() / "rendered.safetensors"
     workers = options.workers or os.cpu_count() or 1
-    made = render_all(config, songs, out, workers, progress=not quiet())
-    frames = made.arrays["frames"]
-    print(f"{out}: {len(frames)} rendered_hums, {frames.sum() / 36000:.1f} h")
+    rendered = render_all(config, songs, out, workers, progress=not quiet())
+    frames = rendered.arrays["frames"]
+    print(f"{out}: {len(frames)} rendered hums, {frames.sum() / 36000:.1f} h")
     return 0
 
 
@@ -168,13 +158,13 @@ def verify_corpus(options: argparse.Namespace) -> int:
     if sums_path.is_file():
         sums = read_json(sums_path, "fetch the corpus again")
         if not isinstance(sums, dict) or not all(map(is_inside, sums)):
-            raise QbhError(f"{sums_path} is no list of this corpus: fetch the corpus again.")
+            raise QbhError(f"{sums_path} is no list of checksums: fetch the corpus again.")
         for name, expected in sums.items():
             path = data / options.name / name
             if not path.is_file() or sha256_file(path) != expected:
                 raise QbhError(f"{path} is missing or changed: fetch the corpus again.")
     songs, failures = read_sources([corpus])
-    checked = "checksums fit, " if sums_path.is_file() else ""
+    checked = "checksums match, " if sums_path.is_file() else ""
     print(f"{options.name}: {checked}{len(songs)} songs in {len(corpus.files)} files")
     pitches = {song.id: song.notes[:, 2] for song in songs if song.notes is not None}
     near = MelodyMatcher(pitches).groups(_SAME_TUNE)

@@ -46,7 +46,7 @@ def search(options: argparse.Namespace) -> int:
         sure = searcher.confident(answers) if method == "full" else None
         line = answer_line(query, sum(hum.voiced_s for hum in hums), answers, sure)
         if options.json:
-            print(json.dumps(line), flush=True)  # ASCII: no locale can spoil it
+            print(json.dumps(line), flush=True)  # ASCII: any locale can print it
         else:
             _print_answers(line, answers)
         if options.save_match:
@@ -71,7 +71,7 @@ def _print_answers(line: dict[str, Any], answers: "list[Answer]") -> None:
 
 
 def _refuse_to_overwrite(queries: Sequence[str], folder: Path) -> None:
-    """Raise QbhError if what is saved would replace a query, or what is saved for another one."""
+    """Raise QbhError if a saved file would replace a query, or the saved file of another query."""
     from qbhkit.corpora import stem_of
 
     stems: dict[str, str] = {}
@@ -89,9 +89,9 @@ def _refuse_to_overwrite(queries: Sequence[str], folder: Path) -> None:
 def _save_matches(
     names: Sequence[str], answers: "list[Answer]", catalogue: "Catalogue", folder: Path
 ) -> None:
-    """Write the recordings of a query, and what the songs of its answer sound like.
+    """Write the recordings of a query, and the matched seconds of the songs that were found.
 
-    The names are such that nobody's music is called so, wherever the folder lies.
+    The suffixes ``.hum.wav`` and ``.match1.wav`` keep recordings in the folder from being replaced.
     """
     from qbhkit.audio import load, write_wav
     from qbhkit.corpora import stem_of

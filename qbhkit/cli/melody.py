@@ -1,4 +1,4 @@
-"""``qbhkit melody``."""
+"""``qbhkit melody``: track recordings."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from qbhkit.errors import QbhError
 def melody(options: argparse.Namespace) -> int:
     """Run ``qbhkit melody``."""
     from qbhkit.corpora import stem_of
-    from qbhkit.pitch.extract import extract_all
+    from qbhkit.pitch.batch import extract_all
     from qbhkit.pitch.trackers import default_song_tracker
 
     named = [path for name in options.inputs for path in _audio_files(Path(name))]
@@ -20,7 +20,7 @@ def melody(options: argparse.Namespace) -> int:
         stem = stem_of(path)
         if stem in stems:
             raise QbhError(
-                f"{stems[stem]} and {path} would both be written to {stem}.f0.csv; rename one."
+                f"{stems[stem]} and {path} would both be written to {stem}.f0.csv: rename one."
             )
         stems[stem] = path
     done = extract_all(
@@ -31,8 +31,7 @@ def melody(options: argparse.Namespace) -> int:
     )
     if done.reused:
         say(f"{done.reused} of {len(paths)} were there already")
-    failures = done.failures
-    return report_failures(failures, len(paths), options.inputs)
+    return report_failures(done.failures, len(paths), options.inputs)
 
 
 def _audio_files(path: Path) -> list[Path]:
@@ -44,7 +43,7 @@ def _audio_files(path: Path) -> list[Path]:
     found = [
         child
         for child in named
-        if child.is_file() and child.name[:2] != "._"  # what macOS leaves in archives
+        if child.is_file() and child.name[:2] != "._"  # macOS leaves such files in archives
     ]
     if not found:
         raise QbhError(f"{path} holds no audio files ({', '.join(AUDIO_SUFFIXES)}).")

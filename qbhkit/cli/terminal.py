@@ -1,4 +1,4 @@
-"""What all commands share: words on standard error, and what failures make of the exit code."""
+"""What all commands share: messages on standard error, and the exit code of failures."""
 
 import sys
 import unicodedata
@@ -10,29 +10,31 @@ if TYPE_CHECKING:
     from qbhkit.errors import Failure
 
 
-_ACTS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, formats, halves of letters, ends of lines
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, formats, surrogates, line separators
 
 
 def plain(text: str) -> str:
-    """Write out what a terminal would act on: a name may hold line breaks and escape sequences."""
+    """Escape what a terminal would act on: a name may hold line breaks and escape sequences."""
     return "".join(
-        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in _ACTS else sign
+        sign.encode("unicode_escape").decode()
+        if unicodedata.category(sign) in _UNPRINTABLE
+        else sign
         for sign in text
     )
 
 
 def say(text: str) -> None:
-    """Say something, in one line, on standard error: standard output is for results."""
+    """Print one line to standard error; standard output is for results."""
     print(plain(text), file=sys.stderr, flush=True)
 
 
 def quiet() -> bool:
-    """Return whether nobody watches: then no bar is shown."""
+    """Return whether standard error is no terminal: then no progress bar is shown."""
     return not sys.stderr.isatty()
 
 
 def report_failures(failures: "list[Failure]", total: int, inputs: Sequence[str]) -> int:
-    """Say what failed; the code is 2 if a file named by the user failed, or nothing went well."""
+    """Report failures; return 2 if everything or a file that the user named failed, else 0."""
     for failure in failures:
         say(f"qbhkit: {failure.reason}")
     if failures and total > 1:

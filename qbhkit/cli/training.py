@@ -12,9 +12,6 @@ from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import cache_dir, data_dir, write_json
 
 if TYPE_CHECKING:
-    from qbhkit.contour import Contour
-    from qbhkit.embedding.hum_pairs import AlignedHum
-    from qbhkit.embedding.training import TrainConfig
     from qbhkit.training import RunConfig
 
 
@@ -52,6 +49,11 @@ class _Run(NamedTuple):
     def weights(self) -> Path:
         return self.out / f"{self.path.stem}.safetensors"
 
+    def find(self, name: str) -> Path:
+        """Find a file that the configuration names: here, beside it, or in the cache."""
+        places = [place / name for place in (Path(), self.path.parent, cache_dir())]
+        return next((path for path in places if path.is_file()), places[0])
+
     def carried(self, config: "RunConfig") -> dict[str, Any]:
         """Return the arguments that every kind of training takes."""
         from qbhkit.training import make_fabric
@@ -62,56 +64,28 @@ class _Run(NamedTuple):
 
 def _train_embedding(run: _Run, data: Path) -> None:
     from qbhkit.config import build_config
+    from qbhkit.corpora import open_source, songs_of
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.embedder import export_encoder
-    from qbhkit.embedding.hum_pairs import HumPairs
+    from qbhkit.embedding.hum_pairs import HumPairs, align_pairs
     from qbhkit.embedding.training import TrainConfig, pair_evaluator, song_source, train_encoder
+    from qbhkit.pitch.trackers import get_tracker
 
     config = build_config(TrainConfig, run.values, str(run.path))
     carried = run.carried(config)
     songs = training_songs(config.corpora, data, config.hop_s)
-    say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to learn from")
+    say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to train on")
     drawn = song_source(config, songs)
     hums = None
     if config.hums is not None:
-        listened, contours = _hear_pairs(config, run.path.parent, data)
-        reading = config.window.reading
-        hums = HumPairs(listened, contours, config.hums, reading, config.normalisation)
+        corpora = (corpus for source in config.songs for corpus in open_source(source, data))
+        sung = (song for corpus in corpora for song in songs_of(corpus))
+        pairs = run.find(config.pairs)
+        aligned = align_pairs(pairs, sung, config.hop_s, get_tracker(), progress=not quiet())
+        hums = HumPairs(*aligned, config.hums, config.window.reading, config.normalisation)
     validate = pair_evaluator(config, songs.held_out)
     encoder = train_encoder(config, drawn, run.out, run.log, hums, validate, **carried)
     export_encoder(encoder, run.weights, config.window.reading, config.normalisation)
-
-
-def _hear_pairs(
-    config: "TrainConfig", folder: Path, data: Path
-) -> "tuple[list[AlignedHum], list[Contour]]":
-    """Hear the hums of a configuration, which lies in a folder, and lay them along their songs."""
-    from tqdm import tqdm
-
-    from qbhkit.corpora import open_source, songs_of
-    from qbhkit.corpora.pairs import read_pairs
-    from qbhkit.embedding.hum_pairs import align_hum
-    from qbhkit.pitch.trackers import get_tracker
-
-    named = _found(config.pairs, folder)
-    pairs = read_pairs(named)
-    corpora = [corpus for source in config.songs for corpus in open_source(source, data)]
-    songs = [song for corpus in corpora for song in songs_of(corpus)]
-    number = {song.id: k for k, song in enumerate(songs)}
-    contours = [song.contour(config.hop_s) for song in songs]
-    tracker, hums = get_tracker(), []
-    for pair in tqdm(pairs, desc="melody", unit="hum", disable=quiet()):
-        if pair.song_id not in number:
-            raise QbhError(f"{named} names the song {pair.song_id}, which is not in 'songs'.")
-        song = number[pair.song_id]
-        hums.append(align_hum(pair.hum, song, contours[song], tracker, pair.start_s, pair.end_s))
-    return hums, contours
-
-
-def _found(name: str, folder: Path) -> Path:
-    """Look for a file that a configuration names: here, beside the configuration, in the cache."""
-    places = [place / name for place in (Path(), folder, cache_dir())]
-    return next((path for path in places if path.is_file()), places[0])
 
 
 def _distil(run: _Run, data: Path) -> None:
@@ -122,8 +96,8 @@ def _distil(run: _Run, data: Path) -> None:
 
     config = build_config(DistillationConfig, run.values, str(run.path))
     carried = run.carried(config)
-    bank = RenderedBank(read_rendered(_found(config.bank, run.path.parent)))
-    say(f"{len(bank)} rendered_hums to learn from")
+    bank = RenderedBank(read_rendered(run.find(config.bank)))
+    say(f"{len(bank)} rendered hums to train on")
     encoder = train_student(config, bank, run.out, run.log, **carried)
     export_student(encoder, run.weights, ContourEmbedder(config.teacher), bank.states_of)
 
@@ -134,7 +108,7 @@ def _train_melody(run: _Run, data: Path) -> None:
     from qbhkit.pitch.training import (
         MelodyTrainConfig,
         best_threshold,
-        listen,
+        estimate_pitch,
         mixture_evaluator,
         train_melody_network,
         watch,
@@ -145,15 +119,17 @@ def _train_melody(run: _Run, data: Path) -> None:
     carried = run.carried(config)
     material = training_material(config, data, cache_dir() / "stems", progress=not quiet())
     say(
-        f"{len(material.bank)} excerpts and {len(material.voices)} recordings to learn from, "
-        f"{len(material.watched_voices)} recordings to watch"
+        f"{len(material.bank)} excerpts and {len(material.voices)} recordings to train on, "
+        f"{len(material.watched_voices)} recordings to validate on"
     )
     watched = watch(config, material.watched_bank, material.watched_voices)
     evaluate = mixture_evaluator(config, watched)
     network = train_melody_network(
         config, material.bank, material.voices, run.out, run.log, evaluate, **carried
     )
-    export_lite(network, run.weights, best_threshold(listen(network, watched, config.blur_st)))
+    export_lite(
+        network, run.weights, best_threshold(estimate_pitch(network, watched, config.blur_st))
+    )
 
 
 def cross_validate(options: argparse.Namespace) -> int:

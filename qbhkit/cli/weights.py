@@ -1,4 +1,4 @@
-"""``qbhkit weights``: bring trained weights into the kit."""
+"""``qbhkit weights``: convert, import and calibrate trained weights."""
 
 import argparse
 
@@ -15,7 +15,7 @@ def convert(options: argparse.Namespace) -> int:
     written = convert_crnn(options.keras, options.mean, options.std, options.out or found.parent)
     print(f"weights: {written}")
     if written.resolve() != found.resolve():
-        say(f"qbhkit looks for it at {found}: copy it there.")
+        say(f"qbhkit looks for these weights at {found}: copy them there.")
     return 0
 
 
@@ -34,7 +34,7 @@ def calibrate_weights(options: argparse.Namespace) -> int:
     from qbhkit.storage import read_json
     from qbhkit.weights import load_weights, save_weights, weights_path
 
-    cure = "give the JSON of 'qbhkit crossfold', or of 'qbhkit evaluate' on enough hums"
+    cure = "give the JSON of 'qbhkit cross-validate', or of 'qbhkit evaluate' on enough hums"
     values = read_json(options.result, cure)
     if not isinstance(values, dict) or not isinstance(values.get("calibration"), dict):
         raise QbhError(f"{options.result} holds no calibration: {cure}.")

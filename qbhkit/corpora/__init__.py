@@ -34,9 +34,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """Say what a named corpus is, where it comes from, on which terms, and how to get it.
+    """Describe a named corpus.
 
-    ``open`` takes the folder ``DATA/NAME``; ``fetch`` is None where no download is offered.
+    Args:
+        name: of the corpus, and of its folder in the data folder.
+        what: it holds.
+        where: it comes from.
+        terms: of use.
+        cure: how to get it.
+        open: takes the folder ``DATA/NAME`` and returns the reader.
+        url: of the archive; None if ``qbhkit data fetch`` cannot download it.
+        sha256: of the archive; None without ``url``.
     """
 
     name: str
@@ -151,20 +159,20 @@ _FILE_READERS: list[tuple[tuple[str, ...], Callable[[tuple[Path, ...]], Corpus]]
 
 
 def open_source(source: str, data: Path) -> list[Corpus]:
-    """Open what a user calls a source: a corpus name, a file, or a folder (searched throughout).
+    """Open a source as users name it: a corpus, a file, or a folder with all its subfolders.
 
     Args:
-        source: the name or path; a path wins over a corpus of the same name only if it is
-            written as a path (with a slash or a dot).
+        source: a name or a path. A folder with the name of a corpus must be written as a path
+            (``./pop909``).
         data: the folder that holds named corpora.
 
     Returns:
-        One corpus for each kind of file found.
+        One corpus for each kind of file.
 
     Raises:
-        QbhError: if it is none of the three, or a folder without a readable kind of file.
+        QbhError: if it is none of the three, or a folder without files that the kit reads.
     """
-    if source in CORPORA:
+    if RENAMED_VALUES.get(source, source) in CORPORA:
         return [open_corpus(source, data)]
     path = Path(source)
     if path.is_dir():

@@ -1,7 +1,7 @@
 """ABC notation: tune books, and the public collections inside the installed music21 package.
 
-DuplicateIndex are read with symusic (which holds abc2midi): repeats are played, as a singer would sing them.
-Grace notes, chord symbols and decorations are taken out first, because nobody hums them.
+Tunes are read with symusic (which contains abc2midi). Repeats are played, as a singer would sing
+them. Grace notes, chord symbols and decorations are removed first, because nobody hums them.
 """
 
 import os
@@ -33,19 +33,19 @@ MUSIC21_COLLECTIONS = {
 _NOT_HUMMED = re.compile(
     r'\{[^}\n]*\}|"[^"\n]*"|![^!\n]*!|\+[a-z.]+\+|[~HLMOPSTuv](?=[_=^]*[A-Ga-g])'
 )
-_TOGETHER = "%%MIDI chordattack 0"  # else the notes of a chord begin one after the other
+_TOGETHER = "%%MIDI chordattack 0"  # otherwise the notes of a chord begin one after the other
 _FIELD = re.compile(r"^[A-Za-z]:|^%")
-_COMMENT = re.compile(r"%.*")  # %%abc-include would have the parser open any file that it names
+_COMMENT = re.compile(r"%.*")  # %%abc-include would make the parser open any file it names
 _NOTE = re.compile(r"[A-Ga-g]")
 _BARS = re.compile(r"[XZ](\d+)")
 _MOST_BYTES = 50_000_000
 _MOST_TUNE_CHARS = 100_000
-_MOST_BARS_OF_REST = 1000  # the parser writes every one of them
+_MOST_BARS_OF_REST = 1000  # the parser writes out each of them
 
 
 @dataclass(frozen=True)
 class Tune:
-    """One tune of a book: its number (X:), title (T:) and ABC text."""
+    """Hold one tune of a book: its number (X:), title (T:) and ABC text."""
 
     number: str
     title: str
@@ -77,7 +77,7 @@ def tune_notes(tune: Tune) -> NDArray[np.float64]:
     body = [line if _FIELD.match(line) else _NOT_HUMMED.sub("", line) for line in lines]
     music = "\n".join(line for line in body if not _FIELD.match(line))
     if not _NOTE.search(music):
-        raise QbhError(f"Tune {tune.number} holds no notes.")  # the parser takes 9 ms to say so
+        raise QbhError(f"Tune {tune.number} holds no notes.")  # the parser takes 9 ms to find out
     if sum(int(bars[:9]) for bars in _BARS.findall(music)) > _MOST_BARS_OF_REST:
         raise QbhError(f"Tune {tune.number} rests for over {_MOST_BARS_OF_REST} bars.")
     text = "\n".join([body[0], _TOGETHER, *body[1:], ""])
@@ -96,7 +96,7 @@ def tune_notes(tune: Tune) -> NDArray[np.float64]:
 
 @contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Close file descriptor 1 while the parser runs: it prints its warnings there from C."""
+    """Redirect file descriptor 1 while the parser runs: its C code prints warnings there."""
     sys.stdout.flush()
     try:
         saved = os.dup(1)
@@ -138,8 +138,8 @@ def read_text(path: Path) -> str:
 class AbcFiles:
     """Give the tunes of ABC files that have at least ``fewest_notes`` notes.
 
-    Ids: the file name for a file of one tune, else ``NAME-X`` with the tune's number; a number
-    that comes again in a file gets ``-2``, ``-3``.
+    The id is the file name for a file of one tune, else ``NAME-X`` with the tune's number. A number
+    that a file repeats gets ``-2``, ``-3``.
 
     Args:
         files: the files.
@@ -156,10 +156,10 @@ class AbcFiles:
     fewest_notes: int = 1
 
     def read(self, path: Path) -> Iterator[Song]:
-        """Yield the tunes of a file in order; one bad tune in a book does not stop the others.
+        """Yield the tunes of a file in order; unreadable tunes are left out.
 
         Raises:
-            QbhError: if the file is missing or holds not one readable tune.
+            QbhError: if the file is missing or holds no readable tune.
         """
         tunes = split_tunes(read_text(path))
         seen: Counter[str] = Counter()
@@ -182,7 +182,7 @@ class AbcFiles:
 
 
 def music21_collection(name: str) -> AbcFiles:
-    """Return one of the ABC collections inside the installed music21, which is not imported.
+    """Return an ABC collection inside the installed music21 package, which is not imported.
 
     Args:
         name: a key of ``MUSIC21_COLLECTIONS``.

@@ -1,8 +1,8 @@
-"""Find melodies that are the same tune, by their notes alone, in any key and at any speed.
+"""Find near-duplicates: melodies with the same notes, in any key and at any tempo.
 
-A melody is reduced to its sequence of pitch changes (repeated notes merged, so that a melody on a
-100 ms grid can be compared with one in notes). Two melodies are near-duplicates when they share
-most of the shorter one's runs of ``RUN`` changes.
+A melody is reduced to its pitch changes. Repeated notes are merged, so that a melody on a 100 ms
+grid can be compared with one in notes. Two melodies are near-duplicates if they share at least half
+of the shorter one's runs of ``RUN`` changes.
 """
 
 from collections import Counter, defaultdict
@@ -61,8 +61,8 @@ class MelodyMatcher:
             share: 0 to 1.
 
         Returns:
-            id to shared part. Melodies of fewer than ``RUN + 4`` changes never match: they are too
-            short to tell.
+            id to shared part. Melodies with fewer than four different runs never match: they are
+            too short to tell.
         """
         return self._near(runs_of(pitch_changes(pitches_st)), share)
 
@@ -80,7 +80,7 @@ class MelodyMatcher:
     def groups(self, share: float = NEAR) -> list[list[str]]:
         """Return the groups of two or more near-duplicates, largest first.
 
-        A tune belongs to a group when it is near any member of it.
+        A melody belongs to a group if it is a near-duplicate of any member.
         """
         leader = {key: key for key in self.runs}
 
@@ -103,14 +103,14 @@ MelodyKey = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 def melody_key(notes: NDArray) -> MelodyKey | None:
-    """Return what a melody keeps in any key and tempo: its pitch steps, and its rhythm.
+    """Return what a melody has in any key and tempo: its pitch steps and its rhythm.
 
     Args:
         notes: (M, 3) onset, duration, MIDI pitch.
 
     Returns:
-        M - 1 steps in semitones, and as many from onset to onset as shares of the median one; None
-        for fewer than two notes.
+        M - 1 steps in semitones, and as many intervals between onsets, relative to their median;
+        None for fewer than two notes.
     """
     if len(notes) < 2:
         return None
@@ -121,10 +121,10 @@ def melody_key(notes: NDArray) -> MelodyKey | None:
 
 
 def same_melodies(notes: Mapping[str, NDArray]) -> list[list[str]]:
-    """Return groups of songs whose notes are the same but for key and tempo, largest first.
+    """Return groups of songs that differ only in key and tempo, largest first.
 
     Args:
-        notes: id to (M, 3) onset, duration, MIDI pitch; M >= 2, else the song is passed over.
+        notes: id to (M, 3) onset, duration, MIDI pitch; a song of fewer than two notes is skipped.
     """
     members: dict[MelodyKey, list[str]] = defaultdict(list)
     for key, table in notes.items():
@@ -138,15 +138,15 @@ def training_filter(
     protected: Mapping[str, Sequence[float] | NDArray],
     share: float,
 ) -> dict[str, str]:
-    """Name the melodies that may not be trained on, because they are near a protected one.
+    """Return the melodies that may not be trained on: near-duplicates of a protected one.
 
     Args:
         melodies: candidates, id to (N,) pitches in semitones.
         protected: the melodies of evaluation songs and distractors, in the same form.
-        share: 0 to 1; lower drops more.
+        share: 0 to 1; a lower one drops more.
 
     Returns:
-        Dropped id to the protected id it is nearest to.
+        Dropped id to the id of the nearest protected melody.
     """
     matcher = MelodyMatcher(protected)
     dropped = {}
@@ -158,6 +158,6 @@ def training_filter(
 
 
 def note_pitches(contour_pitch_st: Iterable[float]) -> NDArray[np.float64]:
-    """Return the pitches of a contour's (N,) frames in order, rests (0) left out."""
+    """Return the pitches of a contour's (N,) frames without rests (0)."""
     pitch = np.asarray(list(contour_pitch_st), float)
     return pitch[pitch > 0]

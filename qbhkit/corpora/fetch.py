@@ -1,4 +1,4 @@
-"""Download a corpus when the user asks: resumed, verified, unpacked without surprises."""
+"""Download and unpack corpora: downloads resume, hashes are checked, archives are untrusted."""
 
 import http.client
 import stat
@@ -19,26 +19,26 @@ from qbhkit.storage import sha256_file
 _BLOCK_BYTES = 1 << 16
 _TRIES = 5
 _MOST_UNPACKED_BYTES = 4 << 30
-_MOST_GROWTH = 100  # times the archive: far more than music and labels do
-_SMALL_BYTES = 16 << 20  # whatever it grows from
+_MOST_GROWTH = 100  # times the size of the archive; music and labels grow far less
+_SMALL_BYTES = 16 << 20  # always allowed, whatever the growth
 _MOST_MEMBERS = 200_000
 
 
 def download(
     url: str, target: Path, sha256: str, wait_s: float = 1.0, progress: bool = True
 ) -> None:
-    """Download a file; a broken connection is taken up where it broke.
+    """Download a file; after a broken connection the rest is requested.
 
     Args:
         url: address.
-        target: file to write; the part so far lies beside it as ``NAME.part`` and is used by the
-            next call too.
-        sha256: expected hash; a file that is there already and fits is not fetched again.
+        target: file to write; the part so far is kept beside it as ``NAME.part``, for the next call
+            too.
+        sha256: expected hash; a file that has it is not downloaded again.
         wait_s: pause before the second try; doubled each time, five tries in all.
         progress: show a bar on standard error.
 
     Raises:
-        QbhError: if the server cannot be reached, or what it sends has another hash.
+        QbhError: if the server cannot be reached, or the file has another hash.
     """
     if target.is_file() and sha256_file(target) == sha256:
         return
@@ -65,7 +65,7 @@ def download(
     if found != sha256:
         part.unlink()
         raise QbhError(
-            f"{url} has the SHA-256 {found}, not the expected {sha256}: it was deleted; the "
+            f"{url} has the SHA-256 {found}, not the expected {sha256}, and was deleted: the "
             "file on the server has changed or the connection is tampered with."
         )
     part.replace(target)
@@ -91,9 +91,9 @@ def _continue(url: str, part: Path, progress: bool) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip into a new folder, all of it or nothing.
+    """Unpack a zip into a new folder, completely or not at all.
 
-    A single top folder in the archive is taken away, so that ``target`` holds its content.
+    If the archive has a single top folder, ``target`` gets its content.
 
     Args:
         archive: a zip file.
@@ -109,16 +109,16 @@ def unpack(archive: Path, target: Path) -> None:
             members = stored.infolist()
             _refuse_dangerous(archive, members)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
-                root = Path(folder) / "content"  # TemporaryDirectory itself is the owner's only
+                root = Path(folder) / "content"  # only its owner may read TemporaryDirectory
                 root.mkdir()
                 for member in tqdm(members, desc="unpack", unit="file", disable=None):
                     stored.extract(member, root)
                 inside = [child for child in root.iterdir() if child.name != "__MACOSX"]
                 source = inside[0] if len(inside) == 1 and inside[0].is_dir() else root
                 if target.exists() or target.is_symlink():
-                    target.rename(Path(folder) / "old")  # a link goes, not what it leads to
+                    target.rename(Path(folder) / "old")  # of a link only the link is removed
                 source.rename(target)
-    # RuntimeError: encrypted, or squeezed in a way that zipfile does not know.
+    # RuntimeError: encrypted, or compressed by a method that zipfile does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise QbhError(f"{archive} is damaged ({error}): delete it and fetch again.") from None
 
@@ -139,7 +139,7 @@ def _refuse_dangerous(archive: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Tell whether a path, as an archive or a list of files gives it, stays in its folder."""
+    """Return whether a path of an archive or a list of files stays in its folder."""
     path = PurePosixPath(name.replace("\\", "/"))
-    nowhere = not path.parts  # such as "./"
-    return not (nowhere or path.is_absolute() or ".." in path.parts or ":" in path.parts[0])
+    empty = not path.parts  # such as "./"
+    return not (empty or path.is_absolute() or ".." in path.parts or ":" in path.parts[0])

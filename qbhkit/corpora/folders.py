@@ -1,4 +1,4 @@
-"""The user's own files: audio, f0 CSVs, and the corpora laid out as their authors publish them."""
+"""Folders of recordings and f0 CSVs, and corpora in the layout in which they are published."""
 
 import re
 import zipfile
@@ -37,14 +37,14 @@ class F0Files:
 
 @dataclass(frozen=True)
 class AudioFiles:
-    """Give one song for each recording, titled by its tags; the melody is still to be extracted."""
+    """Give one song for each recording, titled by its tags; its melody is not extracted yet."""
 
     files: tuple[Path, ...]
     name: str = "audio"
     licence: str = "unknown"
 
     def read(self, path: Path) -> Iterator[Song]:
-        """Yield the song; the recording itself is not opened but for its tags."""
+        """Yield the song; only the tags of the recording are read."""
         song_id = stem_of(path)
         tags = read_tags(path)
         title = " - ".join(part for part in (tags.artist, tags.title) if part)
@@ -52,17 +52,18 @@ class AudioFiles:
 
 
 class HumRecording(NamedTuple):
-    """A recorded query: which song, by whom, and its pitch as labelled by hand if there is one."""
+    """A recorded hum: of which song, by whom, and its pitch if somebody labelled it by hand."""
 
     path: Path
     song_id: str
-    singer: str  # YEAR/PERSON
-    labelled_st: NDArray[np.float64] | None  # (N,) MIDI semitones, one a 32 ms, 0 = unvoiced
+    singer: str  # YEAR/PERSON, such as year2009/person00001
+    labelled_st: NDArray[np.float64] | None  # (N,) MIDI semitones every 32 ms, 0 = unvoiced
 
 
 MIR_QBSH_LABEL_HOP_S = 256 / 8000
-EVALUATION_YEAR = "year2009"  # of MIR-QBSH: results and splits of the kit are about its 423 hums
-# MIR-QBSH numbers singers anew each year; these were recorded twice (source: the corpus' own notes).
+# Results and splits of the kit that name MIR-QBSH use the 423 hums of this year, 26 singers.
+EVALUATION_YEAR = "year2009"
+# MIR-QBSH numbers its singers anew each year. These sang in two years (source: the corpus's notes).
 _SAME_SINGER = {
     "2004a/1": "2003/2", "2004a/5": "2003/14", "2005/10": "2004a/7", "2005/11": "2004a/8",
     "2005/12": "2004a/10", "2006b/3": "2006a/2", "2006b/4": "2006a/3", "2006b/10": "2006a/5",
@@ -71,7 +72,7 @@ _SAME_SINGER = {
 
 
 def _singer(folder: Path) -> str:
-    """Return who sang the recordings of a folder ``YEAR/PERSON``: both names, one for each person."""
+    """Return the singer of a folder ``YEAR/PERSON``; who sang in two years has the first name."""
     name = f"{folder.parent.name}/{folder.name}"
     found = re.fullmatch(r"year(\w+)/person0*(\d+)", name)
     first = _SAME_SINGER.get("/".join(found.groups())) if found else None
@@ -249,8 +250,8 @@ def transcribed(root: Path) -> F0Files:
     """Return the melodies that ``qbhkit data transcribe`` found; ids are those of the corpus.
 
     Args:
-        root: ``DATA/NAME-transcribed``; where it is missing, the folder of that name in the cache is
-            read, into which the command writes.
+        root: ``DATA/NAME-transcribed``; if it is missing, the folder of that name in the cache,
+            into which the command writes.
 
     Raises:
         QbhError: if neither holds a melody.
@@ -269,8 +270,8 @@ _SEEDS = "contour_tiny.json"
 class SeedContours:
     """Read 100 excerpts of melodies that the published network extracted from commercial songs.
 
-    The id of an excerpt is ``SONG-FRAME``: the song's number, and the 10 ms frame of the song at
-    which the excerpt begins.
+    The id of an excerpt is ``SONG-FRAME``: the number of the song, and the 10 ms frame at which the
+    excerpt begins.
 
     Args:
         root: the folder that holds ``contour_tiny.json``: a list of ``song_id``, ``frame_pos``
@@ -308,7 +309,7 @@ class SeedContours:
         if pitch_st.shape != voiced.shape:
             raise ValueError(f"melody and is_vocal of {song_id} differ in length")
         sung = pitch_st[voiced]
-        if not ((sung > 0) & (sung < 128)).all():  # NaN too is neither
-            raise ValueError(f"{song_id} holds values that are no normalised pitch")
+        if not ((sung > 0) & (sung < 128)).all():  # false for NaN too
+            raise ValueError(f"{song_id} holds values that are not normalised pitch")
         f0 = pitch_track(np.where(voiced, pitch_st, 0.0), F0_HOP_S)
         return Song(song_id, song_id, f"{path}:{song_id}", self.licence, f0=f0)

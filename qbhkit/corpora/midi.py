@@ -20,27 +20,17 @@ def read_midi(path: Path) -> NDArray[np.float64]:
     """Read the melody of a MIDI file.
 
     Args:
-        path: a standard MIDI file. A track whose name says melody, vocal, voice, vox, lead or
-            singer is taken; else the skyline of all tracks but drums.
+        path: a standard MIDI file. The track whose name says melody, vocal, voice, vox, lead or
+            singer is read; without one, the skyline of all tracks but drums.
 
     Returns:
-        (M, 3) onset in seconds, duration in seconds, MIDI pitch; monophonic, sorted, first onset
-        kept where the file has it.
+        (M, 3) onset in seconds, duration in seconds, MIDI pitch; monophonic, sorted. A rest before
+        the first note is kept.
 
     Raises:
         QbhError: if the file is missing, damaged, or holds no notes.
     """
-    import symusic
-
-    path = Path(path)
-    if not path.is_file():
-        raise QbhError(f"{path} does not exist: check the path.")
-    try:
-        score = symusic.Score(path, ttype="second")
-    except Exception as error:  # symusic raises plain RuntimeErrors of many texts
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise QbhError(f"{path} is not a readable MIDI file ({reason}).") from None
-    notes = melody_notes(score)
+    notes = melody_notes(open_score(path))
     if not len(notes):
         raise QbhError(f"{path} holds no notes: choose a MIDI file with a melody.")
     if notes[-1, 0] + notes[-1, 1] > LONGEST_S:
@@ -48,24 +38,49 @@ def read_midi(path: Path) -> NDArray[np.float64]:
     return notes
 
 
+def open_score(path: Path) -> Any:
+    """Return the symusic score of a MIDI file, times in seconds.
+
+    Raises:
+        QbhError: if the file is missing or damaged.
+    """
+    import symusic
+
+    path = Path(path)
+    if not path.is_file():
+        raise QbhError(f"{path} does not exist: check the path.")
+    try:
+        return symusic.Score(path, ttype="second")
+    except Exception as error:  # symusic raises plain RuntimeErrors of many texts
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QbhError(f"{path} is not a readable MIDI file ({reason}).") from None
+
+
 def melody_notes(score: Any) -> NDArray[np.float64]:
-    """Pick the melody, (M, 3), of a symusic score in seconds; see :func:`read_midi`."""
-    tracks = [track for track in score.tracks if len(track.notes) and not track.is_drum]
+    """Return the melody, (M, 3), of a symusic score in seconds; see :func:`read_midi`."""
+    tracks = pitched_tracks(score)
     named = [track for track in tracks if MELODY_TRACK.search(track.name)]
     chosen = [max(named, key=lambda track: len(track.notes))] if named else tracks
-    parts = [track.notes.numpy() for track in chosen]
-    if not parts:
-        return np.zeros((0, 3))
-    table = np.concatenate(
-        [np.stack([part["time"], part["duration"], part["pitch"]], axis=1) for part in parts]
-    ).astype(float)
-    table = table[(table[:, 1] > 0) & (table[:, 0] >= 0)]
-    return skyline(table)
+    table = note_table(chosen)
+    return skyline(table[(table[:, 1] > 0) & (table[:, 0] >= 0)])
+
+
+def pitched_tracks(score: Any) -> list[Any]:
+    """Return the tracks of a symusic score that have notes and are not drums."""
+    return [track for track in score.tracks if len(track.notes) and not track.is_drum]
+
+
+def note_table(tracks: list[Any]) -> NDArray[np.float64]:
+    """Return the notes of symusic tracks in turn: (M, 3) onset, duration, MIDI pitch."""
+    tables = [np.zeros((0, 3))]
+    for notes in (track.notes.numpy() for track in tracks):
+        tables.append(np.stack([notes["time"], notes["duration"], notes["pitch"]], axis=1))
+    return np.concatenate(tables)
 
 
 @dataclass(frozen=True)
 class MidiFiles:
-    """Give the songs of MIDI files, one a file, the id being the file name.
+    """Give the songs of MIDI files, one for each file; its id is the file name.
 
     Args:
         files: the files, in the order in which their songs are given.

@@ -1,4 +1,4 @@
-"""Hums paired with the stretch of a song that they hum, as a plain CSV file."""
+"""Pairs of a hum and the section of a song that it hums, as a plain CSV file."""
 
 import csv
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ PAIRS_HEADER = ["hum_path", "song_id", "start_s", "end_s"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Say which stretch of which song a recording hums.
+    """Say which section of which song a recording hums.
 
     Args:
         hum: the recording.
-        song_id: of the song.
+        song_id: id of the song.
         start_s: where the hum begins in the song, seconds.
         end_s: where it ends in the song, seconds.
 
     Raises:
-        QbhError: if the stretch is empty or does not lie in a song.
+        QbhError: if the section is empty or begins before the song.
     """
 
     hum: Path

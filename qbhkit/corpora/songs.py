@@ -1,4 +1,4 @@
-"""What every corpus gives: songs with an id, a title, where they come from, and their melody."""
+"""Songs, as every corpus gives them: an id, a title, a source and a melody."""
 
 import heapq
 import re
@@ -11,14 +11,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qbhkit.audio import AUDIO_SUFFIXES
 from qbhkit.contour import CONTOUR_HOP_S, Contour, F0Track, from_f0, from_notes
 from qbhkit.errors import QbhError
 
-# A song id is the file name without one of these; the longest that fits is taken.
-KNOWN_SUFFIXES = (
-    ".f0.csv", ".mid", ".midi", ".abc", ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3",
-    ".m4a", ".mp4", ".webm", ".aac", ".aif", ".aiff",
-)  # fmt: skip
+# A song id is the file name without one of these.
+KNOWN_SUFFIXES = (".f0.csv", ".mid", ".midi", ".abc", *AUDIO_SUFFIXES)
 
 
 def stem_of(path: Path) -> str:
@@ -73,7 +71,7 @@ class Song:
             hop_s: seconds between frames.
 
         Raises:
-            QbhError: if the song is a recording; a tracker must listen to it first.
+            QbhError: if the song is a recording; extract its melody with a tracker first.
         """
         if self.notes is not None:
             return from_notes(self.notes, hop_s)
@@ -83,7 +81,7 @@ class Song:
 
 
 class Corpus(Protocol):
-    """The protocol of every reader: files in a fixed order, and the songs of each.
+    """Protocol of every reader: files in a fixed order, and the songs of each.
 
     A file that cannot be read raises :class:`QbhError` from ``read``; the others stay readable.
     """
@@ -127,7 +125,7 @@ def skyline(notes: NDArray) -> NDArray:
     ends = begins + lengths
     times = np.unique(np.concatenate([begins, ends]))
     line: list[list[float]] = []  # onset, end, pitch, index of the note
-    sounding: list[tuple[float, float, int]] = []  # (-pitch, -onset, index): the top is heard
+    sounding: list[tuple[float, float, int]] = []  # (-pitch, -onset, index)
     upcoming = 0
     for now, later in pairwise(times):
         while upcoming < len(begins) and begins[upcoming] <= now:

@@ -17,23 +17,23 @@ _SPLIT_OF = {
     "seed-contours": "seed_contours",
 }
 
-_MOST_WATCHED = 1000
+_MOST_HELD_OUT = 1000
 
 
 class TrainingSongs(NamedTuple):
-    """Melodies to learn from, which of them are variants of one tune, and some to watch."""
+    """Melodies to train on, with variants of one tune grouped, and melodies for validation."""
 
-    ids: list[str]  # a song and its transcription have the same
+    ids: list[str]  # a song and its transcription have the same id
     contours: list[Contour]
-    groups: list[int]
-    held_out: list[Contour]  # never trained on and not near a protected melody; 1,000 at the most
-    songs: list[Song]  # what the contours were made of, introductions included
+    groups: list[int]  # variants of one tune have the same number
+    held_out: list[Contour]  # never trained on, not near a protected melody; 1,000 at most
+    songs: list[Song]  # of the contours, introductions included
 
 
 def read_split(name: str) -> dict[str, Any]:
     """Read a split by name: ``mir_qbsh``, ``folk``, ``pop909`` or ``seed_contours``.
 
-    The files are ``data/splits`` of the repository, and travel in the wheel.
+    The files are ``data/splits`` of the repository; the wheel contains them.
     """
     packaged = asset("splits")
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "data" / "splits"
@@ -57,7 +57,7 @@ def split_of(corpus: str) -> dict[str, Any]:
 
 
 def forbidden_ids(split: dict[str, Any]) -> set[str]:
-    """Return the ids that may not be trained on: held out, near a protected melody, too short."""
+    """Return the ids not to train on: held out, near a protected melody, or too short to tell."""
     return {*split["held_out"], *split["dropped"], *split["too_short"]}
 
 
@@ -79,7 +79,7 @@ def training_songs(
     songs: list[Song] = []
     contours: list[Contour] = []
     groups: list[int] = []
-    held_out: dict[str, Contour] = {}  # by song, lest its notes and its transcription both count
+    held_out: dict[str, Contour] = {}  # by song: its notes and its transcription count once
     leader: dict[str, int] = {}
 
     def contour_of(song: Song) -> Contour:
@@ -92,7 +92,7 @@ def training_songs(
         leader_of = {key: group[0] for group in split["variants"] for key in group}
         for song in songs_of(open_corpus(name, data)):
             if song.id in forbidden:
-                if song.id in watched and len(held_out) < _MOST_WATCHED:
+                if song.id in watched and len(held_out) < _MOST_HELD_OUT:
                     held_out.setdefault(f"{_SPLIT_OF[name]}/{song.id}", contour_of(song))
                 continue
             tune = f"{_SPLIT_OF[name]}/{leader_of.get(song.id, song.id)}"

@@ -1,11 +1,11 @@
 """Rule-based humming distortions, vectorised over a batch of contours.
 
-Every rule takes frames (B, L, 2) (MIDI semitones, voiced) and an explicit random generator, draws
-its own parameters for each of the B contours; those with a chance apply to that share of the
-contours. Time rules live in :func:`warp_positions`: they decide which source frame each of
-the L output frames reads, so that a contour is read from its song only once. The others stand in
-:func:`distort` in a hum's own order: what is sung, how it is sung, how it is heard. Rules that only
-a few contours draw work on those rows alone.
+Every rule takes frames (B, L, 2) (MIDI semitones, voiced) and an explicit random generator, and
+draws its own parameters for each of the B contours. A rule with a chance applies to that share of
+the contours; rules that few contours draw are computed for those rows only. Time rules are in
+:func:`warp_positions`: they decide which source frame each of the L output frames reads, so that a
+contour is read from its song only once. The others are in :func:`distort`, in the order of a real
+hum: what is sung, how it is sung, how it is tracked.
 """
 
 import math
@@ -31,20 +31,23 @@ Voiced = NDArray[np.bool_]
 class Distortions:
     """Say how strongly each rule distorts; a chance of 0 switches a rule off.
 
-    Chances are per contour, 0 to 1; ``_st`` are semitones; ``_frames`` are frames of the window as
-    it is read; shares are parts of a contour's length, or of its notes or frames where it says so.
+    Chances are per contour, 0 to 1. ``_st`` are semitones, ``_frames`` are frames of the window as
+    it is read. Shares are of a contour's length, or of its notes or frames where a comment says so.
+
+    Raises:
+        QbhError: if a number is out of its range.
 
     Source: fixed facts, "Augmentations", for crop, tempo, key, range, slice offset, dropout,
     filling, smoothing and absurd noise; the others imitate errors of real hums and trackers.
     Notebook: notebooks/04_augmentation.py
     """
 
-    most_slices: int = 7  # into how many slices tempo and offsets cut a contour, at most
-    # Time: how a hum's window differs from the song's window it is paired with.
+    most_slices: int = 7  # most slices of a contour that have a tempo or an offset of their own
+    # Time: how a hum's window differs from the song's window that it is paired with.
     start_shift: float = 0.1  # largest shift of the start, as a share of the window
     tempo_octaves: float = 0.25  # overall tempo 2 ** uniform(-x, x)
     slice_tempo: float = 0.25  # each of the slices at 2 ** uniform(-x, x)
-    # Pitch: what is sung instead of the notes, from the whole tune down to the way between two.
+    # Pitch: what is sung instead of the notes, from the whole tune down to glides between notes.
     key_st: float = 6.0
     range_chance: float = 0.5
     range_scale: float = 0.15  # 1 +- x around the median
@@ -53,7 +56,7 @@ class Distortions:
     octave_chance: float = 0.05  # a slice is sung an octave higher or lower
     drift_chance: float = 0.3
     drift_st: float = 1.0  # largest drift from the first frame to the last
-    modulation_chance: float = 0.05  # from some note on the singer is in another key
+    modulation_chance: float = 0.05  # the singer changes key at some note
     modulation_st: float = 2.0  # by half of it to all of it, up or down
     note_chance: float = 0.8
     note_st: float = 0.35  # standard deviation of a note's error
@@ -75,14 +78,14 @@ class Distortions:
     legato_frames: int = 3  # the longest of them
     staccato_chance: float = 0.4
     staccato_share: float = 0.3  # of the notes lose their end
-    # Tracker: what is heard instead of what was sung.
+    # Tracker: what is tracked instead of what was sung.
     jitter_st: float = 0.15  # standard deviation of frame noise
     absurd_chance: float = 0.15
     absurd_share: float = 0.05  # of the frames
     octave_note_chance: float = 0.05
-    octave_note_share: float = 0.1  # of the notes are heard an octave off
+    octave_note_share: float = 0.1  # of the notes are tracked an octave off
     lost_frame_chance: float = 0.3
-    lost_frame_share: float = 0.1  # of the frames are heard as silent
+    lost_frame_share: float = 0.1  # of the frames are tracked as unvoiced
 
     def __post_init__(self) -> None:
         names = [field.name for field in fields(self)]
@@ -111,7 +114,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "lost_frame_chance", "lost_frame_share",
     ),
 }  # fmt: skip
-"""The fields of each group of rules; ``most_slices`` belongs to none, as it distorts nothing."""
+"""The fields of each group of rules; ``most_slices`` alone distorts nothing, so it has no group."""
 
 
 def without(rules: Distortions, *groups: str) -> Distortions:
@@ -135,7 +138,7 @@ def without(rules: Distortions, *groups: str) -> Distortions:
 
 
 def with_only(rules: Distortions, *groups: str) -> Distortions:
-    """Switch every rule off but those of some groups; without a group, all of them.
+    """Switch off every rule except those of some groups; without a group, all rules.
 
     Args:
         rules: strengths and chances.
@@ -146,7 +149,7 @@ def with_only(rules: Distortions, *groups: str) -> Distortions:
 
     Notebook: notebooks/04_augmentation.py
     """
-    without(rules, *groups)  # are there such groups?
+    without(rules, *groups)  # raises for an unknown group
     return without(rules, *(group for group in GROUPS if group not in groups))
 
 
@@ -158,15 +161,16 @@ def warp_positions(
     Args:
         start: (B,) first frame of each window in its song.
         length: (B,) window length in frames.
-        reading: onto L frames. A stretched window is sung on as many frames at every tempo, so
-            that it covers more or less of the song; one that keeps its speed on more or fewer.
-        rules: ``start_shift``, ``tempo_octaves``, ``slice_tempo`` and ``most_slices`` are used; of
-            windows that keep their speed also the crop, since what is left of a cropped hum lies
-            in the middle as any other hum does (:func:`after_warp`).
+        reading: how a window becomes L frames. A stretched window has as many frames at every
+            tempo, so that it covers more or less of the song; a window that keeps its speed has
+            more or fewer frames.
+        rules: ``start_shift``, ``tempo_octaves``, ``slice_tempo`` and ``most_slices`` are used. For
+            windows that keep their speed the crop is used too, because what is left of a cropped
+            hum lies in the middle as every hum does (:func:`after_warp`).
         rng: the random generator.
 
     Returns:
-        (B, L) fractional positions in the song, rising along L; -1 outside of the hum.
+        (B, L) fractional positions in frames of the song, rising along L; -1 outside of the hum.
 
     Notebook: notebooks/04_augmentation.py
     """
@@ -192,12 +196,12 @@ def warp_positions(
 
 
 def after_warp(reading: Reading, rules: Distortions) -> Distortions:
-    """Return the rules that :func:`distort` has still to follow after :func:`warp_positions`."""
+    """Return the rules that are left for :func:`distort` after :func:`warp_positions`."""
     return rules if reading.window_s is None else replace(rules, crop_chance=0)
 
 
 def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
-    """Apply every pitch, voicing and tracker rule to a batch, as a hummer and a tracker would.
+    """Apply every pitch, voicing and tracker rule to a batch.
 
     Args:
         frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced.
@@ -209,7 +213,7 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
 
     Notebook: notebooks/03_contours.py, notebooks/04_augmentation.py
     """
-    batch, steps = frames.shape[:2]
+    batch, length = frames.shape[:2]
     given = frames[..., 1] > 0
     # What is sung: which notes, through which rests.
     pitch, voiced = _fill(frames[..., 0], given, _chosen(rules.fill_chance, batch, rng))
@@ -223,11 +227,11 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
     _to_some(_glide, rules.glide_chance, pitch, voiced, rules, rng)
     voiced = _staccato(note, voiced, rules, rng)
     pitch = _smooth(pitch, voiced, _chosen(rules.smooth_chance, batch, rng), rng)
-    # How it is heard.
+    # How it is tracked.
     pitch += rng.normal(0, 1, pitch.shape) * rng.uniform(0, rules.jitter_st, (batch, 1))
     pitch += _octave_notes(note, rules, rng)
     pitch = _absurd(pitch, rules, rng)
-    kept = voiced & ~_lost(batch, steps, rules, rng)
+    kept = voiced & ~_lost(batch, length, rules, rng)
     voiced = np.where(kept.any(axis=1, keepdims=True), kept, given)
     return np.stack([np.where(voiced, pitch, 0.0), voiced], axis=-1).astype(np.float32)
 
@@ -248,9 +252,9 @@ def _chosen(chance: float, batch: int, rng: Generator) -> Voiced:
     return rng.random((batch, 1)) < chance
 
 
-def _slice_of_frame(slices: NDArray, steps: int) -> NDArray[np.int64]:
+def _slice_of_frame(slices: NDArray, length: int) -> NDArray[np.int64]:
     """(B, L) index of the equal slice in which a frame lies, for (B,) numbers of slices."""
-    return (np.arange(steps) * slices[:, None]) // steps
+    return (np.arange(length) * slices[:, None]) // length
 
 
 def _held(values: NDArray, present: Voiced) -> NDArray:
@@ -262,7 +266,7 @@ def _held(values: NDArray, present: Voiced) -> NDArray:
 
 
 def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> tuple[NDArray, Voiced]:
-    """Give every frame a pitch; where chosen, sing through the pauses between voiced frames."""
+    """Give every frame a pitch; in chosen contours, sing through pauses between voiced frames."""
     count = np.cumsum(voiced, axis=1)
     between = (count > 0) & (count < count[:, -1:])
     return _held(pitch, voiced), voiced | (chosen & between)
@@ -276,12 +280,12 @@ def _note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
 
 
 def _note_ends(note: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(B, L) frame at which the note of a frame begins, and the first frame after it."""
-    at, steps = np.arange(note.shape[1]), note.shape[1]
+    """(B, L) first frame of the note to which a frame belongs, and the first frame after it."""
+    at, length = np.arange(note.shape[1]), note.shape[1]
     change = note[:, 1:] != note[:, :-1]
-    begin, end = np.zeros(note.shape, np.int64), np.full(note.shape, steps)
+    begin, end = np.zeros(note.shape, np.int64), np.full(note.shape, length)
     begin[:, 1:] = np.maximum.accumulate(np.where(change, at[1:], 0), axis=1)
-    end[:, -2::-1] = np.minimum.accumulate(np.where(change, at[1:], steps)[:, ::-1], axis=1)
+    end[:, -2::-1] = np.minimum.accumulate(np.where(change, at[1:], length)[:, ::-1], axis=1)
     return begin, end
 
 
@@ -289,16 +293,16 @@ def _legato(
     pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
 ) -> tuple[NDArray, Voiced]:
     """Hold notes through the short rests between two of them."""
-    at, steps = np.arange(voiced.shape[1]), voiced.shape[1]
-    before = np.maximum.accumulate(np.where(voiced, at, -steps), axis=1)
-    after = np.minimum.accumulate(np.where(voiced, at, 2 * steps)[:, ::-1], axis=1)[:, ::-1]
+    at, length = np.arange(voiced.shape[1]), voiced.shape[1]
+    before = np.maximum.accumulate(np.where(voiced, at, -length), axis=1)
+    after = np.minimum.accumulate(np.where(voiced, at, 2 * length)[:, ::-1], axis=1)[:, ::-1]
     return pitch, voiced | (after - before - 1 <= rules.legato_frames)
 
 
 def _leave_out(
     pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
 ) -> tuple[NDArray, Voiced]:
-    """Forget notes: rest instead, or hold the note before (for the first one: begin the next)."""
+    """Leave notes out: rest, or hold the note before, instead of them."""
     note = _note_index(pitch, voiced)
     draw = np.take_along_axis(rng.random(note.shape), note, axis=1)
     resting = draw < rules.left_out_share / 2
@@ -308,7 +312,7 @@ def _leave_out(
 def _add_notes(
     pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
 ) -> tuple[NDArray, Voiced]:
-    """Sing a passing note in a note's second half: midway to the next, or beside one as near."""
+    """Sing a passing note in a note's second half, between it and the next or beside it."""
     note = _note_index(pitch, voiced)
     begin, end = _note_ends(note)
     drawn = np.take_along_axis(rng.random(note.shape) < rules.added_share, note, axis=1)
@@ -333,27 +337,27 @@ def _glide(
 
 
 def _note_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
-    batch, steps = note.shape
+    batch, length = note.shape
     spread = np.where(
         _chosen(rules.note_chance, batch, rng), rng.uniform(0.2, 1.0, (batch, 1)), 0.0
     )
-    error = rng.normal(0, rules.note_st, (batch, steps)) * spread
-    wrong = rng.random((batch, steps)) < rules.wrong_note
-    error += np.where(wrong, rng.choice([-4, -3, -2, -1, 1, 2, 3, 4], (batch, steps)), 0)
+    error = rng.normal(0, rules.note_st, (batch, length)) * spread
+    wrong = rng.random((batch, length)) < rules.wrong_note
+    error += np.where(wrong, rng.choice([-4, -3, -2, -1, 1, 2, 3, 4], (batch, length)), 0)
     return np.take_along_axis(error, note, axis=1)
 
 
 def _slow_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
     """(B, L) key, drift, modulation, offsets and octave jumps of slices."""
-    batch, steps = len(note), note.shape[1]
-    total = np.repeat(rng.uniform(-rules.key_st, rules.key_st, (batch, 1)), steps, axis=1)
+    batch, length = len(note), note.shape[1]
+    total = np.repeat(rng.uniform(-rules.key_st, rules.key_st, (batch, 1)), length, axis=1)
     drift = rng.uniform(-rules.drift_st, rules.drift_st, (batch, 1))
-    total += np.where(_chosen(rules.drift_chance, batch, rng), drift, 0) * np.linspace(0, 1, steps)
-    moment = (rng.uniform(0.2, 0.8, (batch, 1)) * steps).astype(np.int64)
+    total += np.where(_chosen(rules.drift_chance, batch, rng), drift, 0) * np.linspace(0, 1, length)
+    moment = (rng.uniform(0.2, 0.8, (batch, 1)) * length).astype(np.int64)
     modulation = rng.choice([-1, 1], (batch, 1)) * rng.uniform(0.5, 1, (batch, 1))
     modulation *= rules.modulation_st * _chosen(rules.modulation_chance, batch, rng)
     total += modulation * (note >= np.take_along_axis(note, moment, axis=1))
-    owner = _slice_of_frame(rng.integers(1, rules.most_slices + 1, batch), steps)
+    owner = _slice_of_frame(rng.integers(1, rules.most_slices + 1, batch), length)
     offsets = rng.normal(0, rules.offset_st, (batch, rules.most_slices))
     offsets *= _chosen(rules.offset_chance, batch, rng)
     jumped = rng.integers(0, rules.most_slices, (batch, 1)) == np.arange(rules.most_slices)
@@ -373,8 +377,8 @@ def _staccato(
     note: NDArray[np.int64], voiced: Voiced, rules: Distortions, rng: Generator
 ) -> Voiced:
     """Silence the last frame or two of some notes."""
-    batch, steps = note.shape
-    short = rng.random((batch, steps)) < rules.staccato_share
+    batch, length = note.shape
+    short = rng.random((batch, length)) < rules.staccato_share
     short &= _chosen(rules.staccato_chance, batch, rng)
     ends = np.ones(note.shape, bool)
     ends[:, :-1] = note[:, 1:] != note[:, :-1]
@@ -393,7 +397,7 @@ def _smooth(pitch: NDArray, voiced: Voiced, chosen: Voiced, rng: Generator) -> N
 
 
 def _octave_notes(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
-    """(B, L) octaves by which single notes are misheard."""
+    """(B, L) octave errors of single notes, in semitones."""
     error = np.zeros(note.shape)
     rows = np.flatnonzero(rng.random(len(note)) < rules.octave_note_chance)
     drawn = rng.random((len(rows), note.shape[1])) < rules.octave_note_share
@@ -410,16 +414,16 @@ def _absurd(pitch: NDArray, rules: Distortions, rng: Generator) -> NDArray:
     return np.where(hit, pitch + rng.uniform(-14, 14, pitch.shape), pitch)
 
 
-def _lost(batch: int, steps: int, rules: Distortions, rng: Generator) -> Voiced:
+def _lost(batch: int, length: int, rules: Distortions, rng: Generator) -> Voiced:
     """(B, L) frames cropped off the ends, lost in one stretch, or lost one by one."""
-    at = np.arange(steps)
+    at = np.arange(length)
     share = rng.uniform(0, rules.crop_share, (batch, 1)) * _chosen(rules.crop_chance, batch, rng)
     front = rng.random((batch, 1))
-    lost = (at < share * front * steps) | (at >= steps - share * (1 - front) * steps)
-    width = rng.uniform(0, rules.dropout_share, (batch, 1)) * steps
+    lost = (at < share * front * length) | (at >= length - share * (1 - front) * length)
+    width = rng.uniform(0, rules.dropout_share, (batch, 1)) * length
     width *= _chosen(rules.dropout_chance, batch, rng)
-    begin = rng.uniform(0, steps, (batch, 1))
+    begin = rng.uniform(0, length, (batch, 1))
     lost |= (at >= begin) & (at < begin + width)
     rows = np.flatnonzero(rng.random(batch) < rules.lost_frame_chance)
-    lost[rows] |= rng.random((len(rows), steps)) < rules.lost_frame_share
+    lost[rows] |= rng.random((len(rows), length)) < rules.lost_frame_share
     return lost

@@ -1,4 +1,4 @@
-"""Contours of any number of songs on disk, read by memory map: a million need no memory.
+"""Contours of many songs on disk, read by memory map: a million songs need no memory.
 
 A folder holds three files. ``pitch.npy`` is (frames,) float32, the MIDI semitones of all songs one
 after another, 0 where unvoiced; float16 would be 3 to 6 cents off. ``index.npy`` is (3, songs)
@@ -32,20 +32,21 @@ def write_shards(
     groups: Iterable[int] | None = None,
     progress: bool = True,
 ) -> ContourBank:
-    """Write contours as they come, without ever holding more than one of them.
+    """Write contours as they come, with no more than one of them in memory.
 
-    What the folder held stays as it was until everything new is written; training that reads it
-    goes on with what it opened.
+    The old files of the folder are replaced only when all new ones are written; training that has
+    opened them goes on with the old ones.
 
     Args:
-        contours: the songs' contours, all on one grid.
-        folder: where they are kept; made if it is missing.
+        contours: the songs' contours, all with the same hop.
+        folder: where they are kept; created if it is missing.
         groups: (songs,) songs with the same number are variants of one tune; by default every song
-            is its own. Read after the contours: what gives them may fill a list of groups.
+            is its own tune. They are read after the contours, so the iterator of the contours may
+            fill a list of groups.
         progress: show a bar on standard error.
 
     Returns:
-        The bank that :func:`open_shards` gives.
+        The bank, as :func:`open_shards` returns it.
 
     Raises:
         QbhError: if no contour has a voiced frame, their hops differ, or there are not as many
@@ -93,17 +94,17 @@ def _write_pitch(contours: Iterable[Contour], path: Path) -> tuple[NDArray[np.in
 
 
 def _write_header(stream: Any, frames: int) -> None:
-    """Write the header of a row of so many frames; numpy keeps room for the number to grow."""
+    """Write the header of (frames,) numbers; numpy leaves room for the count to grow."""
     header = {"descr": _PITCH.str, "fortran_order": False, "shape": (frames,)}
     np.lib.format.write_array_header_1_0(stream, header)
 
 
 def open_shards(folder: Path) -> ContourBank:
-    """Open contours that :func:`write_shards` wrote, and check every file of them.
+    """Open contours that :func:`write_shards` wrote, and verify the checksum of every file.
 
     Returns:
-        A bank over memory maps: only the pages of songs that are drawn are read, and the system
-        takes them back whenever it needs the memory.
+        A bank over memory maps: only the pages of songs that are drawn are read, and the operating
+        system may drop them whenever it needs the memory.
 
     Raises:
         QbhError: if the folder holds no contours, they have another format, or a file is missing
@@ -112,9 +113,11 @@ def open_shards(folder: Path) -> ContourBank:
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json", _CURE)
     if not isinstance(manifest, dict) or manifest.get("kind") != "contours":
-        raise QbhError(f"{folder} holds something else than contours: name another folder.")
+        raise QbhError(f"{folder} does not hold contours: name another folder.")
     if manifest.get("format") != CONTOUR_SHARDS_FORMAT:
-        raise QbhError(f"{folder} has format {manifest.get('format')}, not {CONTOUR_SHARDS_FORMAT}: {_CURE}.")
+        raise QbhError(
+            f"{folder} has format {manifest.get('format')}, not {CONTOUR_SHARDS_FORMAT}: {_CURE}."
+        )
     try:
         hop_s, sums = float(manifest["hop_s"]), dict(manifest["sha256"])
         songs, frames = int(manifest["songs"]), int(manifest["frames"])
@@ -126,7 +129,7 @@ def open_shards(folder: Path) -> ContourBank:
 
 
 def _map(path: Path, sums: dict[str, str], kind: np.dtype, shape: tuple[int, ...]) -> NDArray:
-    """Map a file into memory once its checksum, its kind and its shape are those promised."""
+    """Map a file into memory, if checksum, type and shape are those of the manifest."""
     if not path.is_file():
         raise QbhError(f"{path} is missing: {_CURE}.")
     try:
@@ -137,4 +140,4 @@ def _map(path: Path, sums: dict[str, str], kind: np.dtype, shape: tuple[int, ...
             raise ValueError(f"it holds {found.dtype} {found.shape}")
     except (OSError, ValueError) as error:
         raise QbhError(f"{path} is damaged ({error}): {_CURE}.") from None
-    return np.asarray(found)  # still mapped, without np.memmap's slower indexing
+    return np.asarray(found)  # still mapped, but indexed faster than a np.memmap

@@ -1,8 +1,8 @@
-"""Audio to the contour encoder's space without choosing a pitch.
+"""State distillation: audio to the contour encoder's space without choosing a pitch.
 
-A second encoder reads the states of the melody network instead of a contour, and learns to land
-where a trained contour encoder, its teacher, puts the song that is performed. What it embeds is
-searched in the catalogues of that teacher.
+A student encoder reads the states of the melody network instead of a contour. It learns to give
+the vectors that a trained contour encoder, its teacher, gives for the song that is sung, so that
+what it embeds is searched in the teacher's catalogues.
 
 Source: fixed facts, "An end-to-end variant".
 """
@@ -17,13 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbhkit.config import build_config
-from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder, load_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.rendered import PartBatch, PartConfig, RenderedBank
 from qbhkit.embedding.training import spread_of
-from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
 from qbhkit.training import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
@@ -33,23 +31,24 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 DISTILLATION_KIND = "state-distillation"
+_SHIPPED = "end-to-end"  # name of the configuration and of the weights that it gave
 _HELD_BACK = 10  # every tenth tune is watched, not trained on
 _BATCH = 1024
 
 
 @dataclass(frozen=True)
 class DistillationConfig(RunConfig):
-    """One training run; a batch is of parts of rendered_hums.
+    """Describe one training run; a batch is of parts of rendered hums.
 
     Args:
-        kind: ``end-to-end``.
-        teacher: weights of the contour encoder whose vectors are learnt.
-        bank: rendered_hums to learn from, a file.
+        kind: ``state-distillation``.
+        teacher: weights of the contour encoder whose vectors are learned.
+        bank: file of rendered hums to learn from.
         parts: which parts of them.
-        contrast: weight of InfoNCE between the vectors of the batch and the teacher's, beside
-            1 - cosine of each with its own; 0 for none.
+        contrast: weight of InfoNCE between the vectors of the batch and the teacher's, which is
+            added to 1 - cosine of each vector with its own; 0 for none.
         temperature: of InfoNCE at the start.
-        watched: parts of held-back rendered_hums that are drawn once for validation.
+        watched: parts of held-back hums that are drawn once for validation.
         encoder: its ``inputs`` are the channels of the states.
     """
 
@@ -70,7 +69,7 @@ class DistillationConfig(RunConfig):
 
 
 class Student(nn.Module):
-    """An encoder of states together with its loss, whose temperature is learnt too."""
+    """Hold an encoder of states and its loss, whose temperature is learned too."""
 
     def __init__(self, config: DistillationConfig) -> None:
         super().__init__()
@@ -92,17 +91,17 @@ def train_student(
     progress: bool = True,
     fabric: "Fabric | None" = None,
 ) -> ContourEncoder:
-    """Train an encoder of states to land on its teacher's vectors; the teacher stays as it is.
+    """Train an encoder of states to give its teacher's vectors; the teacher stays as it is.
 
-    Checkpoint and log are those of :func:`qbhkit.training.fit`. Every tenth tune is held back; the log
-    shows the mean cosine with the teacher of both sides, ``cosine`` and ``validation_cosine``, and
-    how well the vectors of held-back parts find the teacher's: ``validation_mrr``.
-    Batches are drawn from generators seeded by (seed, epoch, step), so that a resumed run goes on
-    with the very batches it would have seen.
+    Checkpoint and log are those of :func:`qbhkit.training.fit`. Every tenth tune is held back. The
+    log shows the mean cosine with the teacher's vectors, ``cosine`` in training and
+    ``validation_cosine`` on held-back tunes, and how well the vectors of held-back parts find the
+    teacher's, ``validation_mrr``. Batches are drawn from generators seeded by (seed, epoch, step),
+    so that a resumed run sees the batches it would have seen.
 
     Args:
         config: the run.
-        bank: rendered_hums.
+        bank: rendered hums.
         folder: where the checkpoint is kept.
         log: JSON file of the curve.
         resume: go on from the checkpoint in ``folder``.
@@ -119,24 +118,25 @@ def train_student(
     """
     fabric = fabric or make_fabric(config)
     if fabric.world_size > 1:
-        raise QbhError("End-to-end training takes one device: leave --devices out.")
+        raise QbhError("State distillation takes one device: leave --devices out.")
     teacher = ContourEmbedder(config.teacher)
     if config.encoder.inputs != bank.channels:
         raise QbhError(f"The bank has {bank.channels} states a frame: set encoder.inputs to it.")
     if config.encoder.embedding_dim != teacher.embedding_dim:
         raise QbhError(
-            f"The teacher's vectors are {teacher.embedding_dim} long: set encoder.embedding_dim to it."
+            f"The teacher's vectors are {teacher.embedding_dim} long: "
+            "set encoder.embedding_dim to it."
         )
-    learnt, held = bank.parted(_HELD_BACK)
-    if not len(learnt):
-        raise QbhError("There are too few tunes to hold some back: make more rendered_hums.")
-    trainee = Student(config)
+    trained_on, held_back = bank.split(_HELD_BACK)
+    if not len(trained_on):
+        raise QbhError("There are too few tunes to hold some back: render more hums.")
+    student = Student(config)
     reading = teacher.reading
 
     def batches(epoch: int) -> Iterator[PartBatch]:
         for step in range(config.steps_per_epoch):
             rng = generator(config.seed, Stream.PARTS, epoch, step)
-            yield learnt.draw(config.batch, reading, config.parts, rng)
+            yield trained_on.draw(config.batch, reading, config.parts, rng)
 
     def loss_of(network: nn.Module, parts: PartBatch, epoch: int) -> Loss:
         wanted = torch.from_numpy(teacher.embed(parts.windows)).to(fabric.device)  # (B, D)
@@ -145,10 +145,10 @@ def train_student(
         value = 1 - cosine
         if config.contrast:
             tunes = torch.from_numpy(parts.tunes).to(fabric.device)
-            value = value + config.contrast * trainee.contrast(found, wanted, tunes)
+            value = value + config.contrast * student.contrast(found, wanted, tunes)
         return Loss(value, {"cosine": cosine.item(), "spread": spread_of(found)})
 
-    watched = held.draw(
+    watched = held_back.draw(
         config.watched, reading, config.parts, generator(config.seed, Stream.WATCHED_PARTS, 0, 0)
     )
     truth = teacher.embed(watched.windows)
@@ -160,14 +160,14 @@ def train_student(
 
     speed = Speed("parts_per_s", config.batch)
     return fit(
-        config, fabric, trainee, batches, loss_of, folder, log, speed, after, resume, progress
+        config, fabric, student, batches, loss_of, folder, log, speed, after, resume, progress
     ).encoder
 
 
 def _embed(
     encoder: ContourEncoder, states: NDArray, device: "torch.device | str" = "cpu"
 ) -> NDArray[np.float32]:
-    """Embed (B, L, C) some at a time."""
+    """Embed (B, L, C) in batches that fit into memory."""
     with torch.inference_mode():
         parts = [
             encoder(torch.from_numpy(states[begin : begin + _BATCH]).to(device)).cpu().numpy()
@@ -184,7 +184,7 @@ def export_student(
     Args:
         encoder: trained.
         path: the ``.safetensors`` file to write.
-        teacher: whose vectors it has learnt.
+        teacher: the contour encoder whose vectors it has learned.
         states_of: identity of the network whose states it reads.
 
     Raises:
@@ -202,55 +202,54 @@ def export_student(
 
 
 class StateEmbedder:
-    """Turn windows of what was heard into the vectors of the teacher.
+    """Turn windows of states into vectors of the teacher's space.
 
-    It stands in for the teacher in :class:`qbhkit.retrieval.searcher.Searcher`, whose queries are
+    It takes the teacher's place in :class:`qbhkit.retrieval.searcher.Searcher`, whose queries are
     then :class:`~qbhkit.pitch.frontends.StateContour` instead of contours.
 
     Args:
         weights: a ``.safetensors`` file or the name of a run.
 
     Attributes:
-        weights: identity of its own.
+        weights: identity of the student.
         identity: of the teacher, whose catalogues are searched.
-        reading: of windows onto frames.
+        reading: how windows become frames.
         embedding_dim: length of a vector.
         states_of: identity of the network whose states are embedded.
+        calibration: stored with the weights, or None.
 
     Raises:
         QbhError: if the weights are missing, damaged, or of another kind.
     """
 
-    def __init__(self, weights: str = DISTILLATION_KIND) -> None:
+    def __init__(self, weights: str = _SHIPPED) -> None:
         stored = load_weights(weights)
         try:
             if stored.config["kind"] != DISTILLATION_KIND:
                 raise KeyError
-            config = build_config(EncoderConfig, dict(stored.config["encoder"]), stored.name)
-            self.reading = Reading(int(stored.config["frames"]), stored.config["window_s"])
+            self.encoder, self.reading = load_encoder(stored)
             self.identity = str(stored.config["teacher"])
             self.states_of: str | None = str(stored.config["states_of"])
-            self.encoder = ContourEncoder(config).eval()
-            self.encoder.load_state_dict(
-                {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
-            )
-        except (KeyError, TypeError, RuntimeError):
+        except QbhError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError):
             raise QbhError(
-                f"The weights {weights} do not hold an end-to-end encoder: train one with "
-                f"'qbhkit train {DISTILLATION_KIND}'."
+                f"The weights {weights} do not hold an encoder of states: train one with "
+                f"'qbhkit train {_SHIPPED}'."
             ) from None
         self.calibration: dict[str, float] | None = stored.config.get("calibration")
         self.weights = f"{stored.name}-{stored.sha256[:16]}"
-        self.embedding_dim = config.embedding_dim
+        self.embedding_dim = self.encoder.config.embedding_dim
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
         """Embed windows.
 
         Args:
-            frames: (B, L, 2 + C) of :class:`~qbhkit.pitch.frontends.StateContour`; L = ``steps``.
+            frames: (B, L, 2 + C) of :class:`~qbhkit.pitch.frontends.StateContour`, of which only
+                the C states are read. L is ``reading.frames``.
 
         Returns:
-            (B, embedding_dim) float32, each of length 1. Pitch and voicing have no part in them.
+            (B, embedding_dim) float32, each of length 1.
         """
         if not len(frames):
             return np.zeros((0, self.embedding_dim), np.float32)

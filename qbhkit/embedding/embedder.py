@@ -1,4 +1,4 @@
-"""Trained weights turn contours into vectors: :func:`embed` is the front door's ``qbhkit.embed``."""
+"""Embed contours with trained weights; :func:`embed` is the front door's ``qbhkit.embed``."""
 
 from dataclasses import asdict
 from functools import lru_cache
@@ -15,7 +15,7 @@ from qbhkit.embedding.encoders import CONTOUR_CHANNELS, ContourEncoder, EncoderC
 from qbhkit.embedding.windows import Reading, read_whole
 from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import Source, query_loader
-from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
+from qbhkit.weights import DEFAULT_EMBEDDING, Weights, load_weights, save_weights
 
 _BATCH = 256  # what a batch becomes in the network should stay in the cache
 
@@ -28,8 +28,8 @@ class Embedder(Protocol):
         reading: how windows become frames.
         embedding_dim: length of a vector.
         states_of: identity of the network whose states are embedded; None for contours.
-        calibration: stored with the weights, or None: see
-            :class:`qbhkit.retrieval.confidence.Calibration`.
+        calibration: of the confidence of answers (``qbhkit.retrieval.confidence.Calibration``),
+            stored with the weights, or None.
     """
 
     identity: str
@@ -39,12 +39,15 @@ class Embedder(Protocol):
     calibration: dict[str, float] | None
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
-        """Embed (B, L, 2) MIDI frames as (B, embedding_dim) vectors of length 1."""
+        """Embed windows (B, L, C) as (B, embedding_dim) vectors of length 1."""
         ...
 
 
 def open_embedder(weights: str = DEFAULT_EMBEDDING) -> Embedder:
-    """Open weights of either kind: what embeds contours, or what embeds states.
+    """Open weights of either kind, an encoder of contours or one of states.
+
+    Args:
+        weights: a ``.safetensors`` file or the name of shipped weights.
 
     Raises:
         QbhError: if the weights are missing, damaged, or hold no encoder.
@@ -63,11 +66,11 @@ def _opened(weights: str) -> Embedder:
 def embed(
     source: Source, weights: str = DEFAULT_EMBEDDING, tracker: str | None = None
 ) -> NDArray[np.float32]:
-    """Embed a melody as one vector, the single-vector way of comparing two of them.
+    """Embed a melody as one vector, so that two melodies are compared by one number.
 
     Args:
-        source: a contour, or anything that :func:`qbhkit.to_contour` takes.
-        weights: shipped weights or a ``.safetensors`` file.
+        source: a contour, or anything else that :func:`qbhkit.to_contour` takes.
+        weights: a ``.safetensors`` file or the name of shipped weights.
         tracker: name of the pitch tracker for recordings; by default the one for hums.
 
     Returns:
@@ -75,14 +78,17 @@ def embed(
         their cosine similarity, -1 to 1.
 
     Raises:
-        QbhError: if the source cannot be read, nothing in it is voiced, or there are no such
+        QbhError: if the source cannot be read, if nothing in it is voiced, or if there are no such
             weights.
 
     Source: fixed facts, "Embedding network".
     Notebook: notebooks/05_encoder_and_loss.py
     """
     embedder = _opened(weights)
-    contour: Contour = query_loader(embedder.states_of, tracker)(source)
+    if isinstance(source, Contour) and embedder.states_of is None:
+        contour = source
+    else:
+        contour = query_loader(embedder.states_of, tracker)(source)
     if not contour.voiced.any():
         raise QbhError("Nothing voiced was found: hum louder, longer, or closer to the microphone.")
     vector: NDArray[np.float32] = embedder.embed(read_whole(contour, embedder.reading)[None])[0]
@@ -104,23 +110,18 @@ class ContourEmbedder:
     def __init__(self, weights: str = DEFAULT_EMBEDDING) -> None:
         stored = load_weights(weights)
         try:
-            config = build_config(EncoderConfig, dict(stored.config["encoder"]), stored.name)
-            self.reading = Reading(int(stored.config["frames"]), stored.config.get("window_s"))
+            self.encoder, self.reading = load_encoder(stored)
             self.normalisation: Normalisation = stored.config["normalisation"]
-            if config.inputs != CONTOUR_CHANNELS:
+            if self.encoder.config.inputs != CONTOUR_CHANNELS:
                 raise KeyError
-            self.encoder = ContourEncoder(config).eval()
-            self.encoder.load_state_dict(
-                {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
-            )
         except QbhError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError):
             raise QbhError(f"The weights {weights} do not hold a contour encoder.") from None
-        self.states_of: str | None = None  # it reads contours
+        self.states_of: str | None = None
         self.identity = f"{stored.name}-{stored.sha256[:16]}"
         self.calibration: dict[str, float] | None = stored.config.get("calibration")
-        self.embedding_dim = config.embedding_dim
+        self.embedding_dim = self.encoder.config.embedding_dim
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
         """Embed windows.
@@ -141,6 +142,20 @@ class ContourEmbedder:
         return np.concatenate(parts)
 
 
+def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:
+    """Return the encoder that weights hold, in evaluation mode, and how its windows become frames.
+
+    Raises:
+        QbhError: if the encoder's configuration is impossible.
+        KeyError, TypeError, ValueError, RuntimeError: if the weights hold something else.
+    """
+    config = build_config(EncoderConfig, dict(stored.config["encoder"]), stored.name)
+    reading = Reading(int(stored.config["frames"]), stored.config.get("window_s"))
+    encoder = ContourEncoder(config).eval()
+    encoder.load_state_dict({key: torch.from_numpy(value) for key, value in stored.arrays.items()})
+    return encoder, reading
+
+
 def export_encoder(
     encoder: ContourEncoder, path: Path, reading: Reading, how: Normalisation, half: bool = False
 ) -> None:
@@ -151,7 +166,8 @@ def export_encoder(
         path: the ``.safetensors`` file to write.
         reading: how its windows became frames in training.
         how: normalisation it was trained with.
-        half: write float16, half the size and about 3 digits; reading makes it float32 again.
+        half: write float16, which halves the size and keeps about 3 digits; loading makes it
+            float32 again.
 
     Raises:
         QbhError: if a weight is too large for float16.

@@ -1,7 +1,7 @@
-"""Contour (B, L, 2) to vector (B, embedding_dim): stages that narrow in time, pooling, a linear output.
+"""Contour (B, L, 2) to vector (B, embedding_dim): stages narrow it in time, then pooling.
 
-Every variant of the published network is an :class:`EncoderConfig`; :class:`ContourEncoder` builds
-it and is read from its ``forward``.
+Every variant of the published network is an :class:`EncoderConfig`, which :class:`ContourEncoder`
+builds; its ``forward`` shows the way of a contour through the network.
 """
 
 import math
@@ -30,8 +30,8 @@ class EncoderConfig:
     """Say what an encoder is made of.
 
     Args:
-        widths: channels of each stage, alike or growing. An ``lstm`` has a layer for each of them,
-            all as wide as the last one, half of it in either direction.
+        widths: channels of each stage, equal or growing. An ``lstm`` has as many layers, each of
+            them with the last of these widths, half of it in either direction.
         convolutions: convolutions in each stage.
         kernel: frames a convolution sees, odd (published: 3).
         heads: context vectors of the pooling ``context``; must divide the last width.
@@ -41,14 +41,14 @@ class EncoderConfig:
             max-pool over time. ``lstm``: a bidirectional LSTM, which keeps every frame.
         block: ``plain``: the convolutions of a stage one after another. ``residual``: with a
             shortcut around them.
-        compression: frames of input to one frame before the pooling (published: about 160), a
-            product of one whole number over 1 for each stage. None: each stage halves time. Or
-            the frames of each stage's max-pool, 1 for a stage without one.
-        linear: channels that a linear layer makes of each frame before the first stage; 0: none.
-        pooling: of all frames into one vector, a key of ``POOLINGS``. ``context``: attention to
+        compression: how many input frames become one frame before pooling (published: about 160);
+            it must be a product of one whole number over 1 for each stage. None halves time in
+            each stage. A tuple gives the frames of each stage's max-pool, 1 for no max-pool.
+        linear: channels of a linear layer before the first stage; 0 for none.
+        pooling: how all frames become one vector, a key of ``POOLINGS``. ``context``: attention to
             learned context vectors. ``attention``: a learned score for each channel of each frame.
             ``gru``: the last state of a GRU. ``max``: the largest value of each channel.
-        inputs: channels of a frame: 2 of a contour, or as many as a recording's states have.
+        inputs: channels of a frame: 2 for contours, or the number of a network's states.
 
     Raises:
         QbhError: if a value is impossible, or has no meaning for the ``kind``.
@@ -102,7 +102,7 @@ class EncoderConfig:
 
     @property
     def pools(self) -> tuple[int, ...]:
-        """Return the frames of each stage's max-pool, the widest first; none but for ``conv``."""
+        """Return the frames of each stage's max-pool, the widest first; empty for an ``lstm``."""
         if self.kind != "conv":
             return ()
         if isinstance(self.compression, tuple):
@@ -114,7 +114,7 @@ class EncoderConfig:
 
     @property
     def total(self) -> int:
-        """Return the frames of input to one frame before the pooling."""
+        """Return how many input frames become one frame before pooling."""
         return math.prod(self.pools)
 
 
@@ -131,12 +131,12 @@ def _factorings(number: int, count: int, least: int = 2) -> Iterator[tuple[int, 
 
 
 class TimeConvolution(nn.Conv1d):
-    """Convolve over time: pictures one frame high, their channels last, are twice as fast to learn.
+    """Convolve over time as over images one pixel high, which trains twice as fast.
 
     Args:
         inputs: channels in.
         outputs: channels out.
-        kernel: frames it sees.
+        kernel: frames that it sees.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
@@ -162,7 +162,7 @@ class Residual(nn.Module):
 
     Args:
         inputs: channels in.
-        outputs: channels out; a convolution brings the shortcut to as many.
+        outputs: channels out; if they differ, the shortcut has a convolution.
         config: convolutions and kernel.
     """
 
@@ -181,12 +181,12 @@ class Residual(nn.Module):
 
 
 class BiLstm(nn.Module):
-    """Read frames forwards and backwards, channels first as the convolutions have them.
+    """Read frames forwards and backwards; channels come first, as in the convolutions.
 
     Args:
         inputs: channels in.
         width: channels out, half of them from either direction.
-        layers: one on top of another.
+        layers: number of layers.
     """
 
     def __init__(self, inputs: int, width: int, layers: int) -> None:
@@ -211,14 +211,14 @@ def _convolution_stages(inputs: int, config: EncoderConfig) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-# What reads frames, by name: made of the channels in and a configuration, it maps
-# (B, inputs, 1, L) to (B, widths[-1], 1, L // total).
+# By name: from input channels and a configuration to a module that maps (B, inputs, 1, L) to
+# (B, widths[-1], 1, L // total).
 ENCODER_STAGES: dict[str, Callable[[int, EncoderConfig], nn.Module]] = {
     "conv": _convolution_stages,
     "lstm": lambda inputs, config: BiLstm(inputs, config.widths[-1], len(config.widths)),
 }
 
-# What makes one vector of frames, by name: it maps (B, T, widths[-1]) to (B, widths[-1]).
+# By name: from a configuration to a module that maps (B, T, widths[-1]) to (B, widths[-1]).
 POOLINGS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
     "context": lambda config: ContextAttention(config.widths[-1], config.heads),
     "attention": lambda config: SimpleAttention(config.widths[-1]),
@@ -228,10 +228,10 @@ POOLINGS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
 
 
 class ContourEncoder(nn.Module):
-    """Embed contours: per-frame layer, stages, pooling, linear output.
+    """Embed contours: linear layer of each frame, stages, pooling, linear output.
 
     Args:
-        config: which of them, and how wide.
+        config: which of them there are, and how wide.
 
     Source: fixed facts, "Embedding network".
     Notebook: notebooks/05_encoder_and_loss.py
@@ -240,7 +240,7 @@ class ContourEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        # Names and order are fixed: stored weights have the names, and a seed the order.
+        # Names and order are fixed: stored weights depend on the names, seeds on the order.
         self.linear = nn.Linear(config.inputs, config.linear) if config.linear else nn.Identity()
         self.stages = ENCODER_STAGES[config.kind](config.linear or config.inputs, config)
         self.pooling = POOLINGS[config.pooling](config)
@@ -251,8 +251,8 @@ class ContourEncoder(nn.Module):
         """Embed normalised contours.
 
         Args:
-            contours: (B, L, inputs), of a contour (B, L, 2). Shorter than ``config.total`` frames:
-                padded with zeros, centred.
+            contours: (B, L, inputs), inputs = 2 for contours. If L is less than ``config.total``,
+                they are padded with zeros at both ends.
 
         Returns:
             (B, embedding_dim), each of length 1.
@@ -275,19 +275,19 @@ class ContourEncoder(nn.Module):
 
 
 def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[np.float32]]:
-    """Return what normalised contours become on their way through an encoder.
+    """Return the tensors of normalised contours on their way through an encoder.
 
     Args:
-        encoder: any kind of it.
+        encoder: of any kind.
         contours: (B, L, inputs).
 
     Returns:
-        In this order ``contour`` (B, inputs, L); ``stage 1`` and so on (B, C, T), each after its
-        max-pool, or one of all layers where there is none; ``summary`` (B, C); ``vector``
-        (B, embedding_dim).
+        In this order: ``contour`` (B, inputs, L); ``stage 1`` and so on (B, C, T), each after its
+        max-pool, or a single one for an encoder without max-pools; ``summary`` (B, C), the pooled
+        vector; ``vector`` (B, embedding_dim).
 
     Raises:
-        QbhError: as the encoder does.
+        QbhError: if the shape is not (B, L, inputs) with L > 0.
 
     Notebook: notebooks/05_encoder_and_loss.py
     """

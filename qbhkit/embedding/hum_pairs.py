@@ -1,7 +1,10 @@
-"""Training pairs of real hums: each hum is aligned with its song, so any part of it has a partner."""
+"""Training pairs of real hums: a part of a hum, and the window of the song that it sings.
+
+Each hum is aligned with its song first, so that every part of it has a window of the song.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -9,34 +12,38 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from qbhkit.audio import load
 from qbhkit.config import check_range
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, from_f0, held_pitch, normalise
+from qbhkit.corpora.folders import HumRecording
+from qbhkit.corpora.pairs import Pair, read_pairs
+from qbhkit.corpora.songs import Song
 from qbhkit.dtw import warping_path
 from qbhkit.embedding.augment import Distortions, after_warp, distort, warp_positions
 from qbhkit.embedding.sampling import ContourBank, PairBatch
 from qbhkit.embedding.windows import Reading
-from qbhkit.errors import QbhError, naming
+from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.pitch.trackers import Tracker
 
 _CAP_ST = 4.0  # what a frame of an alignment costs at most
-_STEP_COST_ST = 0.01  # within a held note the steady tempo is the likely one
+_STEP_COST_ST = 0.01  # within a held note a steady tempo is the more probable
 _TEMPI = (0.5, 0.7, 1.0, 1.4, 2.0)
 _KEY_STEPS_ST = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 class Alignment(NamedTuple):
-    """How a hum runs through a song."""
+    """Where each frame of a hum is in its song."""
 
     hum_s: NDArray[np.floating]  # (P,) seconds in the hum, rising from its first voiced frame
     song_s: NDArray[np.floating]  # (P,) seconds in the song
     key_st: float  # how much higher the hum is than the song
-    distance_st: float  # mean distance of a frame, each counted as 4 semitones at most
+    distance_st: float  # mean over frames, each counted as 4 semitones at most
 
 
 class AlignedHum(NamedTuple):
-    """A real hum, and how it runs through its song."""
+    """A real hum, and where its frames are in its song."""
 
     hum: Contour
     song: int  # number of the song
@@ -55,7 +62,7 @@ def align_hum(
 
     Args:
         recording: of the hum.
-        number: of the song.
+        number: the song's number among the songs, kept in the result.
         song: its contour, whose hop the hum's contour gets.
         tracker: of the hum's pitch.
         start_s: where the hum begins in the song; None for the song's first note.
@@ -80,11 +87,12 @@ def align_hum(
 def align_contours(hum: Contour, song: Contour, start_s: float | None = None) -> Alignment:
     """Align a hum with its song from a known beginning; the end is found.
 
-    The path of least distance in pitch, at half to twice the song's tempo, in the best of the keys
-    that put the medians of hum and song near each other. Rests hold the pitch before them.
+    The alignment is the path of least distance in pitch, at half to twice the song's tempo, in the
+    best of the keys that put the medians of hum and song near each other. Rests hold the pitch
+    before them.
 
     Args:
-        hum: its voiced frames are aligned.
+        hum: aligned from its first to its last voiced frame.
         song: with the same hop.
         start_s: where the hum begins in the song; None for the song's first note.
 
@@ -122,8 +130,8 @@ def _keys(pitch: NDArray, tune: NDArray) -> list[float]:
     return sorted(keys)
 
 
-# A real hum has the errors that the rules imitate; what is added to them stays small.
-_MORE_OF_A_HUM = Distortions(
+# A real hum has the errors that augmentation imitates, so little is added to them.
+_FOR_REAL_HUMS = Distortions(
     start_shift=0.04, tempo_octaves=0.1, slice_tempo=0.1, key_st=3.0, offset_chance=0.1,
     drift_chance=0.2, note_st=0.2, wrong_note=0.005, jitter_st=0.1, absurd_chance=0.05,
     crop_chance=0.02,
@@ -134,20 +142,25 @@ _MORE_OF_A_HUM = Distortions(
 
 @dataclass(frozen=True)
 class HumConfig:
-    """How real hums are drawn.
+    """Say how pairs of real hums are drawn.
 
     Args:
-        share: of each batch; the rest is drawn by self-supervision.
-        farthest_st: hums further than this from their song, on average, teach nothing.
-        shortest_s: shortest part of a hum; lengths are drawn log-uniformly up to all of it.
+        share: share of each batch; the rest are self-supervised pairs.
+        farthest_st: hums whose mean distance from their song is larger are left out.
+        shortest_s: shortest part of a hum, seconds; lengths are drawn log-uniformly up to the whole
+            hum.
         at_start: share of the parts that begin with the hum.
-        song_shift: largest shift of the song's window, as a share of it: a catalogue's windows
-            do not begin where a hum does.
-        song_octaves: its length times 2 ** uniform(-x, x). Windows that keep their speed are of
-            the catalogue's length instead, and begin up to ``song_early_s`` before the hum.
-        song_early_s: see above, seconds (published: windows every 5).
-        plain: share of the hums that are left as they were sung.
+        song_shift: largest shift of the song's window, as a share of its length, because windows of
+            a catalogue do not begin where a hum does.
+        song_octaves: the length of the song's window is multiplied by 2 ** uniform(-x, x). Windows
+            that keep their speed have the catalogue's length instead, and begin up to
+            ``song_early_s`` before the hum.
+        song_early_s: see ``song_octaves``, seconds (published: windows every 5 s).
+        plain: share of the hums that are not augmented.
         augmentation: distortions of the others.
+
+    Raises:
+        QbhError: if a number is out of its range.
     """
 
     share: float = 0.4
@@ -158,7 +171,7 @@ class HumConfig:
     song_octaves: float = 0.12
     song_early_s: float = 5.0
     plain: float = 0.2
-    augmentation: Distortions = field(default_factory=lambda: _MORE_OF_A_HUM)
+    augmentation: Distortions = field(default_factory=lambda: _FOR_REAL_HUMS)
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "share", "at_start", "plain")
@@ -167,13 +180,13 @@ class HumConfig:
 
 
 class HumPairs:
-    """Draw parts of real hums, and the windows of songs they run through (stage 2).
+    """Draw parts of real hums with the windows of songs that they sing (stage 2).
 
     Args:
-        hums: recordings laid along their songs.
+        hums: aligned with their songs.
         songs: the songs, by number.
         config: how to draw.
-        reading: onto L frames.
+        reading: how a window becomes L frames.
         how: normalisation.
 
     Raises:
@@ -215,15 +228,15 @@ class HumPairs:
         sung = self._sung.read(which, np.where(plain, straight, warped))
         rules = after_warp(self._reading, config.augmentation)
         sung = np.where(plain[..., None], sung, distort(sung, rules, rng))
-        begin, length = self._windows(window_s, rng).T / self._songs.hop_s
+        begin, length = self._song_windows(window_s, rng).T / self._songs.hop_s
         song = self._song[which]
         read = self._songs.read(song, self._reading.positions(begin, length))
         return PairBatch(
             normalise(read, self._how), normalise(sung, self._how), self._songs.groups[song]
         )
 
-    def _windows(self, window_s: NDArray, rng: Generator) -> NDArray:
-        """Move (B, 2) begin and length of the stretches hummed, as a catalogue's windows lie."""
+    def _song_windows(self, window_s: NDArray, rng: Generator) -> NDArray:
+        """Move (B, 2) begins and lengths, in seconds, to where a catalogue's windows may lie."""
         config, (begin_s, length_s) = self._config, window_s.T
         if self._reading.window_s is not None:
             begin_s = np.maximum(0, begin_s - rng.uniform(0, config.song_early_s, len(begin_s)))
@@ -246,3 +259,62 @@ class HumPairs:
             parts[row] = begin_s, length_s
             windows[row] = song_s[0], max(song_s[1] - song_s[0], CONTOUR_HOP_S)
         return parts, windows
+
+
+def align_pairs(
+    path: Path, songs: Iterable[Song], hop_s: float, tracker: Tracker, progress: bool = True
+) -> tuple[list[AlignedHum], list[Contour]]:
+    """Read a list of hums, and align each with the stretch of its song that it hums.
+
+    Args:
+        path: the list, as :func:`qbhkit.corpora.pairs.read_pairs` reads it.
+        songs: among them those that the list names.
+        hop_s: seconds between frames of the contours.
+        tracker: of the hums' pitch.
+        progress: show a bar on standard error.
+
+    Returns:
+        Hums and the contours of the songs, as :class:`HumPairs` takes them.
+
+    Raises:
+        QbhError: if a file cannot be read, a song is not among ``songs``, or a hum cannot be
+            aligned.
+    """
+    pairs, songs = read_pairs(path), list(songs)
+    number = {song.id: k for k, song in enumerate(songs)}
+    contours = [song.contour(hop_s) for song in songs]
+    hums = []
+    for pair in tqdm(pairs, "melody", unit="hum", disable=not progress):
+        if pair.song_id not in number:
+            raise QbhError(f"{path} names the song {pair.song_id}, which is not in 'songs'.")
+        song = number[pair.song_id]
+        hums.append(align_hum(pair.hum, song, contours[song], tracker, pair.start_s, pair.end_s))
+    return hums, contours
+
+
+def find_pairs(
+    hums: Iterable[HumRecording], songs: Iterable[Song], tracker: Tracker, progress: bool = True
+) -> tuple[list[Pair], list[Failure]]:
+    """Find the stretch of its song that each hum hums, from the song's first note.
+
+    Args:
+        hums: recordings.
+        songs: of all hums.
+        tracker: of the hums' pitch.
+        progress: show a bar on standard error.
+
+    Returns:
+        A pair for each hum, and the hums that could not be aligned.
+    """
+    contours = {song.id: song.contour() for song in songs}
+    half_s = CONTOUR_HOP_S / 2  # an alignment's times are the middles of frames
+    pairs, failures = [], []
+    for hum in tqdm(hums, "melody", unit="hum", disable=not progress):
+        try:
+            at = align_hum(hum.path, 0, contours[hum.song_id], tracker).at
+        except QbhError as error:
+            failures.append(Failure(str(hum.path), str(error)))
+            continue
+        ends_s = float(at.song_s[0] - half_s), float(at.song_s[-1] + half_s)
+        pairs.append(Pair(hum.path.resolve(), hum.song_id, *ends_s))
+    return pairs, failures

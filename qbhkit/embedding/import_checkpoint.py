@@ -1,9 +1,9 @@
-"""Checkpoints of the published PyTorch code, to the kit's own file.
+"""Convert checkpoints of the published PyTorch code to weights of the kit.
 
-That code (github.com/jdasam/qbh_project) leaves two files in a folder: ``hparams.dat``, its
+That code (github.com/jdasam/qbh_project) writes two files into a folder: ``hparams.dat``, its
 hyper-parameters as a pickled object of plain values, and ``checkpoint_best.pt``, a dict with the
-network's ``state_dict`` beside the optimiser's. This is the one file of the kit that touches a
-pickle, and it admits plain values only.
+``state_dict`` of the network and that of the optimiser. This is the only module of the kit that
+reads a pickle, and it accepts plain values only.
 """
 
 import io
@@ -41,19 +41,19 @@ _RESIDUAL = {
 def import_checkpoint(folder: Path, out: Path) -> Path:
     """Convert a checkpoint of the original code to ``original.safetensors``.
 
-    The biases of its convolutions go into the batch norms behind them, where this kit has them; of
-    an end-to-end checkpoint the contour encoder alone is taken.
+    The biases of its convolutions go into the batch norms that follow, where this kit has them. Of
+    an end-to-end checkpoint only the contour encoder is taken.
 
     Args:
         folder: holds ``hparams.dat`` and ``checkpoint_best.pt``.
-        out: where ``original.safetensors`` is written, atomically; made if missing.
+        out: folder for ``original.safetensors``, which is written atomically; created if missing.
 
     Returns:
         The path of the new file, which ContourEmbedder reads.
 
     Raises:
-        QbhError: if a file is missing, damaged, holds more than plain values and tensors, or NaN,
-            or has a layer or shape that does not fit; names the file and the first layer.
+        QbhError: if a file is missing or damaged, holds NaN or more than plain values and tensors,
+            or has a layer or shape that does not fit; names the file and the first such layer.
 
     Source: fixed facts, "Embedding network" and "Contour" (windows of 20 s).
     """
@@ -71,16 +71,16 @@ def import_checkpoint(folder: Path, out: Path) -> Path:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Read plain values; an object becomes a bag of its attributes, and no class is imported."""
+    """Read plain values; an object becomes a namespace of its attributes, no class is imported."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in that runs nothing for a class of plain values; refuse all others."""
+        """Return a harmless stand-in for a class of plain values; refuse all other classes."""
         if name == "HParams" or (module, name) == ("argparse", "Namespace"):
-            return SimpleNamespace  # whatever the module of HParams, which has moved about
+            return SimpleNamespace  # in whatever module: HParams was moved several times
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         raise _foreign(self._path, f"{module}.{name}")
@@ -89,7 +89,7 @@ class _PlainUnpickler(pickle.Unpickler):
 def _foreign(path: Path, name: str) -> QbhError:
     return QbhError(
         f"{path} holds {name[:80]!r}, which is no plain value and could run code, so it was not "
-        f"read: {_CURE}, or save its numbers and texts alone."
+        f"read: {_CURE}, or save only its numbers and texts."
     )
 
 
@@ -114,10 +114,10 @@ def _read_hparams(path: Path) -> dict[str, Any]:
 
 
 def _refuse_bombs(path: Path, data: bytes) -> None:
-    """Refuse what takes a few bytes to write and all memory, or years, to read.
+    """Refuse small pickles that would take all memory, or years, to read.
 
-    That is a far slot of the memo, which is a list, and tuples of twice the same tuple, again and
-    again, which a dict hashes to the last.
+    They have a far slot of the memo, which is a list, or nested tuples that hold the same tuple
+    twice, all of which a dict would hash.
     """
     codes = [(code.name, value) for code, value, _ in pickletools.genops(data)]
     slots = [int(value or 0) for name, value in codes if "PUT" in name]
@@ -127,7 +127,7 @@ def _refuse_bombs(path: Path, data: bytes) -> None:
 
 
 def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
-    """Say in the kit's words what the hyper-parameters make of the network."""
+    """Return the hyper-parameters as a configuration of the kit's encoder."""
 
     def get(name: str, kind: type) -> Any:
         if name not in hparams:
@@ -159,7 +159,7 @@ def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
 
 
 def _widths(layers: int, hidden: int, gradual: bool) -> tuple[int, ...]:
-    """Return the channels of each layer: ``hidden``, or by thirds half, once and twice of it."""
+    """Return the channels of each layer: ``hidden``, or half, one and two times it by thirds."""
     first, second = layers // 3, layers * 2 // 3
     growing = [hidden // 2] * first + [hidden] * (second - first) + [hidden * 2] * (layers - second)
     return tuple(growing) if gradual else (hidden,) * layers
@@ -168,7 +168,7 @@ def _widths(layers: int, hidden: int, gradual: bool) -> tuple[int, ...]:
 def _pools(layers: int, ratio: int) -> tuple[int, ...]:
     """Spread a compression of about ``ratio`` over all layers but the last: 160 over 4 is 6 5 5 1.
 
-    In floats, as the original does: there the third root of 125 is less than 5.
+    Computed in floats as in the original, where the third root of 125 is less than 5.
     """
     mean = ratio ** (1 / (layers - 1))
     least = int(mean)
@@ -197,7 +197,7 @@ class _State:
         self.tensors: dict[str, Any] = dict(state)
 
     def take(self, name: str, like: Tensor) -> Tensor:
-        """Take out a tensor of the shape and type of another; refuse what does not fit."""
+        """Take out a tensor, which must have the shape and type of ``like``."""
         if name not in self.tensors:
             raise QbhError(f"{self.path} has no {name}, which its hparams.dat wants: {_CURE}.")
         found = self.tensors.pop(name)
@@ -205,8 +205,8 @@ class _State:
             raise QbhError(f"{self.path}, layer {name}: must be a plain tensor: {_CURE}.")
         if found.shape != like.shape or found.is_floating_point() != like.is_floating_point():
             raise QbhError(
-                f"{self.path}, layer {name}: hparams.dat wants {_said(like)}, not {_said(found)}: "
-                f"{_CURE}."
+                f"{self.path}, layer {name}: hparams.dat wants {_kind_of(like)}, "
+                f"not {_kind_of(found)}: {_CURE}."
             )
         found = found.to(like.dtype)
         if not found.isfinite().all():
@@ -217,7 +217,7 @@ class _State:
 
 
 def _is_plain(value: Any) -> bool:
-    """Say whether a value is a tensor with all its numbers in memory, one after another."""
+    """Return whether a value is a dense, contiguous tensor in memory."""
     return (
         isinstance(value, Tensor)
         and not value.is_nested
@@ -227,12 +227,12 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _said(tensor: Tensor) -> str:
+def _kind_of(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _tensors(state: _State, network: ContourEncoder) -> dict[str, Tensor]:
-    """Return the network's tensors by name; all that the state holds must be used."""
+    """Return the network's tensors by name; every tensor of the state must be used."""
     names = dict(_names(network.config))
     tensors = {}
     for key, wanted in network.state_dict().items():
@@ -244,10 +244,10 @@ def _tensors(state: _State, network: ContourEncoder) -> dict[str, Tensor]:
         tensors[key] = state.take(f"{names[layer]}.{part}", wanted)
         if wanted.ndim == 3:
             convolution = names[layer]
-        elif part == "running_mean":  # of the norm behind it, which takes its bias in
+        elif part == "running_mean":  # of the norm that follows, which absorbs the bias
             tensors[key] = tensors[key] - state.take(f"{convolution}.bias", wanted)
     if network.config.pooling == "attention":
-        state.tensors.pop("final_attention.attention_net.bias", None)  # a softmax undoes it
+        state.tensors.pop("final_attention.attention_net.bias", None)  # cancelled by the softmax
     for name in state.tensors:
         raise QbhError(
             f"{state.path}, layer {name}: the network of its hparams.dat has no such one: {_CURE}."
@@ -256,7 +256,7 @@ def _tensors(state: _State, network: ContourEncoder) -> dict[str, Tensor]:
 
 
 def _names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
-    """Yield the names of each layer: in this kit, and in the original."""
+    """Yield the name of each layer in this kit, and its name in the original."""
     yield "linear", "pre_encoder"
     for number in range(len(config.widths)):
         name = f"encoder.conv_{number}"

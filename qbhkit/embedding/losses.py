@@ -1,8 +1,8 @@
-"""Losses on a batch of pairs: three hinges and InfoNCE, and which negatives they look at.
+"""Losses on a batch of pairs: three hinges and InfoNCE, and the choice of negatives.
 
-Each loss reads one matrix: how near every anchor lies to every positive. A row's own positive
-stands on the diagonal, its negatives among the positives of other tunes. Anchors and positives then
-change places, so that a hum learns to find its song among other songs as well as a song its hum.
+Each loss reads one matrix, the similarity of every anchor to every positive. A row's own positive
+is on the diagonal, its negatives are among the positives of other tunes. The loss is then taken
+again with anchors and positives exchanged, and both are averaged.
 """
 
 import math
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from qbhkit.errors import MissingPackageError, QbhError
 
-# pytorch-metric-learning mines the hardest and the semi-hard negatives, with the one of its miners
-# that stays within (B, B): TripletMarginMiner unrolls (B, B, B), 1.3 s a call at B = 512 instead of
-# 0.05 s. Its losses serve the tests, as a second opinion. Its TripletMarginLoss would replace one
-# line of ours, which must run without the extra; its NTXentLoss unrolls (B, B, B) floats, and its
-# temperature is a constant; it has no hinge of means.
+# pytorch-metric-learning mines the hardest and the semi-hard negatives, with the only one of its
+# miners that stays within (B, B): TripletMarginMiner unrolls (B, B, B), which takes 1.3 s instead
+# of 0.05 s a call at B = 512. Its losses are used in tests only. Its TripletMarginLoss would
+# replace one line of ours, which must run without the extra; its NTXentLoss unrolls (B, B, B)
+# floats and has a constant temperature; it has no hinge of means.
 
 LossName = Literal["hinge", "hinge-of-means", "euclidean", "infonce"]
 Mining = Literal["all", "nearest", "random", "semi-hard", "hardest"]
@@ -37,12 +37,12 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Negatives:
-    """How a row chooses its negatives among the rows of other tunes.
+    """Say how a row chooses its negatives among the rows of other tunes.
 
     Args:
         mining: ``all``; the ``nearest``; some at ``random``; ``semi-hard``, the nearest one that is
             farther than the row's own positive, if there is one; the ``hardest``, the nearest one.
-        count: how many a row, if ``nearest`` or ``random``; fewer where the batch has fewer.
+        count: how many a row has, if ``nearest`` or ``random``; fewer if the batch has fewer.
         generator: of ``random``, on the CPU; by default torch's own, which
             :func:`qbhkit.training.fit` seeds every epoch.
 
@@ -63,18 +63,18 @@ class Negatives:
         if self.count < 1:
             raise QbhError(f"negatives must be at least 1, not {self.count}.")
         if self.mining in ("semi-hard", "hardest"):
-            _miner(self.mining)  # a missing package shows before the warm-up, not after it
+            _miner(self.mining)  # reports a missing package before the warm-up, not after it
 
     @torch.no_grad()
     def choose(self, near: Tensor, groups: Tensor) -> Chosen:
         """Choose the negatives of every row.
 
         Args:
-            near: (B, B), the nearer the larger; a row's own positive on the diagonal.
+            near: (B, B) similarities, with each row's own positive on the diagonal.
             groups: (B,) tune of each row; rows of one tune are never each other's negatives.
 
         Returns:
-            The places of the negatives in ``near``.
+            Rows and columns of the negatives in ``near``.
 
         Raises:
             QbhError: if all rows belong to one tune.
@@ -114,7 +114,8 @@ def triplet_hinge(
         positives: (B, D) of length 1, row by row the same tune.
         groups: (B,) tune of each row; rows of one tune are never each other's negatives.
         margin: how much nearer a positive must be than a negative, in cosine.
-        negatives: nearest negatives a row (published: 4, drawn at random), or all.
+        negatives: how many of the nearest negatives a row has (published: 4, drawn at random); None
+            for all.
 
     Returns:
         Scalar.
@@ -134,14 +135,14 @@ def hinge(
 ) -> Tensor:
     """Mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
 
-    Over all negatives the mean is taken of the triplets that are not yet met, since most are met
-    soon.
+    With all negatives, the mean is taken over the triplets that cost something, because soon most
+    triplets cost nothing.
 
     Args:
         anchors: (B, D) of length 1.
         positives: (B, D) of length 1, row by row the same tune.
         groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-        negatives: which ones make triplets; 0 is returned if there are none (semi-hard).
+        negatives: how they are chosen; 0 is returned if there are none (semi-hard).
         margin: how much nearer a positive must be than a negative, in cosine.
 
     Returns:
@@ -161,13 +162,13 @@ def euclidean_hinge(
 ) -> Tensor:
     """Mean over triplets of max(0, margin + d(anchor, positive) - d(anchor, negative)).
 
-    Over all negatives the mean is taken as in :func:`hinge`.
+    With all negatives, the mean is taken as in :func:`hinge`.
 
     Args:
         anchors: (B, D) of length 1.
         positives: (B, D) of length 1, row by row the same tune.
         groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-        negatives: which ones make triplets; 0 is returned if there are none (semi-hard).
+        negatives: how they are chosen; 0 is returned if there are none (semi-hard).
         margin: how much nearer a positive must be than a negative, in distance (0 to 2).
 
     Returns:
@@ -190,14 +191,13 @@ def hinge_of_means(
 ) -> Tensor:
     """Mean over anchors of max(0, margin - s(anchor, positive) + mean of s(anchor, negatives)).
 
-    A few negatives that lie near are made up for by others that lie far, which the mean over
-    triplets does not allow.
+    Unlike in the mean over triplets, far negatives make up for near ones.
 
     Args:
         anchors: (B, D) of length 1.
         positives: (B, D) of length 1, row by row the same tune.
         groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-        negatives: which ones; an anchor without any (semi-hard) is left out.
+        negatives: how they are chosen; an anchor without any (semi-hard) is left out.
         margin: how much nearer a positive must be than the negatives' mean, in cosine.
 
     Returns:
@@ -223,8 +223,8 @@ def hinge_of_means(
 class InfoNCE(nn.Module):
     """Cross-entropy of finding the positive among the negatives, at a learned temperature.
 
-    The temperature is kept between 0.01 and 1 by moving the parameter itself, so that its gradient
-    leads back from the ends. It learns only if the optimiser is given this module's parameters.
+    The temperature is kept between 0.01 and 1 by clamping the parameter itself, so that it has a
+    gradient at the ends too. It is learned only if the optimiser has this module's parameters.
 
     Args:
         temperature: at the start; what similarities are divided by.
@@ -254,7 +254,7 @@ class InfoNCE(nn.Module):
             anchors: (B, D) of length 1.
             positives: (B, D) of length 1, row by row the same tune.
             groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-            negatives: which ones the positive is to be found among; all of them is the usual form.
+            negatives: the ones among which the positive is to be found; usually all.
 
         Returns:
             Scalar.
@@ -277,11 +277,11 @@ class InfoNCE(nn.Module):
 
 
 class PairLoss(nn.Module):
-    """A loss together with its choice of negatives, as a training loop calls it.
+    """Hold a loss and its choice of negatives, as a training loop calls them.
 
     Args:
         loss: takes anchors (B, D), positives (B, D), groups (B,) and negatives.
-        negatives: which ones, once the warm-up is over.
+        negatives: how they are chosen after the warm-up.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class PairLoss(nn.Module):
             anchors: (B, D) of length 1.
             positives: (B, D) of length 1, row by row the same tune.
             groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-            warm: take all negatives: mined ones alone make an untrained encoder collapse into one
+            warm: take all negatives. With mined ones only, an untrained encoder collapses into one
                 vector (measured, DECISIONS.md).
 
         Returns:
@@ -326,15 +326,15 @@ def make_loss(
         kind: ``hinge`` on cosine, the mean over triplets; ``hinge-of-means``, over the mean of a
             row's negatives; ``euclidean``, the hinge on distance; ``infonce``, whose temperature
             is a parameter for the optimiser.
-        mining: which negatives, as in :class:`Negatives`.
+        mining: how negatives are chosen, as in :class:`Negatives`.
         margin: of the three hinges, in cosine or in distance.
-        negatives: how many a row, if ``nearest`` or ``random``.
+        negatives: how many a row has, if ``nearest`` or ``random``.
         temperature: of InfoNCE at the start.
         generator: of ``random``.
 
     Returns:
-        A module that takes anchors (B, D), positives (B, D), groups (B,), and whether the encoder
-        is still warming up; it returns a scalar.
+        A module that takes anchors (B, D), positives (B, D), groups (B,), and whether training is
+        still in its warm-up; it returns a scalar.
 
     Raises:
         QbhError: if there is no such kind or mining, or a number is out of its range.
@@ -365,7 +365,7 @@ def _both_ways(one_way: Callable[[Tensor], Tensor], near: Tensor) -> Tensor:
 
 
 def _miner(mining: Mining) -> Any:
-    """Return the miner of a name; it is handed nearness in place of embeddings."""
+    """Return the miner of a name; it takes similarities in place of embeddings."""
     try:
         from pytorch_metric_learning.distances import BaseDistance
         from pytorch_metric_learning.miners import BatchEasyHardMiner

@@ -1,7 +1,7 @@
-"""Pairs rendered from note events: a phrase as written, and the same notes in a hummer's rhythm.
+"""Training pairs rendered from notes: a phrase as written, and in the rhythm of a hummer.
 
-The rules of :mod:`qbhkit.embedding.augment` bend time slice by slice; here every note is sung too
-short or too long by itself, which only those who still have the notes can imitate.
+The rules of :mod:`qbhkit.embedding.augment` change the tempo slice by slice. Here every note is
+lengthened or shortened by itself, which needs the notes and not only the contour.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,17 @@ from qbhkit.errors import QbhError
 
 @dataclass(frozen=True)
 class NotePairConfig:
-    """How phrases are rendered from notes.
+    """Say how phrases are rendered from notes.
 
     Args:
-        share: of the self-supervised pairs; the others are windows of contours.
+        share: share of the self-supervised pairs; the others are windows of contours.
         fewest: notes of the shortest phrase.
-        most: notes of the longest one; their number is drawn log-uniformly.
-        rhythm_octaves: a note lasts 2 ** normal(0, x) times as long as it should.
+        most: notes of the longest phrase; their number is drawn log-uniformly.
+        rhythm_octaves: a hummed note lasts 2 ** normal(0, x) times as long as written.
         at_start: share of the phrases that begin with the song.
+
+    Raises:
+        QbhError: if a number is out of its range.
     """
 
     share: float = 0.25
@@ -38,19 +41,21 @@ class NotePairConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or not 2 <= self.fewest <= self.most:
-            raise QbhError("events need a share over 0 and, from 2 on, fewest notes up to most.")
+            raise QbhError(
+                "note_pairs need a share over 0 and, from 2 on, fewest notes up to most."
+            )
 
 
 class NotePairs:
     """Draw phrases of songs: their notes as written, and as hummed.
 
     Args:
-        notes: (M, 3) of each song: onset s, duration s, MIDI pitch, without overlaps; or None for a
-            song that has none, which is never drawn.
+        notes: (M, 3) of each song: onset s, duration s, MIDI pitch, without overlaps. A song with
+            None is never drawn.
         groups: (songs,) tune of each song.
         config: how to draw.
-        reading: onto L frames.
-        rules: the other distortions of the hummed one.
+        reading: how a window becomes L frames.
+        rules: the other distortions of the hummed phrase.
         how: normalisation of both.
         hop_s: seconds between frames.
 
@@ -71,7 +76,7 @@ class NotePairs:
         pairs = zip(notes, groups, strict=True)
         kept = [(k, g) for k, g in pairs if k is not None and len(k) >= config.fewest]
         if not kept:
-            raise QbhError(f"No song has {config.fewest} notes: leave 'events' out.")
+            raise QbhError(f"No song has {config.fewest} notes: leave 'note_pairs' out.")
         self._count = np.array([len(song) for song, _ in kept])
         self._first = np.cumsum(self._count) - self._count
         self._onset, self._duration, self._pitch = np.concatenate([song for song, _ in kept]).T
@@ -94,7 +99,7 @@ class NotePairs:
         onset, pitch = self._onset[at] - self._onset[at[:, :1]], self._pitch[at]
         duration = self._duration[at]
         anchors = self._read(onset, duration, pitch, length)
-        # From one onset to the next, and the sounding part of it, take longer or less long.
+        # The time from one onset to the next, and the sounding part of it, are scaled alike.
         factor = np.exp2(rng.normal(0, config.rhythm_octaves, at.shape))
         gap = np.diff(onset, axis=1, append=onset[:, -1:]) * factor
         hummed = np.cumsum(gap, axis=1) - gap
@@ -126,5 +131,5 @@ class NotePairs:
         note = np.maximum(owner, 0)
         ends = np.take_along_axis(onset + duration, note, axis=1)
         sounding = (owner >= 0) & (at_s < ends)
-        heard = np.where(sounding, np.take_along_axis(pitch, note, axis=1), 0.0)
-        return np.stack([heard, sounding], axis=-1).astype(np.float32)
+        sung = np.where(sounding, np.take_along_axis(pitch, note, axis=1), 0.0)
+        return np.stack([sung, sounding], axis=-1).astype(np.float32)

@@ -1,11 +1,11 @@
-"""The layers that make one vector of all frames, (B, T, C) to (B, C): an encoder ends in one."""
+"""Pooling layers: from the frames (B, T, C) of an encoder to one vector (B, C)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ContextAttention(nn.Module):
-    """Sum frames weighted by their similarity to learned context vectors, one a head.
+    """Sum frames weighted by their similarity to learned context vectors, one for each head.
 
     Args:
         width: channels.
@@ -22,7 +22,7 @@ class ContextAttention(nn.Module):
         self.context = nn.Parameter(torch.randn(heads, width // heads) * (width // heads) ** -0.5)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
+        """Pool (B, T, C) into (B, C)."""
         batch, time, width = frames.shape
         keys = torch.tanh(self.project(frames)).view(batch, time, self.heads, -1)  # (B, T, H, C/H)
         weights = torch.softmax((keys * self.context).sum(-1), dim=1)  # (B, T, H)
@@ -41,7 +41,7 @@ class SimpleAttention(nn.Module):
         self.score = nn.Linear(width, width, bias=False)  # the softmax would undo a bias
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
+        """Pool (B, T, C) into (B, C)."""
         weights = torch.softmax(self.score(frames), dim=1)  # (B, T, C)
         return (weights * frames).sum(1)
 
@@ -57,7 +57,7 @@ class LastState(nn.Module):
         self.gru = nn.GRU(width, width, batch_first=True)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
+        """Pool (B, T, C) into (B, C)."""
         _, last = self.gru(frames)  # (1, B, C)
         return last[0]
 
@@ -69,5 +69,5 @@ class MaxOverTime(nn.Module):
     """
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Summarise (B, T, C) as (B, C)."""
+        """Pool (B, T, C) into (B, C)."""
         return frames.amax(1)

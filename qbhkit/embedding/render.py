@@ -1,8 +1,8 @@
-"""Performances to learn from: training songs sung with a hummer's errors, and heard.
+"""Render hums to learn from: training songs sung with a hummer's errors, and tracked.
 
-Every rendered_hum is drawn from a generator of its own, rendered, degraded as recordings are, and
-heard by ``crnn-lite``; what is kept are the states, and which stretch of the song each 100 ms
-performs. They are made in parts of fifty, each written whole, so that a stopped run goes on.
+Every hum is drawn from a generator of its own, synthesised, degraded as recordings are, and tracked
+by ``crnn-lite``. The states are kept, and which stretch of the song each 100 ms sings. Hums are
+written in parts of fifty, each atomically, so that a stopped run goes on.
 """
 
 import hashlib
@@ -41,19 +41,19 @@ from qbhkit.synthesis.timbre import Timbre, sing
 from qbhkit.synthesis.voices import spoken_timbres
 from qbhkit.training import generator
 
-_A_PART = 50  # rendered_hums
+_PART_SIZE = 50  # hums in a file
 _TRIES = 20
 _FEWEST_NOTES = 6
 _LONGEST_REST_S = 2.0  # where a stretch of song ends: nobody hums a pause
-_SHORTEST_S = 3.0  # of voice that is heard in a rendered_hum
-_LOWEST_ST = 41.0  # MIDI: the network hears nothing under 40
+_SHORTEST_S = 3.0  # of voice that is found in a hum
+_LOWEST_ST = 41.0  # MIDI: the network finds nothing under 40
 _CHORD_S = 2.0
 _TRIADS = np.array([[0, 4, 7], [0, 3, 7], [-4, 0, 3], [-3, 0, 5], [-7, -3, 0], [-7, -4, 0]])
 
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How rendered_hums are drawn; shares are of all rendered_hums.
+    """Say how hums are drawn; shares are of all hums.
 
     Args:
         kind: ``rendered-hums``.
@@ -67,9 +67,10 @@ class RenderConfig:
         spoken: share sung with the consonants and the timbre of a speech synthesiser.
         speech: voices of flite that lend them; empty for none.
         utterances: how many titles of songs each of them speaks.
-        accompanied: share with a band that plays along.
-        snr_db: lowest and highest ratio of voice to band.
-        degraded: share of each kind of damage: room, band, clipping, 8 bits; noise twice as often.
+        accompanied: share with an accompaniment.
+        snr_db: lowest and highest ratio of voice to accompaniment.
+        degraded: share of each degradation: room, band limits, clipping, 8 bits; noise twice as
+            often.
     """
 
     kind: str = "rendered-hums"
@@ -102,7 +103,7 @@ class RenderConfig:
 
 
 class SynthesisPool(NamedTuple):
-    """What rendered_hums are drawn from."""
+    """The songs and the voices that hums are drawn from."""
 
     config: RenderConfig
     notes: list[NDArray[np.float64]]  # of each song
@@ -138,16 +139,16 @@ def _rising(notes: NDArray) -> NDArray[np.float64]:
     return notes[np.diff(notes[:, 0], prepend=-np.inf) > 1e-3]
 
 
-def render_hum_of(number: int, pool: SynthesisPool, frontend: StateFrontend) -> RenderedHum:
-    """Sing a stretch of a song, and hear it.
+def render_one(number: int, pool: SynthesisPool, frontend: StateFrontend) -> RenderedHum:
+    """Sing a stretch of a song, and track it.
 
     Args:
-        number: of the rendered_hum: the same one is always sung alike.
+        number: of the hum; the same number gives the same hum.
         pool: songs and voices.
-        frontend: hears it.
+        frontend: tracks it.
 
     Raises:
-        QbhError: if twenty attempts gave nothing in which a voice is heard.
+        QbhError: if no voice was found in any of twenty attempts.
     """
     rng = generator(pool.config.seed, number)
     for _ in range(_TRIES):
@@ -157,13 +158,12 @@ def render_hum_of(number: int, pool: SynthesisPool, frontend: StateFrontend) -> 
             continue
         voice = _draw_voice(pool.config, rng)
         line = sung_line(_with_errors(notes, pool.config, rng), voice, rng)
-        heard = frontend.contour_of(_record(line, voice, pool, rng))
-        kept, late_s = heard.trimmed()
-        if kept.voiced_s < _SHORTEST_S:
+        contour, late_s = frontend.contour_of(_record(line, voice, pool, rng)).trimmed()
+        if contour.voiced_s < _SHORTEST_S:
             continue
-        spans = sung_spans(notes, line, voice, late_s, len(kept))
-        return RenderedHum(kept.states, spans, from_notes(pool.notes[song]), pool.tunes[song])
-    raise QbhError("No voice is heard in what is sung: are the songs long enough?")
+        spans = sung_spans(notes, line, voice, late_s, len(contour))
+        return RenderedHum(contour.states, spans, from_notes(pool.notes[song]), pool.tunes[song])
+    raise QbhError("No voice was found in what was rendered: are the songs long enough?")
 
 
 def draw_stretch(notes: NDArray, config: RenderConfig, rng: Generator) -> NDArray[np.float64]:
@@ -214,7 +214,7 @@ def _draw_voice(config: RenderConfig, rng: Generator) -> Voice:
 
 
 def _record(line: Line, voice: Voice, pool: SynthesisPool, rng: Generator) -> Audio:
-    """Return a recording of a voice, now and then over a band, as microphones make them."""
+    """Return a degraded recording of a voice, with or without accompaniment."""
     config, rate_hz = pool.config, LiteExtractor.rate_hz
     if pool.timbres and rng.random() < config.spoken:
         timbre = pool.timbres[int(rng.integers(len(pool.timbres)))]
@@ -223,14 +223,14 @@ def _record(line: Line, voice: Voice, pool: SynthesisPool, rng: Generator) -> Au
         hum = render_line(line, voice, rng, rate_hz)
     samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, rate_hz)
     if rng.random() < config.accompanied:
-        samples = _over_a_band(samples, line, hum, config, rng)
+        samples = _accompany(samples, line, hum, config, rng)
     return Audio(degrade_recording(samples, MixConfig(degraded=config.degraded), rng), rate_hz)
 
 
-def _over_a_band(
+def _accompany(
     samples: Floats, line: Line, hum: RenderedVoice, config: RenderConfig, rng: Generator
 ) -> Floats:
-    """Play triads that hold what is sung when they begin."""
+    """Mix a voice with triads, each of which holds the note that is sung when it begins."""
     length_s = len(samples) / LiteExtractor.rate_hz
     starts_s = np.arange(line.onsets_s[0], length_s, _CHORD_S)
     sung = line.pitch_st[np.minimum(starts_s / F0_HOP_S, len(line.pitch_st) - 1).astype(int)]
@@ -239,17 +239,17 @@ def _over_a_band(
         for tone in rng.choice(_TRIADS):
             chords.append([start_s, _CHORD_S, 48 + (round(pitch) + tone) % 12])
     parts = arrange_accompaniment(np.array(chords), _CHORD_S / 4, length_s, rng)
-    band = render_parts(parts, length_s, LiteExtractor.rate_hz).samples
+    accompaniment = render_parts(parts, length_s, LiteExtractor.rate_hz).samples
     f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0)
-    return mix(samples, f0, band[: len(samples)], rng.uniform(*config.snr_db))
+    return mix(samples, f0, accompaniment[: len(samples)], rng.uniform(*config.snr_db))
 
 
 def sung_spans(
     notes: NDArray, line: Line, voice: Voice, late_s: float, count: int
 ) -> NDArray[np.float32]:
-    """Return which stretch of the song each 100 ms of a recording performs.
+    """Return which stretch of the song each 100 ms of a recording sings.
 
-    A note's onset is where the song's is; between two of them time passes evenly. Before the first
+    A sung onset is at the song's onset, and between two onsets time passes evenly. Before the first
     note and after the last one the song stands still.
 
     Args:
@@ -277,14 +277,17 @@ def render_all(
     workers: int = 1,
     progress: bool = True,
 ) -> StoredBank:
-    """Make a bank of rendered_hums, unless the file holds just these; a stopped run goes on.
+    """Render a bank of hums, unless the file holds just these; a stopped run goes on.
 
     Args:
         config: how to draw.
-        songs: what is sung.
+        songs: to sing.
         path: the ``.safetensors`` file; parts are kept beside it until it is whole.
         workers: processes.
         progress: show a bar on standard error.
+
+    Returns:
+        The bank.
 
     Raises:
         QbhError: if there is nothing to sing, or a voice is missing.
@@ -292,21 +295,21 @@ def render_all(
     digest = hashlib.sha256()
     for song in songs.songs:
         digest.update(b"" if song.notes is None else np.ascontiguousarray(song.notes).tobytes())
-    made_of = {
+    recipe = {
         "states_of": identity_of(STATE_NETWORK),
         "songs": digest.hexdigest(),
         "drawn": json.loads(json.dumps(asdict(config))),
     }
-    if path.is_file() and _same(path, made_of):
+    if path.is_file() and _holds(path, recipe):
         return read_rendered(path)
     folder = path.with_name(f"{path.stem}-parts")
     note = folder / "made_of.json"
-    if not made_from(note, made_of):
-        shutil.rmtree(folder, ignore_errors=True)  # parts of something else
-        record(note, made_of)
+    if not made_from(note, recipe):
+        shutil.rmtree(folder, ignore_errors=True)  # parts of another bank
+        record(note, recipe)
     parts = {
-        folder / f"{first:06}.safetensors": range(first, min(first + _A_PART, config.count))
-        for first in range(0, config.count, _A_PART)
+        folder / f"{first:06}.safetensors": range(first, min(first + _PART_SIZE, config.count))
+        for first in range(0, config.count, _PART_SIZE)
     }
     due = [(part, numbers) for part, numbers in parts.items() if not part.is_file()]
     missing = sum(len(numbers) for _, numbers in due)
@@ -316,31 +319,31 @@ def render_all(
     )  # fmt: skip
     if due:
         pool = make_pool(config, songs)
-        for count in parallel_map(_make_part, due, workers, _prepare, (pool,)):
+        for count in parallel_map(_render_part, due, workers, _prepare, (pool,)):
             bar.update(count)
     bar.close()
-    join_rendered(list(parts), path, made_of)
+    join_rendered(list(parts), path, recipe)
     shutil.rmtree(folder)
     return read_rendered(path)
 
 
-def _same(path: Path, made_of: dict[str, object]) -> bool:
+def _holds(path: Path, recipe: dict[str, object]) -> bool:
     try:
-        return read_rendered(path).made_of == made_of
+        return read_rendered(path).recipe == recipe
     except QbhError:
         return False
 
 
-_at_hand: tuple[SynthesisPool, StateFrontend]  # of the process that works
+_prepared: tuple[SynthesisPool, StateFrontend]  # of this process
 
 
 def _prepare(pool: SynthesisPool) -> None:
-    global _at_hand
-    _at_hand = pool, StateFrontend()
+    global _prepared
+    _prepared = pool, StateFrontend()
 
 
-def _make_part(due: tuple[Path, range]) -> int:
+def _render_part(due: tuple[Path, range]) -> int:
     """Render a part, and return how many hums it holds."""
     path, numbers = due
-    write_rendered(path, [render_hum_of(number, *_at_hand) for number in numbers], {})
+    write_rendered(path, [render_one(number, *_prepared) for number in numbers], {})
     return len(numbers)

@@ -1,9 +1,8 @@
-"""Recordings as the melody network's states know them, and the songs that they perform.
+"""Banks of rendered hums: network states of recordings, and the stretches of songs that they sing.
 
-A bank is one file. Of every rendered_hum it holds the states of each 100 ms, the stretch of the song
-that each 100 ms performs, and the whole song's pitch; so any part of a recording can be drawn
-together with the part of the song it performs. Who renders and hears recordings is no business of
-this room: :mod:`qbhkit.embedding.render` does.
+A bank is one file. For every rendered hum it holds the states of each 100 ms, the stretch of the
+song that each 100 ms sings, and the whole song's pitch, so that any part of a recording can be
+drawn together with its part of the song. :mod:`qbhkit.embedding.render` makes banks.
 """
 
 import json
@@ -16,17 +15,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from qbhkit.config import RENAMED_VALUES, renamed_keys
+from qbhkit.config import present_names
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats
 from qbhkit.embedding.augment import Distortions, Frames, warp_positions
 from qbhkit.embedding.sampling import ContourBank, gather
 from qbhkit.embedding.windows import Reading
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 from qbhkit.storage import write_arrays
 
 RENDERED_KIND = "rendered-hums"
 _CURE = "make it with 'qbhkit data render'"
-# How a part is timed; whoever performed it made the other errors.
+# How a part is timed; the other errors were made when it was rendered.
 _TIMING = Distortions(start_shift=0.04, tempo_octaves=0.1, slice_tempo=0.15)
 
 
@@ -48,12 +47,12 @@ class RenderedHum(NamedTuple):
 
 @dataclass(frozen=True)
 class PartConfig:
-    """Which parts of a rendered_hum are shown to the encoder.
+    """Which parts of a rendered hum are shown to the encoder.
 
     Args:
-        shortest_s: shortest part; lengths are drawn log-uniformly up to the whole rendered_hum.
-        at_start: share of the parts that begin with the rendered_hum.
-        timing: how unevenly a part is read; its rules of time are used, and no others.
+        shortest_s: shortest part, seconds; lengths are drawn log-uniformly up to the whole hum.
+        at_start: share of the parts that begin with the hum.
+        timing: how unevenly a part is read; only its rules of time are used.
     """
 
     shortest_s: float = 3.0
@@ -62,53 +61,51 @@ class PartConfig:
 
 
 class PartBatch(NamedTuple):
-    """Parts of rendered_hums, the windows of songs they perform, and the tunes of these."""
+    """Parts of rendered hums, the windows of songs that they sing, and the tunes of these."""
 
     states: Floats  # (B, L, C)
     windows: Frames  # (B, L, 2) MIDI semitones and voiced
     tunes: NDArray[np.int64]  # (B,)
 
 
-def write_rendered(
-    path: Path, rendered_hums: Sequence[RenderedHum], made_of: dict[str, Any]
-) -> None:
+def write_rendered(path: Path, hums: Sequence[RenderedHum], recipe: dict[str, Any]) -> None:
     """Write a bank, atomically; states are kept in half precision.
 
     Args:
         path: of the file.
-        rendered_hums: at least one.
-        made_of: plain values, returned by :func:`read_rendered`.
+        hums: at least one.
+        recipe: plain values that say how they were made; :func:`read_rendered` returns them.
     """
     arrays: dict[str, NDArray[Any]] = {
-        "states": np.concatenate([one.states for one in rendered_hums]).astype(np.float16),
-        "spans": np.concatenate([one.spans for one in rendered_hums]).astype(np.float32),
-        "frames": np.array([len(one.states) for one in rendered_hums], np.int64),
-        "pitch": np.concatenate([one.song.pitch_st for one in rendered_hums]),
-        "song_frames": np.array([len(one.song) for one in rendered_hums], np.int64),
-        "tunes": np.array([one.tune for one in rendered_hums], np.int64),
+        "states": np.concatenate([hum.states for hum in hums]).astype(np.float16),
+        "spans": np.concatenate([hum.spans for hum in hums]).astype(np.float32),
+        "frames": np.array([len(hum.states) for hum in hums], np.int64),
+        "pitch": np.concatenate([hum.song.pitch_st for hum in hums]),
+        "song_frames": np.array([len(hum.song) for hum in hums], np.int64),
+        "tunes": np.array([hum.tune for hum in hums], np.int64),
     }
-    _save(arrays, path, made_of)
+    _save(arrays, path, recipe)
 
 
-def join_rendered(parts: Sequence[Path], path: Path, made_of: dict[str, Any]) -> None:
+def join_rendered(parts: Sequence[Path], path: Path, recipe: dict[str, Any]) -> None:
     """Write what several files hold as one, atomically: see :func:`write_rendered`."""
     found = [read_rendered(part).arrays for part in parts]
-    _save({key: np.concatenate([one[key] for one in found]) for key in found[0]}, path, made_of)
+    _save({key: np.concatenate([one[key] for one in found]) for key in found[0]}, path, recipe)
 
 
-def _save(arrays: dict[str, NDArray[Any]], path: Path, made_of: dict[str, Any]) -> None:
-    write_arrays(path, arrays, {"qbhkit": json.dumps({"kind": RENDERED_KIND, **made_of})})
+def _save(arrays: dict[str, NDArray[Any]], path: Path, recipe: dict[str, Any]) -> None:
+    write_arrays(path, arrays, {"qbhkit": json.dumps({"kind": RENDERED_KIND, **recipe})})
 
 
 class StoredBank(NamedTuple):
-    """The arrays of a bank as :func:`write_rendered` names them, and what it was made of."""
+    """The arrays of a bank as :func:`write_rendered` names them, and how they were made."""
 
     arrays: dict[str, NDArray[Any]]
-    made_of: dict[str, Any]
+    recipe: dict[str, Any]
 
 
 def read_rendered(path: Path) -> StoredBank:
-    """Map a bank into memory; only what is drawn is read.
+    """Map a bank into memory, so that only what is drawn is read.
 
     Raises:
         QbhError: if the file is missing, damaged, or something else.
@@ -119,35 +116,38 @@ def read_rendered(path: Path) -> StoredBank:
         raise QbhError(f"{path} does not exist: {_CURE}.")
     try:
         with safe_open(path, framework="pt") as stored:  # torch maps, numpy would read it all
-            made_of = json.loads((stored.metadata() or {}).get("qbhkit", "{}"))
-            made_of = renamed_keys("RenderedBank", made_of)
+            recipe = json.loads((stored.metadata() or {}).get("qbhkit", "{}"))
             arrays = {key: stored.get_tensor(key).numpy() for key in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise QbhError(f"{path} is damaged ({error}): {_CURE} again.") from None
     try:
+        with naming(path):
+            recipe = present_names("RenderedBank", recipe)
+            if "drawn" in recipe:
+                recipe["drawn"] = present_names("RenderConfig", recipe["drawn"])
         frames, song_frames = arrays["frames"].sum(), arrays["song_frames"].sum()
         count, states = len(arrays["frames"]), arrays["states"]
         whole = (
-            RENAMED_VALUES.get(kind := made_of.pop("kind"), kind) == RENDERED_KIND
+            recipe.pop("kind") == RENDERED_KIND
             and states.ndim == 2
             and len(states) == frames
             and arrays["spans"].shape == (frames, 2)
             and arrays["pitch"].shape == (song_frames,)
             and len(arrays["song_frames"]) == len(arrays["tunes"]) == count > 0
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise QbhError(f"{path} holds no rendered_hums: {_CURE}.")
-    return StoredBank(arrays, made_of)
+        raise QbhError(f"{path} holds no rendered hums: {_CURE}.")
+    return StoredBank(arrays, recipe)
 
 
 class RenderedBank:
-    """Draw parts of rendered_hums with the windows of songs that they perform.
+    """Draw parts of rendered hums with the windows of songs that they sing.
 
     Args:
-        stored: of :func:`read_rendered`.
-        rows: (R,) numbers of the rendered_hums to draw from; by default all.
+        stored: what :func:`read_rendered` returns.
+        rows: (R,) numbers of the hums to draw from; by default all.
 
     Attributes:
         channels: C, of the states.
@@ -157,7 +157,7 @@ class RenderedBank:
     def __init__(self, stored: StoredBank, rows: NDArray[np.int64] | None = None) -> None:
         arrays = stored.arrays
         self.channels = arrays["states"].shape[1]
-        self.states_of = str(stored.made_of.get("states_of", ""))
+        self.states_of = str(stored.recipe.get("states_of", ""))
         self._stored, self._states, self._spans = stored, arrays["states"], arrays["spans"]
         self._lengths = arrays["frames"]
         self._offsets = np.cumsum(self._lengths) - self._lengths
@@ -170,11 +170,11 @@ class RenderedBank:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def parted(self, every: int) -> tuple["RenderedBank", "RenderedBank"]:
-        """Hold every so manieth tune back: no tune is in both banks.
+    def split(self, every: int) -> tuple["RenderedBank", "RenderedBank"]:
+        """Hold back every k-th tune, with all its hums; k is ``every``.
 
         Returns:
-            The rendered_hums of the other tunes, and those of the tunes held back.
+            The hums of the other tunes, and those of the tunes held back.
         """
         tunes = self._songs.groups[self._rows]
         held = np.isin(tunes, np.unique(tunes)[::every])
@@ -187,10 +187,13 @@ class RenderedBank:
         """Draw parts.
 
         Args:
-            count: B; no rendered_hum comes twice while there are enough.
+            count: B; no hum comes twice while there are enough.
             reading: of parts and windows, onto L frames.
             config: which parts.
             rng: the random generator.
+
+        Returns:
+            States (B, L, C), windows (B, L, 2) and tunes (B,).
         """
         row = rng.choice(self._rows, count, replace=len(self._rows) < count)
         whole, offset = self._lengths[row], self._offsets[row]

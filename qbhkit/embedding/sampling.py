@@ -1,4 +1,4 @@
-"""Pairs for training: windows of songs, and hummed readings of them, imagined or real."""
+"""Training pairs of songs: a window of a song, and the same window as if it were hummed."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -14,12 +14,12 @@ from qbhkit.errors import QbhError
 
 
 def gather(frames: NDArray, offsets: NDArray, lengths: NDArray, positions: NDArray) -> NDArray[Any]:
-    """Read rows of frames at fractional positions, nearest frame, zeros outside of a row.
+    """Read the nearest frames at fractional positions of rows, and zeros outside of a row.
 
     Args:
         frames: (total,) or (total, C), the frames of all rows one after another.
-        offsets: (B,) first frame of the rows that are read.
-        lengths: (B,) their frames.
+        offsets: (B,) first frame of each row that is read.
+        lengths: (B,) its length in frames.
         positions: (B, L) in frames; 0.5 is the middle of a row's frame 0.
 
     Returns:
@@ -33,12 +33,12 @@ def gather(frames: NDArray, offsets: NDArray, lengths: NDArray, positions: NDArr
 
 
 class ContourBank:
-    """Keep the pitch of many contours in one array, so that a batch of windows is one gather.
+    """Keep the pitch of many contours in one array, from which a batch of windows is gathered.
 
     A frame is voiced where its pitch is not 0.
 
     Args:
-        contours: the songs' contours, all on one grid.
+        contours: the songs' contours, all with the same hop.
         groups: (songs,) songs with the same number are variants of one tune and never serve as
             each other's negatives; by default every song is its own group.
 
@@ -65,12 +65,12 @@ class ContourBank:
     def over(
         cls, pitch: NDArray, offsets: NDArray, lengths: NDArray, groups: NDArray, hop_s: float
     ) -> "ContourBank":
-        """Make a bank of arrays as they are: see :func:`qbhkit.embedding.contour_shards.open_shards`.
+        """Make a bank of arrays without copying them, as ``contour_shards.open_shards`` does.
 
         Args:
             pitch: (total,) float32 MIDI semitones of all songs, 0 where unvoiced.
             offsets: (songs,) first frame of each song.
-            lengths: (songs,) its frames.
+            lengths: (songs,) its length in frames.
             groups: (songs,) its tune.
             hop_s: seconds between frames.
         """
@@ -86,11 +86,11 @@ class ContourBank:
 
     @property
     def tunes(self) -> int:
-        """How many tunes there are: one more than the highest group."""
+        """Return how many tunes there are: one more than the highest group."""
         return int(self.groups.max()) + 1
 
     def read(self, song: NDArray[np.int64], positions: NDArray) -> Frames:
-        """Read songs at fractional frame positions, nearest frame, unvoiced outside.
+        """Read the nearest frames of songs at fractional positions, unvoiced outside.
 
         Args:
             song: (B,) song numbers.
@@ -104,14 +104,14 @@ class ContourBank:
 
 
 class PairBatch(NamedTuple):
-    """Anchors, positives and the tune each row belongs to."""
+    """Anchors and positives of B pairs, and the tune of each."""
 
     anchors: Frames  # (B, L, 2) normalised
     positives: Frames  # (B, L, 2) normalised
     groups: NDArray[np.int64]  # (B,)
 
 
-_REDRAWN = 3
+_REDRAWN = 3  # times that a window with too little voice is drawn again
 
 
 def sample_pairs(
@@ -126,9 +126,9 @@ def sample_pairs(
 
     Args:
         bank: the songs.
-        batch: number of pairs, B; each from another song while there are enough.
-        window: lengths and steps of the windows.
-        rules: the humming distortions of the positives.
+        batch: number of pairs, B, each from another song while there are enough.
+        window: lengths of the windows, and where they begin.
+        rules: humming distortions of the positives.
         how: normalisation of both.
         rng: the random generator.
 
@@ -157,9 +157,13 @@ def sample_pairs(
 
 
 class PairSource(Protocol):
-    """What gives training pairs."""
+    """Anything that gives training pairs.
 
-    tunes: int  # groups are numbered below it
+    Attributes:
+        tunes: number of tunes; groups are numbered from 0.
+    """
+
+    tunes: int
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` pairs."""
@@ -167,12 +171,12 @@ class PairSource(Protocol):
 
 
 class SongPairs:
-    """Draw pairs by self-supervision: :func:`sample_pairs` of these songs.
+    """Draw self-supervised pairs of songs: see :func:`sample_pairs`.
 
     Args:
         bank: the songs.
-        window: lengths and steps of the windows.
-        rules: the humming distortions of the positives.
+        window: lengths of the windows, and where they begin.
+        rules: humming distortions of the positives.
         how: normalisation.
 
     Notebook: notebooks/05_encoder_and_loss.py
@@ -194,9 +198,9 @@ class MixedPairs:
     """Draw from several sources at once.
 
     Args:
-        sources: with the share of a batch that each gives; the shares sum to 1.
-        same_tunes: whether all sources number the same tunes; otherwise tunes of different sources
-            are different tunes.
+        sources: each with its share of a batch; the shares sum to 1.
+        same_tunes: whether a number means the same tune in all sources; otherwise tunes of
+            different sources are different tunes.
     """
 
     def __init__(
@@ -213,7 +217,7 @@ class MixedPairs:
         counts = np.diff(np.round(self._upto * count).astype(int), prepend=0)
         parts = [
             source.draw(number, rng) for source, number in zip(self._sources, counts, strict=True)
-        ]  # no pairs of a source whose share is 0
+        ]  # a source whose share is 0 gives no pairs
         return PairBatch(
             np.concatenate([part.anchors for part in parts]),
             np.concatenate([part.positives for part in parts]),

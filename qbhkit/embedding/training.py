@@ -1,8 +1,8 @@
-"""Train an encoder of contours: pairs in, a checkpoint and a curve out.
+"""Train an encoder of contours on pairs; write a checkpoint and a log.
 
-A stage is a mixture of sources plus weights to start from. Stage 1 draws from songs alone, stage 2
-from real hums too. Combined training goes on with stage 1, and every few epochs fine-tunes a deep
-copy of the network on hums.
+A stage is a mixture of pair sources plus weights to start from. Stage 1 draws from songs only,
+stage 2 from real hums too. Combined training goes on with stage 1, and every few epochs fine-tunes
+a deep copy of the network on hums.
 """
 
 import math
@@ -48,12 +48,15 @@ EncoderEvaluator = Callable[[nn.Module], dict[str, float]]
 
 @dataclass(frozen=True)
 class FineTune:
-    """How deep copies of the network are fine-tuned on hums along the way.
+    """Say how deep copies of the network are fine-tuned on hums in combined training.
 
     Args:
         every: epochs of self-supervision between two copies.
-        steps: batches that a copy sees.
-        learning_rate: the highest, of a copy.
+        steps: training steps of a copy.
+        learning_rate: the highest learning rate of a copy.
+
+    Raises:
+        QbhError: if a number is out of its range.
     """
 
     every: int = 10
@@ -67,29 +70,32 @@ class FineTune:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """One training run; a batch is of pairs.
+    """Describe one training run; a batch is of pairs.
 
     Args:
         kind: ``embedding``.
         corpora: names of the corpora to learn from.
         init_from: weights to start from; empty for random ones.
-        loss: see :func:`qbhkit.embedding.losses.make_loss`, as for the next three.
-        mining: which negatives.
+        loss: as ``kind`` of :func:`qbhkit.embedding.losses.make_loss`.
+        mining: how negatives are chosen, as in :class:`qbhkit.embedding.losses.Negatives`.
         margin: of the hinges.
-        negatives: how many a row, where mining asks; null for all of the batch.
+        negatives: how many a row has, if ``mining`` takes a number; null for all of the batch.
         temperature: of InfoNCE at the start.
-        warm_epochs: epochs at the beginning that use all negatives: the nearest ones alone make
-            an untrained encoder collapse into one vector (measured, DECISIONS.md).
+        warm_epochs: epochs at the beginning that use all negatives. With the nearest ones only, an
+            untrained encoder collapses into one vector (measured, DECISIONS.md).
         normalisation: ``key`` or ``published``.
         hop_s: seconds between frames of the songs' contours.
-        window: which stretches of songs are shown.
-        augmentation: humming distortions of stage 1.
-        note_pairs: how phrases are rendered from notes, beside windows of contours; null for not.
+        window: which windows of songs are drawn.
+        augmentation: humming distortions of the self-supervised pairs.
+        note_pairs: how phrases are rendered from notes, besides windows of contours; null for none.
         shards: folder of contours to learn from ('qbhkit data shards'), instead of the corpora's.
-        hums: how real hums are drawn; null for self-supervision alone.
+        hums: how real hums are drawn; null for self-supervision only.
         pairs: CSV file that pairs the hums with their songs.
         songs: where those songs are: corpora, files or folders.
         fine_tune: fine-tune copies on hums along the way, instead of the network itself.
+
+    Raises:
+        QbhError: if a value is wrong, or ``fine_tune`` is given without ``hums``.
     """
 
     kind: str = "embedding"
@@ -130,14 +136,14 @@ class TrainConfig(RunConfig):
 
 
 def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
-    """Return what draws the self-supervised pairs of a run.
+    """Return the source of a run's self-supervised pairs.
 
     Args:
         config: the run.
         songs: of its corpora.
 
     Raises:
-        QbhError: if there is nothing to learn from, or the shards' hop is another one.
+        QbhError: if there is nothing to learn from, or the shards have another hop.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
@@ -160,7 +166,7 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
 
 
 class Trainee(nn.Module):
-    """An encoder together with its loss, which may have something to learn too."""
+    """Hold an encoder and its loss, which may have parameters too."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -188,25 +194,25 @@ def train_encoder(
 ) -> ContourEncoder:
     """Train an encoder: self-supervised, supervised, or both combined.
 
-    Checkpoint and log are those of :func:`qbhkit.training.fit`; the log shows the embedding spread.
-    Batches are drawn from generators seeded by (seed, epoch, worker, item), so that a resumed run
-    goes on with the very batches it would have seen. Several devices share each batch, and every
-    one of them sees all its negatives.
+    Checkpoint and log are those of :func:`qbhkit.training.fit`; the log also has the embedding
+    spread. Batches are drawn from generators seeded by (seed, epoch, step), so that a resumed run
+    sees the batches it would have seen. Several devices share each batch, and each of them has all
+    its negatives.
 
     Args:
         config: the run.
-        songs: gives pairs by self-supervision.
+        songs: gives self-supervised pairs.
         folder: where the checkpoint is kept.
         log: JSON file of the curve.
-        hums: gives pairs of real hums; needed where the configuration speaks of hums.
+        hums: gives pairs of real hums; needed if ``config.hums`` is set.
         evaluate: called with the encoder in evaluation mode after every epoch.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
         fabric: what carries the run; by default one device, a GPU if torch finds one.
 
     Returns:
-        The trained encoder in evaluation mode; of combined training the copy with the best
-        ``validation_mrr``, or the last one where nothing is evaluated.
+        The trained encoder in evaluation mode. After combined training it is the copy with the best
+        ``validation_mrr``, or the last copy if nothing is evaluated.
 
     Raises:
         QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
@@ -222,7 +228,7 @@ def train_encoder(
         _start_from(config.init_from, trainee.encoder)
     if config.hums is None or hums is None:
         if config.hums is not None:
-            raise QbhError("The configuration speaks of hums, but there are none to learn from.")
+            raise QbhError("The configuration has hums, but there are none to learn from.")
         return _run(config, fabric, trainee, songs, folder, log, evaluate, resume, progress).encoder
     mixed = MixedPairs([(songs, 1 - config.hums.share), (hums, config.hums.share)])
     if config.fine_tune is None:
@@ -243,7 +249,7 @@ def _run(
     resume: bool,
     progress: bool,
 ) -> Trainee:
-    mine = slice(fabric.global_rank, None, fabric.world_size)  # every so manieth row
+    mine = slice(fabric.global_rank, None, fabric.world_size)  # every k-th row
 
     def batches(epoch: int) -> Iterator[PairBatch]:
         for step in range(config.steps_per_epoch):
@@ -287,17 +293,17 @@ class _Copies:
         assert config.fine_tune is not None
         self._every, self._epochs = config.fine_tune.every, config.epochs
         self._config = replace(
-            config, epochs=1, steps_per_epoch=config.fine_tune.steps, learning_rate=config.fine_tune.learning_rate,
-            warm_epochs=0, fine_tune=None,
+            config, epochs=1, steps_per_epoch=config.fine_tune.steps,
+            learning_rate=config.fine_tune.learning_rate, warm_epochs=0, fine_tune=None,
         )  # fmt: skip
         self._fabric, self._source, self._folder, self._evaluate = fabric, source, folder, evaluate
 
     def __call__(self, trained: Trainee, epoch: int) -> dict[str, float]:
-        """Return what the evaluator says of the network and, every few epochs, of its copy."""
+        """Return the scores of the network and, every few epochs, of its fine-tuned copy."""
         line = self._evaluate(trained.encoder) if self._evaluate else {}
         if (epoch + 1) % self._every:
             return line
-        folder = self._place(epoch + 1)
+        folder = self._folder_of(epoch + 1)
         copy = _run(
             replace(self._config, seed=self._config.seed + epoch), self._fabric, deepcopy(trained),
             self._source, folder, folder / "log.json", self._evaluate, False, False,
@@ -305,17 +311,17 @@ class _Copies:
         tuned = self._evaluate(copy.encoder) if self._evaluate else {}
         return line | {f"fine_tuned_{key}": value for key, value in tuned.items()}
 
-    def _place(self, epochs: int) -> Path:
+    def _folder_of(self, epochs: int) -> Path:
         return self._folder / f"copy-{epochs:04d}"
 
     def best(self) -> ContourEncoder:
-        """Return the best copy of this run; the folder may hold those of an older one, too."""
+        """Return the best copy of this run; the folder may also hold copies of an older run."""
         after = range(self._every, self._epochs + 1, self._every)
-        found = [self._place(epochs) / "checkpoint.pt" for epochs in after]
+        found = [self._folder_of(epochs) / "checkpoint.pt" for epochs in after]
         if not found:
             raise QbhError("No copy was fine-tuned: fine_tune.every is more than epochs.")
         states = [torch.load(path, weights_only=True, map_location="cpu") for path in found]
-        # the last of equals: it has learnt for longer
+        # the last of equals, which was trained for longer
         best = max(reversed(states), key=lambda state: state["curve"][-1].get("validation_mrr", 0))
         trainee = Trainee(self._config)
         trainee.load_state_dict(best["network"])
@@ -325,20 +331,19 @@ class _Copies:
 def _start_from(weights: str, encoder: ContourEncoder) -> None:
     found = ContourEmbedder(weights).encoder
     if found.config != encoder.config:
-        raise QbhError(f"{weights} is another encoder: give 'encoder' the values it was made with.")
+        raise QbhError(f"{weights} is another encoder: give 'encoder' the values of its training.")
     encoder.load_state_dict(found.state_dict())
 
 
 def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvaluator | None:
-    """Return an evaluator that hums held-out songs by rule, once, and finds them again.
+    """Return an evaluator that searches for held-out songs by distorted windows of them.
 
     Args:
-        config: of the run; its augmentation makes the hums.
-        contours: held-out songs; with fewer than two there is nothing to evaluate. Variants of a
-            tune among them count as wrong answers.
+        config: the run, whose augmentation distorts the windows, once for all epochs.
+        contours: held-out songs. Variants of a tune among them count as wrong answers.
 
     Returns:
-        A function from encoder to ``{"validation_mrr": ...}``, or None.
+        A function from encoder to ``{"validation_mrr": ...}``, or None for fewer than two songs.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
@@ -350,14 +355,14 @@ def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvalu
     return _mrr_evaluator(pairs.positives, pairs.anchors)
 
 
-_DISTRACTORS = 256
+_DISTRACTORS = 256  # windows of other songs
 
 
 def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) -> EncoderEvaluator:
-    """Return an evaluator that finds the windows of held-out hums among those of other songs.
+    """Return an evaluator that searches for the windows of held-out hums among those of others.
 
     Args:
-        config: of the run.
+        config: the run.
         held_out: hums that the run does not learn from.
         songs: gives the other songs.
 
@@ -374,7 +379,7 @@ def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) ->
 def _mrr_evaluator(
     hums: NDArray, windows: NDArray, same_song: NDArray[np.bool_] | None = None
 ) -> EncoderEvaluator:
-    """Return what measures how well row k of the hums finds row k of the windows."""
+    """Return an evaluator that ranks, for row k of the hums, row k of the windows."""
 
     def evaluate(encoder: nn.Module) -> dict[str, float]:
         device = next(encoder.parameters()).device
@@ -389,7 +394,7 @@ def _mrr_evaluator(
 
 
 def spread_of(embeddings: Tensor) -> float:
-    """Return 1 - |mean of the (B, D) unit vectors|: 0 when all have collapsed into one.
+    """Return 1 - |mean of the (B, D) unit vectors|: 0 if all of them have collapsed into one.
 
     Notebook: notebooks/05_encoder_and_loss.py
     """

@@ -1,13 +1,13 @@
 """Cut songs and queries into windows, and read each window on the L frames that an encoder sees.
 
-No other module cuts: :func:`cut_song` cuts songs for a catalogue, :func:`cut_query` cuts hums, and
-:func:`draw_windows` draws windows of songs for training.
+This is the only module that cuts: :func:`cut_song` cuts songs for a catalogue, :func:`cut_query`
+cuts hums, and :func:`draw_windows` draws windows of songs for training.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.random import Generator
@@ -23,9 +23,9 @@ SHORTEST_QUERY_S = 1.0  # of voiced sound
 
 
 def stretch(frames: NDArray, positions: NDArray) -> NDArray:
-    """Read frames at fractional positions, nearest frame, zeros (unvoiced) outside.
+    """Read the nearest frames at fractional positions, and zeros (unvoiced) outside.
 
-    Nearest rather than linear: a line drawn between two notes is a glide that nobody sang.
+    Interpolation would invent glides between notes.
 
     Args:
         frames: (N, C), of a contour C = 2.
@@ -47,9 +47,9 @@ class Reading:
 
     Args:
         frames: L.
-        window_s: None: every window is stretched to L frames. Seconds: it keeps its speed and lies
-            in the middle of L frames with silence around it, and songs are cut into windows so long
-            (published: 20).
+        window_s: None stretches every window to L frames. A number of seconds (published: 20) keeps
+            the speed of a window, which then lies in the middle of L frames with silence around it;
+            songs are cut into windows of this length.
 
     Notebook: notebooks/03_contours.py
     """
@@ -61,10 +61,10 @@ class Reading:
         """Return which moment of its window each frame shows.
 
         Args:
-            length: (B,) frames of the windows.
+            length: (B,) lengths of the windows in frames.
 
         Returns:
-            (B, L): 0 is the window's beginning, 1 its end; the frames around it lie outside.
+            (B, L): 0 is the beginning of the window and 1 its end; frames around it lie outside.
         """
         middles = np.arange(self.frames) + 0.5
         if self.window_s is None:
@@ -73,14 +73,14 @@ class Reading:
         return (middles - around) / length[:, None]
 
     def positions(self, start: NDArray, length: NDArray) -> NDArray[np.float64]:
-        """Return where each frame is read, as :func:`stretch` takes it.
+        """Return the positions at which :func:`stretch` reads each frame.
 
         Args:
             start: (B,) first frames of the windows.
-            length: (B,) their frames.
+            length: (B,) their lengths in frames.
 
         Returns:
-            (B, L) in frames; -1 outside of the window.
+            (B, L) in frames of the song; -1 outside of the window.
         """
         share = self.shares(length)
         return inside_window(share, start[:, None] + share * length[:, None])
@@ -99,7 +99,7 @@ def inside_window(share: NDArray, positions: NDArray) -> NDArray[np.float64]:
 
 
 class Window(NamedTuple):
-    """A stretch of a contour: exact start and end in seconds and in whole frames."""
+    """A stretch of a contour: its start and end in seconds and in frames."""
 
     start_s: float
     end_s: float
@@ -110,10 +110,10 @@ class Window(NamedTuple):
 def sliding_windows(
     contour: Contour, length_s: float, step_s: float, min_voiced: float = 0.5
 ) -> list[Window]:
-    """Cut a contour into overlapping windows, kept when voiced for at least ``min_voiced``.
+    """Cut a contour into overlapping windows, and keep those that are voiced enough.
 
-    A contour shorter than ``length_s`` gives one window that ends with the contour, and the last
-    window of a longer one ends with it too, so that no part of a song is out of reach.
+    A contour shorter than ``length_s`` gives one window, as long as the contour. The last window of
+    a longer one ends with it, so that every part of a song lies in a window.
 
     Args:
         contour: the song or hum.
@@ -122,7 +122,7 @@ def sliding_windows(
         min_voiced: smallest voiced share of a window's own frames, 0 to 1.
 
     Returns:
-        Windows in order of their start; none only if no window is voiced enough.
+        Windows in order of their start; an empty list if none is voiced enough.
 
     Source: fixed facts, "Contour".
     Notebook: notebooks/03_contours.py
@@ -142,11 +142,11 @@ def sliding_windows(
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Which windows of a song are embedded.
+    """Say which windows of a song are embedded.
 
     Args:
-        lengths_s: window lengths, seconds; a hum is compared with all of them, whatever its own
-            length, which is how a slower or faster hum is found.
+        lengths_s: window lengths, seconds. A hum is compared with windows of all lengths, so that
+            a slower or faster hum is found too.
         step_share: from one start to the next, as a share of the length.
         first_lengths_s: further lengths for the window at the song's first note.
         min_voiced: smallest voiced share of a window.
@@ -161,7 +161,7 @@ class WindowGrid:
     min_voiced: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("lengths_s", "first_lengths_s"):  # 20 and 20.0 are the same windows
+        for name in ("lengths_s", "first_lengths_s"):  # so that 20 and 20.0 are the same grid
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         sizes = np.array([*self.lengths_s, *self.first_lengths_s, self.step_share])
         if not self.lengths_s or not (np.isfinite(sizes) & (sizes > 0)).all():
@@ -169,14 +169,14 @@ class WindowGrid:
 
 
 def grid_for(reading: Reading) -> WindowGrid:
-    """Return the windows that suit a model: of all lengths, or all of the length it has learnt."""
+    """Return the grid that suits a model: windows of several lengths, or of its one length."""
     if reading.window_s is None:
         return WindowGrid()
     return WindowGrid((reading.window_s,), first_lengths_s=())
 
 
 class SongWindows(NamedTuple):
-    """The windows of one song, before embedding."""
+    """The W windows of one song, before embedding."""
 
     frames: NDArray[np.float32]  # (W, L, 2)
     start: NDArray[np.int32]  # (W,) first frame
@@ -185,15 +185,15 @@ class SongWindows(NamedTuple):
 
 
 def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindows:
-    """Cut a song into the windows of a grid, counted from its first note.
+    """Cut a song into the windows of a grid that begins at the song's first note.
 
     Args:
         contour: the whole song.
         grid: lengths and steps.
-        reading: onto L frames.
+        reading: how a window becomes L frames.
 
     Returns:
-        Its windows, at least one if any frame is voiced: the whole song, however sparse.
+        Its windows: at least one if any frame is voiced.
 
     Notebook: notebooks/03_contours.py, notebooks/08_catalogue_and_index.py
     """
@@ -222,7 +222,7 @@ class QueryWindows:
         segment_step_s: from one segment to the next, seconds.
         windows: (start, length) of the windows of a segment, as shares of it; the first is the
             whole segment.
-        sharpness: how much more the most similar windows count than the others; 0 takes the mean.
+        sharpness: how much more the most similar windows count in the vote; 0 takes the mean.
     """
 
     segment_s: float = 14.0
@@ -240,43 +240,45 @@ class QueryWindows:
 
 
 def is_long_enough(hum: Contour) -> bool:
-    """Return whether a hum holds the 1 s of voice that a search needs."""
+    """Return whether a hum has the 1 s of voiced sound that a search needs."""
     return hum.voiced_s >= SHORTEST_QUERY_S - 1e-9
 
 
 def query_windows_for(reading: Reading) -> QueryWindows:
-    """Return how hums are cut for a model; windows that keep their speed are not cut further."""
+    """Return how hums are cut for a model; segments stay whole if windows keep their speed."""
     if reading.window_s is None:
         return QueryWindows()
     return QueryWindows(1.5 * reading.window_s, 0.75 * reading.window_s, ((0.0, 1.0),))
 
 
 class QueryCut(NamedTuple):
-    """A query cut into segments and windows of them."""
+    """The segments of a query, and the Q windows of all of them."""
 
     frames: NDArray[np.float32]  # (Q, L, 2), segment by segment
-    begins_s: NDArray[np.float64]  # (Q,) seconds from the hum's first note
+    begins_s: NDArray[np.float64]  # (Q,) seconds since the hum's first note
     segments: list[Contour]
 
 
 def cut_query(hum: Query, match_from: MatchFrom, cut: QueryWindows, reading: Reading) -> QueryCut:
-    """Cut a hum, or several takes of a tune one after the other.
+    """Cut a hum into segments and query windows; several takes of a tune are cut one by one.
 
     Args:
-        hum: unvoiced frames at its ends are ignored.
+        hum: one contour, or several takes; unvoiced frames at the ends are ignored.
         match_from: ``start`` keeps the first segment only.
-        cut: lengths and windows.
-        reading: onto L frames.
+        cut: lengths of segments and windows.
+        reading: how a window becomes L frames.
 
     Returns:
-        Segments, and the windows of each; a query window without voiced frames is replaced by its
-        whole segment.
+        The segments, and the windows of each. A query window without voiced frames is replaced by
+        its whole segment.
 
     Raises:
-        QbhError: if less than 1 s of a take is voiced.
+        QbhError: if less than 1 s of a take is voiced, or ``match_from`` is neither.
 
     Notebook: notebooks/09_search_and_align.py
     """
+    if match_from not in get_args(MatchFrom):
+        raise QbhError(f"match_from must be 'start' or 'anywhere', not {match_from!r}.")
     if isinstance(hum, Sequence):
         takes = [cut_query(take, match_from, cut, reading) for take in hum]
         return QueryCut(
@@ -320,16 +322,19 @@ def _segments(sung: Contour, cut: QueryWindows) -> tuple[NDArray[np.int64], int]
 
 @dataclass(frozen=True)
 class WindowRange:
-    """Which stretches of a song are shown to the encoder, and on how many steps.
+    """Say which windows of songs an encoder is trained on.
 
     Args:
         shortest_s: shortest window, seconds.
         longest_s: longest window, seconds; lengths are drawn log-uniformly.
-        frames: L, the frames every window is read on.
+        frames: L, the frames that each window becomes.
         stretched: whether windows are stretched to L frames; otherwise they keep their speed.
-        step_s: windows begin at multiples of so many seconds; 0: anywhere.
+        step_s: windows begin at multiples of this, seconds; 0 lets them begin anywhere.
         at_start: share of windows that begin with the song.
-        min_voiced: windows voiced for a smaller share are drawn again, up to three times.
+        min_voiced: windows of which a smaller share is voiced are drawn again, up to three times.
+
+    Raises:
+        QbhError: if a number is out of its range.
     """
 
     shortest_s: float = 4.0
@@ -362,13 +367,13 @@ def draw_windows(
     """Draw a window of each of B songs.
 
     Args:
-        lengths: (B,) frames of the songs.
+        lengths: (B,) lengths of the songs in frames.
         hop_s: seconds between frames.
         window: lengths, and where windows may begin.
         rng: the random generator.
 
     Returns:
-        (B,) first frame and (B,) length in frames.
+        (B,) first frames and (B,) lengths in frames.
     """
     batch = len(lengths)
     length_s = np.exp2(rng.uniform(np.log2(window.shortest_s), np.log2(window.longest_s), batch))

@@ -1,3 +1,3 @@
-"""How good is the kit: evaluation of methods, cross-validation of recipes, ablation, benchmarks."""
+"""Measurements: evaluation of methods, cross-validation of recipes, ablation, benchmarks."""
 
 METHODS = ("full", "vote", "vector", "end-to-end", "linear-scaling", "dtw")

@@ -1,7 +1,7 @@
-"""What each part of the method buys: recipes that differ in one part, scored on the same hums.
+"""What each part of the method gains: recipes that differ in one part, scored on the same hums.
 
 A grid is a YAML file: a base configuration of stage 1, what stage 2 changes of it, and rows that
-change one part each. Every row is trained on the same budget and scored by crossed folds.
+change one part each. Every row is trained on the same budget and scored by cross-validation.
 """
 
 import hashlib
@@ -37,10 +37,10 @@ class Row:
 
     Args:
         name: of the row.
-        change: of the base configuration, for both stages.
+        change: what it changes of the base configuration, in both stages.
         stages: ``songs`` is stage 1 alone, ``hums`` stage 2 from random weights, ``both`` one after
             the other; ``combined`` takes the best of several fine-tuned copies.
-        seeds: how many runs, with seeds 0, 1, ...
+        seeds: number of runs, with seeds 0, 1, ...
     """
 
     name: str
@@ -56,7 +56,7 @@ class Grid:
     Args:
         base: configuration of stage 1.
         tune: what stage 2 changes of it; must hold ``hums``.
-        rows: the first is what the others are compared to.
+        rows: the others are compared with the first.
         budgets: by name, ``{songs: change, tune: change}`` of the two stages.
     """
 
@@ -81,9 +81,9 @@ def recipe(grid: Grid, row: Row, budget: str, seed: int) -> tuple[TrainConfig, T
     """
     if budget not in grid.budgets:
         raise QbhError(f"There is no budget {budget!r}: use one of {', '.join(grid.budgets)}.")
-    means = grid.budgets[budget]
-    songs = merged(merged(grid.base, means.get("songs", {})), {**row.change, "seed": seed})
-    hums = merged(merged(songs, grid.tune), merged(means.get("tune", {}), row.change))
+    spent = grid.budgets[budget]
+    songs = merged(merged(grid.base, spent.get("songs", {})), {**row.change, "seed": seed})
+    hums = merged(merged(songs, grid.tune), merged(spent.get("tune", {}), row.change))
     songs.pop("fine_tune", None)  # of combined training: stage 1 has no hums
     return (
         build_config(TrainConfig, songs, f"row {row.name!r}"),
@@ -92,7 +92,7 @@ def recipe(grid: Grid, row: Row, budget: str, seed: int) -> tuple[TrainConfig, T
 
 
 def merged(values: Values, change: Values) -> Values:
-    """Return values with a change laid over them, level by level."""
+    """Return values updated by a change, level by level."""
     result = dict(values)
     for key, value in change.items():
         old = result.get(key)
@@ -109,29 +109,30 @@ def ablate(
     out: Path,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train and score every row; those that are in ``out`` already are kept.
+    """Train and score every row; results that ``out`` already holds are kept.
 
     Args:
         grid: the rows.
         budget: one of the grid's budgets.
-        data_for: gives what a configuration is scored on.
-        folder: where models and checkpoints are kept.
+        data_for: returns what a configuration is scored on.
+        folder: of the models and checkpoints.
         out: JSON file, written after every run of a row.
         progress: show bars on standard error.
 
     Returns:
-        What ``out`` holds: for each row and seed the ranks and metrics of each match_from.
+        What ``out`` holds: for each row and seed what :func:`cross_validate` returns.
 
     Raises:
         QbhError: if ``out`` is of another budget or damaged.
     """
-    recipe(grid, grid.rows[0], budget, 0)  # a wrong budget is said before anything else
+    recipe(grid, grid.rows[0], budget, 0)  # refuses a wrong budget before anything is read
     found: dict[str, Any] = {"budget": budget, "rows": {}}
     if out.is_file():
         found = read_json(out, f"delete {out}")
         if not isinstance(found, dict) or found.get("budget") != budget:
             raise QbhError(f"{out} is not a table of the budget {budget!r}: delete it.")
-    for seed in range(max(row.seeds for row in grid.rows)):  # the whole table once, then spreads
+    # The whole table first, then the further seeds.
+    for seed in range(max(row.seeds for row in grid.rows)):
         for row in (row for row in grid.rows if seed < row.seeds):
             songs, hums = recipe(grid, row, budget, seed)
             recipes = _hash([asdict(songs), asdict(hums)])
@@ -178,7 +179,7 @@ def _score(
 
 
 def _plain(name: str) -> str:
-    """Return a folder's name, another one for every name."""
+    """Return a folder name that differs for every name."""
     return "".join(letter if letter.isalnum() else "-" for letter in name) + f"-{_hash(name)[:6]}"
 
 
@@ -187,15 +188,16 @@ def _hash(value: Any) -> str:
 
 
 def table(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a line for each row: means over seeds, their spread, and what the first row gains.
+    """Return a line for each row: means over seeds, their spread, and the gain over the first row.
 
     Args:
         found: what :func:`ablate` returns.
 
     Returns:
-        Lines with ``row``, ``seeds`` and, for each match_from, another corpus if there is one, and each
-        measure, mean and largest distance from it; for top-1 also the paired difference to the
-        first row, both with seed 0, and its 95% interval over hums.
+        Lines with ``row`` and ``seeds``; for ``start``, for ``anywhere`` and for an external corpus
+        if there is one, the mean of each measure and the largest distance from it (``spread``),
+        and of top-1 the paired difference to the first row, both with seed 0, with its 95%
+        interval over hums.
 
     Notebook: notebooks/07_train_supervised.py
     """
@@ -206,13 +208,13 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for name, seeds in runs.items():
         line: dict[str, Any] = {"row": name, "seeds": len(seeds)}
-        for match_from in (*MATCH_FROM, EXTERNAL) if EXTERNAL in first else MATCH_FROM:
+        for searched in (*MATCH_FROM, EXTERNAL) if EXTERNAL in first else MATCH_FROM:
             for measure in MEASURES:
-                values = np.array([run[match_from][measure] for run in seeds])
-                line[f"{match_from} {measure}"] = float(values.mean())
-                line[f"{match_from} {measure} spread"] = float(np.abs(values - values.mean()).max())
-            line[f"{match_from} top1 against first"] = paired_difference(
-                seeds[0][match_from]["ranks"], first[match_from]["ranks"]
+                values = np.array([run[searched][measure] for run in seeds])
+                line[f"{searched} {measure}"] = float(values.mean())
+                line[f"{searched} {measure} spread"] = float(np.abs(values - values.mean()).max())
+            line[f"{searched} top1 against first"] = paired_difference(
+                seeds[0][searched]["ranks"], first[searched]["ranks"]
             )
         lines.append(line)
     return lines

@@ -1,8 +1,9 @@
-"""Score a training recipe by crossed folds: every hum by a model that knew neither song nor singer.
+"""Score a training recipe by cross-validation over songs and singers.
 
 The songs and the singers of the development hums are dealt into folds. For each pair of a song fold
-and a singer fold a model is fine-tuned on the hums of other songs by other singers, and scores the
-hums of these; the ranks of all hums are pooled.
+and a singer fold a model is fine-tuned on the hums of other songs by other singers. It scores the
+hums of this pair, so no hum is scored by a model that was trained on its song or its singer. The
+ranks of all hums are pooled.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 from qbhkit.catalogue.read import Catalogue
 from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora import open_corpus
-from qbhkit.corpora.folders import Ioacas, MirQbsh
+from qbhkit.corpora.folders import EVALUATION_YEAR, Ioacas, MirQbsh
 from qbhkit.corpora.songs import Song, songs_of
 from qbhkit.corpora.training_songs import read_split, training_songs
 from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
@@ -39,37 +40,36 @@ from qbhkit.retrieval.searcher import Method, Searcher
 from qbhkit.storage import sha256_file
 
 MATCH_FROM: tuple[MatchFrom, ...] = ("start", "anywhere")
-YEAR = "year2009"  # of the hums in the folds, on which everything was measured
-EXTERNAL = "ioacas"  # what the scores of another corpus are called
-# What is done to the hums to see whether the answer stays: transposed by semitones, stretched.
+EXTERNAL = "ioacas"  # key of the scores of another corpus
+# The stress test: hums are transposed by semitones, and stretched in time.
 TRANSPOSED_ST = (7.0, -5.0)
 STRETCHED = (0.7, 1.4)
-_WATCHED = 4  # every fourth song of the training hums, where a checkpoint must be chosen
+_HELD_OUT = 4  # every fourth song of the training hums, where the best copy must be chosen
 
 
 class LabelledHum(NamedTuple):
-    """A development hum: whose it is, and how it runs through its song."""
+    """A development hum: its song and singer, and how it runs through the song."""
 
     query: LabelledQuery
     aligned: AlignedHum
 
 
 class Folds(NamedTuple):
-    """Which songs and which singers belong together."""
+    """Ids of the songs, and names of the singers, that are held out together."""
 
     songs: list[list[str]]
     singers: list[list[str]]
 
 
 class EmbeddedSongs:
-    """The songs that are searched, cut into windows once, and embedded by one model after another.
+    """The songs that are searched: cut into windows once, then embedded by each model.
 
     Args:
         songs: all of them.
         grid: windows of the catalogue.
         reading: onto L frames.
         hop_s: seconds between frames of the contours.
-        rests: whether the songs keep their rests.
+        rests: whether the contours keep their rests.
 
     Raises:
         QbhError: if two songs have the same id.
@@ -97,7 +97,7 @@ class EmbeddedSongs:
         self._at_start = np.concatenate([cut.at_start for cut in cuts])
 
     def searcher(self, embedder: ContourEmbedder) -> Searcher:
-        """Return what searches these songs with a model."""
+        """Embed the windows with a model, and return the searcher of these songs."""
         entries = [{"id": song.id, "title": song.title} for song in self._songs]
         catalogue = Catalogue(
             Path(), embedder.identity, "", self._grid, entries, self.contours,
@@ -113,16 +113,16 @@ def label_hums(
     tracker: Tracker,
     progress: bool = True,
 ) -> list[LabelledHum]:
-    """Hear hums, and lay each along its song from the song's first note.
+    """Track hums, and align each with its song from the song's first note.
 
     Args:
-        queries: recordings, each with the id of its song, which it begins with.
-        embedded: where the songs are.
-        tracker: hears the hums.
+        queries: recordings, each with the id of its song; hums begin where the songs begin.
+        embedded: the songs.
+        tracker: tracks the pitch of the hums.
         progress: show a bar on standard error.
 
     Raises:
-        QbhError: if a hum names a song that is not there, or nothing in it is voiced.
+        QbhError: if a hum names a song that is not among them, or nothing in it is voiced.
     """
     found = []
     for query in tqdm(queries, "melody", unit="hum", disable=not progress):
@@ -136,7 +136,7 @@ def label_hums(
 
 
 class ExternalTest(NamedTuple):
-    """Queries of another corpus, by nobody and of no song that anything was fine-tuned on."""
+    """Queries of another corpus: no song or singer of theirs is used for fine-tuning."""
 
     queries: list[LabelledQuery]
     contours: list[Contour]
@@ -146,37 +146,37 @@ class ExternalTest(NamedTuple):
 class CrossValidationData(NamedTuple):
     """What a recipe is scored on, and the songs of stage 1 that are mixed with the hums."""
 
-    hums: list[LabelledHum]  # every singer and song of theirs is in a fold
+    hums: list[LabelledHum]  # their songs and singers are all in folds
     folds: Folds
-    songs: EmbeddedSongs  # the songs that are searched, and that the hums were laid along
-    source: PairSource
+    songs: EmbeddedSongs  # those that are searched, and that the hums are aligned with
+    source: PairSource  # draws the songs of stage 1
     external: ExternalTest | None = None
 
 
 def mir_qbsh_data(
     config: TrainConfig, data: Path, tracker: str | None = None, progress: bool = True
 ) -> CrossValidationData:
-    """Return the crossed folds of MIR-QBSH, whose 48 songs are searched among MIREX's 2,000.
+    """Return the hums and folds of MIR-QBSH, whose 48 songs are searched among MIREX's 2,000.
 
     Args:
-        config: says the corpora of stage 1, windows, and hop.
-        data: the folder that holds corpora.
-        tracker: hears the hums; the default one for None.
+        config: names the corpora of stage 1, the windows and the hop.
+        data: the folder of the corpora.
+        tracker: name of the pitch tracker for hums; the default one if None.
         progress: show a bar on standard error.
 
     Raises:
-        QbhError: if a corpus is not there.
+        QbhError: if a corpus is missing.
     """
     hums, embedded, external = _searched_among(
         config.window.reading, config.hop_s, data, tracker, progress
     )
-    learnt = training_songs(config.corpora, data, config.hop_s)
+    songs = training_songs(config.corpora, data, config.hop_s)
     split = read_split("mir_qbsh")
     folds = Folds(split["song_folds"], split["singer_folds"])
-    return CrossValidationData(hums, folds, embedded, song_source(config, learnt), external)
+    return CrossValidationData(hums, folds, embedded, song_source(config, songs), external)
 
 
-@lru_cache(maxsize=1)  # the recipes of an ablation mostly differ in training alone
+@lru_cache(maxsize=1)  # most recipes of an ablation share windows and hop
 def _searched_among(
     reading: Reading, hop_s: float, data: Path, tracker: str | None, progress: bool
 ) -> tuple[list[LabelledHum], EmbeddedSongs, ExternalTest | None]:
@@ -187,7 +187,7 @@ def _searched_among(
     dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
     queries = [
         LabelledQuery(str(hum.path), hum.song_id, hum.singer)
-        for hum in corpus.hums(YEAR)
+        for hum in corpus.hums(EVALUATION_YEAR)
         if {hum.song_id, hum.singer} <= dealt
     ]
     if not queries:
@@ -200,21 +200,21 @@ def _searched_among(
 def ioacas_test(
     reading: Reading, hop_s: float, data: Path, others: Sequence[Song] = ()
 ) -> ExternalTest:
-    """Return the queries of IOACAS, its 298 songs, and others to search them among.
+    """Return the queries of IOACAS, with its 298 songs and others to search among.
 
-    The corpus has dropped the rests of its queries; here the songs lose theirs too.
+    The queries of this corpus have no rests, so the rests of the songs are removed too.
 
     Args:
         reading: onto L frames.
         hop_s: seconds between frames.
-        data: the folder that holds corpora.
+        data: the folder of the corpora.
         others: further songs.
 
     Raises:
-        QbhError: if the corpus is not there.
+        QbhError: if the corpus is missing.
     """
     corpus = Ioacas(data / "ioacas")
-    named = "ioacas/{}".format  # its songs have numbers, as those of other corpora
+    named = "ioacas/{}".format  # its ids are numbers, as those of other corpora are
     songs = [*(replace(song, id=named(song.id)) for song in songs_of(corpus)), *others]
     embedded = EmbeddedSongs(songs, grid_for(reading), reading, hop_s, rests=False)
     found = corpus.queries()
@@ -233,46 +233,48 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Fine-tune a model for every pair of folds, and pool the ranks of all hums.
 
-    A model that is in the folder already is used again if it was made by the same recipe from the
-    same weights and hums, so that a stopped run goes on.
+    A model in the folder is used again if the same recipe made it from the same weights and hums,
+    so an interrupted run can be continued.
 
     Args:
-        config: of the fine-tuning; ``start`` names the weights it starts from. Without ``hums``
-            nothing is trained, and all hums are scored by those weights.
+        config: of the fine-tuning; ``init_from`` names the weights it starts from. Without ``hums``
+            nothing is trained, and those weights score all hums.
         cv_data: hums, songs and folds.
-        folder: where the models are kept.
+        folder: of the models.
         stress: also search the same hums transposed and stretched.
         progress: show bars on standard error.
-        methods: of the search; ``full`` also gives a calibration and what it refuses.
+        methods: of the search; ``full`` also gives a calibration and its refusals.
 
     Returns:
-        By the first method, for each match_from, and each stress of it, metrics, intervals and ranks as
-        JSON; also for the queries of another corpus where there are some, by the first of the
-        models. The same by the other methods, under ``methods`` and their names.
+        Plain values for JSON: by the first method, metrics, intervals and ranks for ``start``, for
+        ``anywhere`` and for each stress of them, and for the external queries if there are some,
+        which the first model scores. The same by the other methods is under ``methods``.
 
     Notebook: notebooks/07_train_supervised.py
     """
-    hums, other = cv_data.hums, cv_data.external
+    hums, external = cv_data.hums, cv_data.external
     queries = [hum.query for hum in hums]
     found: dict[Method, dict[str, Any]] = {method: {} for method in methods}
     ranks: dict[tuple[Method, str], list[int | None]] = {}
     cases: dict[MatchFrom, list[tuple[Case, str]]] = {match_from: [] for match_from in MATCH_FROM}
-    for number, (test, learn) in enumerate(_parted(hums, cv_data.folds, config)):
-        learnt = [hums[k].aligned for k in learn]
-        weights = _weights(config, learnt, cv_data, folder / f"fold-{number}", progress)
+    for number, (test, learn) in enumerate(_split(hums, cv_data.folds, config)):
+        aligned = [hums[k].aligned for k in learn]
+        weights = _weights(config, aligned, cv_data, folder / f"fold-{number}", progress)
         embedder = ContourEmbedder(str(weights))
-        if other is not None and number == 0:
+        if external is not None and number == 0:
+            searcher = external.songs.searcher(embedder)
+            truths = [external.songs.number[query.song_id] for query in external.queries]
             for method in methods:
-                score = by_search(other.songs.searcher(embedder), method, "anywhere")
-                truths = [other.songs.number[query.song_id] for query in other.queries]
-                scored = score_hums(score, other.contours, truths)
+                scored = score_hums(
+                    by_search(searcher, method, "anywhere"), external.contours, truths
+                )
                 ranked = [case and rank_of(*case) for case in scored]
-                found[method][EXTERNAL] = summarise(ranked, other.queries)
+                found[method][EXTERNAL] = summarise(ranked, external.queries)
         searcher = cv_data.songs.searcher(embedder)
+        truths = [hums[k].aligned.song for k in test]
         for name, match_from, contours in _searched([hums[k].aligned.hum for k in test], stress):
             for method in methods:
                 column = ranks.setdefault((method, name), [None] * len(hums))
-                truths = [hums[k].aligned.song for k in test]
                 scored = score_hums(by_search(searcher, method, match_from), contours, truths)
                 for k, case in zip(test, scored, strict=True):
                     if case is None:
@@ -293,21 +295,21 @@ def cross_validate(
 
 
 def _calibrated(cases: dict[MatchFrom, list[tuple[Case, str]]], distance: float) -> dict[str, Any]:
-    """Return a calibration on all hums, and what one does to the hums of songs it has not seen."""
+    """Return a calibration on all hums, and refusals by calibrations on the hums of other songs."""
     everything = [case for match_from in MATCH_FROM for case, _ in cases[match_from]]
-    refused = {}
+    refusals = {}
     for match_from in MATCH_FROM:
         if not cases[match_from]:
             raise QbhError("A calibration needs hums that find their songs.")
         some, songs = zip(*cases[match_from], strict=True)
-        refused[match_from] = refusal(some, songs, distance)._asdict()
-    return {"calibration": asdict(calibrate(everything, distance)), "refusal": refused}
+        refusals[match_from] = refusal(some, songs, distance)._asdict()
+    return {"calibration": asdict(calibrate(everything, distance)), "refusal": refusals}
 
 
-def _parted(
+def _split(
     hums: Sequence[LabelledHum], folds: Folds, config: TrainConfig
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the hums that a model scores, and those it may learn from."""
+    """Yield the hums that a model scores, and those that it may be trained on."""
     everything = list(range(len(hums)))
     if config.hums is None:
         yield everything, []
@@ -329,6 +331,7 @@ def _weights(
     folder: Path,
     progress: bool,
 ) -> Path:
+    """Fine-tune a model on some hums, unless the folder holds it, and return its weights."""
     if config.hums is None:
         return Path(config.init_from)
     weights, note = folder / "encoder.safetensors", folder / "made_of.json"
@@ -336,30 +339,27 @@ def _weights(
     if weights.is_file() and not made_from(note, made_of):
         shutil.rmtree(folder)  # of another recipe, or of other hums
     if not weights.is_file():
-        reading, how = config.window.reading, config.normalisation
-
-        drawn_as = config.hums
+        reading, how, drawn_as = config.window.reading, config.normalisation, config.hums
 
         def pairs_of(some: Sequence[AlignedHum]) -> HumPairs:
             return HumPairs(some, cv_data.songs.contours, drawn_as, reading, how)
 
         evaluate, log = None, folder / "log.json"
-        if config.fine_tune is not None:  # of its copies the best must be chosen on other hums
+        if config.fine_tune is not None:  # the best of its copies is chosen on hums held out
             number = {song: k for k, song in enumerate(sorted({hum.song for hum in hums}))}
-            watched = [number[hum.song] % _WATCHED == 0 for hum in hums]
-            held_out = pairs_of([hum for hum, held in zip(hums, watched, strict=True) if held])
-            hums = [hum for hum, held in zip(hums, watched, strict=True) if not held]
-            evaluate = hum_evaluator(config, held_out, cv_data.source)
+            held = [hum for hum in hums if number[hum.song] % _HELD_OUT == 0]
+            hums = [hum for hum in hums if number[hum.song] % _HELD_OUT]
+            evaluate = hum_evaluator(config, pairs_of(held), cv_data.source)
         encoder = train_encoder(
             config, cv_data.source, folder, log, pairs_of(hums), evaluate, progress=progress
         )
-        record(note, made_of)  # first: without it the weights would be made again
+        record(note, made_of)  # before the weights: without it they would be made again
         export_encoder(encoder, weights, reading, how)
     return weights
 
 
 def _made_of(config: TrainConfig, hums: Sequence[AlignedHum]) -> dict[str, str]:
-    """Return hashes of all that a model depends on but the songs of its corpora."""
+    """Return hashes of all that a model depends on, except the songs of its corpora."""
     start = Path(config.init_from)
     recipe = json.dumps(asdict(replace(config, init_from="")), sort_keys=True).encode()
     contours = hashlib.sha256()
@@ -376,6 +376,7 @@ def _made_of(config: TrainConfig, hums: Sequence[AlignedHum]) -> dict[str, str]:
 def _searched(
     contours: list[Contour], stress: bool
 ) -> Iterator[tuple[str, MatchFrom, list[Contour]]]:
+    """Yield the key of each search's scores, where matches may begin, and the hums."""
     for match_from in MATCH_FROM:
         yield match_from, match_from, contours
         if stress:

@@ -8,6 +8,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -29,14 +30,18 @@ from qbhkit.metrics import (
     rank_of,
     summarise,
 )
-from qbhkit.pitch.frontends import query_loader
+from qbhkit.pitch.frontends import frontend_for, query_loader
 from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
 from qbhkit.retrieval.searcher import STATE_METHOD, Searcher, resolve_method
 from qbhkit.weights import DEFAULT_EMBEDDING
 
 ScoreSongs = Callable[[Sequence[Contour]], Iterator[NDArray]]
-"""Yields (songs,) scores of each hum, the higher the better."""
+"""Takes hums, and yields the (songs,) scores of each, higher is better."""
+_BASELINES: dict[str, type[LinearScaling] | type[SubsequenceDtw]] = {
+    "linear-scaling": LinearScaling,
+    "dtw": SubsequenceDtw,
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,12 @@ class Evaluation:
 
     Attributes:
         queries: the hums, with their songs and singers.
-        ranks: by method, of each query: 1 is the best, None a miss.
+        ranks: by method, the rank of each query's song: 1 is the best, None a miss.
         match_from: ``start`` or ``anywhere``.
         songs: number of songs searched.
         model: identity of the weights that made the catalogue.
-        failures: queries that could not be used, and why; they count as misses.
+        failures: queries that could not be read or tracked, and why; they count as misses, as hums
+            with less than 1 s of voice do.
         confidence: ``calibration`` and ``refusal`` of the method ``full``, where enough hums find
             their songs.
     """
@@ -67,7 +73,10 @@ class Evaluation:
         return metrics(self.ranks[method])
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``qbhkit evaluate --out`` writes: the first method on top, all of them below."""
+        """Return what ``qbhkit evaluate --out`` writes.
+
+        The metrics of the first method are on top, and those of every method under ``methods``.
+        """
         blocks = {name: summarise(ranks, self.queries) for name, ranks in self.ranks.items()}
         return {
             **next(iter(blocks.values())),
@@ -94,20 +103,22 @@ def evaluate(
     """Measure how often hums find their songs, by one method or several.
 
     Args:
-        queries: a CSV file with the columns path, song_id and, if known, singer; or its rows.
+        queries: a CSV file with the columns path, song_id and, where known, singer; or its rows.
         catalogue: the folder of a catalogue that holds all those songs, or an opened one.
-        methods: of ``full``, ``vote``, ``vector``, ``end-to-end``, ``linear-scaling``, ``dtw``.
-        match_from: ``start`` where hums begin with the song, ``anywhere`` elsewhere.
-        weights: those that made the catalogue.
-        tracker: name of the pitch tracker for hums.
+        methods: one or more of ``full``, ``vote``, ``vector``, ``end-to-end``, ``linear-scaling``
+            and ``dtw``.
+        match_from: ``start`` where hums begin with the song, otherwise ``anywhere``.
+        weights: those that made the catalogue; the baselines ``linear-scaling`` and ``dtw`` search
+            any.
+        tracker: name of the pitch tracker for hums; the default one if None.
         progress: show bars on standard error.
 
     Returns:
-        Ranks of every query by each method; metrics, intervals and groups follow from them.
+        The rank of every query's song by each method; metrics and intervals follow from them.
 
     Raises:
         QbhError: if a file is missing or damaged, a query names a song that is not in the
-            catalogue, there is no such method, or other weights made the catalogue.
+            catalogue, there is no such method or tracker, or other weights made the catalogue.
         MissingPackageError: if the tracker's package is not installed.
 
     Notebook: notebooks/10_evaluation.py
@@ -126,25 +137,32 @@ def evaluate(
                 f"{named} names the song {query.song_id}, which is not in {catalogue.path}: its "
                 f"songs have ids such as {catalogue.songs[0]['id']}."
             )
-    truths = [catalogue.number[query.song_id] for query in listed]
-    embedder = open_embedder(weights)
-    hums: dict[bool, list[Contour | None]] = {}
-    searchers: dict[bool, Searcher] = {}
     found = Evaluation(listed, {}, match_from, len(catalogue.songs), catalogue.model)
+
+    # Pitch is tracked once for all methods but end-to-end, which tracks with states.
+    @cache
+    def embedder(by_states: bool) -> Embedder:
+        return open_embedder(STATE_METHOD if by_states else weights)
+
+    @cache
+    def hums(by_states: bool) -> list[Contour | None]:
+        return _load(listed, embedder(by_states), None if by_states else tracker, found, progress)
+
+    @cache
+    def searcher(by_states: bool) -> Searcher:
+        return Searcher(catalogue, embedder(by_states))
+
+    truths = [catalogue.number[query.song_id] for query in listed]
     for method in dict.fromkeys(methods):
         by_states = method == STATE_METHOD
-        if by_states not in hums:
-            reads = open_embedder(STATE_METHOD) if by_states else embedder
-            hums[by_states] = _load(listed, reads, None if by_states else tracker, found, progress)
-            searchers[by_states] = Searcher(catalogue, reads)
-        if method in ("linear-scaling", "dtw"):
+        if method in _BASELINES:
             score = by_baseline(catalogue, method, match_from)
         else:
-            score = by_search(searchers[by_states], method, match_from)
-        cases = score_hums(score, hums[by_states], truths, method if progress else None)
+            score = by_search(searcher(by_states), method, match_from)
+        cases = score_hums(score, hums(by_states), truths, method if progress else None)
         found.ranks[method] = [case and rank_of(*case) for case in cases]
         if method == "full":
-            distance = Calibration.of(embedder).distance
+            distance = Calibration.of(embedder(by_states)).distance
             found.confidence.update(_confidence(cases, listed, distance))
     return found
 
@@ -156,7 +174,9 @@ def _load(
     found: Evaluation,
     progress: bool,
 ) -> list[Contour | None]:
-    """Load queries for an embedder; those that cannot be used are None, and noted as failures."""
+    """Load queries for an embedder; those that cannot be loaded are None, and become failures."""
+    if tracker is not None:  # refused once: a wrong tracker is no failure of the hums
+        frontend_for(embedder.states_of, tracker)
     load_query = query_loader(embedder.states_of, tracker)
     hums: list[Contour | None] = []
     for query in tqdm(queries, "melody", unit="hum", disable=not progress):
@@ -169,7 +189,7 @@ def _load(
 
 
 def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return what scores all songs for hums by a method of the search.
+    """Return what scores all songs by a method of the search.
 
     Args:
         searcher: of the songs.
@@ -181,9 +201,9 @@ def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSo
 
 
 def by_baseline(catalogue: Catalogue, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return what scores all songs for hums by ``linear-scaling`` or ``dtw``."""
-    rival = (SubsequenceDtw if method == "dtw" else LinearScaling)(catalogue.contours)
-    return lambda hums: (rival.scores(hum, match_from) for hum in hums)
+    """Return what scores all songs by ``linear-scaling`` or ``dtw``."""
+    baseline = _BASELINES[method](catalogue.contours)
+    return lambda hums: (baseline.scores(hum, match_from) for hum in hums)
 
 
 def score_hums(
@@ -196,8 +216,8 @@ def score_hums(
 
     Args:
         score: a method: :func:`by_search` or :func:`by_baseline`.
-        hums: None for one that could not be used.
-        truths: number of the song of each.
+        hums: None for one that could not be loaded.
+        truths: the number of each hum's song.
         shown: title of a bar on standard error; None for no bar.
 
     Returns:
@@ -215,7 +235,7 @@ def score_hums(
 def _confidence(
     cases: Sequence[Case | None], queries: Sequence[LabelledQuery], distance: float
 ) -> dict[str, Any]:
-    """Return a calibration and what it refuses; nothing where too few hums find their songs."""
+    """Return a calibration and its refusals; nothing where too few hums find their songs."""
     known = [(case, query.song_id) for case, query in zip(cases, queries, strict=True) if case]
     with suppress(QbhError):
         found, songs = zip(*known, strict=True) if known else ((), ())

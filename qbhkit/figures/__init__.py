@@ -1,4 +1,4 @@
-"""One function for each figure; all share one style that colour-blind readers can use."""
+"""One function for each figure, all in one style that colour-blind readers can use."""
 
 from qbhkit.figures.learning import (
     encoder_figure,
@@ -10,14 +10,13 @@ from qbhkit.figures.learning import (
 from qbhkit.figures.melodies import (
     contour_figure,
     distortions_figure,
-    draw_contour,
     f0_figure,
     match_figure,
     melody_figure,
     normalised_figure,
-    parts_figure,
     path_figure,
     pipeline_figure,
+    windows_figure,
 )
 from qbhkit.figures.results import (
     ablation_figure,
@@ -27,18 +26,16 @@ from qbhkit.figures.results import (
     topk_figure,
     tracker_accuracy,
 )
-from qbhkit.figures.style import FOURTH, HUM, METHOD_COLOURS, SONG, THIRD, save_figure
+from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, save_figure
 
 __all__ = [
     "FOURTH",
     "HUM",
-    "METHOD_COLOURS",
     "SONG",
     "THIRD",
     "ablation_figure",
     "contour_figure",
     "distortions_figure",
-    "draw_contour",
     "encoder_figure",
     "f0_figure",
     "growth_figure",
@@ -46,7 +43,6 @@ __all__ = [
     "match_figure",
     "melody_figure",
     "normalised_figure",
-    "parts_figure",
     "path_figure",
     "pipeline_figure",
     "projection_figure",
@@ -57,4 +53,5 @@ __all__ = [
     "topk_figure",
     "tracker_accuracy",
     "training_figure",
+    "windows_figure",
 ]

@@ -1,4 +1,4 @@
-"""Pictures of encoders, losses and training runs."""
+"""Figures of encoders, losses and training runs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -17,10 +17,10 @@ _NOT_DRAWN = ("epoch", "rate", "pairs_per_s", "parts_per_s", "audio_s_per_s")
 
 
 def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure":
-    """Show a training run: the loss, and beside it every measure that lies between 0 and 1.
+    """Show a training run: the losses, and beside them every measure between 0 and 1.
 
     Args:
-        curve: a line for each epoch, as :func:`qbhkit.training.fit` logs it.
+        curve: a row for each epoch, as :func:`qbhkit.training.fit` logs it.
         title: of the figure.
 
     Notebook: notebooks/06_train_self_supervised.py, notebooks/12_paper_figures.py
@@ -44,13 +44,13 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
 
 
 def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
-    """Show what an encoder makes of one contour: a box for each tensor, its values in colour.
+    """Show the tensors of an encoder for one contour: a box each, its values in colour.
 
-    Sides grow with the square roots of frames and channels; colours are relative to the largest
-    value of each tensor.
+    The sides of a box grow with the square roots of its frames and channels; colours are relative
+    to the largest value of each tensor.
 
     Args:
-        tensors: by name, in order: (C, T) channels by frames, or (C,) where time is gone.
+        tensors: by name, in order: (C, T) channels by frames, or (C,) after pooling.
         title: of the figure.
 
     Notebook: notebooks/05_encoder_and_loss.py, notebooks/12_paper_figures.py
@@ -86,11 +86,11 @@ def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
 def similarity_figure(
     near: NDArray, chosen: Mapping[str, tuple[Any, Any]], names: Sequence[str], title: str
 ) -> "Figure":
-    """Show how near anchors lie to positives, and the negatives that each mining chooses.
+    """Show similarities of anchors to positives, and the negatives that each mining selects.
 
     Args:
-        near: (B, B) cosine, anchors in rows; a row's own positive on the diagonal.
-        chosen: rows and columns of negatives, by the name of a panel.
+        near: (B, B) cosine similarity, anchors in rows; each anchor's positive on the diagonal.
+        chosen: rows and columns of negatives, by the name of a mining.
         names: (B,) of the tunes.
         title: of the figure.
 
@@ -116,7 +116,7 @@ def similarity_figure(
 
 
 def projection_figure(results: Mapping[str, Any]) -> "Figure":
-    """Show hums and the songs they are of in the plane, before training and after.
+    """Show hums and their songs on two principal axes, before and after training.
 
     Args:
         results: data/results/projection.json.
@@ -148,13 +148,13 @@ def stages_figure(
     second: Sequence[Mapping[str, float]],
     found: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> "Figure":
-    """Show both stages of training one after the other, and what real hums say of each.
+    """Show the curves of both training stages, and the accuracy of each on real hums.
 
     Args:
-        first: the curve of stage 1, a line for each epoch.
+        first: the curve of stage 1, a row for each epoch.
         second: that of stage 2.
-        found: what real hums say: ``{"stage 1": {"start": {"top1": 0.8, "intervals": {"top1":
-            (0.7, 0.9)}}, ...}, "stages 1 and 2": ...}``; bars have these 95% intervals.
+        found: top-1 on real hums with 95% intervals: ``{"stage 1": {"start": {"top1": 0.8,
+            "intervals": {"top1": (0.7, 0.9)}}, ...}, "stages 1 and 2": ...}``.
 
     Notebook: notebooks/12_paper_figures.py
     """

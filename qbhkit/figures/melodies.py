@@ -1,4 +1,4 @@
-"""Pictures of contours, f0 tracks and salience."""
+"""Figures of contours, f0 tracks and posteriors."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_contour(
+def _draw_contour(
     axes: "Axes", contour: Contour, label: str, colour: str, start_s: float = 0
 ) -> None:
-    """Draw the voiced frames of a contour against time; pauses stay open."""
+    """Draw the voiced frames of a contour against time; rests are gaps."""
     pitch = np.where(contour.voiced, contour.pitch_st, np.nan)
     time_s = start_s + (np.arange(len(contour)) + 0.5) * contour.hop_s
     axes.plot(time_s, pitch, color=colour, label=label, lw=2, marker=".", ms=4)
@@ -30,7 +30,7 @@ def contour_figure(contour: Contour, title: str) -> "Figure":
     Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
     """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
-        draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
+        _draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
         axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
         axes.locator_params(axis="y", integer=True)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
@@ -45,8 +45,8 @@ def normalised_figure(
     Args:
         contours: by their names.
         title: of the figure.
-        ylabel: what the pitch is counted in.
-        hop_s: seconds from frame to frame; None: frames are steps of a window of any length.
+        ylabel: unit of the pitch.
+        hop_s: seconds between frames; None if frames are those of a window of any length.
 
     Notebook: notebooks/03_contours.py
     """
@@ -57,15 +57,15 @@ def normalised_figure(
             pitch = np.where(frames[:, 1] > 0, frames[:, 0], np.nan)
             at = (np.arange(len(frames)) + 0.5) * (hop_s or 1)
             axes.plot(at, pitch, color=colour, label=label, lw=2)
-        axes.set(title=title, xlabel="time (s)" if hop_s else "step", ylabel=ylabel)
+        axes.set(title=title, xlabel="time (s)" if hop_s else "frame", ylabel=ylabel)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, title: str) -> "Figure":
-    """Lay a hum over the matched seconds of a song, as the search saw them.
+    """Draw a hum over the matched seconds of a song.
 
-    The hum is stretched to the length of the match and moved to its key (by the medians).
+    The hum is stretched to the length of the match and transposed to its median pitch.
 
     Args:
         hum: the query.
@@ -83,8 +83,8 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
     key_st -= float(np.median(sung.pitch_st[sung.voiced]))
     stretched = Contour(sung.transposed(key_st).frames, hop_s=(end_s - start_s) / max(1, len(sung)))
     with canvas(figsize=(9, 3.2)) as (figure, axes):
-        draw_contour(axes, matched, "song", SONG, start_s)
-        draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
+        _draw_contour(axes, matched, "song", SONG, start_s)
+        _draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
         _in_song(axes, title)
     return figure
 
@@ -92,12 +92,13 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
 def path_figure(
     hum: Contour, song: Contour, path: NDArray[np.int64], transposition_st: float, title: str
 ) -> "Figure":
-    """Draw a hum where it lies on its path through a song, in the song's key.
+    """Draw a hum along its alignment path through a song, in the song's key.
 
     Args:
         hum: the query.
         song: the whole song.
-        path: (N,) frames of the song, one for each of the hum's from first to last voiced one.
+        path: (N,) frames of the song, one for each frame of the hum from its first to its last
+            voiced one.
         transposition_st: how much higher than the song the hum is.
         title: of the figure.
 
@@ -109,7 +110,7 @@ def path_figure(
     voiced = sung.voiced
     with canvas(figsize=(9, 3.2)) as (figure, axes):
         part = Contour(song.frames[around], song.hop_s)
-        draw_contour(axes, part, "song", SONG, around.start * song.hop_s)
+        _draw_contour(axes, part, "song", SONG, around.start * song.hop_s)
         axes.axvspan(first * song.hop_s, last * song.hop_s, color=SONG, alpha=0.08, lw=0)
         at_s = (path[voiced] + 0.5) * song.hop_s
         axes.plot(
@@ -121,33 +122,33 @@ def path_figure(
 
 
 def _in_song(axes: "Axes", title: str) -> None:
-    """Name the axes of a song's melody, whole semitones marked, the key above at the right."""
+    """Label the axes of a song's melody; ticks at whole semitones, the legend above."""
     axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
     axes.locator_params(axis="y", integer=True)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
-def parts_figure(hum: Contour, parts: Sequence[tuple[float, float]], title: str) -> "Figure":
-    """Draw a hum, and below it the parts of it that are searched.
+def windows_figure(hum: Contour, windows: Sequence[tuple[float, float]], title: str) -> "Figure":
+    """Draw a hum, and below it its query windows.
 
     Args:
-        hum: the query; silence around it is cut off.
-        parts: (start, length) as shares of the hum.
+        hum: the query; unvoiced frames at its ends are cut off.
+        windows: (start, length) as shares of the hum.
         title: of the figure.
 
     Notebook: notebooks/09_search_and_align.py
     """
     sung, _ = hum.trimmed()
-    with canvas(2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(parts) + 0.5)) as (
+    with canvas(2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(windows) + 0.5)) as (
         figure,
         (top, below),
     ):
-        draw_contour(top, sung, "hum", HUM)
+        _draw_contour(top, sung, "hum", HUM)
         top.set(title=title, ylabel="pitch (MIDI semitones)")
-        for row, (start, length) in enumerate(parts):
+        for row, (start, length) in enumerate(windows):
             below.barh(row, length * sung.duration_s, left=start * sung.duration_s, color=THIRD)
-        below.set(xlabel="time since the first note (s)", ylabel="part", yticks=range(len(parts)))
-        below.set_yticklabels([str(row + 1) for row in range(len(parts))])
+        below.set(xlabel="time since the first note (s)", ylabel="query window")
+        below.set_yticks(range(len(windows)), [str(row + 1) for row in range(len(windows))])
         below.invert_yaxis()
         below.grid(visible=False, axis="y")
     return figure
@@ -161,14 +162,14 @@ def melody_figure(
     truth: F0Track | None = None,
     span_s: tuple[float, float] = (0.0, 10.0),
 ) -> "Figure":
-    """Show a recording as a melody network hears it: spectrogram, posteriors, decision.
+    """Show what a melody network makes of a recording: spectrogram, posteriors, f0, voicing.
 
     Args:
         audio: mono.
-        track: what was found, N frames of 10 ms.
+        track: the f0 that was found, N frames of 10 ms.
         posteriors: (N, 442) probabilities: no voice, then MIDI 40 to 95 by 1/8 semitone.
         title: of the figure.
-        truth: what was sung, where that is known.
+        truth: the f0 that was sung, if known.
         span_s: the seconds to show.
 
     Notebook: notebooks/01_audio_to_melody.py
@@ -211,18 +212,18 @@ def melody_figure(
 
 
 def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figure":
-    """Lay the pitch that trackers found over the pitch that was sung; pauses stay open.
+    """Draw the pitch that trackers found over the pitch that was sung; rests are gaps.
 
     Args:
-        true: what was sung.
-        found: what trackers heard, at most three of them, by name.
+        true: the f0 that was sung.
+        found: the f0 of at most three trackers, by name.
         title: of the figure.
 
     Notebook: notebooks/02_trackers.py
     """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
         colours = ("0.75", HUM, SONG, THIRD)
-        widths = (6, 2, 1.5, 1)  # so that what lies below still shows
+        widths = (6, 2, 1.5, 1)  # so that the lines below still show
         rows = {"sung": true, **found}
         for (label, track), colour, width in zip(rows.items(), colours, widths, strict=False):
             hz = np.where(track.voiced, track.frequency_hz, np.nan)
@@ -236,11 +237,11 @@ def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figur
 def distortions_figure(
     plain: Contour, versions: Mapping[str, Contour], title: str, columns: int = 3
 ) -> "Figure":
-    """Draw versions of one melody, each on axes of its own, over the melody in grey.
+    """Draw distorted versions of one melody, each on its own axes over the melody in grey.
 
     Args:
         plain: the melody.
-        versions: what became of it, by name; a row of axes shares its range of pitch.
+        versions: of the melody, by name; the axes of a row share their range of pitch.
         title: of the figure.
         columns: axes in a row.
 
@@ -257,7 +258,7 @@ def distortions_figure(
     ) as (figure, grid):
         for axes, (name, version) in zip(grid.flat, versions.items(), strict=False):
             for contour, colour, width, label in (
-                (plain, "0.75", 4, "melody"), (version, HUM, 1.4, "what became of it"),
+                (plain, "0.75", 4, "melody"), (version, HUM, 1.4, "distorted"),
             ):  # fmt: skip
                 pitch = np.where(contour.voiced, contour.pitch_st, np.nan)
                 edges_s = np.arange(len(contour) + 1) * contour.hop_s
@@ -284,13 +285,13 @@ def pipeline_figure(
     vector: NDArray,
     answers: Sequence[tuple[str, float]],
 ) -> "Figure":
-    """Show the whole way of one hum: sound, f0, contour, vector, ranked songs.
+    """Show each step of one search: sound, f0, contour, vector, ranked songs.
 
     Args:
-        envelope: (N, 2) lowest and highest sample within each frame of f0.
-        f0: (N,) what the tracker heard.
-        contour: what is kept of it.
-        vector: (D,) what the encoder makes of the contour.
+        envelope: (N, 2) lowest and highest sample of each frame of f0.
+        f0: N frames of the hum.
+        contour: of the f0.
+        vector: (D,) embedding of the contour.
         answers: title and score of the best songs, best first.
 
     Notebook: notebooks/12_paper_figures.py
@@ -303,7 +304,7 @@ def pipeline_figure(
         hz = np.where(f0.voiced, f0.frequency_hz, np.nan)
         pitch.plot(at_s, hz_to_midi(hz), color=HUM, lw=1.2)
         pitch.set(title=f"f0\nevery {1000 * f0.hop_s:.0f} ms", ylabel="MIDI semitones")
-        draw_contour(kept, contour, "", HUM)
+        _draw_contour(kept, contour, "", HUM)
         kept.set(title=f"contour: {len(contour)} × 2\nevery {1000 * contour.hop_s:.0f} ms")
         for axes in (pitch, kept):
             axes.set_xlabel("time (s)")

@@ -1,4 +1,4 @@
-"""Pictures of measured results."""
+"""Figures of measured results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_LOST = 36.0  # points of top-1 that the ablation's axes reach
-# Where a label may stand beside its point, in typographic points, the best first.
+_MOST_LOST = 36.0  # range of the ablation's axes, points of top-1
+# Places of a label beside its point, in typographic points, the best first.
 _PLACES = tuple(
     (side * (6 + abs(rise) / 4), rise)
     for rise in (0, 12, -12, 24, -24, 36, -36, 48, -48)
@@ -27,13 +27,13 @@ def topk_figure(
     most: int = 30,
     marks: Mapping[str, Sequence[tuple[int, float]]] | None = None,
 ) -> "Figure":
-    """Show the share of queries whose song is among the first k, with its 95% bootstrap band.
+    """Show top-k accuracy against k, with 95% bootstrap bands.
 
     Args:
-        ranks: of every query, for each method; None is a miss.
+        ranks: of every query, by method; None is a miss.
         title: of the figure.
         most: the largest k.
-        marks: values that others published, as (k, share), by what to call them.
+        marks: published values of other systems as (k, share), by name.
 
     Notebook: notebooks/10_evaluation.py, notebooks/12_paper_figures.py
     """
@@ -64,7 +64,7 @@ def topk_figure(
 def rank_matrix_figure(
     ranks: Sequence[int | None], songs: Sequence[str], singers: Sequence[str], title: str
 ) -> "Figure":
-    """Show how well each singer's hums of each song were found: the mean of 1 / rank.
+    """Show the mean of 1 / rank for each song and singer.
 
     Args:
         ranks: of every query; None is a miss.
@@ -85,7 +85,7 @@ def rank_matrix_figure(
         mean = total / count  # NaN where a singer did not hum the song
     by_song = np.argsort(-total.sum(axis=1) / count.sum(axis=1), kind="stable")
     by_singer = np.argsort(-total.sum(axis=0) / count.sum(axis=0), kind="stable")
-    # Okabe and Ito's yellow between the two, as what nobody hummed is white.
+    # Okabe and Ito's yellow in the middle, because cells without hums are white.
     colours = LinearSegmentedColormap.from_list("found", [SONG, "#F0E442", HUM])
     with canvas(figsize=(1.8 + 0.21 * len(columns), 1.5 + 0.19 * len(rows))) as (figure, axes):
         picture = axes.imshow(
@@ -100,11 +100,11 @@ def rank_matrix_figure(
 
 
 def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Show what every row of an ablation gains over the first: points of top-1 with 95% intervals.
+    """Show the gain of each row of an ablation over the first: points of top-1, 95% intervals.
 
     Args:
-        lines: what :func:`qbhkit.evaluation.ablation.table` returns. A row that loses more than
-            :data:`_MOST_LOST` is an arrow with its number, so that the others can be told apart.
+        lines: rows of :func:`qbhkit.evaluation.ablation.table`. A row that loses more than
+            :data:`_MOST_LOST` is drawn as an arrow with its number.
 
     Notebook: notebooks/07_train_supervised.py, notebooks/12_paper_figures.py
     """
@@ -133,10 +133,10 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
-    """Show accuracy under a band as loud as the voice against speed, a point for each tracker.
+    """Show accuracy against speed, a point for each tracker; voice and accompaniment at 0 dB.
 
     Args:
-        results: data/results/melody_bench.json. A tracker that heard fewer clips is an open point;
+        results: data/results/melody_bench.json. A tracker measured on fewer clips is an open point;
             bars are 95% intervals.
 
     Notebook: notebooks/02_trackers.py, notebooks/12_paper_figures.py
@@ -155,8 +155,8 @@ def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
             axes.plot(x, y, "o", color=colour, markerfacecolor=face)
             points[name] = (x, y)
         axes.set(
-            xscale="log", ylim=(0, 1), title="A sung melody under a band of the same level",
-            xlabel="seconds of work for a second of sound, two cores",
+            xscale="log", ylim=(0, 1), title="A sung melody with accompaniment of the same level",
+            xlabel="seconds of computing per second of sound, two cores",
             ylabel="overall accuracy",
         )  # fmt: skip
         axes.margins(x=0.16)
@@ -167,7 +167,7 @@ def tracker_accuracy(results: Mapping[str, Any]) -> "Figure":
 def _label_points(
     figure: "Figure", axes: "Axes", points: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Write each point's name beside it, where it covers no line and no other name."""
+    """Write each point's name where it covers no line and no other name."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # nothing moves from here on
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -187,10 +187,10 @@ def _label_points(
 
 
 def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
-    """Lay the distributions of distorted contours over those of real hums.
+    """Compare the distributions of distorted contours with those of real hums.
 
     Args:
-        results: data/results/hum_statistics.json; the outermost bins hold all that lies beyond.
+        results: data/results/hum_statistics.json; the outermost bins hold all values beyond them.
 
     Notebook: notebooks/04_augmentation.py
     """
@@ -217,7 +217,7 @@ def hum_statistics_figure(results: Mapping[str, Any]) -> "Figure":
 
 
 def growth_figure(results: Mapping[str, Any]) -> "Figure":
-    """Show what every index costs, and what it finds, against the size of the catalogue.
+    """Show cost and recall of each index against the size of the catalogue.
 
     Args:
         results: data/results/growth.json.

@@ -1,4 +1,4 @@
-"""What all figures share: palette, style, and how they are written."""
+"""What all figures share: the palette, the style, and how they are saved."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -40,7 +40,7 @@ _STYLE: dict[str, Any] = {
 def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
     """Yield a figure and its axes in the kit's style; arguments as of ``pyplot.subplots``.
 
-    It is closed after the block, so that a notebook shows it once.
+    The figure is closed after the block, so that a notebook shows it once.
     """
     import matplotlib.pyplot as plt
 
@@ -73,5 +73,5 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> None:
     for suffix in (".svg", ".png"):
         with atomic_path(folder / f"{name}{suffix}") as part:
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
-            with _styled():  # the salt of SVG names is read when the file is written
+            with _styled():  # the salt of SVG ids is read when the file is written
                 figure.savefig(part, dpi=150, metadata=metadata)

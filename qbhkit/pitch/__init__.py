@@ -1,1 +1,1 @@
-"""Audio to f0: one protocol for all trackers, two melody networks, and the synthesis of voices."""
+"""Audio to f0: one protocol for all trackers, two melody networks, and the training of one."""

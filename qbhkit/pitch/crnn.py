@@ -49,7 +49,7 @@ def class_midi() -> NDArray:
 
 
 class Melody(NamedTuple):
-    """What the network hears in a recording.
+    """Hold the melody of a recording.
 
     Args:
         f0: N frames of 10 ms.
@@ -63,18 +63,18 @@ class Melody(NamedTuple):
 def decode(posteriors: NDArray, lowest_midi: float = LOWEST_SUNG_MIDI) -> F0Track:
     """Read pitch and voicing off class probabilities.
 
-    The published rule takes the most likely of all 442 classes and calls a frame unvoiced where
-    that is class 0 or a pitch under MIDI 45. ``track.voiced`` is exactly that decision. The
-    frequency is there in unvoiced frames too, as other trackers give it (the most likely pitch
-    from ``lowest_midi`` up), so the published pitch is ``frequency_hz`` where voiced, else 0.
+    The published rule takes the most likely of all 442 classes and calls a frame unvoiced if that
+    is class 0 or a pitch under MIDI 45; ``voiced`` of the track is exactly that decision. As with
+    other trackers, unvoiced frames have a frequency too: the most likely pitch from ``lowest_midi``
+    up. So the published pitch is ``frequency_hz`` where voiced, else 0.
 
     Args:
         posteriors: (N, 442), each row of sum 1.
         lowest_midi: pitches below count as unvoiced, MIDI semitones, up to 95.
 
     Returns:
-        A track of N frames. Its voicing is 1 - P(class 0), which is over 0.5 wherever a pitch
-        wins, and is held at 0.49 or less where none does.
+        A track of N frames. Its voicing is 1 - P(class 0), raised to at least 0.5 in voiced frames
+        and limited to 0.49 in unvoiced ones.
 
     Raises:
         QbhError: if the shape is not (N, 442), or ``lowest_midi`` leaves no pitch.
@@ -115,7 +115,8 @@ class _Residual(nn.Module):
         x = leaky_relu_(self.first(x), _SLOPE)
         x = leaky_relu_(self.second(x), _SLOPE)
         x = self.last(x) + shortcut
-        # The published order is activation, then pool; it rises, so the maximum is the same.
+        # The published order is activation, then pool. The activation is monotonic, so both orders
+        # give the same, and this one is faster.
         return leaky_relu_(max_pool2d(x, (1, 4)), _SLOPE)
 
 
@@ -129,9 +130,10 @@ def _conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 class MelodyCrnn(nn.Module):
     """Classify the pitch of each frame of spectrogram patches.
 
-    Source: fixed facts, "Melody network". The dropout of 0.5 after the convolutions and of 0.3 on
-    the recurrent layer's input is the published one; its recurrent dropout has no counterpart in
-    PyTorch and is left out (neither matters after training).
+    The dropout of 0.5 after the convolutions and of 0.3 before the recurrent layer is the published
+    one. The published recurrent dropout has no counterpart in PyTorch and is left out.
+
+    Source: fixed facts, "Melody network".
     Notebook: notebooks/01_audio_to_melody.py
     """
 
@@ -145,7 +147,7 @@ class MelodyCrnn(nn.Module):
         self.output = nn.Linear(STATES, CLASSES)
 
     def states(self, patches: Tensor) -> Tensor:
-        """Return what the recurrent layer knows of each frame.
+        """Return the states of the recurrent layer.
 
         Args:
             patches: (B, 31, 513), (B, 31, 513, 1) or (B, 1, 31, 513), normalised dB.
@@ -169,7 +171,7 @@ class MelodyCrnn(nn.Module):
 
 
 def _folded(network: MelodyCrnn) -> MelodyCrnn:
-    """Fold each batch norm into the convolution before it, in place; for inference only."""
+    """Fold each batch norm into the convolution before it, in place, for inference."""
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     network.eval().requires_grad_(False)
@@ -186,7 +188,7 @@ def frame_count(samples: int) -> int:
 
 
 def magnitudes(samples: Floats, first: int, end: int) -> Floats:
-    """Return frames of the magnitude STFT, the same whichever stretch they are asked with.
+    """Return frames of the magnitude STFT; they do not depend on the stretch they are part of.
 
     Args:
         samples: (N,) the whole recording at 8 kHz.
@@ -199,16 +201,17 @@ def magnitudes(samples: Floats, first: int, end: int) -> Floats:
     import librosa
 
     begin, stop = first * CRNN_HOP - WINDOW // 2, (end - 1) * CRNN_HOP + WINDOW // 2
-    piece = samples[max(0, begin) : stop]
-    piece = np.pad(piece, (max(0, -begin), max(0, stop - len(samples))))
-    spectrum = librosa.stft(piece, n_fft=WINDOW, hop_length=CRNN_HOP, center=False)  # (513, frames)
+    chunk = samples[max(0, begin) : stop]
+    chunk = np.pad(chunk, (max(0, -begin), max(0, stop - len(samples))))
+    spectrum = librosa.stft(chunk, n_fft=WINDOW, hop_length=CRNN_HOP, center=False)  # (513, frames)
     return np.abs(spectrum).T
 
 
 def decibels(magnitude: Floats, loudest: float) -> Floats:
     """Return ``librosa.power_to_db`` of magnitudes, relative to the recording's loudest.
 
-    Magnitudes where power is meant: a quirk of the published system, kept for its weights.
+    The formula is meant for power; the published system applies it to magnitudes, and its weights
+    need that.
 
     Args:
         magnitude: any shape, at least 0.
@@ -222,7 +225,7 @@ def decibels(magnitude: Floats, loudest: float) -> Floats:
 
 
 def patches_of(level_db: Floats) -> Floats:
-    """Cut frames into patches of 31, the last one filled up with 0 dB, which is full level.
+    """Cut frames into patches of 31; the last one is padded with 0 dB, which is full level.
 
     Args:
         level_db: (N, 513).
@@ -235,7 +238,7 @@ def patches_of(level_db: Floats) -> Floats:
 
 
 class Extractor(ABC):
-    """Hear recordings piece by piece; what the published network and ``crnn-lite`` share."""
+    """Track recordings in chunks: the base of the published network and ``crnn-lite``."""
 
     name: str
     rate_hz = CRNN_RATE_HZ
@@ -245,14 +248,14 @@ class Extractor(ABC):
         """Read the track of N frames off (N, 442) probabilities."""
 
     @abstractmethod
-    def _hear(self, samples: Floats) -> Iterator[Floats]:
-        """Yield (n, 442) probabilities every 10 ms, some seconds at a time."""
+    def _chunks(self, samples: Floats) -> Iterator[Floats]:
+        """Yield (n, 442) probabilities every 10 ms, for some seconds at a time."""
 
     def melody(self, audio: Audio) -> Melody:
-        """Return f0 and class probabilities: 0.6 GB of them for an hour.
+        """Return f0 and class probabilities; the latter take 0.6 GB for an hour.
 
         Args:
-            audio: mono at 8 kHz. Silence is unvoiced, whatever the network makes of it.
+            audio: mono at 8 kHz. A silent recording is unvoiced without running the network.
 
         Returns:
             round(duration / 10 ms) frames.
@@ -264,7 +267,7 @@ class Extractor(ABC):
         return Melody(self.decode(posteriors), posteriors)
 
     def track(self, audio: Audio) -> F0Track:
-        """Return f0 and voicing of mono audio at 8 kHz as :meth:`melody` does, in little memory."""
+        """Return f0 and voicing of mono audio at 8 kHz: :meth:`melody` with less memory."""
         parts = [self.decode(posteriors) for posteriors in self._posteriors(audio)]
         return F0Track(
             np.concatenate([part.frequency_hz for part in parts]),
@@ -278,20 +281,20 @@ class Extractor(ABC):
         if audio.silent:
             yield np.eye(1, CLASSES, dtype=np.float32).repeat(missing, axis=0)
             return
-        for posteriors in self._hear(audio.samples):
+        for posteriors in self._chunks(audio.samples):
             yield posteriors[:missing]
             missing -= len(posteriors[:missing])
 
 
 class CrnnExtractor(Extractor):
-    """Extract the melody of recordings; :func:`load_crnn` makes one.
+    """Extract the melody of recordings with the published network; see :func:`load_crnn`.
 
     Frame i of the published system is centred at i * 10 ms, frame i of the kit's grid at
-    (i + 0.5) * 10 ms. Both neighbours are equally near, so frame i stays frame i: times are up to
-    5 ms late, and the one frame more that the STFT has is dropped.
+    (i + 0.5) * 10 ms. Frame i stays frame i: pitch is up to 5 ms late. The additional last frame of
+    the STFT is dropped.
 
     Args:
-        network: trained; its batch norms are folded, so it is good for nothing else afterwards.
+        network: trained. Its batch norms are folded in place, so it cannot be trained afterwards.
         mean: (31, 513) dB.
         std: (31, 513) dB.
     """
@@ -307,7 +310,7 @@ class CrnnExtractor(Extractor):
         """Read the track off (N, 442) probabilities by the published rule: :func:`decode`."""
         return decode(posteriors)
 
-    def _hear(self, samples: Floats) -> Iterator[Floats]:
+    def _chunks(self, samples: Floats) -> Iterator[Floats]:
         total, step = frame_count(len(samples)), _BATCH * PATCH_FRAMES
         stretches = [(first, min(first + step, total)) for first in range(0, total, step)]
         loudest = max(magnitudes(samples, *stretch).max() for stretch in stretches)
@@ -332,22 +335,32 @@ def export_crnn(
         mean: (31, 513) dB.
         std: (31, 513) dB.
         path: ``.safetensors`` file.
-        **origin: what else its configuration should say: where the weights are from.
+        **origin: further entries of its configuration, such as the source of the weights.
     """
     arrays = {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
     normalisation = {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
     save_weights(path, {**arrays, **normalisation}, {"kind": CRNN_KIND, **origin})
 
 
-def load_crnn(path: Path | str) -> CrnnExtractor:
-    """Read a melody network.
+def load_crnn(path: Path | str | None = None) -> CrnnExtractor:
+    """Read a melody network: the tracker ``crnn``.
+
+    Licence: MIT (network and weights); the weights are not part of the kit. Range: 110 to 1,976 Hz.
+    Threshold: none; a frame is voiced if the most likely class is a pitch.
 
     Args:
-        path: ``.safetensors`` file, converted or trained.
+        path: ``.safetensors`` file, converted or trained; by default that of the data folder.
 
     Raises:
-        QbhError: if the file is missing, damaged, or holds something else.
+        QbhError: if the file is missing, damaged, or of another kind; says how to convert it.
     """
+    if path is None:
+        path = crnn_path()
+        if not path.is_file():
+            raise QbhError(
+                f"{path} does not exist: convert the published weights with 'qbhkit weights "
+                f"convert ResNet_NS.hdf5 MEAN.npy STD.npy --out {path.parent}', or use crnn-lite."
+            )
     stored = load_weights(str(path))
     network = MelodyCrnn()
     try:
@@ -363,9 +376,3 @@ def load_crnn(path: Path | str) -> CrnnExtractor:
             f"{path} does not hold a melody network: make one with 'qbhkit weights convert'."
         ) from None
     return CrnnExtractor(network, mean, std)
-
-
-def find_crnn_weights() -> Path | None:
-    """Return the melody network in the data folder (``weights/crnn.safetensors``), None without."""
-    path = crnn_path()
-    return path if path.is_file() else None

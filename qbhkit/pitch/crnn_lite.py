@@ -1,7 +1,7 @@
-"""``crnn-lite``: a small convolutional-recurrent network for sung melody, built for CPU speed.
+"""``crnn-lite``: a small convolutional-recurrent network for sung melody, fast on a CPU.
 
-It looks at the spectrum on a logarithmic frequency axis, once for every harmonic of every pitch,
-so that one small filter serves all pitches; works every 20 ms; and answers on the grid of the
+Its input is the spectrum on a logarithmic frequency axis, once for each harmonic of each pitch, so
+that one small filter fits all pitches. It works every 20 ms. Its output has the grid of the
 published network: every 10 ms, class 0 for no voice, then MIDI 40 to 95 in steps of 1/8 semitone.
 
 Source: the harmonic stack follows Bittner et al., "Deep salience representations for f0 estimation
@@ -20,10 +20,16 @@ from torch import Tensor, nn
 
 from qbhkit.audio import Audio
 from qbhkit.config import build_config
-from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, F0Track, Floats, midi_to_hz
+from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, F0Track, Floats, midi_to_hz, rescale_confidence
 from qbhkit.errors import QbhError
-from qbhkit.pitch.crnn import CLASSES, CRNN_RATE_HZ, Extractor, class_midi
-from qbhkit.pitch.trackers import rescale_confidence
+from qbhkit.pitch.crnn import (
+    CLASSES,
+    CRNN_RATE_HZ,
+    HIGHEST_MIDI,
+    LOWEST_MIDI,
+    Extractor,
+    class_midi,
+)
 from qbhkit.weights import load_weights, save_weights
 
 LITE_HOP = 160  # samples, 20 ms
@@ -31,24 +37,22 @@ DEFAULT_WEIGHTS = "crnn-lite"
 LITE_KIND = "crnn-lite"
 _FLOOR_DB = -80.0
 _BINS_PER_ST = 4
-LOWEST_ST, HIGHEST_ST = 40, 95  # MIDI
-STEPS_PER_ST = 8
-_PITCHES = (HIGHEST_ST - LOWEST_ST) * _BINS_PER_ST + 1  # 221
+_PITCHES = round(HIGHEST_MIDI - LOWEST_MIDI) * _BINS_PER_ST + 1  # 221
 _WINDOWS = (1024, 2048)
 _FFT = 2048
-MARGIN = (_FFT - LITE_HOP) // 2  # samples that the outermost frames need beyond their own
-_STRETCH = 500  # frames that are heard together: 10 s
-_CONTEXT = 50  # frames beyond each end of a stretch; what is left of the seams is tiny
+MARGIN = (_FFT - LITE_HOP) // 2  # samples that a frame reaches beyond its own 20 ms
+_CHUNK = 500  # frames that are processed together: 10 s
+_CONTEXT = 50  # frames beyond each end of a chunk, to make the seams negligible
 _FAINTEST = 1e-6  # a magnitude; a quieter recording is silent
-_STATE_FRAMES = round(CONTOUR_HOP_S * CRNN_RATE_HZ / LITE_HOP)  # 5 to a mean; _STRETCH is a multiple
+_STATE_FRAMES = round(CONTOUR_HOP_S * CRNN_RATE_HZ / LITE_HOP)  # 5; _CHUNK is a multiple
 
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """The size of a network.
+    """Set the size of a network.
 
     Args:
-        harmonics: which multiples of every pitch are looked at.
+        harmonics: multiples of each pitch in the input.
         channels: of the convolutions over pitch and time.
         wide: channels of the two convolutions that summarise a frame.
         states: of the recurrent layer, each way.
@@ -63,19 +67,19 @@ class LiteConfig:
 
 
 class HarmonicStack(nn.Module):
-    """Samples to level in dB, for every harmonic of every pitch.
+    """Turn samples into levels in dB, for each harmonic of each pitch.
 
     Args:
         harmonics: see :class:`LiteConfig`.
     """
 
-    below: Tensor  # (H, P) the bin under each frequency
-    share: Tensor  # (H, P) how far it lies towards the next bin
-    inside: Tensor  # (H, P) whether the spectrum reaches so high
+    below: Tensor  # (H, P) the bin below each frequency
+    share: Tensor  # (H, P) distance to that bin, 0 to 1
+    inside: Tensor  # (H, P) whether the spectrum contains the frequency
 
     def __init__(self, harmonics: tuple[float, ...]) -> None:
         super().__init__()
-        pitch = LOWEST_ST + np.arange(_PITCHES) / _BINS_PER_ST
+        pitch = LOWEST_MIDI + np.arange(_PITCHES) / _BINS_PER_ST
         hz = 440 * 2 ** ((pitch - 69) / 12) * np.asarray(harmonics)[:, None]  # (H, P)
         at = hz / CRNN_RATE_HZ * _FFT
         inside = hz < 0.49 * CRNN_RATE_HZ
@@ -90,10 +94,10 @@ class HarmonicStack(nn.Module):
     def magnitudes(self, samples: Tensor) -> Tensor:
         """Return (B, T, W, 1025) magnitudes of T hops of 20 ms.
 
+        A full-scale sine has magnitude 0.5 in each of the W windows.
+
         Args:
             samples: (B, T * 160 + 2 * MARGIN); frame t is centred on its own hop.
-
-        A full-scale sine has magnitude 0.5 in each of the W windows.
         """
         found = []
         for size in _WINDOWS:
@@ -119,7 +123,7 @@ class HarmonicStack(nn.Module):
 
 
 class LiteNetwork(nn.Module):
-    """The network: :class:`HarmonicStack` features in, class logits out.
+    """Classify the pitch of frames from :class:`HarmonicStack` features.
 
     Shapes: (B, W * H, T, 221) to (B, T, 442), a frame every 20 ms.
     """
@@ -173,11 +177,11 @@ def _convolution(inside: int, outside: int, kernel: tuple[int, int]) -> list[nn.
 
 
 def every_10_ms(posteriors: NDArray) -> NDArray:
-    """Draw (T, 442) probabilities every 20 ms out to (2 T, 442) every 10 ms, in straight lines."""
+    """Interpolate (T, 442) probabilities every 20 ms linearly to (2 T, 442) every 10 ms."""
     before = np.concatenate([posteriors[:1], posteriors[:-1]])
     after = np.concatenate([posteriors[1:], posteriors[-1:]])
-    drawn = np.stack([0.75 * posteriors + 0.25 * before, 0.75 * posteriors + 0.25 * after], axis=1)
-    return drawn.reshape(-1, posteriors.shape[-1])
+    both = np.stack([0.75 * posteriors + 0.25 * before, 0.75 * posteriors + 0.25 * after], axis=1)
+    return both.reshape(-1, posteriors.shape[-1])
 
 
 def decode_lite(posteriors: NDArray, threshold: float) -> F0Track:
@@ -185,10 +189,11 @@ def decode_lite(posteriors: NDArray, threshold: float) -> F0Track:
 
     Args:
         posteriors: (N, 442), each row of sum 1.
-        threshold: of 1 - P(class 0), from which a frame is voiced; it becomes 0.5.
+        threshold: of 1 - P(class 0), from which a frame is voiced; voicing is scaled so that it
+            becomes 0.5.
 
     Returns:
-        A track of N frames, with the most likely pitch also where a frame is unvoiced.
+        A track of N frames, with the most likely pitch in unvoiced frames too.
     """
     best = posteriors[:, 1:].argmax(axis=1)
     voicing = rescale_confidence(np.clip(1 - posteriors[:, 0], 0, 1), threshold)
@@ -198,7 +203,7 @@ def decode_lite(posteriors: NDArray, threshold: float) -> F0Track:
 def every_100_ms(states: NDArray) -> Floats:
     """Average (T, C) states every 20 ms to (ceil(T / 5), C) every 100 ms, the grid of a contour.
 
-    Of the last 100 ms the mean is over the frames that are there.
+    The last mean may be of fewer than five frames.
     """
     firsts = np.arange(0, len(states), _STATE_FRAMES)
     counts = np.diff(firsts, append=len(states))
@@ -207,7 +212,7 @@ def every_100_ms(states: NDArray) -> Floats:
 
 
 class TrackWithStates(NamedTuple):
-    """What one run of the network knows of a recording.
+    """Hold the f0 track of a recording and the states of the same run of the network.
 
     Args:
         f0: N frames of 10 ms.
@@ -255,21 +260,21 @@ class LiteExtractor(Extractor):
         """Return f0 and voicing as :meth:`track` does, and the recurrent states of the same run.
 
         Args:
-            audio: mono at 8 kHz. Silence is unvoiced, and its states are zeros.
+            audio: mono at 8 kHz. A silent recording is unvoiced, and its states are zeros.
 
         Raises:
             QbhError: if the audio is not at 8 kHz.
         """
         if audio.silent or audio.rate_hz != CRNN_RATE_HZ:
-            track = self.track(audio)  # says what is wrong with the rate
+            track = self.track(audio)  # raises if the rate is wrong
             count = max(1, -(-len(audio.samples) // (LITE_HOP * _STATE_FRAMES)))
             return TrackWithStates(
                 track, np.zeros((count, 2 * self._network.config.states), np.float32)
             )
         parts, states = [], []
-        for posteriors, known in self._listen(audio.samples):
+        for posteriors, every_20_ms in self._chunks_with_states(audio.samples):
             parts.append(self.decode(posteriors))
-            states.append(every_100_ms(known))
+            states.append(every_100_ms(every_20_ms))
         count = max(1, round(audio.duration_s / F0_HOP_S))
         track = F0Track(
             np.concatenate([part.frequency_hz for part in parts])[:count],
@@ -278,24 +283,24 @@ class LiteExtractor(Extractor):
         return TrackWithStates(track, np.concatenate(states))
 
     def states(self, audio: Audio) -> Floats:
-        """Return the (T, C) states of :meth:`track_with_states`: arguments and errors are the same."""
+        """Return the (T, C) states of :meth:`track_with_states`; the arguments are the same."""
         return self.track_with_states(audio).states
 
-    def _hear(self, samples: Floats) -> Iterator[Floats]:
-        return (posteriors for posteriors, _ in self._listen(samples))
+    def _chunks(self, samples: Floats) -> Iterator[Floats]:
+        return (posteriors for posteriors, _ in self._chunks_with_states(samples))
 
-    def _listen(self, samples: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Yield probabilities every 10 ms and states every 20 ms, 10 s at a time."""
+    def _chunks_with_states(self, samples: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """Yield probabilities every 10 ms and states every 20 ms, of 10 s at a time."""
         samples = samples - np.float32(samples.mean(dtype=np.float64))
         frames = -(-len(samples) // LITE_HOP)
-        stretches = [(first, min(first + _STRETCH, frames)) for first in range(0, frames, _STRETCH)]
+        chunks = [(first, min(first + _CHUNK, frames)) for first in range(0, frames, _CHUNK)]
         with torch.inference_mode():
-            peaks = [self._magnitudes(samples, *stretch).amax() for stretch in stretches]
+            peaks = [self._magnitudes(samples, *chunk).amax() for chunk in chunks]
             peak = torch.stack(peaks).amax().clamp_min(_FAINTEST)[None]
-            for first, end in stretches:
+            for first, end in chunks:
                 begin, stop = max(0, first - _CONTEXT), min(end + _CONTEXT, frames)
-                heard = self._stack(self._magnitudes(samples, begin, stop), peak)
-                logits, states = self._network.logits_and_states(heard)
+                stack = self._stack(self._magnitudes(samples, begin, stop), peak)
+                logits, states = self._network.logits_and_states(stack)
                 posteriors = every_10_ms(logits[0].softmax(-1).numpy())
                 kept = slice(first - begin, end - begin)
                 yield posteriors[2 * kept.start : 2 * kept.stop], states[0, kept].numpy()
@@ -303,9 +308,9 @@ class LiteExtractor(Extractor):
     def _magnitudes(self, samples: Floats, first: int, end: int) -> Tensor:
         """Return (1, end - first, W, 1025), with silence beyond both ends of the recording."""
         begin, stop = first * LITE_HOP - MARGIN, end * LITE_HOP + MARGIN
-        piece = samples[max(0, begin) : stop]
-        piece = np.pad(piece, (max(0, -begin), max(0, stop - len(samples))))
-        return self._stack.magnitudes(torch.from_numpy(piece)[None])
+        chunk = samples[max(0, begin) : stop]
+        chunk = np.pad(chunk, (max(0, -begin), max(0, stop - len(samples))))
+        return self._stack.magnitudes(torch.from_numpy(chunk)[None])
 
 
 def export_lite(network: LiteNetwork, path: Path, threshold: float = 0.5) -> None:
@@ -317,4 +322,6 @@ def export_lite(network: LiteNetwork, path: Path, threshold: float = 0.5) -> Non
         threshold: of voicing, see :func:`decode_lite`.
     """
     arrays = {key: value.cpu().numpy() for key, value in network.state_dict().items()}
-    save_weights(path, arrays, {"kind": LITE_KIND, "threshold": threshold, **asdict(network.config)})
+    save_weights(
+        path, arrays, {"kind": LITE_KIND, "threshold": threshold, **asdict(network.config)}
+    )

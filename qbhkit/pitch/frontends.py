@@ -1,7 +1,7 @@
-"""From any kind of query to its contour: a frontend tracks recordings, as an embedder needs them.
+"""Queries of any kind to contours.
 
-Contour embedders need the pitch, which any tracker gives. State embedders need the states of the
-melody network too, one row every 100 ms.
+A frontend turns recordings into what an embedder needs. Contour embedders need the pitch, which any
+tracker gives. State embedders also need the states of the melody network, every 100 ms.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from qbhkit.audio import Audio, as_audio, load, refuse_silence, resample
+from qbhkit.audio import Audio, Recording, name_of, open_audio
 from qbhkit.contour import Contour, F0Track, Floats, from_f0
 from qbhkit.errors import QbhError, naming
 from qbhkit.f0_csv import read_f0_csv
@@ -22,58 +21,57 @@ from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 
 STATE_NETWORK = "crnn-lite"  # whose states are embedded
 
-Samples = tuple[ArrayLike, int]  # (N,) or (N, channels) samples, and how many there are a second
-Source = str | PathLike[str] | Samples | Audio | F0Track | Contour
+Source = Recording | F0Track | Contour
 
 
 @dataclass(frozen=True, eq=False)
 class StateContour(Contour):
-    """Hold a contour and, beside it, the states of the network that tracked it.
+    """Hold a contour together with the states of the network that tracked it.
 
-    It is trimmed and cut as a contour is, by its voicing; pitch is there for that only.
+    It is trimmed and cut like a contour, by its voicing; only the states are embedded.
 
     Args:
         frames: (N, 2 + C) float32: MIDI semitones, voiced, and C states.
         hop_s: seconds between frames.
 
     Raises:
-        QbhError: as of a contour; and if there are no states.
+        QbhError: as for a contour; and if there are no states.
     """
 
     def __post_init__(self) -> None:
         frames = np.asarray(self.frames, np.float32)
         if frames.ndim != 2 or frames.shape[1] < 3:
             raise QbhError(f"A contour with states has shape (N, 2 + C), not {frames.shape}.")
-        Contour(frames[:, :2], self.hop_s)  # says what is wrong with it
+        Contour(frames[:, :2], self.hop_s)  # raises if pitch or voicing are wrong
         object.__setattr__(self, "frames", frames)
 
     @property
     def states(self) -> Floats:
-        """(N, C) states of the network, a row every ``hop_s``."""
+        """(N, C) states of the network, one row every ``hop_s``."""
         return self.frames[:, 2:]
 
 
 class Frontend(Protocol):
-    """What turns recordings into queries."""
+    """Protocol of what turns recordings into contours."""
 
     @property
     def rate_hz(self) -> int:
-        """Sampling rate that it takes."""
+        """Sampling rate of the audio it takes."""
         ...
 
     def contour_of(self, audio: Audio) -> Contour:
-        """Return the query of a recording, mono at ``rate_hz``."""
+        """Return the contour of a recording, mono at ``rate_hz``."""
         ...
 
 
 class PitchFrontend(NamedTuple):
-    """Track the pitch alone, with any tracker."""
+    """Track the pitch with any tracker."""
 
     tracker: Tracker
 
     @property
     def rate_hz(self) -> int:
-        """Sampling rate that the tracker takes."""
+        """Sampling rate of the tracker."""
         return self.tracker.rate_hz
 
     def contour_of(self, audio: Audio) -> Contour:
@@ -82,7 +80,7 @@ class PitchFrontend(NamedTuple):
 
 
 class StateFrontend:
-    """Track the pitch and keep, beside it, the states of the melody network."""
+    """Track the pitch with ``crnn-lite`` and keep the states of the network."""
 
     def __init__(self) -> None:
         from qbhkit.pitch.crnn_lite import LiteExtractor
@@ -98,15 +96,15 @@ class StateFrontend:
 
 
 def frontend_for(states_of: str | None = None, tracker: str | None = None) -> Frontend:
-    """Return what tracks recordings for an embedder.
+    """Return the frontend of an embedder.
 
     Args:
         states_of: identity of the network whose states the embedder reads; None for contours.
         tracker: name of the pitch tracker for contours; the default one for hums if None.
 
     Raises:
-        QbhError: if there is no such tracker, if one is named for a state embedder, or if that has
-            learnt from the states of another network than the kit's.
+        QbhError: if there is no such tracker; if another tracker than the network is named for a
+            state embedder; if that embedder was trained on the states of another network.
         MissingPackageError: if the tracker's package is not installed.
     """
     if states_of is None:
@@ -147,15 +145,17 @@ def to_contour(source: Source, tracker: str | None = None) -> Contour:
 def query_loader(
     states_of: str | None = None, tracker: str | None = None
 ) -> Callable[[Source], Contour]:
-    """Return what loads queries for an embedder; its tracker is made at the first recording.
+    """Return a function that loads queries for an embedder.
+
+    The frontend is made for the first recording, so f0 tracks and contours need no tracker.
 
     Args:
-        states_of: as of :func:`frontend_for`, whose errors come with the first recording.
-        tracker: the same.
+        states_of: see :func:`frontend_for`.
+        tracker: see :func:`frontend_for`.
 
     Returns:
-        Takes a source as :func:`to_contour` does, and raises the same errors. A state embedder takes
-        recordings only, and contours that hold states.
+        A function of a source, as :func:`to_contour` takes it. It raises the errors of both
+        functions. For a state embedder, a source must be a recording or a contour with states.
     """
     frontend = cache(lambda: frontend_for(states_of, tracker))
 
@@ -164,19 +164,14 @@ def query_loader(
             if states_of is not None and not isinstance(source, StateContour):
                 raise QbhError("This embedder needs recordings: a contour holds no states.")
             return source
-        name = source if isinstance(source, str | PathLike) else "The given sound"
-        if isinstance(source, str | PathLike) and str(source).lower().endswith(".csv"):
+        name = "An f0 track" if isinstance(source, F0Track) else name_of(source)
+        if isinstance(source, str | PathLike) and name.lower().endswith(".csv"):
             source = read_f0_csv(Path(source))
         if isinstance(source, F0Track):
             if states_of is not None:
                 raise QbhError(f"{name} holds no sound, which this embedder needs.")
             return from_f0(source)
-        rate_hz = frontend().rate_hz
-        if isinstance(source, str | PathLike):
-            audio = load(Path(source), rate_hz)
-        else:
-            audio = resample(as_audio(source), rate_hz)
-        refuse_silence(audio, name)
+        audio = open_audio(source, frontend().rate_hz)
         with naming(name):
             return frontend().contour_of(audio)
 

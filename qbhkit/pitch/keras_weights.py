@@ -1,7 +1,7 @@
-"""Published Keras weights of the melody network, to the kit's own file.
+"""Convert the published Keras weights of the melody network to a file of the kit.
 
-The authors' files are HDF5 as Keras 2 writes it: arrays by layer, no code, nothing unpickled.
-Needs h5py (the extra ``keras``), but neither Keras nor TensorFlow.
+The authors' files are HDF5 as Keras 2 writes it: arrays by layer, no code; nothing is unpickled.
+The conversion needs h5py (the extra ``keras``), but neither Keras nor TensorFlow.
 """
 
 import json
@@ -17,20 +17,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.errors import QbhError, missing_package
 from qbhkit.pitch.crnn import CLASSES, PATCH, STATES, WIDTHS, MelodyCrnn, export_crnn
 from qbhkit.storage import map_array, sha256_file
 
 _CURE = "give the authors' own file, such as ResNet_NS.hdf5"
 _PATCH_CURE = "give the authors' x_data_mean_total_31.npy and x_data_std_total_31.npy"
-_KINDS = {1: "convolution", 4: "batch norm", 6: "two-way LSTM", 2: "dense layer"}  # by arrays
-_LONGEST_S = 3.0  # of the processor; the published file takes a tenth of a second
+_KINDS = {
+    1: "convolution",
+    4: "batch norm",
+    6: "two-way LSTM",
+    2: "dense layer",
+}  # number of arrays
+_LONGEST_S = 3.0  # of processor time; the published file takes 0.1 s
 _NORM = ("weight", "bias", "running_mean", "running_var")  # gamma, beta, moving mean and variance
 _BRANCHES = (("shortcut", 1), ("first", 3), ("second", 3), ("last", 1))  # of a block; kernel size
 
 
 class _Layer(NamedTuple):
-    """A layer of a Keras file, or of the network: the shapes of its arrays, in Keras's order."""
+    """Hold a layer of a Keras file or of the network: arrays and shapes in the order of Keras."""
 
     name: str
     shapes: list[tuple[int, ...]]
@@ -44,8 +49,8 @@ class _Layer(NamedTuple):
 def convert_crnn(weights: Path, mean: Path, std: Path, folder: Path) -> Path:
     """Convert published Keras weights of the melody network to ``crnn.safetensors``.
 
-    Layers are matched by their kind, order and shape, since their names (``conv2d_7``) differ from
-    one Keras session to the next.
+    Layers are matched by kind, order and shape, since their names (``conv2d_7``) differ between
+    Keras sessions.
 
     Args:
         weights: HDF5 file of Keras 2 (``save_weights``, or a whole model).
@@ -93,7 +98,7 @@ def _patch(path: Path) -> NDArray:
 
 
 def _expected() -> Iterator[_Layer]:
-    """Yield the network's layers in order, named as in our state dict, shaped as in Keras."""
+    """Yield the network's layers in order, with the names of PyTorch and the shapes of Keras."""
     inputs = 1
     for number, width in enumerate(WIDTHS):
         for branch, kernel in _BRANCHES:
@@ -107,26 +112,24 @@ def _expected() -> Iterator[_Layer]:
 
 
 def _read_layers(path: Path) -> list[_Layer]:
-    """Read a file's layers and match them to the network's, under the network's names.
+    """Read a file's layers and match them to the network's; return them under its names.
 
-    Over a damaged file the HDF5 library may crash, or go in circles for ever, so that it is read in
-    a process of its own: a fork, in which nothing of torch is used.
+    On a damaged file the HDF5 library may crash or never end. So a forked process reads it, which
+    does not use torch.
     """
     try:
         import h5py  # noqa: F401
     except ImportError:
-        raise MissingPackageError(
-            "Reading Keras weights needs h5py: pip install 'qbhkit[keras]'."
-        ) from None
+        raise missing_package("h5py", "'qbhkit[keras]'") from None
     if not path.is_file():
         raise QbhError(f"{path} does not exist: check the path.")
     fork = get_context("fork")
-    here, there = fork.Pipe(duplex=False)
-    reader = fork.Process(target=_send_layers, args=(path, there))
+    receiver, sender = fork.Pipe(duplex=False)
+    reader = fork.Process(target=_send_layers, args=(path, sender))
     reader.start()
-    there.close()
+    sender.close()
     try:
-        answer = here.recv()
+        answer = receiver.recv()
     except EOFError:
         raise QbhError(f"{path} is damaged (reading it crashes or never ends): {_CURE}.") from None
     finally:
@@ -137,13 +140,13 @@ def _read_layers(path: Path) -> list[_Layer]:
     return layers
 
 
-def _send_layers(path: Path, there: Connection) -> None:
-    """Read the layers, and send them or the error; die of what takes too long."""
+def _send_layers(path: Path, sender: Connection) -> None:
+    """Read the layers, and send them or the error; the timer ends a process that takes too long."""
     signal.setitimer(signal.ITIMER_PROF, _LONGEST_S)
     try:
-        there.send(_layers_of(path))
+        sender.send(_layers_of(path))
     except QbhError as error:
-        there.send(error)
+        sender.send(error)
 
 
 def _layers_of(path: Path) -> list[_Layer]:
@@ -178,7 +181,7 @@ def _text(value: Any) -> str:
 
 
 def _matched(path: Path, stored: list[_Layer]) -> list[_Layer]:
-    """Give the network's names to the stored layers, kind by kind in order, and read them."""
+    """Match stored layers to the network's, kind by kind and in order, and read their arrays."""
     waiting = {kind: deque(s for s in stored if s.kind == kind) for kind in _KINDS.values()}
     left = {layer.name for layer in stored}
     layers = []
@@ -200,7 +203,7 @@ def _matched(path: Path, stored: list[_Layer]) -> list[_Layer]:
         layers.append(_Layer(wanted.name, wanted.shapes, arrays))
     for layer in stored:
         if layer.name in left:
-            raise QbhError(f"{path}, layer {layer.name}: the network has no such one: {_CURE}.")
+            raise QbhError(f"{path}, layer {layer.name}: the network has no such layer: {_CURE}.")
     return layers
 
 
@@ -209,9 +212,9 @@ def _listed(layer: _Layer) -> str:
 
 
 def _refuse_hard_sigmoid(path: Path, config: Any) -> None:
-    """Refuse a whole model that says its LSTM has hard gates, which PyTorch's has not.
+    """Refuse a whole model whose LSTM has hard gates, which PyTorch does not offer.
 
-    A file of weights alone does not say; the published system runs on Keras 2.3, whose gates are
+    A file of weights alone does not tell. The published system runs on Keras 2.3, whose gates are
     plain sigmoids.
     """
     if config is not None and "hard_sigmoid" in json.dumps(json.loads(_text(config))):
@@ -221,11 +224,11 @@ def _refuse_hard_sigmoid(path: Path, config: Any) -> None:
 
 
 def _tensors(layers: list[_Layer]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield our parameters by name.
+    """Yield the parameters of the PyTorch network by name.
 
-    Kernels are (height, width, in, out) in Keras and (out, in, height, width) in PyTorch; gates
-    stand in the same order (input, forget, cell, output); PyTorch's LSTM adds two biases, of which
-    the second is zero here.
+    Kernels are (height, width, in, out) in Keras and (out, in, height, width) in PyTorch. The
+    order of gates is the same: input, forget, cell, output. PyTorch's LSTM adds two biases; the
+    second is zero here.
     """
     for name, _, arrays in layers:
         if len(arrays) == 1:

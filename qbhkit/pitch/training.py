@@ -32,28 +32,30 @@ if TYPE_CHECKING:
 
 MelodyEvaluator = Callable[[LiteNetwork], dict[str, float]]
 _THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(5, 46))  # 0.1 to 0.9
-_AT_ONCE = 8  # mixtures listened to together in validation
-_QUIETEST_DB = 15.0  # an excerpt may be this much softer than the loudest moment of its song
+_VALIDATION_BATCH = 8  # mixtures
+_QUIETEST_DB = 15.0  # an excerpt may be so far below the loudest moment of its song
 
 
 @dataclass(frozen=True)
 class MelodyTrainConfig(RunConfig):
-    """One training run; a batch is of mixtures of 8 s.
+    """Describe a training run; a batch holds mixtures of 8 s.
 
     Args:
         kind: ``melody``.
         blur_st: standard deviation of the target around the true pitch, semitones.
-        watched: mixtures that are drawn once for validation.
+        watched: mixtures for validation, drawn once.
         watched_singers: how many of the training singers are kept for validation.
-        speech: voices of the speech synthesiser flite that lend their timbre and consonants;
-            empty for none.
-        utterances: how many titles of songs each of them speaks.
+        speech: voices of the speech synthesiser flite, for their timbre and consonants; empty for
+            none.
+        utterances: how many utterances of song titles each of them speaks.
         workers: processes that draw mixtures.
-        bfloat16: multiply in half precision where the processor can.
+        bfloat16: multiply in half precision if the processor can.
+        mix: how mixtures are drawn.
+        network: size of the network.
     """
 
     kind: str = "melody"
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     blur_st: float = 0.2
     watched: int = 48
@@ -72,7 +74,7 @@ class MelodyTrainConfig(RunConfig):
 
 
 class _Mixtures(Dataset[tuple[NDArray, NDArray]]):
-    """Mixtures of one epoch, each drawn from a generator of its own."""
+    """Draw the mixtures of one epoch, each with its own generator."""
 
     def __init__(
         self, bank: StemBank, voices: list[Recorded], config: MelodyTrainConfig, epoch: int
@@ -103,8 +105,8 @@ def train_melody_network(
     """Train ``crnn-lite``.
 
     Checkpoint and log are those of :func:`qbhkit.training.fit`. Mixtures are drawn from generators
-    seeded by (seed, epoch, item), so that a resumed run goes on with the very mixtures it would
-    have seen. Runs on a GPU if torch finds one.
+    seeded by (seed, epoch, item), so a resumed run draws the mixtures that it would have drawn
+    without the interruption. Runs on a GPU if torch finds one.
 
     Args:
         config: the run.
@@ -115,7 +117,7 @@ def train_melody_network(
         evaluate: called with the network in evaluation mode after every epoch.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
-        fabric: what carries the run; by default one device, a GPU if torch finds one.
+        fabric: of Lightning; by default one device, a GPU if torch finds one.
 
     Returns:
         The trained network in evaluation mode.
@@ -137,9 +139,9 @@ def train_melody_network(
         samples, f0 = batch
         below_db = torch.rand(len(samples)) * _QUIETEST_DB
         with torch.no_grad():
-            heard = features(stack, samples.to(fabric.device), below_db.to(fabric.device))
+            inputs = features(stack, samples.to(fabric.device), below_db.to(fabric.device))
         wanted = targets(f0, config.blur_st).to(fabric.device)
-        return Loss(pitch_loss(wrapped(heard), wanted), {})
+        return Loss(pitch_loss(wrapped(inputs), wanted), {})
 
     def after(trained: LiteNetwork, epoch: int) -> dict[str, float]:
         return evaluate(trained) if evaluate else {}
@@ -160,8 +162,8 @@ def features(stack: HarmonicStack, samples: Tensor, below_db: Tensor) -> Tensor:
 def targets(f0: Tensor, blur_st: float) -> Tensor:
     """Return (B, T, 442) probabilities every 20 ms for (B, 2 T) Hz every 10 ms.
 
-    The true pitch is blurred over its neighbours; a frame half voiced is half class 0. A pitch
-    outside MIDI 40 to 95 counts as unvoiced.
+    The true pitch is blurred over its neighbours. A frame that is voiced for half of its 20 ms has
+    probability 0.5 of class 0. A pitch outside MIDI 40 to 95 counts as unvoiced.
     """
     pitch = torch.from_numpy(hz_to_midi(f0.clamp_min(1.0).numpy()))  # (B, 2 T)
     voiced = (pitch >= LOWEST_MIDI) & (pitch <= HIGHEST_MIDI)
@@ -178,7 +180,13 @@ def pitch_loss(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 def watch(config: MelodyTrainConfig, bank: StemBank, voices: list[Recorded]) -> list[Mixture]:
-    """Draw the mixtures of validation, from songs and singers that training does not see."""
+    """Draw the mixtures for validation.
+
+    Args:
+        config: of the run.
+        bank: excerpts of songs that are not trained on.
+        voices: of singers that are not trained on.
+    """
     return [
         draw_mixture(
             bank, voices, config.mix, generator(config.seed, Stream.WATCHED_MIXTURES, 0, item)
@@ -187,17 +195,25 @@ def watch(config: MelodyTrainConfig, bank: StemBank, voices: list[Recorded]) -> 
     ]
 
 
-class Listening(NamedTuple):
-    """What a network made of mixtures, over all their frames of 20 ms."""
+class PitchEstimates(NamedTuple):
+    """Hold true and found pitch of mixtures, over all their frames of 20 ms."""
 
     true_hz: NDArray  # (N,) 0 = unvoiced
-    found_hz: NDArray  # (N,)
+    found_hz: NDArray  # (N,) the most likely pitch, also where unvoiced
     voicing: NDArray  # (N,) probability of a voice
     loss: float
 
 
-def listen(network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float) -> Listening:
-    """Let a network listen to mixtures."""
+def estimate_pitch(
+    network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float
+) -> PitchEstimates:
+    """Run a network on mixtures.
+
+    Args:
+        network: any state of training.
+        mixtures: all of the same length.
+        blur_st: of the targets of the loss, see :class:`MelodyTrainConfig`.
+    """
     device = next(network.parameters()).device
     stack = HarmonicStack(network.config.harmonics).to(device)
     samples = torch.from_numpy(np.stack([mixture.samples for mixture in mixtures]))
@@ -205,7 +221,9 @@ def listen(network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float) ->
     found, voicing, losses = [], [], []
     network.eval()
     with torch.inference_mode():
-        for part, true in zip(samples.split(_AT_ONCE), f0.split(_AT_ONCE), strict=True):
+        for part, true in zip(
+            samples.split(_VALIDATION_BATCH), f0.split(_VALIDATION_BATCH), strict=True
+        ):
             level = torch.zeros(len(part), device=device)
             logits = network(features(stack, part.to(device), level)).cpu()
             losses.append(pitch_loss(logits, targets(true, blur_st)).item())
@@ -213,28 +231,30 @@ def listen(network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float) ->
             found.append(midi_to_hz(class_midi()[best]))
             voicing.append(1 - logits.softmax(-1)[..., 0].numpy().ravel())
     truth = f0[:, 1::2].numpy().ravel()
-    return Listening(truth, np.concatenate(found), np.concatenate(voicing), float(np.mean(losses)))
+    return PitchEstimates(
+        truth, np.concatenate(found), np.concatenate(voicing), float(np.mean(losses))
+    )
 
 
 def mixture_evaluator(config: MelodyTrainConfig, mixtures: Sequence[Mixture]) -> MelodyEvaluator:
-    """Return an evaluator that listens to fixed mixtures and scores them by mir_eval."""
+    """Return an evaluator that runs a network on fixed mixtures and scores it by mir_eval."""
 
     def evaluate(network: LiteNetwork) -> dict[str, float]:
-        heard = listen(network, mixtures, config.blur_st)
-        score = melody_score(heard.true_hz, heard.found_hz, heard.voicing)
-        return {"validation_loss": heard.loss, **score._asdict()}
+        found = estimate_pitch(network, mixtures, config.blur_st)
+        score = melody_score(found.true_hz, found.found_hz, found.voicing)
+        return {"validation_loss": found.loss, **score._asdict()}
 
     return evaluate
 
 
-def best_threshold(heard: Listening) -> float:
-    """Return the threshold of voicing with the highest overall accuracy."""
-    pitched = heard.true_hz > 0
-    apart = np.abs(hz_to_midi(np.maximum(heard.true_hz, 1.0)) - hz_to_midi(heard.found_hz))
+def best_threshold(found: PitchEstimates) -> float:
+    """Return the threshold of voicing, 0.1 to 0.9, with the highest overall accuracy."""
+    pitched = found.true_hz > 0
+    apart = np.abs(hz_to_midi(np.maximum(found.true_hz, 1.0)) - hz_to_midi(found.found_hz))
     right = pitched & (apart < 0.5)
 
     def accuracy(threshold: float) -> float:
-        voiced = heard.voicing >= threshold
+        voiced = found.voicing >= threshold
         return float(np.where(voiced, right, ~pitched).mean())
 
     return max(_THRESHOLDS, key=accuracy)

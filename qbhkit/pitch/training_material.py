@@ -1,11 +1,11 @@
-"""What ``crnn-lite`` learns from: recorded and spoken voices over rendered accompaniments."""
+"""Training data of ``crnn-lite``: recorded and spoken voices over rendered accompaniments."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.folders import MirQbsh, pop909
+from qbhkit.corpora.folders import EVALUATION_YEAR, MirQbsh, pop909
 from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
 from qbhkit.pitch.trackers import get_tracker
@@ -13,11 +13,11 @@ from qbhkit.pitch.training import MelodyTrainConfig
 from qbhkit.synthesis.mixing import Recorded, StemBank, build_bank
 from qbhkit.synthesis.voices import recorded_voices, spoken_timbres
 
-_HELD_BACK = 10  # every tenth song is watched, not trained on
+_HELD_BACK = 10  # every tenth song is for validation
 
 
 class Material(NamedTuple):
-    """What ``crnn-lite`` learns from, and what it is watched on: other songs, other singers."""
+    """Hold what to train on, and what to validate on: other songs and other singers."""
 
     bank: StemBank
     voices: list[Recorded]
@@ -32,7 +32,8 @@ def training_material(
 
     Args:
         config: of the run.
-        data: the folder with ``mir-qbsh`` and ``pop909``.
+        data: the folder with ``pop909`` and ``mir-qbsh``, of which only the training singers of the
+            evaluation year are used.
         folder: where stems are kept.
         progress: show bars.
 
@@ -42,7 +43,8 @@ def training_material(
     track = get_tracker().track
     singers = read_split("mir_qbsh")["training_singers"]
     watched = set(singers[len(singers) - config.watched_singers :])
-    hums = [hum for hum in MirQbsh(data / "mir-qbsh").hums() if hum.singer in singers]
+    corpus = MirQbsh(data / "mir-qbsh")
+    hums = [hum for hum in corpus.hums(EVALUATION_YEAR) if hum.singer in singers]
     voices = recorded_voices((hum for hum in hums if hum.singer not in watched), track)
     watched_voices = recorded_voices((hum for hum in hums if hum.singer in watched), track)
     timbres = [voice.timbre for voice in voices if voice.timbre is not None]
@@ -51,10 +53,12 @@ def training_material(
         timbres += spoken_timbres(config.speech, titles, config.utterances, track, config.seed)
     forbidden = forbidden_ids(read_split("pop909"))
     songs = [path for path in pop909(data / "pop909").files if path.stem not in forbidden]
-    heard = [path for number, path in enumerate(songs) if number % _HELD_BACK]
+    chosen = [path for number, path in enumerate(songs) if number % _HELD_BACK]
     few = replace(config.mix, excerpts=config.watched)
     return Material(
-        build_bank(folder / "training", heard, timbres, config.mix, config.seed, progress=progress),
+        build_bank(
+            folder / "training", chosen, timbres, config.mix, config.seed, progress=progress
+        ),
         voices,
         build_bank(
             folder / "watched",

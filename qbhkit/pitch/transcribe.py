@@ -1,4 +1,4 @@
-"""Melodies as a network hears them: songs in notes, sung over their own band, and listened to."""
+"""Melodies as a tracker finds them in mixes: MIDI songs, rendered with voice and accompaniment."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,30 +19,37 @@ from qbhkit.corpora.songs import stem_of
 from qbhkit.corpora.training_songs import forbidden_ids, split_of
 from qbhkit.errors import Failure, MissingPackageError, QbhError
 from qbhkit.f0_csv import write_f0_csv
-from qbhkit.pitch.extract import Extraction
+from qbhkit.pitch.batch import Extraction
 from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 from qbhkit.provenance import made_from, record
-from qbhkit.synthesis.accompaniment import arrange_accompaniment, cut, read_score, render_parts
-from qbhkit.synthesis.mixing import MIX_RATE_HZ, Mixture, mix, placed, random_singer
+from qbhkit.storage import read_json
+from qbhkit.synthesis.accompaniment import (
+    arrange_accompaniment,
+    cut_notes,
+    read_score,
+    render_parts,
+)
+from qbhkit.synthesis.mixing import MIX_RATE_HZ, Mixture, mix, place_hum, random_singer
 from qbhkit.synthesis.singer import LEAD_IN_S, render_hum
 from qbhkit.training import Stream, generator
 
-_INTRO_S = 1.0  # of the accompaniment before the first note that is sung
+_INTRO_S = 1.0  # of accompaniment before the first note of the voice
 _SHORTEST_S = 1.0
 _NOTE = "transcribed.json"  # beside the melodies: how they were made
 
 
 @dataclass(frozen=True)
 class TranscribeConfig:
-    """Say how songs are sung and played before they are listened to.
+    """Say how songs are rendered.
 
     Args:
-        seed: of everything that is drawn; each song has draws of its own.
+        seed: of all draws; each song has its own.
         length_s: how much of each song, from a second before its first note; None for all of it.
         level_db: lowest and highest ratio of voice to accompaniment.
 
     Raises:
-        QbhError: if a song would last less than a second, or the lowest level is above the highest.
+        QbhError: if the seed is negative, the length is under a second, or the levels are not two
+            rising numbers from -60 to 60.
     """
 
     seed: int = 0
@@ -53,7 +60,7 @@ class TranscribeConfig:
         if self.seed < 0:
             raise QbhError(f"The seed must be 0 or more, not {self.seed}.")
         if self.length_s is not None and not _SHORTEST_S <= self.length_s < float("inf"):
-            raise QbhError(f"Songs must be heard for at least 1 s, not {self.length_s:g} s.")
+            raise QbhError(f"The length of songs must be at least 1 s, not {self.length_s:g} s.")
         if not -60 <= self.level_db[0] <= self.level_db[1] <= 60:
             raise QbhError(
                 "The levels must be two numbers from -60 to 60 dB, the lower one first, not "
@@ -70,10 +77,10 @@ def transcribe_corpus(
     songs: int | None = None,
     progress: bool = True,
 ) -> Extraction:
-    """Render the songs of a corpus as sung over a band, and write what a tracker hears.
+    """Render the songs of a corpus with voice and accompaniment, and track them.
 
-    Only songs that may be trained on are rendered. Writes ``ID.f0.csv`` for each, on the grid of
-    contours; a song that is there already is passed over, so that a stopped run goes on.
+    Only songs that may be trained on are rendered. Writes ``ID.f0.csv`` for each, every 100 ms. A
+    song whose file is there is skipped, so an interrupted run continues when it is started again.
 
     Args:
         name: a corpus of MIDI files with a melody track and an accompaniment, and with a split.
@@ -81,32 +88,32 @@ def transcribe_corpus(
         folder: where the melodies are written.
         config: how songs are rendered.
         tracker: name of the tracker.
-        songs: only the first so many; None for all.
+        songs: only the first ones, this many; None for all.
         progress: show a bar on standard error.
 
     Returns:
-        How many were written and were there, and the songs in which nothing could be heard.
+        How many were written, how many were there, and the songs in which no voice was found.
 
     Raises:
         QbhError: if the corpus is not there, is not of this kind, or may not be trained on; if
-            there is no such tracker; if the folder holds melodies that were made otherwise.
+            there is no such tracker; if the folder holds melodies made with other settings.
         MissingPackageError: if a package is not installed.
     """
     if songs is not None and songs < 1:
-        raise QbhError(f"At least one song must be heard, not {songs}.")
+        raise QbhError(f"At least one song must be transcribed, not {songs}.")
     forbidden = forbidden_ids(split_of(name))
     corpus = open_corpus(name, data)
     if not isinstance(corpus, MidiFiles):
-        raise QbhError(f"{name} has no accompaniment to sing over: use pop909.")
-    listener = get_tracker(tracker)
+        raise QbhError(f"{name} has no accompaniment to render: use pop909.")
+    loaded = get_tracker(tracker)
     _claim(folder, {"corpus": name, "tracker": identity_of(tracker), **asdict(config)})
     allowed = [path for path in corpus.files if stem_of(path) not in forbidden][:songs]
     outputs = {path: folder / f"{stem_of(path)}.f0.csv" for path in allowed}
     due = [path for path in allowed if not outputs[path].is_file()]
     failures = []
-    for path in tqdm(due, "hear", unit="song", disable=not progress):
+    for path in tqdm(due, "transcribe", unit="song", disable=not progress):
         try:
-            write_f0_csv(transcribe_song(path, config, listener), outputs[path])
+            write_f0_csv(transcribe_song(path, config, loaded), outputs[path])
         except MissingPackageError:
             raise  # no other song would fare better
         except QbhError as error:
@@ -115,10 +122,12 @@ def transcribe_corpus(
 
 
 def _claim(folder: Path, recipe: dict[str, Any]) -> None:
-    """Note how the melodies of a folder are made; refuse one that holds others."""
+    """Write down how the melodies of a folder are made; refuse a folder that holds others."""
     note = folder / _NOTE
     if made_from(note, recipe):
         return
+    if note.is_file():
+        read_json(note, f"delete {folder}")  # says so if the note is damaged
     if note.is_file() or any(folder.glob("*.f0.csv")):
         raise QbhError(
             f"{folder} holds melodies that were made otherwise: delete it, or choose another "
@@ -128,32 +137,32 @@ def _claim(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 def transcribe_song(path: Path, config: TranscribeConfig, tracker: Tracker) -> F0Track:
-    """Render a song and listen to it.
+    """Render a song and track its melody.
 
     Args:
         path: a MIDI file with a melody track and an accompaniment; its name is the song's id.
-        config: how it is rendered; the draws depend on the seed and the song's id alone.
-        tracker: what listens.
+        config: how it is rendered; the draws depend only on the seed and the song's id.
+        tracker: takes audio at its own rate.
 
     Returns:
-        What was heard, every 100 ms, from a second before the first note.
+        The track, every 100 ms, from a second before the first note.
 
     Raises:
-        QbhError: if the file is damaged or lacks a part, or no voice was heard.
+        QbhError: if the file is damaged or lacks a part, or no voice is found.
     """
     rng = generator(
         config.seed, Stream.TRANSCRIPTION, int.from_bytes(stem_of(path).encode(), "big")
     )
     mixture = song_mixture(path, config, rng)
     samples = soxr.resample(mixture.samples, MIX_RATE_HZ, tracker.rate_hz)
-    heard = from_f0(tracker.track(Audio(samples, tracker.rate_hz)))
-    if not heard.voiced.any():
-        raise QbhError(f"{path} was sung and played, but no voice was heard in it: leave it out.")
-    return pitch_track(heard.pitch_st, heard.hop_s)
+    contour = from_f0(tracker.track(Audio(samples, tracker.rate_hz)))
+    if not contour.voiced.any():
+        raise QbhError(f"{path} was rendered, but no voice was found in it: leave it out.")
+    return pitch_track(contour.pitch_st, contour.hop_s)
 
 
 def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixture:
-    """Sing a song's melody on vowels, in its own key or an octave lower, over its accompaniment.
+    """Render a song: its melody on vowels, in its key or an octave lower, over its accompaniment.
 
     Args:
         path: a MIDI file with a melody track and an accompaniment.
@@ -161,7 +170,7 @@ def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixtur
         rng: the random generator.
 
     Returns:
-        Samples at 8 kHz and the pitch that was sung, from a second before the first note.
+        Samples and the pitch of the voice, from a second before the first note.
 
     Raises:
         QbhError: if the file is damaged, or has no melody track or nothing beside it.
@@ -172,12 +181,13 @@ def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixtur
     frames = int(min(rest_s, config.length_s or rest_s) / F0_HOP_S)
     length_s = frames * F0_HOP_S
     octave = np.array([0, 0, 12])
-    sung = cut(melody, start_s, length_s) - octave * rng.integers(0, 2)
+    sung = cut_notes(melody, start_s, length_s) - octave * rng.integers(0, 2)
     hum = render_hum(sung, replace(random_singer(rng), style="vowels"), rng)
-    voice, f0 = placed(hum, _INTRO_S - LEAD_IN_S, length_s)
-    parts = arrange_accompaniment(cut(score.chords, start_s, length_s), score.beat_s, length_s, rng)
-    band = render_parts(parts, length_s, MIX_RATE_HZ)
-    return Mixture(mix(voice, f0, band.samples, rng.uniform(*config.level_db)), f0)
+    voice, f0 = place_hum(hum, _INTRO_S - LEAD_IN_S, length_s)
+    chords = cut_notes(score.chords, start_s, length_s)
+    parts = arrange_accompaniment(chords, score.beat_s, length_s, rng)
+    accompaniment = render_parts(parts, length_s, MIX_RATE_HZ)
+    return Mixture(mix(voice, f0, accompaniment.samples, rng.uniform(*config.level_db)), f0)
 
 
 def _end_s(notes: NDArray) -> float:

@@ -1,1 +1,1 @@
-"""Vectors to ranked songs: catalogue, indexes, alignment, search, baselines and evaluation."""
+"""From vectors to ranked songs: indexes, alignment, search, confidence and baselines."""

@@ -28,8 +28,8 @@ class Alignments(NamedTuple):
 class Aligner:
     """Find the stretch of a song that a hum follows, at half to double speed at every moment.
 
-    The mean distance between the hum and its path through the song is least over paths and keys;
-    a single frame counts for at most 3 semitones.
+    The path and the key are those of least mean distance between hum and song. A single frame
+    counts for at most 3 semitones.
 
     Args:
         contours: the songs.
@@ -57,7 +57,8 @@ class Aligner:
             hum: with at least one voiced frame.
             songs: (C,) their numbers.
             start: (C,) first frames of stretches of the songs that are similar to the hum.
-            end: (C,) frames after their last. The key is taken from there; the path may lie anywhere.
+            end: (C,) frames after their last. Only the key is taken from these stretches: the path
+                may lie anywhere.
             from_start: whether paths begin at the songs' first notes.
 
         Returns:

@@ -1,7 +1,7 @@
-"""Two classic rivals: linear scaling, and key-invariant subsequence dynamic time warping.
+"""Two classic baselines: linear scaling, and key-invariant subsequence dynamic time warping.
 
-Both compare the hum's pitch with the songs' own contours, song by song, without any training.
-Compiled with numba; songs are shared among threads.
+Both compare the hum's pitch with the pitch of every song, and neither is trained. Compiled with
+numba; songs are shared among threads.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from qbhkit.errors import QbhError
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
 SCALES = np.exp2(np.linspace(-1, 1, 17))
-_FAR = 1e9
+_FAR = 1e9  # distance to a song without a voiced frame
 
 
 def voiced_pitch(contour: Contour) -> NDArray[np.float32]:
@@ -24,7 +24,7 @@ def voiced_pitch(contour: Contour) -> NDArray[np.float32]:
 
 
 class LinearScaling:
-    """Stretch the hum as a whole, lay it on the song, and measure the mean distance.
+    """Stretch the hum as a whole, place it on the song, and measure the mean distance.
 
     The key is removed by the mean difference; the best of 17 scales and, for ``anywhere``, of
     starts every 0.2 s counts. Score: minus the mean absolute difference in semitones.
@@ -34,7 +34,6 @@ class LinearScaling:
 
     Source: Jang and Lee, "Hierarchical filtering method for content-based music retrieval via
     acoustic input", ACM Multimedia 2001.
-
     Notebook: notebooks/10_evaluation.py
     """
 
@@ -50,15 +49,16 @@ class LinearScaling:
         distance_st = _linear_scaling(
             at, pitch, *self._songs, SCALES, np.float64(len(sung)), match_from == "start"
         )
-        return np.where(distance_st < _FAR, -distance_st, -np.inf)  # no voiced frame: no score
+        return np.where(distance_st < _FAR, -distance_st, -np.inf)
 
 
 class SubsequenceDtw:
     """Align hum and song by dynamic time warping, each step at half to double speed.
 
-    Pauses are left out on both sides. Keys tried: the hum's median moved to each median of the
-    song's stretches of about the hum's length. Score: minus the mean absolute difference in
-    semitones of the best path that uses the whole hum and begins anywhere, or at the song's start.
+    Pauses are left out on both sides. The keys tried put the hum's median on the median of each
+    stretch of the song that is about as long as the hum. Score: minus the mean absolute difference
+    in semitones along the best path, which uses the whole hum and begins anywhere, or at the song's
+    start.
 
     Args:
         contours: the songs.
@@ -77,11 +77,11 @@ class SubsequenceDtw:
         _refuse_short(hum)
         pitch = voiced_pitch(hum)
         middle = voiced_median(pitch, pitch > 0)
-        songs_keys = [_keys(song, len(pitch), match_from) for song in self._pitches]
-        offset = np.concatenate([[0], np.cumsum([len(keys) for keys in songs_keys])])
-        keys_st = (middle - np.concatenate(songs_keys)).astype(np.float32)
+        medians, offset = flatten(
+            [_medians(song, len(pitch), match_from) for song in self._pitches]
+        )
         return -distances_to_songs(
-            pitch, self._songs, keys_st, offset.astype(np.int64), match_from == "start"
+            pitch, self._songs, middle - medians, offset, match_from == "start"
         )
 
 
@@ -90,8 +90,8 @@ def _refuse_short(hum: Contour) -> None:
         raise QbhError(f"only {hum.voiced_s:.1f} s of the hum is voiced")
 
 
-def _keys(song: NDArray[np.float32], length: int, match_from: MatchFrom) -> NDArray[np.float32]:
-    """Return the distinct medians of the song's stretches, at most one a semitone."""
+def _medians(song: NDArray[np.float32], length: int, match_from: MatchFrom) -> NDArray[np.float32]:
+    """Return the distinct medians of the song's stretches, in whole semitones."""
     spans = [song[: max(1, round(length * scale))] for scale in (0.6, 0.8, 1.0, 1.25, 1.6)]
     if match_from == "anywhere":
         width = min(len(song), length)

@@ -1,12 +1,12 @@
-"""How far an answer is to be believed: the probability that it is the song, and when to refuse.
+"""Confidence of an answer: the probability that it is the right song, and when to refuse it.
 
-A score alone says little, since some hums are like everything; its lead over the songs that follow
-says most. Both go through a logistic curve, fitted on hums whose song is in the catalogue and on
+A score alone says little, since some hums resemble every song; its lead over the songs that follow
+says more. Both go through a logistic curve, fitted on hums whose song is in the catalogue and on
 the same hums with their song left out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,25 +15,28 @@ from numpy.typing import NDArray
 from qbhkit.config import build_config
 from qbhkit.errors import QbhError
 
-_OTHERS = 10  # more than one, since a tune may be there twice
-# Among few songs nothing comes near, and the best of the wrong ones leads by as much as the right
-# one does among many. So a smaller catalogue counts as if ten strangers were in it, as near as the
-# next ten of 2,048 songs are in the median (from the start, measured: DECISIONS.md).
+_OTHERS = 10  # more than one, since a catalogue may hold a tune twice
+# In a small catalogue the best wrong song leads by as much as the right one does in a large one. So
+# that false accepts stay as rare, ten imagined songs are added to catalogues of fewer songs than
+# this. They score what the next ten of 2,048 songs score in the median (from the start, measured:
+# DECISIONS.md).
 _FEW_SONGS = 1000
-_STRANGER = 0.42
-_PENALTY = 1e-3
+_IMAGINED_SCORE = 0.42
+_PENALTY = 1e-3  # on the squared weights of the fit
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Weights of the search stages, and of the confidence; stored with a model's weights.
+    """The weight of the distance in a score, and the curve and threshold of the confidence.
+
+    It is stored with a model's weights.
 
     Args:
-        distance: what a semitone of mean distance takes from the score.
+        distance: what a semitone of mean distance subtracts from the score.
         bias: of the logistic curve.
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
-        threshold: least confidence of an answer that is not refused, 0 to 1.
+        threshold: answers of less confidence are refused, 0 to 1.
 
     Notebook: notebooks/09_search_and_align.py
     """
@@ -46,42 +49,42 @@ class Calibration:
 
     @classmethod
     def of(cls, embedder: Any) -> Self:
-        """Return what is stored with an embedder's weights, or the defaults."""
+        """Return the calibration stored with an embedder's weights, or the default one."""
         return build_config(cls, getattr(embedder, "calibration", None) or {}, "the calibration")
 
     def confidence(self, score: NDArray, lead: NDArray) -> NDArray[np.float64]:
-        """Return probabilities of songs, (N,), from their scores (N,) and their leads (N,)."""
+        """Return the probabilities (N,) of songs from their scores (N,) and their leads (N,)."""
         return 1 / (1 + np.exp(-(self.bias + self.score * score + self.lead * lead)))
 
 
 class Case(NamedTuple):
     """A search whose right answer is known."""
 
-    scores: NDArray[np.float64]  # (songs,) as the search gave them
+    scores: NDArray[np.float64]  # (songs,) of the search
     truth: int  # number of the song that was hummed
 
 
 class Refusal(NamedTuple):
-    """What a threshold does, as shares of hums from 0 to 1."""
+    """The effect of a threshold, as shares of hums from 0 to 1."""
 
     kept: float | None  # right first answers that are not refused
     refused: float | None  # of the hums whose song is not in the catalogue
-    precision: float | None  # right ones among the answers not refused, the song being there
-    brier: float | None  # mean squared error of the first answer's confidence, both kinds of hums
+    precision: float | None  # right ones among the answers not refused, where the song is there
+    brier: float | None  # mean squared error of the first answer's confidence, over both kinds
 
 
 def leads(scores: NDArray, order: NDArray) -> NDArray[np.float64]:
-    """Return how far songs lie above the mean of the best ten others.
+    """Return how much higher songs score than the mean of the best ten others.
 
     Args:
-        scores: (songs,); of under 1,000 songs ten more are imagined that score 0.42 each.
+        scores: (songs,); under 1,000 songs, ten imagined ones that score 0.42 are added.
         order: (K,) numbers of some songs.
 
     Returns:
-        (K,)
+        (K,) leads.
     """
     if len(scores) < _FEW_SONGS:
-        scores = np.concatenate([scores, np.full(_OTHERS, _STRANGER)])
+        scores = np.concatenate([scores, np.full(_OTHERS, _IMAGINED_SCORE)])
     best = np.argsort(-scores, kind="stable")[: _OTHERS + 1]
     others = [scores[best[best != song][:_OTHERS]].mean() for song in order]
     return np.asarray(scores[order] - np.array(others))
@@ -92,7 +95,7 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
 
     Args:
         cases: searches of a catalogue that holds their songs; each is also used without its song.
-        distance: what the scores were made with.
+        distance: the one of the calibration that the scores were made with.
         keep: share of the right first answers that must not be refused, 0 to 1.
 
     Returns:
@@ -120,11 +123,10 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
     fitted = minimize(loss, np.zeros(3)).x
     score, lead = fitted[1:] / spread
     bias = fitted[0] - np.array([score, lead]) @ mean
-    found = Calibration(distance, float(bias), float(score), float(lead), 0.0)
-    first = [_first(case.scores, case.truth, found) for case in cases]
+    curve = Calibration(distance, float(bias), float(score), float(lead), 0.0)
+    first = [_first(case.scores, case.truth, curve) for case in cases]
     sure = [confidence for confidence, is_right in first if is_right]
-    threshold = float(np.quantile(sure, 1 - keep))
-    return Calibration(distance, float(bias), float(score), float(lead), threshold)
+    return replace(curve, threshold=float(np.quantile(sure, 1 - keep)))
 
 
 def refusal(
@@ -135,8 +137,8 @@ def refusal(
     Args:
         cases: as for :func:`calibrate`.
         groups: of each case, its song; a group is never on both sides.
-        distance: what the scores were made with.
-        keep: share of the right first answers that must not be refused.
+        distance: as for :func:`calibrate`.
+        keep: as for :func:`calibrate`.
         folds: how many parts the groups are dealt into.
 
     Returns:
@@ -146,8 +148,8 @@ def refusal(
     kept, refused, right, errors = [], [], [], []
     for fold in range(folds):
         tested = set(names[fold::folds])
-        learnt = [case for case, name in zip(cases, groups, strict=True) if name not in tested]
-        found = calibrate(learnt, distance, keep)
+        others = [case for case, name in zip(cases, groups, strict=True) if name not in tested]
+        found = calibrate(others, distance, keep)
         for case, name in zip(cases, groups, strict=True):
             if name not in tested:
                 continue
@@ -168,7 +170,7 @@ def _without(case: Case) -> NDArray[np.float64]:
 
 
 def _firsts(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
-    """(2, 2) score and lead of the first answer, (2,) whether right: with the song and without."""
+    """Return (2, 2) score and lead of the first answer, with the song and without, and if right."""
     rows, right = [], []
     for scores, truth in ((case.scores, case.truth), (_without(case), -1)):
         best = np.argsort(-scores, kind="stable")[:1]

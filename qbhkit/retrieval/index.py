@@ -1,10 +1,11 @@
 """Nearest windows among unit vectors: one protocol, a lazy registry, and exact search with NumPy.
 
-``exact`` reads every vector, ``faiss`` an approximate index of them in memory, ``postgres`` asks a
-server. All of them return exact cosines.
+``exact`` compares every vector, ``faiss`` searches an approximate index in memory, ``postgres``
+asks a server. All of them return exact cosines.
 """
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -12,25 +13,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.catalogue.memmap import RowSubset, Vectors, release, to_float32
+from qbhkit.catalogue.memmap import RowSubset, Vectors
 from qbhkit.errors import QbhError
 
 if TYPE_CHECKING:
     from qbhkit.catalogue.read import Catalogue
 
-# name -> "module:Class", imported when it is asked for
+# name -> "module:Class", imported when first used
 INDEXES = {
     "exact": "qbhkit.retrieval.index:ExactIndex",
     "faiss": "qbhkit.retrieval.index_faiss:FaissIndex",
     "postgres": "qbhkit.retrieval.index_postgres:PostgresIndex",
 }
-# Rows turned to single precision at a time: 8 MB at 512, which the allocator has at hand; larger
-# ones it would fetch from the system each time, page by page.
+# Vectors converted to float32 at a time: 8 MB at 512 numbers each, which the allocator keeps.
+# Larger blocks would be requested from the system each time, page by page.
 _BLOCK_ROWS = 4096
-_BLOCKS_HELD = 32  # of a memory map, before its pages are let go
+_BLOCKS_HELD = 32  # of a memory map, before its pages are released
 _HASHED_ROWS = 65536  # at a time
-_MOST_QUERIES = 64  # at a time: all their dot products are held at once
-_MOST_SINGLE_BYTES = 1 << 29  # smaller indexes are turned to single once: faster
+_MOST_QUERIES = 64  # at a time: all their dot products are in memory at once
+_MOST_SINGLE_BYTES = 1 << 29  # smaller indexes are converted to float32 once, which is faster
 
 
 class Nearest(NamedTuple):
@@ -41,7 +42,7 @@ class Nearest(NamedTuple):
 
 
 class WindowIndex(Protocol):
-    """What an index is: a name and a method."""
+    """An index of windows: a name and one method."""
 
     name: str
 
@@ -49,7 +50,7 @@ class WindowIndex(Protocol):
         """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
 
         Raises:
-            QbhError: if the queries are no such vectors, or ``k`` is not positive.
+            QbhError: if the queries have another shape or are not finite, or ``k`` is under 1.
         """
         ...
 
@@ -59,7 +60,7 @@ def build_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowInde
 
     Args:
         name: ``exact``, ``faiss`` or ``postgres``.
-        catalogue: the windows; an older index of them is replaced.
+        catalogue: holds the windows; an older index of them is replaced.
         options: as the ``build`` method of its class takes them.
 
     Returns:
@@ -84,7 +85,7 @@ def open_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowIndex
         options: as the ``open`` method of its class takes them.
 
     Raises:
-        QbhError: if there is no such index, or it is damaged or was made from other windows.
+        QbhError: if there is no such index, it is damaged, or it was built from other windows.
         MissingPackageError: if its package is not installed; says what to install.
 
     Notebook: notebooks/08_catalogue_and_index.py
@@ -122,7 +123,7 @@ def rescored(
     """Choose the ``k`` nearest of each query's candidates by their exact cosines.
 
     Args:
-        vectors: (W, D), may be memory-mapped: of a map no page stays in the process.
+        vectors: (W, D), may be memory-mapped; no page of the map stays in memory.
         queries: (Q, D).
         candidates: (Q, C) rows, -1 for none; no row twice.
         k: 1 or more.
@@ -130,8 +131,8 @@ def rescored(
     similarity = np.empty(candidates.shape, np.float32)
     for begin in range(0, len(queries), _MOST_QUERIES):
         some = slice(begin, begin + _MOST_QUERIES)
-        chosen = to_float32(vectors[np.maximum(candidates[some], 0)])
-        release(vectors)
+        chosen = _to_float32(vectors[np.maximum(candidates[some], 0)])
+        _release(vectors)
         similarity[some] = np.einsum("qcd,qd->qc", chosen, queries[some])
     similarity[candidates < 0] = -np.inf
     order = np.lexsort((candidates, -similarity))[:, :k]
@@ -140,14 +141,14 @@ def rescored(
 
 
 def _padded(found: Nearest, k: int) -> Nearest:
-    """Fill up to ``k`` columns, and give those without a row the similarity -1."""
+    """Fill up to ``k`` columns; where there is no row, the similarity is -1."""
     missing = ((0, 0), (0, k - found.row.shape[1]))
     row = np.pad(found.row, missing, constant_values=-1)
     return Nearest(np.where(row < 0, np.float32(-1), np.pad(found.similarity, missing)), row)
 
 
 def checksum(vectors: Vectors) -> str:
-    """Return the SHA-256 of half-precision vectors, as 64 hex digits; it names what they are.
+    """Return the SHA-256 of float16 vectors, as 64 hex digits: it identifies a set of windows.
 
     Raises:
         QbhError: if they are not (W, D) in half precision.
@@ -160,7 +161,7 @@ def checksum(vectors: Vectors) -> str:
     digest = hashlib.sha256(str(vectors.shape[1]).encode())
     for begin in range(0, len(vectors), _HASHED_ROWS):
         digest.update(np.ascontiguousarray(vectors[begin : begin + _HASHED_ROWS]).data)
-        release(vectors)
+        _release(vectors)
     return digest.hexdigest()
 
 
@@ -174,13 +175,13 @@ class BestWindows(NamedTuple):
 class ExactIndex:
     """Search windows exactly.
 
-    A memory map is read through at every search, block by block, and never held.
+    A memory map is read block by block at every search, and never held in memory.
 
     Args:
-        vectors: (W, D) float16 or float32, each of length 1, the windows of a song in a row.
+        vectors: (W, D) float16 or float32, each of length 1, song after song.
         song: (W,) song number of each window, rising.
         songs: number of songs.
-        rows: (W,) what the windows are called in answers; their places by default.
+        rows: (W,) row of the catalogue of each window; 0 to W - 1 by default.
 
     Raises:
         QbhError: if the shapes do not fit or songs are not in order.
@@ -213,18 +214,18 @@ class ExactIndex:
         return cls(_held(catalogue.vectors), catalogue.song, len(catalogue.songs))
 
     def only(self, places: NDArray) -> "ExactIndex":
-        """Return the index of some windows, held in memory; answers call them as this one does.
+        """Return the index of some windows, held in memory; their rows stay the same.
 
         Args:
             places: rising places of windows in this index, or (W,) booleans.
         """
         places = np.flatnonzero(places) if places.dtype == bool else places
         vectors = _held(self.vectors[places])
-        release(self.vectors)
+        _release(self.vectors)
         return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
 
     def of_songs(self, songs: NDArray[np.int64]) -> "ExactIndex":
-        """Return the index of all windows of some songs, given by (C,) numbers; it reads on."""
+        """Return the index of all windows of some songs (C,); it reads the same vectors."""
         at = np.flatnonzero(np.isin(self._present, songs))
         ends = np.append(self._first, len(self.song))[at + 1]
         spans = [np.arange(*span) for span in zip(self._first[at], ends, strict=True)]
@@ -235,10 +236,10 @@ class ExactIndex:
     def nearest(self, queries: NDArray, k: int) -> Nearest:
         """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
 
-        Of equally near windows the first is named first.
+        Equally near windows come in the order of their rows.
 
         Raises:
-            QbhError: if the queries are no such vectors, or ``k`` is not positive.
+            QbhError: if the queries have another shape or are not finite, or ``k`` is under 1.
         """
         queries = checked_queries(queries, k, self.vectors.shape[1])
         similarity = np.full((len(queries), k), -np.inf, np.float32)
@@ -253,14 +254,7 @@ class ExactIndex:
         return _padded(Nearest(similarity, row), k)
 
     def best_windows(self, queries: NDArray) -> BestWindows:
-        """Find the best window of every song for every query vector.
-
-        Args:
-            queries: (Q, D), each of length 1.
-
-        Returns:
-            Similarities and rows (Q, songs).
-        """
+        """Find the nearest window of every song for each of (Q, D) vectors of length 1."""
         if len(queries) > _MOST_QUERIES:
             parts = [
                 self.best_windows(queries[begin : begin + _MOST_QUERIES])
@@ -281,24 +275,24 @@ class ExactIndex:
         return BestWindows(similarity, best)
 
     def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield the first place and the vectors of block after block, which the next overwrites."""
-        room = np.empty((_BLOCK_ROWS, self.vectors.shape[1]), np.float32)
+        """Yield the first place and the vectors of each block; the next block overwrites them."""
+        buffer = np.empty((_BLOCK_ROWS, self.vectors.shape[1]), np.float32)
         for number, begin in enumerate(range(0, len(self.song), _BLOCK_ROWS), 1):
             block = self.vectors[begin : begin + _BLOCK_ROWS]
-            yield begin, to_float32(block, room)
+            yield begin, _to_float32(block, buffer)
             if number % _BLOCKS_HELD == 0:
-                release(self.vectors)
-        release(self.vectors)
+                _release(self.vectors)
+        _release(self.vectors)
 
 
 def _held(vectors: Vectors) -> Vectors:
-    """Return vectors in single precision, unless they would take too much memory."""
+    """Return vectors as float32, unless they would take too much memory."""
     small = vectors.size * 4 <= _MOST_SINGLE_BYTES
-    return to_float32(vectors[:]) if small else vectors
+    return _to_float32(vectors[:]) if small else vectors
 
 
 def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:
-    """Return the best window of every song as far as a list of the nearest windows knows it.
+    """Return the best window of every song, as far as lists of the nearest windows name it.
 
     Args:
         near: (Q, k) windows, best first.
@@ -306,22 +300,58 @@ def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:
         songs: number of songs.
 
     Returns:
-        Similarities and rows (Q, songs); a song of which a list names no window may be as near as
-        the last window of the list and no nearer, and has the row -1.
+        Similarities and rows (Q, songs). A song without a window in the list has the row -1 and the
+        similarity of the last window of the list, which is an upper bound.
     """
     last = near.similarity[:, -1:]
     best = BestWindows(np.repeat(last, songs, axis=1), np.full((len(last), songs), -1, np.int64))
     for q, (similarity, row) in enumerate(zip(*near, strict=True)):
         listed = row[row >= 0]
-        found, place = np.unique(song[listed], return_index=True)  # the first is the best
+        found, place = np.unique(song[listed], return_index=True)  # a song's first is its best
         best.similarity[q, found] = similarity[row >= 0][place]
         best.row[q, found] = listed[place]
     return best
 
 
 def _first_hit(dots: NDArray, first: NDArray, highest: NDArray) -> NDArray[np.int64]:
-    """(Q, songs) column of the first dot product that equals its song's highest."""
+    """Return (Q, songs) the column of the first dot product that equals its song's highest."""
     width = np.diff(np.append(first, dots.shape[1]))
     columns = np.arange(dots.shape[1])
     hit = np.where(dots == np.repeat(highest, width, axis=1), columns, dots.shape[1])
     return np.minimum.reduceat(hit, first, axis=1)
+
+
+def _to_float32(block: NDArray, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Convert an array to float32.
+
+    Torch converts float16 several times as fast as NumPy, with the same result. Most of the
+    remaining time is spent on allocating memory, which ``out`` avoids.
+
+    Args:
+        block: of any shape, float16 or float32.
+        out: (R, ...) array to write to, with at least as many rows; allocated if None.
+
+    Returns:
+        The rows of ``out`` that were written, or a new array; a float32 block is returned itself.
+    """
+    if block.dtype != np.float16 or not block.flags.writeable:  # torch warns of read-only arrays
+        return block.astype(np.float32, copy=False)
+    import torch
+
+    found = np.empty(block.shape, np.float32) if out is None else out[: len(block)]
+    torch.from_numpy(found).copy_(torch.from_numpy(block))
+    return found
+
+
+def _release(vectors: Vectors) -> None:
+    """Release the pages of memory maps: they remain in the system's cache, not in the process."""
+    for part in getattr(vectors, "parts", [vectors]):
+        base = part
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if (
+            isinstance(base, mmap.mmap)
+            and not part.flags.writeable  # pages of a writable map may not be saved yet
+            and hasattr(mmap, "MADV_DONTNEED")
+        ):
+            base.madvise(mmap.MADV_DONTNEED)

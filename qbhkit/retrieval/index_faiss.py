@@ -1,8 +1,8 @@
-"""Approximate search in memory with FAISS (MIT); what it finds is scored again exactly.
+"""Approximate search in memory with FAISS (MIT); its candidates are scored again exactly.
 
-Vectors are reduced by PCA. A graph over them (HNSW), a byte a number, is searched; of many windows,
-where a graph is slow to build, inverted lists of product-quantised vectors (IVF-PQ). The full
-vectors are read for the best candidates only, so they may be memory-mapped.
+Vectors are reduced by PCA and stored with a byte a number in a graph (HNSW). Of very many windows,
+where a graph is slow to build, inverted lists of product-quantised vectors (IVF-PQ) are searched.
+The full vectors are read for the best candidates only, so they may be memory-mapped.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ from qbhkit.storage import atomic_path, read_json, sha256_file, unwritten, write
 
 FAISS_FORMAT = 1
 _CURE = "build the index again with 'qbhkit catalogue index CATALOGUE'"
-_BLOCK_ROWS = 65536  # added at a time: 128 MB in single precision at 512
+_BLOCK_ROWS = 65536  # added at a time: 128 MB as float32 at 512 numbers each
 _POINTS_A_LIST = 39  # fewer make k-means unreliable
-_FEWEST = 256  # windows that an index can be learnt from
+_FEWEST = 256  # windows that an index can be trained on
 _CANDIDATES_A_WINDOW = 4
 
 Kind = Literal["flat", "hnsw", "ivf-pq"]
@@ -39,17 +39,17 @@ class FaissChoices:
     """How vectors are reduced, kept and searched.
 
     Args:
-        kind: ``flat`` reads all windows, in half precision; chosen by their number if None.
-        flat_up_to: windows.
-        hnsw_up_to: windows; beyond, ``ivf-pq``.
-        size: numbers that PCA leaves of a vector.
-        sample: windows that PCA and quantisers learn from.
-        neighbours: of a window in the graph, twice as many in its lowest layer.
-        effort_build: windows kept in sight while the graph is built.
-        effort: windows kept in sight while it is searched.
+        kind: ``flat`` compares all windows, in half precision; by the number of windows if None.
+        flat_up_to: number of windows up to which the kind is ``flat``.
+        hnsw_up_to: number of windows up to which it is ``hnsw``; beyond, ``ivf-pq``.
+        size: numbers that PCA keeps of a vector.
+        sample: windows that PCA and quantisers are trained on.
+        neighbours: of a window in the graph; twice as many in its lowest layer.
+        effort_build: candidates kept while the graph is built (``efConstruction``).
+        effort: candidates kept while it is searched (``efSearch``).
         lists: inverted lists; 4 times the root of the number of windows if None.
         probes: lists that are read; an eighth of them, and 512 at least, if None.
-        pq_parts: into which product quantisation cuts a vector; each takes half a byte.
+        pq_parts: into which product quantisation divides a vector; each takes half a byte.
         candidates: windows of a query that are scored exactly; 4 for each window asked for if that
             is more.
     """
@@ -68,7 +68,7 @@ class FaissChoices:
     candidates: int = 400
 
     def kind_for(self, windows: int) -> Kind:
-        """Return the kind of index for so many windows."""
+        """Return the kind of index for a number of windows."""
         if self.kind is not None:
             return self.kind
         if windows <= self.flat_up_to:
@@ -82,8 +82,8 @@ class FaissIndex:
     Args:
         vectors: (W, D) in half precision, each of length 1; may be memory-mapped.
         index: of FAISS, over the same rows.
-        choices: what it was made by.
-        threads: of a search; as many as OpenMP is told to use if None.
+        choices: how it was built and is searched.
+        threads: of a search; OpenMP's number if None.
     """
 
     name = "faiss"
@@ -101,24 +101,24 @@ class FaissIndex:
         choices: FaissChoices | None = None,
         threads: int | None = None,
     ) -> "FaissIndex":
-        """Make the index of a catalogue and write it; an older one there is replaced at the end.
+        """Build the index of a catalogue and write it; an older one is replaced at the end.
 
         Args:
             catalogue: its vectors are read block by block.
             folder: ``faiss`` in the catalogue's folder if None.
-            choices: the measured ones if None.
+            choices: the defaults if None.
             threads: of the build and of later searches.
 
         Raises:
-            QbhError: if a vector holds NaN, there are too few windows for a kind that is asked for
-                by name, or another process writes an index there.
+            QbhError: if a vector holds NaN, there are too few windows for the kind that is asked
+                for, or another process writes an index there.
             MissingPackageError: if faiss is not installed.
         """
         choices, vectors = choices or FaissChoices(), catalogue.vectors
         folder = folder or catalogue.path / "faiss"
         source = checksum(vectors)
         with _threads(threads):
-            index = _made(vectors, choices)
+            index = _trained(vectors, choices)
         file = folder / f"{token_hex(8)}.faiss"  # the older one stays until the manifest names this
         with sole_writer(folder):
             with atomic_path(file) as part:
@@ -140,7 +140,7 @@ class FaissIndex:
         """Open what :meth:`build` wrote; arguments as there.
 
         Raises:
-            QbhError: if it is missing or damaged, or was made from other vectors.
+            QbhError: if it is missing or damaged, or was built from other vectors.
             MissingPackageError: if faiss is not installed.
         """
         folder = folder or catalogue.path / "faiss"
@@ -164,7 +164,7 @@ class FaissIndex:
         try:
             index = _faiss().read_index(str(file))
         except RuntimeError:
-            raise QbhError(f"{file} is no index of FAISS: {_CURE}.") from None
+            raise QbhError(f"{file} is not a FAISS index: {_CURE}.") from None
         if (index.ntotal, index.d) != catalogue.vectors.shape:
             raise QbhError(f"{file} holds other windows than {catalogue.path}: {_CURE}.")
         return cls(catalogue.vectors, index, choices, threads)
@@ -176,7 +176,7 @@ class FaissIndex:
             Windows in the order of their exact cosines; a nearer one may have been missed.
 
         Raises:
-            QbhError: if the queries are no such vectors, or ``k`` is not positive.
+            QbhError: if the queries have another shape or are not finite, or ``k`` is under 1.
         """
         windows, size = self.vectors.shape
         queries = checked_queries(queries, k, size)
@@ -200,8 +200,8 @@ class FaissIndex:
         return faiss.SearchParametersPreTransform(index_params=how)
 
 
-def _made(vectors: Vectors, choices: FaissChoices) -> Any:
-    """Learn an index from a sample of vectors and put all of them in."""
+def _trained(vectors: Vectors, choices: FaissChoices) -> Any:
+    """Train an index on a sample of the vectors and add all of them."""
     faiss = _faiss()
     windows, full = vectors.shape
     kind, size = choices.kind_for(windows), min(choices.size, full)
@@ -221,15 +221,15 @@ def _made(vectors: Vectors, choices: FaissChoices) -> Any:
         parts = gcd(size, choices.pq_parts)
         index = faiss.index_factory(full, f"PCA{size},IVF{lists},PQ{parts}x4fs")
     if not index.is_trained:
-        learnt_from = max(choices.sample, _POINTS_A_LIST * lists if kind == "ivf-pq" else 0)
-        rows = np.random.default_rng(0).permutation(windows)[:learnt_from]
-        index.train(_single(vectors[np.sort(rows)]))
+        sample = max(choices.sample, _POINTS_A_LIST * lists if kind == "ivf-pq" else 0)
+        rows = np.random.default_rng(0).permutation(windows)[:sample]
+        index.train(_finite(vectors[np.sort(rows)]))
     for begin in range(0, windows, _BLOCK_ROWS):
-        index.add(_single(vectors[begin : begin + _BLOCK_ROWS]))
+        index.add(_finite(vectors[begin : begin + _BLOCK_ROWS]))
     return index
 
 
-def _single(vectors: NDArray) -> NDArray[np.float32]:
+def _finite(vectors: NDArray) -> NDArray[np.float32]:
     if not np.isfinite(vectors).all():
         raise QbhError("A window's vector holds NaN or infinite values: build the catalogue again.")
     return np.ascontiguousarray(vectors, np.float32)
@@ -245,7 +245,7 @@ def _faiss() -> Any:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Let FAISS use so many threads in the block."""
+    """Set the number of threads that FAISS uses in the block."""
     faiss = _faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count or before)

@@ -1,12 +1,12 @@
 """Windows on a PostgreSQL server with pgvector: the index that many processes and machines share.
 
 A catalogue is a schema of its own with the tables ``about``, ``batches``, ``songs`` and
-``windows``. It holds all that an answer names, so that who asks needs no file of the catalogue. A
-write is one transaction: readers see the songs before it or those after it, never a part.
+``windows``. It holds all that an answer names, so a client needs no file of the catalogue. Each
+write is one transaction: readers see the songs before it or after it, never a part of them.
 
 The connection string is libpq's, from an argument or the variable ``QBHKIT_POSTGRES``; what it
-leaves out comes from libpq's own variables and password file. To build the graph of many windows
-fast the server wants memory: put ``options='-c maintenance_work_mem=4GB'`` into the string.
+leaves out comes from libpq's own variables and password file. The server needs memory to build the
+graph of many windows fast: put ``options='-c maintenance_work_mem=4GB'`` into the string.
 """
 
 import os
@@ -26,7 +26,7 @@ POSTGRES_FORMAT = 1
 VARIABLE = "QBHKIT_POSTGRES"
 _SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
 _CONNECT_TIMEOUT_S = 10
-_MOST_IN_SIGHT = 1000  # pgvector's highest ef_search
+_MOST_EFFORT = 1000  # pgvector's highest ef_search
 _CURE = "write the catalogue to the server again"
 
 _TABLES = """
@@ -43,12 +43,12 @@ CREATE TABLE {schema}.windows (
     start_s float8 NOT NULL, end_s float8 NOT NULL, vector {halfvec} NOT NULL
 )
 """
-# Adding to a finished graph is slow: that of a whole catalogue is built when all windows are there.
+# Adding to a finished graph is slow: the graph of a catalogue is built after all its windows.
 _GRAPH = """
 CREATE INDEX ON {schema}.windows USING hnsw (vector halfvec_ip_ops)
 WITH (m = 16, ef_construction = 100)
 """
-# The graph knows half-precision products: those of the few that it finds are taken again.
+# The graph compares half-precision products: those of the few windows found are computed again.
 _NEAREST = """
 SELECT number, -(vector::vector <#> %(query)s::vector) AS similarity
 FROM (
@@ -74,7 +74,7 @@ ORDER BY asked.place
 
 
 class Passage(NamedTuple):
-    """A window as the server knows it."""
+    """A window as the server stores it."""
 
     song_id: str
     title: str
@@ -87,13 +87,13 @@ class Passage(NamedTuple):
 class PostgresIndex:
     """Search windows on a server; give each thread an index of its own.
 
-    A row is a window's number on the server: songs that are added go on counting, so that it equals
-    the row of the catalogue that was written as long as the schema is not written anew.
+    A row is a window's number on the server. Songs that are added continue the numbers, so a row of
+    the catalogue that was written stays the same until the schema is written anew.
 
     Args:
-        schema: where the catalogue lies on the server.
+        schema: of the catalogue on the server.
         dsn: libpq's connection string; ``QBHKIT_POSTGRES`` if None.
-        effort: windows kept in sight during a search, 1 to 1000.
+        effort: candidates kept during a search (``hnsw.ef_search``), 1 to 1000.
 
     Attributes:
         model: identity of the weights that made the vectors.
@@ -130,12 +130,12 @@ class PostgresIndex:
         Args:
             catalogue: its songs and windows are written, its contours are not.
             schema: small letters, digits and underscores.
-            dsn: of a role that may create schemas, and pgvector's extension if it is not there.
-            readers: roles that may search what is written.
+            dsn: of a role that may create schemas, and the extension pgvector where it is missing.
+            readers: roles that may search the catalogue.
 
         Raises:
             QbhError: if the server cannot be reached or refuses, or the schema holds something
-                else; then nothing has changed.
+                else. Nothing has changed then.
             MissingPackageError: if psycopg or pgvector is not installed.
         """
         new, size = f"{_checked(schema)}__new", catalogue.vectors.shape[1]
@@ -153,7 +153,7 @@ class PostgresIndex:
             run.execute(_sql(_GRAPH, new))
             for role in readers:
                 _grant(run, new, role)
-            if older:  # only now: whoever reads it waits for no more than the change of names
+            if older:  # only now, so that readers wait for no more than the change of names
                 run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS EXCLUSIVE MODE", schema))
                 run.execute(_sql("DROP SCHEMA {schema} CASCADE", schema))
             run.execute(_sql("ALTER SCHEMA {schema} RENAME TO {name}", new, name=schema))
@@ -163,12 +163,12 @@ class PostgresIndex:
     def open(
         cls, catalogue: Catalogue, schema: str = "qbhkit", dsn: str | None = None
     ) -> "PostgresIndex":
-        """Connect, and check that rows on the server are rows of this catalogue.
+        """Connect, and check that the rows on the server are those of this catalogue.
 
-        Of songs that are added later nothing is found until it is opened again.
+        Songs that are added later are not found until it is opened again.
 
         Raises:
-            QbhError: if they are not; else as the class.
+            QbhError: if the rows differ; also as the class.
         """
         index = cls(schema, dsn)
         with index._server.transaction() as run:
@@ -191,13 +191,13 @@ class PostgresIndex:
         All queries of a call see the same songs.
 
         Returns:
-            Windows in the order of their exact cosines; a nearer one may have been missed. Where a
-            window of a later song is nearer, the row is -1, and the cosine is that window's: others
-            are not nearer.
+            Windows in the order of their exact cosines; a nearer one may have been missed. A window
+            of a song that was added later has the row -1 and its cosine, which is an upper bound of
+            those that follow.
 
         Raises:
-            QbhError: if the queries are no such vectors, ``k`` is not positive, the server fails,
-                or its catalogue is no longer the one that was opened.
+            QbhError: if the queries have another shape or are not finite, ``k`` is under 1, the
+                server fails, or its catalogue is no longer the one that was opened.
         """
         queries = checked_queries(queries, k, self.size)
         similarity = np.full((len(queries), k), -1, np.float32)
@@ -206,21 +206,21 @@ class PostgresIndex:
         statement = _sql(_NEAREST, self.schema, self.size)
         with self._server.transaction() as run:
             run.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            # Before the first look: who waits here sees all of what a writer put in its place.
+            # Before the first statement, so that a reader who waits here sees the new catalogue.
             run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS SHARE MODE", self.schema))
             opened = self._opened
             if opened is not None and self._batches(run)[: len(opened)] != opened:
                 raise QbhError(
                     f"The schema {self.schema} on the server was written anew: open it again."
                 )
-            run.execute(_SIGHT, [str(min(asked, _MOST_IN_SIGHT))])
+            run.execute(_SIGHT, [str(min(asked, _MOST_EFFORT))])
             for q, query in enumerate(queries):
                 values = {"query": str(query.tolist()), "asked": asked, "k": k}
-                # Not prepared: a plan that does not know how few are asked for reads all windows.
+                # Not prepared: a plan made without the limit would read all windows.
                 found = run.execute(statement, values, prepare=False).fetchall()
                 if found:
                     row[q, : len(found)], similarity[q, : len(found)] = zip(*found, strict=True)
-        if opened is not None:  # who opened a catalogue knows nothing of what was added
+        if opened is not None:  # its catalogue in memory has no rows for songs added later
             row[row >= sum(windows for _, windows, _ in opened)] = -1
         return Nearest(similarity, row)
 
@@ -229,7 +229,7 @@ class PostgresIndex:
         return list(run.execute(_sql(statement, self.schema)).fetchall())
 
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
-        """Say what windows are, in the order of their (N,) rows.
+        """Describe windows, in the order of their (N,) rows.
 
         Raises:
             QbhError: if there is no such window, or the server fails.
@@ -242,14 +242,14 @@ class PostgresIndex:
         return [Passage(*values) for values in found]
 
     def add(self, catalogue: Catalogue) -> None:
-        """Add all songs of a further catalogue; those who search meanwhile see all or none.
+        """Add all songs of another catalogue; searches at the same time see all of them or none.
 
         Args:
             catalogue: made by the same model.
 
         Raises:
-            QbhError: if it is of another model, a song is there already, or the server fails; then
-                nothing has changed.
+            QbhError: if it is of another model, a song is there already, or the server fails.
+                Nothing has changed then.
         """
         if (catalogue.model, catalogue.vectors.shape[1]) != (self.model, self.size):
             raise QbhError(
@@ -268,7 +268,7 @@ class PostgresIndex:
 
 
 class _Server:
-    """A connection that is opened again when it broke, and whose errors are one sentence."""
+    """A connection that is opened again when it is lost, and whose errors are one sentence."""
 
     def __init__(self, dsn: str | None) -> None:
         self._dsn = dsn
@@ -276,7 +276,7 @@ class _Server:
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """Yield a cursor; commit after the block, or take all back if it raises."""
+        """Yield a cursor; commit after the block, or roll back if it raises."""
         import psycopg
 
         if self._connection.closed:
@@ -286,7 +286,7 @@ class _Server:
                 yield run
         except psycopg.Error as error:
             raise QbhError(
-                f"PostgreSQL could not do it ({_first_line(error)}): nothing has changed."
+                f"PostgreSQL failed ({_first_line(error)}): nothing has changed."
             ) from None
 
     def close(self) -> None:
@@ -316,8 +316,8 @@ def _connect(dsn: str | None) -> Any:
     except psycopg.Error as error:
         said = _first_line(error).replace(str(known.get("password") or "\n"), "***")
         raise QbhError(
-            f"PostgreSQL does not let us in ({said}): check the connection string (argument or "
-            f"{VARIABLE})."
+            f"PostgreSQL refused the connection ({said}): check host, user and password in the "
+            f"connection string (argument or {VARIABLE})."
         ) from None
 
 
@@ -334,7 +334,7 @@ def _checked(schema: str) -> str:
 
 
 def _sql(template: str, schema: str, size: int = 0, **names: str) -> Any:
-    """Put identifiers into a statement; values never are, they are bound."""
+    """Put identifiers into a statement; values are never put in, they are bound."""
     from psycopg import sql
 
     parts = {key: sql.Identifier(name) for key, name in {"schema": schema, **names}.items()}
@@ -342,7 +342,7 @@ def _sql(template: str, schema: str, size: int = 0, **names: str) -> Any:
 
 
 def _lock(run: Any, schema: str) -> None:
-    """Let one writer of a schema go on at a time, until its transaction ends."""
+    """Let one writer of a schema in at a time, until its transaction ends."""
     run.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"qbhkit {schema}"])
 
 
@@ -354,12 +354,14 @@ def _exists(run: Any, schema: str) -> bool:
 def _about(run: Any, schema: str) -> tuple[str, int] | None:
     """Return model and vector size of the catalogue in a schema; None if there is none."""
     (known,) = run.execute(_OUR_COLUMNS, [f"{schema}.about"]).fetchone()
-    if known < 3:  # no such table, or somebody else's
+    if known < 3:  # no such table, or one of another program
         return None
     columns = _sql("SELECT format, model, size FROM {schema}.about", schema)
     version, model, size = run.execute(columns).fetchone() or (None, "", 0)
     if version != POSTGRES_FORMAT:
-        raise QbhError(f"The catalogue {schema} has format {version}, not {POSTGRES_FORMAT}: {_CURE}.")
+        raise QbhError(
+            f"The catalogue {schema} has format {version}, not {POSTGRES_FORMAT}: {_CURE}."
+        )
     return model, size
 
 
@@ -369,14 +371,14 @@ def _grant(run: Any, schema: str, role: str) -> None:
 
 
 def _insert(run: Any, schema: str, catalogue: Catalogue) -> None:
-    """Append songs and windows to those that are there."""
+    """Append songs and windows to those on the server."""
     if not catalogue.songs:
         return
     from pgvector import HalfVector
     from pgvector.psycopg import register_vector
 
     register_vector(run.connection)
-    run = run.connection.cursor()  # a later one knows the type
+    run = run.connection.cursor()  # only a later cursor knows the type
     ids = [_text(song["id"]) for song in catalogue.songs]
     known = run.execute(
         _sql("SELECT id FROM {schema}.songs WHERE id = ANY(%s) LIMIT 1", schema), [ids]
@@ -403,5 +405,5 @@ def _insert(run: Any, schema: str, catalogue: Catalogue) -> None:
 
 
 def _text(value: str) -> str:
-    """Return text that the server takes: a file name may hold any bytes."""
+    """Return text that the server accepts: a file name may hold any bytes."""
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

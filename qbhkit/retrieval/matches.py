@@ -1,4 +1,4 @@
-"""Make an answer audible: the matched seconds of the song."""
+"""The sound of an answer: the matched seconds of the song."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from qbhkit.errors import QbhError
 from qbhkit.retrieval.searcher import Answer
 from qbhkit.synthesis.singer import Voice, render_hum
 
-# As written: no wrong notes, an octave below, where a man would sing it.
+# As written: no wrong notes; an octave lower, where a man would sing it.
 _AS_WRITTEN = Voice(note_error_st=0, timing_error=0, vibrato_st=0, key_st=-12)
 
 
@@ -20,13 +20,13 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
     """Return the seconds of a song that match a hum.
 
     Args:
-        catalogue: where the answer comes from.
-        answer: what a search gave.
+        catalogue: the one that was searched.
+        answer: of the search.
         rate_hz: of the result; notes are rendered at 16 kHz.
 
     Returns:
-        The part of the recording, if the song is one and its file is still there; else its melody,
-        hummed as it is written.
+        The part of the recording, if the song is one and its file still exists; otherwise its
+        melody, hummed as it is written.
 
     Raises:
         QbhError: if the song is not in the catalogue, or nothing in those seconds is voiced.
@@ -40,7 +40,7 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
     if source.name.lower().endswith(AUDIO_SUFFIXES) and source.is_file():
         whole = load(source, rate_hz)
         first, last = round(answer.start_s * rate_hz), round(answer.end_s * rate_hz)
-        if first < len(whole.samples):  # else it is another file by now
+        if first < len(whole.samples):  # else the file is another one by now
             return Audio(whole.samples[first:last], rate_hz)
     contour = catalogue.contours[number]
     first, last = (round(at_s / contour.hop_s) for at_s in (answer.start_s, answer.end_s))

@@ -33,16 +33,14 @@ from qbhkit.retrieval.confidence import Calibration, leads
 from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
 from qbhkit.weights import DEFAULT_EMBEDDING
 
-Takes = list[Source]  # of one tune
+Takes = list[Source]  # several hums of one tune
 Method = Literal["vector", "vote", "full"]
 METHODS: tuple[Method, ...] = ("vector", "vote", "full")
-STATE_METHOD = "end-to-end"  # ``full`` on the states of the melody network, with those weights
-SHORTLIST = 200  # songs that are aligned: those of 98% of the development hums are among them
+STATE_METHOD = "end-to-end"  # ``full`` on states of the melody network; also names its weights
+SHORTLIST = 200  # songs that are aligned: 98% of the development hums have theirs among them
 _BATCH = 16  # hums that are compared at once
-NEAREST = 200  # windows that an approximate index finds for each part of a hum
-
-
-# Whoever hums a song from its start is at 4 s of it after 2.6 to 6.2 s, give or take.
+NEAREST = 200  # windows that an approximate index finds for each query window
+# A hum from the start of a song is 0.65 t to 1.55 t into the song after t seconds, with some slack.
 _SLOWEST, _FASTEST, _SLACK_S = 0.65, 1.55, 0.7
 
 
@@ -52,19 +50,19 @@ class Answer(NamedTuple):
     song_id: str
     title: str
     score: float  # higher is better; comparable within one list
-    start_s: float  # the part of the song that is like the hum
+    start_s: float  # the part of the song that matches the hum
     end_s: float
     confidence: float | None = None  # probability that this is the song, were it the first answer
-    tempo_ratio: float | None = None  # seconds of the song in a second of the hum
+    tempo_ratio: float | None = None  # seconds of the song per second of the hum
     transposition_st: float | None = None  # how much higher than the song the hum is
-    vote: float | None = None  # of the hum's windows and their best ones in the song, -1 to 1
-    distance_st: float | None = None  # between hum and song along the path, mean of all frames
+    vote: float | None = None  # similarity of the query windows to their best ones, -1 to 1
+    distance_st: float | None = None  # mean over the hum's frames along the path
 
 
 def answer_line(
     query: str, voiced_s: float, answers: Sequence[Answer], confident: bool | None = None
 ) -> dict[str, Any]:
-    """Return what ``qbhkit search --json`` prints of a query, and what the HTTP service answers."""
+    """Return what ``qbhkit search --json`` prints and the HTTP service answers for a query."""
     line = {
         "query": query,
         "voiced_s": round(voiced_s, 3),
@@ -74,11 +72,11 @@ def answer_line(
 
 
 class Scores(NamedTuple):
-    """What a search knows of every song."""
+    """How well every song matches a hum."""
 
     score: NDArray[np.float64]  # (songs,)
     vote: NDArray[np.float64]  # (songs,)
-    row: NDArray[np.int64]  # (songs,) number of the window that is most like the hum
+    row: NDArray[np.int64]  # (songs,) number of the window most similar to the hum
     aligned: NDArray[np.int64]  # (C,) the songs that were aligned, by falling vote
     paths: Alignments | None  # (C,) of the segment of the hum that fits best
     distance_st: NDArray[np.float64]  # (C,) mean over segments
@@ -91,15 +89,14 @@ class Searcher:
         catalogue: the songs.
         embedder: must be the one the catalogue was built with; its weights bring the calibration.
         windows: how hums are cut; by default what suits the embedder.
-        index: finds windows where ``match_from`` is ``anywhere``; all of them are read if None. What an
-            approximate index finds is compared again with all windows of the best songs.
+        index: finds windows where ``match_from`` is ``anywhere``; if None, all are compared. After
+            an approximate index, all windows of the best songs are compared again.
         tracker: name of the pitch tracker for hums; the default one if None.
 
     Raises:
         QbhError: if the catalogue was made by another model.
 
-    Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py,
-        notebooks/11_hum_it_yourself.py
+    Notebook: notebooks/09_search_and_align.py
     """
 
     def __init__(
@@ -118,7 +115,7 @@ class Searcher:
         self.catalogue, self.embedder = catalogue, embedder
         self.windows = windows or query_windows_for(embedder.reading)
         self._load_query = query_loader(embedder.states_of, tracker)
-        self.calibration = Calibration.of(embedder)  # weights of the stages, and confidence
+        self.calibration = Calibration.of(embedder)
         self.exact = ExactIndex.open(catalogue)
         self.index = index or self.exact
         self._first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
@@ -133,7 +130,7 @@ class Searcher:
 
     @cached_property
     def aligner(self) -> Aligner:
-        """What lays hums along the catalogue's songs."""
+        """What aligns hums with the catalogue's songs."""
         return Aligner(self.catalogue.contours)
 
     def search(
@@ -153,13 +150,14 @@ class Searcher:
         match_from: MatchFrom = "anywhere",
         method: Method = "full",
     ) -> list[list[Answer]]:
-        """Search many hums at once, which reads the windows of the catalogue less often.
+        """Search many hums at once: the catalogue's windows are read once for several of them.
 
         Returns:
-            Of each hum what :meth:`search` returns.
+            The answers to each hum, as of :meth:`search`.
 
         Raises:
-            QbhError: if less than 1 s of one of them is voiced; says which, counted from 1.
+            QbhError: if a hum cannot be read, or less than 1 s of it is voiced; says which one,
+                counted from 1.
         """
         return [self._answers(scores, k) for scores in self.scores_many(hums, match_from, method)]
 
@@ -179,22 +177,23 @@ class Searcher:
         ]
         if found.paths is None:
             return answers
-        likely = self.calibration.confidence(found.score[order], leads(found.score, order))
+        sure = self.calibration.confidence(found.score[order], leads(found.score, order))
         answers = [
-            answer._replace(confidence=round(float(share), 4))
-            for answer, share in zip(answers, likely, strict=True)
+            answer._replace(confidence=round(float(confidence), 4))
+            for answer, confidence in zip(answers, sure, strict=True)
         ]
         place = {int(song): c for c, song in enumerate(found.aligned)}
         return [
-            self._explained(answer, found, place[song]) if song in place else answer
+            self._with_path(answer, found, place[song]) if song in place else answer
             for song, answer in zip(map(int, order), answers, strict=True)
         ]
 
     def confident(self, answers: Sequence[Answer]) -> bool:
-        """Return whether the first answer is to be believed, by the calibrated threshold."""
+        """Return whether the first answer's confidence reaches the calibrated threshold."""
         return bool(answers) and (answers[0].confidence or 0.0) >= self.calibration.threshold
 
-    def _explained(self, answer: Answer, found: Scores, c: int) -> Answer:
+    def _with_path(self, answer: Answer, found: Scores, c: int) -> Answer:
+        """Add what the alignment with the song tells."""
         assert found.paths is not None
         start, end = int(found.paths.start[c]), int(found.paths.end[c])
         answer = answer._replace(distance_st=round(float(found.distance_st[c]), 4))
@@ -219,11 +218,13 @@ class Searcher:
         Args:
             hum: path, samples, f0 track or contour, as :func:`qbhkit.to_contour` takes it; or a
                 list of several takes of one tune, which are scored together.
-            match_from: ``start`` compares the hum's beginning with windows that begin at a song's first
-                note, and what comes later with windows about as far on; ``anywhere`` with all.
-            method: ``vector`` compares the segments of the hum as one vector each, ``vote`` lets
-                several windows of each segment vote; ``full`` then aligns the best songs, all of
-                whose windows may vote by then. A song that is not aligned gets the worst distance.
+            match_from: ``start`` compares the hum's beginning with the windows at each song's first
+                note, and later query windows with windows about as far into the song;
+                ``anywhere`` compares with all windows.
+            method: ``vector`` compares each segment of the hum as a single vector; ``vote`` lets
+                several windows of each segment vote; ``full`` also aligns the best songs, which
+                any of their windows may vote for. A song that is not aligned gets the worst
+                distance.
 
         Returns:
             Scores in the catalogue's order.
@@ -239,11 +240,7 @@ class Searcher:
         match_from: MatchFrom = "anywhere",
         method: Method = "full",
     ) -> Iterator[Scores]:
-        """Yield of each hum what :meth:`scores` returns, reading windows once for some of them.
-
-        Raises:
-            QbhError: as of :meth:`search_many`.
-        """
+        """Yield the scores of each hum, as of :meth:`scores`; errors as :meth:`search_many`."""
         cuts = []
         for number, hum in enumerate(hums, 1):
             try:
@@ -262,8 +259,8 @@ class Searcher:
         """Return the segments and windows of a hum that are compared; errors as :meth:`scores`."""
         takes = hum if isinstance(hum, list) else [hum]
         contours = [self._load_query(take) for take in takes]
-        how = self._windows_for(method)
-        return cut_query(contours, match_from, how, self.embedder.reading)
+        windows = self._windows_for(method)
+        return cut_query(contours, match_from, windows, self.embedder.reading)
 
     def _windows_for(self, method: Method) -> QueryWindows:
         return replace(self.windows, windows=((0.0, 1.0),)) if method == "vector" else self.windows
@@ -278,11 +275,11 @@ class Searcher:
         ends = np.cumsum([len(query.frames) for query in queries])[:-1]
         columns = (np.split(column, ends) for column in (vectors, *found))
         return [
-            self._settled(query, own, BestWindows(similarity, row), match_from, method)
+            self._score(query, own, BestWindows(similarity, row), match_from, method)
             for query, own, similarity, row in zip(queries, *columns, strict=True)
         ]
 
-    def _settled(
+    def _score(
         self,
         query: QueryCut,
         vectors: NDArray[np.float32],
@@ -290,25 +287,24 @@ class Searcher:
         match_from: MatchFrom,
         method: Method,
     ) -> Scores:
-        """Let the windows of a query vote, look at the best songs again, and align them."""
-        cut = self._windows_for(method)
-        vote = _soft_mean(found.similarity.astype(float), cut.sharpness)
+        """Let the windows of a query vote, compare the best songs again, and align them."""
+        windows = self._windows_for(method)
+        vote = _soft_mean(found.similarity.astype(float), windows.sharpness)
         chosen = np.argsort(-vote, kind="stable")[:SHORTLIST]
         approximate = match_from == "anywhere" and self.index is not self.exact
-        # A path from the first note is going to be asked for, so any window may vote by then.
+        # The alignment will demand a path from the first note, so any window may vote here.
         if approximate or (method == "full" and match_from == "start"):
-            most_similar = self.exact.of_songs(chosen).best_windows(vectors)
-            vote[chosen] = _soft_mean(
-                most_similar.similarity[:, chosen].astype(float), cut.sharpness
-            )
+            best = self.exact.of_songs(chosen).best_windows(vectors)
+            vote[chosen] = _soft_mean(best.similarity[:, chosen].astype(float), windows.sharpness)
         if approximate:
-            found.similarity[:, chosen] = most_similar.similarity[:, chosen]
-            found.row[:, chosen] = most_similar.row[:, chosen]
-            others = np.delete(np.arange(len(vote)), chosen)  # known by a bound alone
+            found.similarity[:, chosen] = best.similarity[:, chosen]
+            found.row[:, chosen] = best.row[:, chosen]
+            others = np.delete(np.arange(len(vote)), chosen)  # only a bound of theirs is known
             vote[others] = np.minimum(vote[others], vote[chosen].min())
             found.row[:, others] = np.where(found.row < 0, self._first, found.row)[:, others]
-        whole = found.row[:: len(cut.windows)]  # (segments, songs): its first window
-        best_segment = found.similarity[:: len(cut.windows)].argmax(axis=0)
+        step = len(windows.windows)  # the first window of a segment is the whole of it
+        whole = found.row[::step]  # (segments, songs)
+        best_segment = found.similarity[::step].argmax(axis=0)
         row = whole[best_segment, np.arange(len(best_segment))]
         if method != "full":
             nothing = np.zeros(0)
@@ -325,7 +321,7 @@ class Searcher:
         rows: NDArray[np.int64],
         match_from: MatchFrom,
     ) -> tuple[NDArray[np.float64], Alignments]:
-        """(C,) mean distances over segments, and the paths of each song's nearest segment."""
+        """Return (C,) mean distances over segments, and each song's path of its nearest segment."""
         hop_s = self.catalogue.contours[0].hop_s
         starts = np.round(self.catalogue.start_s[rows] / hop_s).astype(np.int64)  # (segments, C)
         ends = np.round(self.catalogue.end_s[rows] / hop_s).astype(np.int64)
@@ -341,7 +337,7 @@ class Searcher:
     def _best_windows(
         self, vectors: NDArray, begins_s: NDArray, match_from: MatchFrom
     ) -> BestWindows:
-        """Find every part's best window in each song, among those that ``match_from`` admits."""
+        """Find each query window's best window in every song, as far as ``match_from`` admits."""
         catalogue = self.catalogue
         if match_from == "anywhere":
             if self.index is self.exact:
@@ -357,7 +353,10 @@ class Searcher:
         return best
 
     def _about(self, begin_s: float) -> NDArray[np.bool_]:
-        """(W,) whether a window begins where a hum may be after so long; a song's last one may."""
+        """Return (W,) whether windows begin where a hum may be after ``begin_s`` seconds.
+
+        Of songs too short for that, the last windows do.
+        """
         earliest = np.minimum(_SLOWEST * begin_s - _SLACK_S, self._latest_s)
         latest = np.maximum(_FASTEST * begin_s + _SLACK_S, earliest)
         return (self._since_s >= earliest) & (self._since_s <= latest)
@@ -374,8 +373,8 @@ def open_searcher(
 
     Args:
         path: its folder.
-        weights: name or file of those that made it, or of an embedder of states whose teacher made
-            it; the shipped ones by default.
+        weights: name or file of those that made it, or of a state embedder whose teacher made it;
+            the shipped ones by default.
         index: ``exact``, or one that :func:`qbhkit.retrieval.index.build_index` has built.
         tracker: name of the pitch tracker for hums; the default one if None.
         options: as the index takes them.
@@ -383,6 +382,8 @@ def open_searcher(
     Raises:
         QbhError: if the catalogue or the index is missing or damaged, or other weights made it.
         MissingPackageError: if the package of the index is not installed.
+
+    Notebook: notebooks/11_hum_it_yourself.py
     """
     catalogue = open_catalogue(Path(path))
     searcher = Searcher(catalogue, open_embedder(weights or DEFAULT_EMBEDDING), tracker=tracker)
@@ -400,19 +401,20 @@ def search(
     weights: str | None = None,
     tracker: str | None = None,
 ) -> list[Answer]:
-    """Name the songs of a hum.
+    """Find the songs that a hum matches best.
 
     Args:
         hum: path of a recording or of an f0 CSV, (samples, rate_hz), an f0 track or a contour; or a
             list of several takes of one tune.
-        catalogue: the folder of a catalogue, which stays open for the next call; or a searcher.
+        catalogue: the folder of a catalogue, which stays open for the next call; or a searcher,
+            whose weights and tracker are used.
         k: number of answers.
         match_from: ``start`` if the hum begins with the song, which is easier to find; else
             ``anywhere``.
         method: ``full`` (window voting and alignment), ``vote`` (window voting), ``vector`` (single
             vector) or ``end-to-end`` (``full`` on states of the melody network, in a catalogue that
-            was built with the weights ``stage1``). Only ``full`` and ``end-to-end`` tell the key,
-            the tempo and the confidence.
+            was built with the weights ``stage1``). Only ``full`` and ``end-to-end`` report key,
+            tempo and confidence.
         weights: those that made the catalogue; the shipped ones by default.
         tracker: name of the pitch tracker for hums; the default one if None.
 
@@ -429,15 +431,16 @@ def search(
     how, weights = resolve_method(method, weights)
     if isinstance(catalogue, Searcher):
         return catalogue.search(hum, k, match_from, how)
-    manifest = Path(catalogue) / MANIFEST
-    stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
-    searcher = _opened(str(catalogue), weights, tracker, stamp)
-    return searcher.search(hum, k, match_from, how)
+    manifest = (Path(catalogue) / MANIFEST).resolve()
+    state = manifest, manifest.stat().st_mtime_ns if manifest.is_file() else 0
+    return _opened(Path(catalogue), weights, tracker, state).search(hum, k, match_from, how)
 
 
 @lru_cache(maxsize=1)
-def _opened(path: str, weights: str | None, tracker: str | None, _stamp: int) -> Searcher:
-    """Open a catalogue once for as long as its manifest stays the same."""
+def _opened(
+    path: Path, weights: str | None, tracker: str | None, _state: tuple[Path, int]
+) -> Searcher:
+    """Open a catalogue once for as long as the state of its manifest stays the same."""
     return open_searcher(path, weights, tracker=tracker)
 
 

@@ -1,5 +1,5 @@
-"""The fifth room: ``qbhkit serve``, recordings in and ranked songs out over HTTP.
+"""``qbhkit serve``: recordings in, ranked songs out, over HTTP.
 
-:mod:`qbhkit.service.app` holds the routes and what they refuse, :mod:`qbhkit.service.server` runs
-them, ``page/`` is what a browser gets.
+:mod:`qbhkit.service.app` holds the routes and their limits, :mod:`qbhkit.service.server` runs
+them, and ``page/`` is the web page.
 """

@@ -1,4 +1,4 @@
-"""The routes of ``qbhkit serve``, and what they refuse."""
+"""The routes of ``qbhkit serve``, and their limits."""
 
 import asyncio
 import hmac
@@ -40,9 +40,9 @@ from qbhkit.retrieval.searcher import Answer
 from qbhkit.service.pool import BoundedPool, PoolFullError
 from qbhkit.service.upload import receive
 
-_MOST_UPLOADS = 128  # at a time, so that slow senders fill neither the disk nor the file table
+_MOST_UPLOADS = 128  # at a time, so that slow clients fill neither the disk nor the file table
 _RETRY_AFTER_S = 1  # a search takes a fraction of a second
-_CLIENT_GONE = 499  # what is counted for a client that left: nothing is sent
+_CLIENT_GONE = 499  # counted for a client that has left; nothing is sent
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -61,16 +61,16 @@ Recognise = Callable[[Path, str, int, MatchFrom], dict[str, Any]]
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """Say what the service takes.
+    """Set the limits of the service.
 
     Args:
-        most_mb: of one recording, millions of bytes.
-        longest_s: of one recording.
-        timeout_s: to send a recording, and again to answer it.
+        most_mb: largest recording, millions of bytes.
+        longest_s: longest recording, seconds.
+        timeout_s: to receive a recording, and again to answer it, seconds.
         queue: recordings that may wait while others are searched.
-        workers: recordings heard at a time (searches follow one another); by default one a core,
-            but 4 at most.
-        token: the credential that a request has to bring, if any.
+        workers: recordings that are tracked at the same time (only one is searched at a time); by
+            default one per core, 4 at most.
+        token: the credential that requests must carry, if any.
 
     Raises:
         QbhError: if a number is out of range.
@@ -96,16 +96,16 @@ class ServiceConfig:
         return int(self.most_mb * 1e6)
 
 
-# Fields that an Answer gains later are described, and answered, without a change here.
+# The schema follows the fields of Answer, so that new ones need no change here.
 Song = create_model("Song", **{name: (kind, ...) for name, kind in get_type_hints(Answer).items()})  # type: ignore[call-overload]
 
 
 class Answers(BaseModel):
-    """The songs of one recording, the best first: a line of ``qbhkit search --json``."""
+    """The songs found for a recording, best first: a line of ``qbhkit search --json``."""
 
     model_config = ConfigDict(extra="allow")
     query: str = Field(description="the recording's name")
-    voiced_s: float = Field(description="seconds of it in which a voice was heard")
+    voiced_s: float = Field(description="seconds of it that are voiced")
     results: list[Song]  # type: ignore[valid-type]
 
 
@@ -116,12 +116,12 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """That the service lives, and what it takes."""
+    """That the service is running, and its limits."""
 
     status: str
     most_bytes: int = Field(description="largest recording")
     longest_s: float = Field(description="longest recording, seconds")
-    needs_token: bool = Field(description="whether a search has to bring the credential")
+    needs_token: bool = Field(description="whether requests must carry the credential")
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -149,9 +149,9 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
     """Build the service.
 
     Args:
-        recognise: names the songs of a file, in any of ``config.workers`` threads; see
+        recognise: finds the songs of a file; called from ``config.workers`` threads, see
             :class:`qbhkit.service.recogniser.Recogniser`.
-        songs: in the catalogue, for the metrics.
+        songs: number of songs in the catalogue, for the metrics.
         config: limits and credential.
 
     Returns:
@@ -173,7 +173,7 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         version=qbhkit.__version__,
         summary="Query by humming: POST a recording, get the songs.",
         lifespan=lifespan,
-        docs_url=None,  # these pages would load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
     )
     app.add_middleware(_Watch, requests=metrics.requests)
@@ -197,13 +197,14 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         request: Request,
         k: Annotated[int, Query(ge=1, le=1000, description="songs in the answer")] = 10,
         match_from: Annotated[
-            MatchFrom, Query(description="start: only the beginnings of songs are compared")
+            MatchFrom,
+            Query(alias="anchor", description="start: only the beginnings of songs are compared"),
         ] = "anywhere",
         name: Annotated[
-            str, Query(max_length=200, description="of the recording, for answer and errors")
+            str, Query(max_length=200, description="of the recording, used in answer and errors")
         ] = "recording",
     ) -> Response:
-        """Name the songs of a recording, which is the body of the request as it is."""
+        """Find the songs of a recording, which is the body of the request."""
         if pool.full or metrics.receiving >= _MOST_UPLOADS:
             raise _busy()
         metrics.receiving += 1
@@ -219,7 +220,7 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         except PoolFullError:
             path.unlink()
             raise _busy() from None
-        job.add_done_callback(lambda _job: path.unlink())  # cancelled ones end here too
+        job.add_done_callback(lambda _job: path.unlink())  # of cancelled jobs too
         try:
             line = await _result(job, request, config.timeout_s)
         except QbhError as error:
@@ -229,11 +230,11 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         metrics.seconds.observe(perf_counter() - begin_s)
-        return Response(json.dumps(line), media_type="application/json")  # ASCII: of any file name
+        return Response(json.dumps(line), media_type="application/json")  # ASCII
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> Health:
-        """Say that the service lives, and what it takes."""
+        """Tell that the service is running, and its limits."""
         return Health(
             status="ok",
             most_bytes=config.most_bytes,
@@ -249,7 +250,7 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         tags=["operation"],
     )
     async def measured() -> Response:
-        """Say what was done so far, in the text format of Prometheus."""
+        """Return metrics in the text format of Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     app.mount("/", StaticFiles(directory=str(files("qbhkit.service") / "page"), html=True))
@@ -275,7 +276,7 @@ def _bearer(token: str) -> Callable[..., Awaitable[None]]:
 
 
 async def _result(job: "Future[dict[str, Any]]", request: Request, timeout_s: float) -> Any:
-    """Wait for a job; drop it, if it has not begun, when time is up or its client has gone."""
+    """Wait for a job; cancel it if it has not begun when time is up or its client has left."""
     answer, gone = asyncio.wrap_future(job), asyncio.create_task(_gone(request))
     either: set[asyncio.Future[Any]] = {answer, gone}
     try:
@@ -294,7 +295,7 @@ async def _gone(request: Request) -> None:
 
 
 class _Metrics:
-    """What /metrics tells; a registry of its own for each service of a process."""
+    """The metrics of one service, in a registry of its own."""
 
     def __init__(self, pool: BoundedPool, songs: int) -> None:
         self.registry = CollectorRegistry()
@@ -306,7 +307,7 @@ class _Metrics:
             "qbhkit_search_seconds", "from the last byte to the answer", registry=self.registry
         )
         for name, text, value in (
-            ("qbhkit_receiving", "recordings on their way in", lambda: self.receiving),
+            ("qbhkit_receiving", "recordings being received", lambda: self.receiving),
             ("qbhkit_jobs", "recordings searched or queued", lambda: pool.taken),
             ("qbhkit_songs", "songs in the catalogue", lambda: songs),
         ):
@@ -315,7 +316,7 @@ class _Metrics:
 
 
 class _Watch:
-    """Count every answer, and give it the headers that a browser should see."""
+    """Count every answer, and add the security headers."""
 
     def __init__(self, app: ASGIApp, requests: Counter) -> None:
         self._app, self._requests = app, requests
@@ -324,7 +325,7 @@ class _Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500  # an exception passes here before it becomes an answer
+        status = 500  # an exception passes through here before it becomes an answer
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -337,5 +338,5 @@ class _Watch:
             await self._app(scope, receive, watched)
         finally:
             known = scope["path"] in ("/", "/search", "/healthz", "/metrics", "/openapi.json")
-            path = scope["path"] if known else "other"  # names made up by clients cost no memory
+            path = scope["path"] if known else "other"  # so that labels stay few
             self._requests.labels(path, status).inc()

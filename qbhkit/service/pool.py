@@ -1,4 +1,4 @@
-"""Threads that search, and a short queue before them that says no when it is full."""
+"""Threads with a short queue that refuses work when it is full."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,18 +7,18 @@ from typing import Any
 
 
 class PoolFullError(Exception):
-    """Raise when every thread works and every place in the queue is taken."""
+    """Raise when all threads are busy and the queue is full."""
 
 
 class BoundedPool:
-    """Run functions in threads, and take no more of them than can be done soon.
+    """Run functions in threads, with a bound on running and waiting calls together.
 
-    A place is given back when its function has returned, or was cancelled before it began: work
-    that nobody waits for any more still counts for as long as it runs, so it cannot pile up.
+    A call counts until its function has returned or was cancelled before it began. Work for which
+    nobody waits any more therefore counts as long as it runs, and cannot pile up.
 
     Args:
         workers: threads, at least 1.
-        queue: calls that may wait for one.
+        queue: calls that may wait for a thread.
     """
 
     def __init__(self, workers: int, queue: int) -> None:
@@ -36,10 +36,10 @@ class BoundedPool:
         """Queue a call.
 
         Returns:
-            Its future; cancelling it frees the place if the call has not begun.
+            Its future; cancelling it removes the call from the queue if it has not begun.
 
         Raises:
-            PoolFullError: at once, if there is no place.
+            PoolFullError: if the pool is full.
         """
         with self._lock:
             if self.full:
@@ -54,5 +54,5 @@ class BoundedPool:
             self.taken -= 1
 
     def close(self) -> None:
-        """Drop what waits, and return when what runs has ended."""
+        """Cancel waiting calls, and return when running ones have ended."""
         self._threads.shutdown(cancel_futures=True)

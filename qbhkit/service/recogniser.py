@@ -1,4 +1,4 @@
-"""From an uploaded file to the answer of ``qbhkit search --json``, in any number of threads."""
+"""From an uploaded file to the answer of ``qbhkit search --json``, from any number of threads."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from qbhkit.storage import asset
 
 
 class Recogniser:
-    """Name the songs of recordings.
+    """Find the songs of recordings.
 
     Args:
         searcher: of a catalogue.
-        tracker: name of the pitch tracker; the default one for hums.
+        tracker: name of the pitch tracker for hums; the default one if None.
         longest_s: longer recordings are refused, seconds.
 
     Raises:
@@ -31,7 +31,7 @@ class Recogniser:
         self._searcher = searcher
         self._tracker_name, self._longest_s = tracker, longest_s
         self._idle: deque[Frontend] = deque()
-        self._one_search = Lock()  # numba's own threads may not be entered twice everywhere
+        self._one_search = Lock()  # not all of numba's threading layers allow two callers
 
     @property
     def songs(self) -> int:
@@ -39,7 +39,7 @@ class Recogniser:
         return len(self._searcher.catalogue.songs)
 
     def warm_up(self) -> None:
-        """Hear a shipped hum, so that the first visitor does not wait for compilers and weights."""
+        """Search with a shipped hum, so that the first request does not wait for the compiler."""
         self(asset("hums/demo_1.flac"), "demo_1.flac", 1, "anywhere")
 
     def __call__(self, path: Path, name: str, k: int, match_from: MatchFrom) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Recogniser:
 
         Args:
             path: the file.
-            name: what its sender calls it; errors and the answer name it so.
+            name: used in the answer and in errors.
             k: songs in the answer, at least 1.
             match_from: as :meth:`qbhkit.retrieval.searcher.Searcher.scores`.
 
@@ -74,7 +74,7 @@ class Recogniser:
 
     @contextmanager
     def _frontend(self) -> Iterator[Frontend]:
-        """Lend an frontend to one thread at a time, for some trackers keep state."""
+        """Lend a frontend to one thread at a time: some trackers keep state."""
         try:
             frontend = self._idle.pop()
         except IndexError:

@@ -1,4 +1,4 @@
-"""The service on a port: who may reach it, and how long a connection may dawdle."""
+"""The service on a port: who may reach it, and how long a connection may stay idle."""
 
 import asyncio
 import ipaddress
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from qbhkit.errors import QbhError
 from qbhkit.service.app import Recognise, ServiceConfig, create_app
 
-_IDLE_S = 10.0  # without a whole request, after which a connection is closed
+_IDLE_S = 10.0  # a connection without a whole request is closed after this time
 _SHORTEST_TOKEN = 16  # letters
 
 
@@ -37,7 +37,7 @@ def read_token(path: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -51,17 +51,17 @@ def run(
     port: int,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve until a signal to stop comes; what is being answered then is answered first.
+    """Serve until a signal to stop comes; requests under way are answered first.
 
     Args:
-        load: makes the recogniser, and says how many songs it knows.
+        load: returns the recogniser and its number of songs.
         config: limits and credential.
         host: address to bind; one that other machines can reach needs a credential.
         port: 0 takes a free one.
-        ready: is given the address when the service answers there.
+        ready: called with the address when the service answers there.
 
     Raises:
-        QbhError: if the address cannot be had, or would be open to everybody.
+        QbhError: if the address cannot be bound, or would be open to everybody.
     """
     if config.token is None and not is_loopback(host):
         raise QbhError(
@@ -76,23 +76,23 @@ def run(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for a free one; who connects waits until somebody answers.
+    """Bind a port, 0 for a free one; clients can connect from now on and wait for an answer.
 
     Raises:
-        QbhError: if it cannot be had.
+        QbhError: if it cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY, without which an answer waits 40 ms, only where TCP is named
+    # asyncio sets TCP_NODELAY, without which an answer waits 40 ms, only if TCP is named
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # until then a second service could have the same port
+        listener.listen()  # until then a second service could bind the same port
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise QbhError(
-            f"Port {port} of {host} cannot be had ({reason}): choose others with --host and --port."
+            f"Port {port} of {host} cannot be used ({reason}): choose with --host and --port."
         ) from None
     return listener
 
@@ -102,8 +102,8 @@ class Server(uvicorn.Server):
 
     Args:
         app: the application.
-        config: how long answers under way are waited for when a signal to stop comes.
-        ready: is called when the service answers.
+        config: its ``timeout_s`` is how long requests under way may take after a signal to stop.
+        ready: called when the service answers.
     """
 
     def __init__(self, app: FastAPI, config: ServiceConfig, ready: Callable[[], None]) -> None:
@@ -121,16 +121,16 @@ class Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to answer, and say so."""
+        """Start to answer, and call ``ready``."""
         await super().startup(sockets)
         self._ready()
 
 
 class _Impatient(H11Protocol):
-    """Close a connection that for a while brings no whole request, whatever drips in.
+    """Close a connection that sends no whole request for a while.
 
-    uvicorn closes silent connections between requests only: one that never sends the end of its
-    first request's head, or the rest of a body that was refused, would stay for good.
+    uvicorn closes idle connections between requests only: one that never finishes the head of its
+    first request, or the body of a refused one, would stay open for ever.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -156,15 +156,15 @@ class _Impatient(H11Protocol):
 
 
 class _Wire:
-    """Hang up on a client that still sends, and let it read its answer before the wire is cut.
+    """Close a connection in two steps, so that a client that still sends can read its answer.
 
-    A socket that is closed while there is something to read resets the connection, and the answer
-    is lost: the client would not learn why its recording was refused (RFC 9112, section 9.6).
+    Closing a socket with unread data resets the connection and loses the answer: the client would
+    not learn why its recording was refused (RFC 9112, section 9.6).
 
     Args:
-        transport: to use, for everything but hanging up.
-        loop: that it belongs to.
-        sends: tells whether the client has more to send.
+        transport: used for everything but closing.
+        loop: of the transport.
+        sends: returns whether the client has more to send.
     """
 
     def __init__(
@@ -189,5 +189,5 @@ class _Wire:
             return
         self.hung_up = True
         self._transport.write_eof()
-        self._transport.resume_reading()  # to throw away
+        self._transport.resume_reading()  # what arrives is discarded
         self._loop.call_later(_IDLE_S, self.cut)

@@ -1,4 +1,4 @@
-"""A request's body to a file: never more bytes than allowed, never longer than allowed."""
+"""Write a request's body to a file, within limits of size and time."""
 
 import asyncio
 import os
@@ -17,18 +17,18 @@ async def receive(
 
     Args:
         request: whose body has not been read.
-        folder: where the file is made.
-        name: what the sender calls it; its suffix is kept where it is one of a recording.
-        most_bytes: a longer body is refused: before it is read where it says its length, else at
+        folder: where the file is written.
+        name: of the recording; its suffix is kept if it is an audio suffix.
+        most_bytes: a longer body is refused: before it is read if its length is declared, else at
             the first byte too many.
-        timeout_s: for the whole body, however it drips.
+        timeout_s: for the whole body.
 
     Returns:
-        The file, which the caller deletes.
+        The file, which the caller must delete.
 
     Raises:
         HTTPException: 408, 413 or 415; nothing is left in the folder.
-        ClientDisconnect: if the sender has gone; nothing is left either.
+        ClientDisconnect: if the client has left; nothing is left either.
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise HTTPException(415, "Send the recording itself as the body, not a form with it.")

@@ -1,0 +1,1 @@
+"""Notes to sound: sung voices, accompaniment, mixes of both, and degradations."""

@@ -1,4 +1,4 @@
-"""Accompaniment from notes: instruments of a General MIDI SoundFont, with drums and a bass."""
+"""Accompaniment from notes, played by a General MIDI SoundFont: chords, a bass and drums."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -10,8 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
-from qbhkit.corpora.midi import MELODY_TRACK
-from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.corpora.midi import MELODY_TRACK, note_table, open_score, pitched_tracks
+from qbhkit.errors import MissingPackageError, QbhError, missing_package
 
 _RENDER_HZ = 32000  # the samples of a SoundFont alias when they are read at 8 kHz
 _MOST_PARTS = 15
@@ -45,34 +45,25 @@ def read_score(path: Path) -> Score:
     """Read a MIDI file whose tune has a named track of its own.
 
     Raises:
-        QbhError: if the file is damaged, or has no melody track, or nothing beside it.
+        QbhError: if the file is missing or damaged, or has no melody track or no other track.
     """
-    import symusic
-
-    score: Any
-    try:
-        score = symusic.Score(path, ttype="second")
-    except Exception as error:  # symusic raises plain RuntimeErrors of many texts
-        raise QbhError(f"{path} is not a readable MIDI file ({error}).") from None
-    tracks = [track for track in score.tracks if len(track.notes) and not track.is_drum]
+    score = open_score(path)
+    tracks = pitched_tracks(score)
     named = [track for track in tracks if MELODY_TRACK.search(track.name)]
     others = [track for track in tracks if track not in named]
     if not named or not others:
         raise QbhError(f"{path} needs a track named melody and an accompaniment.")
     tempo = score.tempos[0].qpm if len(score.tempos) else 120.0
-    tables = [_table(named[:1]), _table(others)]
-    return Score(tables[0], tables[1], 60.0 / float(np.clip(tempo, 40, 240)))
+    beat_s = 60.0 / float(np.clip(tempo, 40, 240))
+    return Score(_by_onset(note_table(named[:1])), _by_onset(note_table(others)), beat_s)
 
 
-def _table(tracks: list[Any]) -> NDArray[np.float64]:
-    parts = [track.notes.numpy() for track in tracks]
-    columns = [np.stack([part["time"], part["duration"], part["pitch"]], 1) for part in parts]
-    table = np.concatenate(columns).astype(float)
-    return table[np.argsort(table[:, 0], kind="stable")]
+def _by_onset(notes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return notes[np.argsort(notes[:, 0], kind="stable")]
 
 
-def cut(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.float64]:
-    """Return the (M, 3) notes that begin in a span of time, onsets counted from its start."""
+def cut_notes(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.float64]:
+    """Return the (M, 3) notes that begin in a span of time; onsets count from its start."""
     inside = (notes[:, 0] >= start_s) & (notes[:, 0] < start_s + length_s)
     chosen = notes[inside] - [start_s, 0, 0]
     chosen[:, 1] = np.minimum(chosen[:, 1], length_s - chosen[:, 0])
@@ -82,13 +73,16 @@ def cut(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.float64]:
 def arrange_accompaniment(
     chords: NDArray, beat_s: float, length_s: float, rng: Generator
 ) -> list[Part]:
-    """Give an accompaniment to instruments drawn at random: one or two for the chords, a bass.
+    """Draw instruments for an accompaniment: one or two for the chords; perhaps a bass, drums.
 
     Args:
-        chords: (K, 3) notes in seconds, from 0.
-        beat_s: seconds a beat, for the drums.
+        chords: (K, 3) onset in seconds from 0, duration in seconds, MIDI pitch.
+        beat_s: seconds of a beat, for the drums.
         length_s: how long the drums play.
         rng: the random generator.
+
+    Returns:
+        The parts, to be played by :func:`render_parts`.
 
     Notebook: notebooks/01_audio_to_melody.py
     """
@@ -106,6 +100,11 @@ def arrange_accompaniment(
 def render_parts(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
     """Play parts together.
 
+    Args:
+        parts: instruments and their notes.
+        length_s: length of the result, seconds.
+        rate_hz: sampling rate of the result.
+
     Returns:
         Mono audio of exactly ``length_s``, as loud as the SoundFont makes it.
 
@@ -120,9 +119,7 @@ def render_parts(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
     try:
         import tinysoundfont
     except ImportError:
-        raise MissingPackageError(
-            "The synthesiser is not installed: pip install --no-deps tinysoundfont==0.3.7."
-        ) from None
+        raise missing_package("The synthesiser", "--no-deps tinysoundfont==0.3.7") from None
     synth = tinysoundfont.Synth(samplerate=_RENDER_HZ, gain=-12)
     font = synth.sfload(str(soundfont()))
     channels = iter(channel for channel in range(16) if channel != _DRUMS)

@@ -1,6 +1,6 @@
-"""What rooms, microphones and codecs do to a recording; levels in dB, shapes kept.
+"""Degradations of recordings, as by rooms, microphones and codecs.
 
-Every function takes (N,) samples and returns (N,) samples; what is random takes its generator.
+Every function takes (N,) samples and returns (N,) samples; random ones take a generator.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def at_level(samples: Samples, reference: float, below_db: float) -> Samples:
 def noise(count: int, colour: float, rng: Generator) -> NDArray[np.float64]:
     """Return (count,) noise of RMS 1, power falling as frequency ** colour: 0 white, 2 brown.
 
-    What lies under 1/400 of the rate is as loud as there, so that brown noise stays in hearing.
+    Below 1/400 of the rate the spectrum is flat, so that brown noise stays audible.
     """
     spectrum = np.fft.rfft(rng.normal(size=count))
     frequency = np.maximum(np.fft.rfftfreq(count), 1 / 400)

@@ -1,8 +1,8 @@
-"""Songs for training and for the bench: voices of known pitch over accompaniment.
+"""Mixtures to train on: voices of known pitch over an accompaniment.
 
-A bank keeps short stems on disk, drawn and rendered once; mixtures are made from it as they are
-needed. Signal-to-noise ratio always means: RMS of the voice where it is voiced, over RMS of the
-accompaniment.
+A bank keeps the stems of short excerpts on disk, which are rendered once; mixtures are drawn from
+it during training. The signal-to-noise ratio is the RMS of the voice where it is voiced over the
+RMS of the accompaniment.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from qbhkit.config import former_names
 from qbhkit.contour import F0_HOP_S
 from qbhkit.errors import QbhError
 from qbhkit.parallel import parallel_map
@@ -25,7 +26,7 @@ from qbhkit.synthesis.accompaniment import (
     LEADS,
     Part,
     arrange_accompaniment,
-    cut,
+    cut_notes,
     read_score,
     render_parts,
 )
@@ -38,21 +39,28 @@ MIX_HOP = round(F0_HOP_S * MIX_RATE_HZ)  # samples a frame
 EXCERPT_S = 8.0
 _SAMPLES = round(EXCERPT_S * MIX_RATE_HZ)
 _FRAMES = round(EXCERPT_S / F0_HOP_S)
-_STEMS = ("band", "lead", "voice", "f0")
+_STEMS = ("band", "lead", "voice", "f0")  # names of the files, in the order of Excerpt's fields
 _TRIES = 20
 
 
 class Excerpt(NamedTuple):
-    """One excerpt, 8 s at 8 kHz; every stem may be silent."""
+    """Hold the stems of one excerpt, 8 s at 8 kHz; each may be silent."""
 
-    band: NDArray[np.float32]  # (64000,)
+    accompaniment: NDArray[np.float32]  # (64000,)
     lead: NDArray[np.float32]  # (64000,) the tune played by an instrument
     voice: NDArray[np.float32]  # (64000,) the tune sung
     f0: NDArray[np.float32]  # (800,) Hz of the voice every 10 ms, 0 = unvoiced
 
 
+class Mixture(NamedTuple):
+    """Hold samples at 8 kHz and the pitch of the voice in them."""
+
+    samples: NDArray[np.float32]  # (80 N,)
+    f0: NDArray[np.float32]  # (N,) Hz every 10 ms, 0 = unvoiced
+
+
 class Recorded(NamedTuple):
-    """A recorded voice whose pitch is known, and what WORLD found in it."""
+    """Hold a recorded voice whose pitch is known, and its timbre if it has enough syllables."""
 
     samples: NDArray[np.float32]  # at 8 kHz
     f0: NDArray[np.float32]  # Hz every 10 ms, 0 = unvoiced
@@ -61,17 +69,17 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True)
 class MixConfig:
-    """How excerpts and mixtures are drawn; probabilities unless said otherwise.
+    """Say how excerpts and mixtures are drawn; numbers are probabilities unless said otherwise.
 
     Args:
-        excerpts: how many excerpts the bank holds.
+        excerpts: number of excerpts in the bank.
         snr_db: lowest and highest ratio of voice to accompaniment.
-        vocal_free: no voice at all; some of these are nothing but noise.
-        recorded: a recorded voice as it is, over somebody else's accompaniment.
+        vocal_free: no voice; some of these are only noise.
+        recorded: a recorded voice over the accompaniment of another song.
         bare: a voice without accompaniment.
-        doubled: an instrument doubles the voice, or plays the tune where there is no voice.
-        source_filter: excerpts sung by the source-filter voice instead of a real timbre.
-        degraded: each kind of damage: room, noise, band, clipping, 8 bits.
+        doubled: an instrument doubles the voice, or plays the tune of a vocal-free mixture.
+        source_filter: an excerpt is sung by the source-filter voice instead of a real timbre.
+        degraded: each kind of damage: room, noise, band limits, clipping, 8 bits.
     """
 
     excerpts: int = 2400
@@ -85,7 +93,7 @@ class MixConfig:
 
 
 class StemBank:
-    """Excerpts on disk, read by memory map.
+    """Read excerpts from disk by memory map.
 
     Args:
         folder: what :func:`build_bank` wrote.
@@ -105,10 +113,10 @@ class StemBank:
         return len(self._stems["f0"])
 
     def __getitem__(self, index: int) -> Excerpt:
-        band, lead, voice = (
+        accompaniment, lead, voice = (
             self._stems[name][index].astype(np.float32) / 32768 for name in _STEMS[:3]
         )
-        return Excerpt(band, lead, voice, np.array(self._stems["f0"][index]))
+        return Excerpt(accompaniment, lead, voice, np.array(self._stems["f0"][index]))
 
 
 def build_bank(
@@ -120,54 +128,52 @@ def build_bank(
     workers: int = 2,
     progress: bool = True,
 ) -> StemBank:
-    """Render excerpts of songs, unless the folder holds just these already.
+    """Render excerpts of songs, unless the folder already holds exactly these.
 
     Args:
         folder: where the bank is kept.
         songs: MIDI files with a melody track and an accompaniment.
         timbres: real voices to sing with; may be empty.
         config: how to draw.
-        seed: of everything.
+        seed: of all draws.
         workers: processes.
         progress: show a bar.
 
     Raises:
-        QbhError: if there is no song.
+        QbhError: if there is no song, or none of those drawn has a melody and an accompaniment.
     """
     from tqdm.auto import tqdm
 
     if not songs:
-        raise QbhError("There is no song to render_parts: is POP909 in the data folder?")
+        raise QbhError("There is no song to render: is POP909 in the data folder?")
     described = {
         "seed": seed,
         "songs": [path.name for path in songs],
         "timbres": _digest(timbres),
-        "config": asdict(config),
+        "config": former_names("MixConfig", asdict(config)),  # banks of version 1.0 stay valid
     }
     note = folder / "bank.json"
     if made_from(note, described):
         return StemBank(folder)
     note.unlink(missing_ok=True)
-    kinds = {"band": np.int16, "lead": np.int16, "voice": np.int16, "f0": np.float32}
     folder.mkdir(parents=True, exist_ok=True)
     stores = {
         name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "w+", kind,
+            folder / f"{name}.npy", "w+", np.float32 if name == "f0" else np.int16,
             (config.excerpts, _FRAMES if name == "f0" else _SAMPLES),
         )
-        for name, kind in kinds.items()
+        for name in _STEMS
     }  # fmt: skip
     drawn = parallel_map(
         _draw_shared,
         range(config.excerpts),
         workers,
         _share,
-        (_Drawing(songs, timbres, config, seed),),
+        (_Draw(songs, timbres, config, seed),),
     )
     bar = tqdm(drawn, "bank", config.excerpts, unit="excerpt", disable=not progress)
     for index, excerpt in enumerate(bar):
-        for name in _STEMS[:3]:
-            stem = getattr(excerpt, name)
+        for name, stem in zip(_STEMS[:3], excerpt[:3], strict=True):
             stores[name][index] = np.round(np.clip(stem, -1, 1) * 32767).astype(np.int16)
         stores["f0"][index] = excerpt.f0
     for store in stores.values():
@@ -183,19 +189,19 @@ def _digest(timbres: list[Timbre]) -> str:
     return digest.hexdigest()
 
 
-class _Drawing(NamedTuple):
+class _Draw(NamedTuple):
     songs: list[Path]
     timbres: list[Timbre]
     config: MixConfig
     seed: int
 
 
-_shared: _Drawing  # of a worker process: gigabytes of timbres travel once, not with every task
+_shared: _Draw  # of a worker process: gigabytes of timbres are sent once, not with every task
 
 
-def _share(drawing: _Drawing) -> None:
+def _share(draw: _Draw) -> None:
     global _shared
-    _shared = drawing
+    _shared = draw
 
 
 def _draw_shared(index: int) -> Excerpt:
@@ -213,28 +219,28 @@ def _draw_excerpt(
             continue
         start_s = score.melody[rng.integers(len(score.melody)), 0] - rng.uniform(0, EXCERPT_S / 2)
         key = np.array([0, 0, rng.integers(-6, 7)])  # of the whole song
-        melody = cut(score.melody, start_s, EXCERPT_S - LEAD_IN_S) + key
-        chords = cut(score.chords, start_s, EXCERPT_S) + key
+        melody = cut_notes(score.melody, start_s, EXCERPT_S - LEAD_IN_S) + key
+        chords = cut_notes(score.chords, start_s, EXCERPT_S) + key
         if len(melody) < 2 or not len(chords):
             continue
-        band = render_parts(
+        accompaniment = render_parts(
             arrange_accompaniment(chords, score.beat_s, EXCERPT_S, rng), EXCERPT_S, MIX_RATE_HZ
         )
         octave = np.array([0, 0, 12])
         instrument = Part(int(rng.choice(LEADS)), melody + octave * rng.integers(-1, 2), 100)
         lead = render_parts([instrument], EXCERPT_S, MIX_RATE_HZ)
         hum = _sung(melody - octave * rng.integers(0, 2), timbres, config, rng)
-        voice, f0 = placed(hum, melody[0, 0] - LEAD_IN_S)
-        return Excerpt(_peak(band.samples), _peak(lead.samples), voice, f0)
-    raise QbhError("Not one of the songs drawn has a melody and an accompaniment.")
+        voice, f0 = place_hum(hum, melody[0, 0] - LEAD_IN_S)
+        return Excerpt(_peak(accompaniment.samples), _peak(lead.samples), voice, f0)
+    raise QbhError("None of the songs drawn has a melody and an accompaniment: give other files.")
 
 
 def random_singer(rng: Generator) -> Voice:
-    """Draw a singer who keeps time with a band."""
+    """Draw a singer who keeps time with an accompaniment."""
     return Voice(
         style="mm" if rng.random() < 0.4 else "vowels",
         note_error_st=rng.uniform(0, 0.4),
-        timing_error=0.0,  # together with the band
+        timing_error=0.0,  # together with the accompaniment
         glide_s=rng.uniform(0.02, 0.12),
         scoop_st=rng.exponential(0.7),
         vibrato_st=rng.uniform(0, 0.8) * (rng.random() < 0.6),
@@ -247,7 +253,9 @@ def random_singer(rng: Generator) -> Voice:
     )
 
 
-def _sung(melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Generator) -> RenderedVoice:
+def _sung(
+    melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Generator
+) -> RenderedVoice:
     singer = random_singer(rng)
     if not timbres or rng.random() < config.source_filter:
         return render_hum(melody, singer, rng)
@@ -255,23 +263,18 @@ def _sung(melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Genera
     return sing(sung_line(melody, singer, rng), timbre, rng.uniform(0.85, 1.2), rng)
 
 
-def placed(
-    hum: RenderedVoice, begin_s: float, length_s: float = EXCERPT_S
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Put a hum into a stretch of time so that it begins at a given second (on the frame grid).
+def place_hum(hum: RenderedVoice, begin_s: float, length_s: float = EXCERPT_S) -> Mixture:
+    """Pad or cut a hum so that it begins at a given second (on the frame grid) of a stretch.
 
     Args:
-        hum: what is sung.
-        begin_s: where it begins; what lies before 0 or beyond the end is cut off.
+        hum: voice and pitch.
+        begin_s: where it begins; what lies before 0 or after the end is cut off.
         length_s: of the stretch, whole frames of 10 ms.
-
-    Returns:
-        (80 N,) samples at 8 kHz, and (N,) f0 in Hz every 10 ms, 0 = unvoiced.
     """
     samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, MIX_RATE_HZ)
     f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0).astype(np.float32)
     first, frames = round(begin_s / F0_HOP_S), round(length_s / F0_HOP_S)
-    return _fit(samples, first * MIX_HOP, frames * MIX_HOP), _fit(f0, first, frames)
+    return Mixture(_fit(samples, first * MIX_HOP, frames * MIX_HOP), _fit(f0, first, frames))
 
 
 def _fit(row: NDArray, begin: int, count: int) -> NDArray[np.float32]:
@@ -281,13 +284,6 @@ def _fit(row: NDArray, begin: int, count: int) -> NDArray[np.float32]:
 
 def _peak(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return 0.5 * samples / max(float(np.abs(samples).max()), 1e-6)
-
-
-class Mixture(NamedTuple):
-    """What a network hears, and what it should say."""
-
-    samples: NDArray[np.float32]  # (N,)
-    f0: NDArray[np.float32]  # (N / 80,) Hz, 0 = unvoiced
 
 
 def mix(voice: NDArray, f0: NDArray, accompaniment: NDArray, snr_db: float) -> NDArray[np.float32]:
@@ -311,7 +307,7 @@ def mix(voice: NDArray, f0: NDArray, accompaniment: NDArray, snr_db: float) -> N
 def draw_mixture(
     bank: StemBank, voices: list[Recorded], config: MixConfig, rng: Generator
 ) -> Mixture:
-    """Draw a training example of 8 s.
+    """Draw a training mixture of 8 s.
 
     Args:
         bank: excerpts.
@@ -331,43 +327,39 @@ def draw_mixture(
     if rng.random() < config.degraded:
         decay_s, wet = rng.uniform(0.2, 1.5), rng.uniform(0.1, 0.5)
         voice = degrade.reverberate(voice, decay_s, wet, MIX_RATE_HZ, rng).astype(np.float32)
-    band: degrade.Samples = excerpt.band * (rng.random() > 0.1)
-    if lead.any() and band.any():
-        band = band + degrade.at_level(lead, degrade.rms(band), rng.uniform(-3, 10))
+    backing: degrade.Samples = excerpt.accompaniment * (rng.random() > 0.1)
+    if lead.any() and backing.any():
+        backing = backing + degrade.at_level(lead, degrade.rms(backing), rng.uniform(-3, 10))
     elif lead.any():
-        band = lead
+        backing = lead
     if f0.any() and rng.random() < config.bare:
-        band = np.zeros_like(band)
-    return Mixture(
-        degrade_recording(mix(voice, f0, band, rng.uniform(*config.snr_db)), config, rng),
-        f0.astype(np.float32),
-    )
+        backing = np.zeros_like(backing)
+    mixed = mix(voice, f0, backing, rng.uniform(*config.snr_db))
+    return Mixture(degrade_recording(mixed, config, rng), f0.astype(np.float32))
 
 
-def _recorded_voice(
-    voice: Recorded, rng: Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return 8 s of a recorded voice, as it is or in another key and with another throat."""
+def _recorded_voice(voice: Recorded, rng: Generator) -> Mixture:
+    """Return 8 s of a recorded voice, unchanged or in another key and with another vocal tract."""
     if voice.timbre is not None and rng.random() < 0.5:
         hum = sing_again(voice.timbre, rng.uniform(-6, 9), rng.uniform(0.85, 1.2))
-        samples, f0 = placed(hum, 0.0)
+        samples, f0 = place_hum(hum, 0.0)
     else:
         samples, f0 = _fit(voice.samples, 0, _SAMPLES), _fit(voice.f0, 0, _FRAMES)
-    turn = int(rng.integers(_FRAMES))  # any moment may come first
-    return np.roll(samples, turn * MIX_HOP), np.roll(f0, turn)
+    turn = int(rng.integers(_FRAMES))  # begin at any moment
+    return Mixture(np.roll(samples, turn * MIX_HOP), np.roll(f0, turn))
 
 
 def degrade_recording(
     samples: degrade.Samples, config: MixConfig, rng: Generator
 ) -> NDArray[np.float32]:
-    """Record samples in a room with a poor microphone, each kind of damage by chance.
+    """Degrade samples as a room and a poor microphone do, each kind of damage by chance.
 
     Args:
         samples: (N,) at 8 kHz; silence becomes noise.
-        config: ``degraded`` is the chance of each kind, and half of that of noise.
+        config: ``degraded`` is the probability of each kind; that of noise is twice as high.
         rng: the random generator.
     """
-    if not samples.any():  # nobody sings and nobody plays
+    if not samples.any():  # no voice and no accompaniment
         samples = 0.1 * degrade.noise(len(samples), rng.uniform(0, 2), rng)
     if rng.random() < config.degraded:
         samples = degrade.reverberate(

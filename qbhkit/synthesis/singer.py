@@ -1,6 +1,6 @@
-"""Voices from notes: a source-filter singer with no recordings behind it, and the pitch it sang.
+"""Hums from notes: a source-filter singer that needs no recordings, and the exact pitch it sings.
 
-The kit ships demo hums made this way, so that nobody's voice or song is redistributed.
+The demo hums of the kit are rendered by it, so that no recorded voice or song is redistributed.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ Style = Literal["mm", "vowels", "whistle"]
 
 SINGER_RATE_HZ = 16000
 LEAD_IN_S = 0.2  # silence before the first note
-SUNG_LEVEL = 0.05  # of the level curve: below it the truth says unvoiced
+SUNG_LEVEL = 0.05  # of the level curve; a frame below it counts as unvoiced
 _MOST_HARMONICS = 40
 _CONSONANT_S = 0.06
 _WHISTLE_ST = 24.0  # people whistle a tune about two octaves above where they sing it
 # Centre (Hz), width (Hz) and gain of the resonances of a closed-mouth "mm".
 _HUM_RESONANCES = ((250.0, 120.0, 1.0), (1000.0, 250.0, 0.08), (2200.0, 400.0, 0.04))
-# The first three formants (Hz) of a, e, i, o, u: rounded averages of adult speakers.
+# The first three formants (Hz) of a, e, i, o, u: averages of adult speakers, rounded.
 # Source: Peterson and Barney, "Control methods used in a study of the vowels", 1952.
 _VOWELS_HZ = np.array(
     [[750, 1150, 2500], [550, 1900, 2550], [280, 2400, 3000], [550, 850, 2450], [320, 900, 2300]],
@@ -37,16 +37,16 @@ _VOWEL_WIDTHS_HZ, _VOWEL_GAINS = (90.0, 120.0, 170.0), (1.0, 0.6, 0.35)
 
 @dataclass(frozen=True)
 class Voice:
-    """Say how somebody sings; the errors are those of an untrained singer.
+    """Say how somebody sings; the default errors are those of an untrained singer.
 
     Args:
         style: ``mm`` hums with a closed mouth, ``vowels`` sings a vowel a note, ``whistle``
             whistles two octaves higher.
         key_st: transposition of the whole tune, semitones.
-        tempo: 1 as written, 2 twice as fast.
+        tempo: factor on the written tempo.
         note_error_st: standard deviation of a note's pitch error, semitones.
-        timing_error: standard deviation of a note's length, as a share of it.
-        glide_s: time a glide between notes takes.
+        timing_error: standard deviation of a note's length, as a share of the length.
+        glide_s: duration of a glide between notes.
         scoop_st: how far below its pitch a note begins, semitones.
         vibrato_st: depth of the vibrato, semitones; it sets in on long notes.
         vibrato_hz: its rate.
@@ -54,7 +54,7 @@ class Voice:
         breath: noise, as a share of the voice's level.
         gap: share of each note that is silent at its end.
         consonants: share of notes that begin with an unvoiced burst.
-        tract: length of the vocal tract against the average; 1.15 a bass, 0.8 a child.
+        tract: length of the vocal tract relative to the average; 1.15 is a bass, 0.8 a child.
 
     Raises:
         QbhError: if the style is unknown, or a size is out of range.
@@ -83,14 +83,14 @@ class Voice:
 
 
 class RenderedVoice(NamedTuple):
-    """A rendered hum and the exact pitch that was sung."""
+    """Hold a rendered voice and its exact pitch."""
 
     audio: Audio
     f0: F0Track
 
 
 class Line(NamedTuple):
-    """What is to be sung, every 10 ms, and when its notes begin."""
+    """Hold the pitch and level to sing, every 10 ms, and where the notes begin."""
 
     pitch_st: NDArray[np.float64]  # (N,) MIDI semitones, continuous through rests
     level: NDArray[np.float64]  # (N,) 0 to 1
@@ -114,14 +114,16 @@ def render_hum(notes: NDArray, voice: Voice, rng: Generator) -> RenderedVoice:
     return render_line(sung_line(notes, voice, rng), voice, rng)
 
 
-def render_line(line: Line, voice: Voice, rng: Generator, rate_hz: int = SINGER_RATE_HZ) -> RenderedVoice:
-    """Render what :func:`sung_line` made of notes with the voice that made it.
+def render_line(
+    line: Line, voice: Voice, rng: Generator, rate_hz: int = SINGER_RATE_HZ
+) -> RenderedVoice:
+    """Render a line of :func:`sung_line` with the same voice.
 
     Args:
         line: pitch and level every 10 ms, and the onsets.
-        voice: its tone, breath and consonants.
+        voice: gives tone, breath and consonants.
         rng: the random generator.
-        rate_hz: of the audio, a multiple of 100; half of it takes a quarter of the time.
+        rate_hz: of the audio, a multiple of 100; half the rate takes a quarter of the time.
 
     Returns:
         Audio peaking at 0.5, and its exact f0 every 10 ms.
@@ -138,23 +140,23 @@ def render_line(line: Line, voice: Voice, rng: Generator, rate_hz: int = SINGER_
     noise = sosfilt(
         butter(2, [200, 3000], "band", fs=rate_hz, output="sos"), rng.normal(size=len(at))
     )
-    voiced /= max(voiced.std(), 1e-9)  # a note may lie too high for the rate to hold
+    voiced /= max(voiced.std(), 1e-9)  # 0 if all harmonics lie above half the rate
     samples = loudness * (voiced + voice.breath * noise / noise.std())
     if voice.consonants:
         samples += _bursts(line.onsets_s, voice, at, rng, rate_hz)
-    samples += 0.1 * voice.breath * rng.normal(size=len(at))  # the room
+    samples += 0.1 * voice.breath * rng.normal(size=len(at))  # noise of the room
     peak = max(np.abs(samples).max(), 1e-9)
     return RenderedVoice(Audio((0.5 * samples / peak).astype(np.float32), rate_hz), f0)
 
 
 def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:
-    """Turn notes into what a voice makes of them, whatever the voice is rendered with.
+    """Draw the pitch and level with which a voice sings notes.
 
     Args:
         notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; M >= 1. The first note
-            begins after 0.2 s, whenever it is written; without a timing error the others keep
-            their distance from it.
-        voice: who sings.
+            begins after 0.2 s, whatever its onset; without a timing error the others keep their
+            distance from it.
+        voice: how it is sung.
         rng: the random generator.
     """
     sung = _sung_notes(notes, voice, rng)
@@ -163,7 +165,7 @@ def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:
 
 
 def _sung_notes(notes: NDArray, voice: Voice, rng: Generator) -> NDArray:
-    """Apply key, tempo and the singer's errors; time moves on by what was really sung."""
+    """Apply key, tempo and the singer's errors: a long note delays all that follow."""
     notes = np.asarray(notes, float)
     steps = np.diff(notes[:, 0], append=notes[-1, 0] + notes[-1, 1]) / voice.tempo
     steps *= np.exp(rng.normal(0, voice.timing_error, len(notes)))
@@ -181,7 +183,7 @@ def _curves(
     owner = np.clip(np.searchsorted(sung[:, 0], grid_s, side="right") - 1, 0, None)
     into_s = grid_s - sung[owner, 0]
     sounding = (into_s >= 0) & (into_s < sung[owner, 1])
-    width = max(voice.glide_s / F0_HOP_S / 2, 1e-3)  # frames; at 0 the filter would divide by it
+    width = max(voice.glide_s / F0_HOP_S / 2, 1e-3)  # frames; the filter divides by it
     pitch = gaussian_filter1d(sung[owner, 2], width, mode="nearest")
     pitch -= voice.scoop_st * np.exp(-np.maximum(into_s, 0) / 0.06)
     settled = np.clip((into_s - 0.25) / 0.3, 0, 1)
@@ -195,7 +197,7 @@ def _curves(
 def _resonances(
     line: Line, voice: Voice, at: NDArray, rng: Generator
 ) -> list[tuple[NDArray | float, float, float]]:
-    """Return centre (Hz, may move in time), width (Hz) and gain of each resonance."""
+    """Return centre (Hz, may change in time), width (Hz) and gain of each resonance."""
     if voice.style == "mm":
         return [(centre / voice.tract, width, gain) for centre, width, gain in _HUM_RESONANCES]
     if voice.style == "whistle":
@@ -214,7 +216,7 @@ def _harmonics(
     style: Style,
     rate_hz: int,
 ) -> NDArray[np.float64]:
-    """Sum harmonics of a gliding tone, each as loud as the resonances leave it."""
+    """Sum the harmonics of a gliding tone, weighted by the resonances."""
     phase = 2 * np.pi * np.cumsum(frequency_hz) / rate_hz
     if style == "whistle":
         return np.sin(phase) + 0.02 * np.sin(2 * phase)
@@ -234,7 +236,7 @@ def _harmonics(
 def _bursts(
     onsets_s: NDArray, voice: Voice, at: NDArray, rng: Generator, rate_hz: int
 ) -> NDArray[np.float64]:
-    """Return noise just before some notes, as of t, k, s: unvoiced, about as loud as the voice."""
+    """Return noise bursts before some notes, like t, k, s: unvoiced, about as loud as the voice."""
     envelope = np.zeros(len(at))
     for onset_s in onsets_s[rng.random(len(onsets_s)) < voice.consonants]:
         into = (at - (onset_s - _CONSONANT_S)) / _CONSONANT_S

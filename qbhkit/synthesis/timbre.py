@@ -1,4 +1,4 @@
-"""Real timbre under a chosen pitch: WORLD's envelopes of a recorded voice, sung to another f0.
+"""The timbre of a recorded voice at any pitch: its spectral envelopes, synthesised with another f0.
 
 Source: Morise, Yokomori and Ozawa, "WORLD: a vocoder-based high-quality speech synthesis system for
 real-time applications", 2016.
@@ -14,12 +14,12 @@ from scipy.ndimage import binary_closing
 
 from qbhkit.audio import Audio
 from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
-from qbhkit.errors import MissingPackageError
+from qbhkit.errors import missing_package
 from qbhkit.synthesis.singer import SUNG_LEVEL, Line, RenderedVoice
 
 TIMBRE_RATE_HZ = 16000
 _SHORTEST_SYLLABLE = 8  # frames of 10 ms
-_CONSONANT = 12  # frames before a syllable that are taken for its consonant
+_CONSONANT = 12  # frames before a syllable that may belong to its consonant
 _PERIOD_MS = 1000 * F0_HOP_S
 
 
@@ -63,7 +63,8 @@ def analyse(audio: Audio, f0: F0Track) -> Timbre:
 def sing(line: Line, timbre: Timbre, tract: float, rng: Generator) -> RenderedVoice:
     """Sing a line with the syllables of a recorded voice, one drawn for each note.
 
-    A syllable's consonant comes before the note, unvoiced; its vowel is stretched over the note.
+    The consonant of a syllable comes before the note, unvoiced; its vowel is stretched over the
+    note.
 
     Args:
         line: pitch and level every 10 ms.
@@ -92,7 +93,16 @@ def sing(line: Line, timbre: Timbre, tract: float, rng: Generator) -> RenderedVo
 
 
 def sing_again(timbre: Timbre, shift_st: float, tract: float) -> RenderedVoice:
-    """Sing what was recorded in another key and with another throat, the articulation kept."""
+    """Sing a recording again in another key and with another vocal tract, articulation unchanged.
+
+    Args:
+        timbre: of the recording.
+        shift_st: change of key, semitones.
+        tract: formants are divided by it; 1 leaves the voice as it is.
+
+    Returns:
+        16 kHz audio peaking at 0.5, and its exact f0.
+    """
     everything = np.arange(len(timbre.f0_hz))
     shifted = timbre.f0_hz * 2 ** (shift_st / 12)
     return _render(shifted, everything, np.ones(len(everything)), timbre, tract)
@@ -115,7 +125,9 @@ def _render(
     samples = np.concatenate([np.zeros(round(0.5 * F0_HOP_S * TIMBRE_RATE_HZ)), samples])
     samples = samples[: round(len(f0_hz) * F0_HOP_S * TIMBRE_RATE_HZ)]
     samples = (0.5 * samples / max(np.abs(samples).max(), 1e-9)).astype(np.float32)
-    return RenderedVoice(Audio(samples, TIMBRE_RATE_HZ), F0Track(f0_hz, (f0_hz > 0).astype(np.float32)))
+    return RenderedVoice(
+        Audio(samples, TIMBRE_RATE_HZ), F0Track(f0_hz, (f0_hz > 0).astype(np.float32))
+    )
 
 
 def _syllables(voiced: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -132,7 +144,5 @@ def _world() -> Any:
     try:
         import pyworld
     except ImportError:
-        raise MissingPackageError(
-            "WORLD is not installed: pip install pyworld-prebuilt==0.3.6.post1."
-        ) from None
+        raise missing_package("WORLD", "pyworld-prebuilt==0.3.6.post1") from None
     return pyworld

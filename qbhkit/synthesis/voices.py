@@ -1,4 +1,4 @@
-"""Voices to train on: recorded hums with labelled pitch, and a speech synthesiser's consonants."""
+"""Voices to train on: recorded hums with labelled pitch, and speech for its consonants."""
 
 import shutil
 import subprocess
@@ -24,9 +24,10 @@ _WORDS = 7  # an utterance
 
 
 def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
-    """Put a MIR-QBSH label on the 10 ms grid: the nearest label, joined to its neighbour by a line.
+    """Resample the pitch labels of a MIR-QBSH hum to the 10 ms grid.
 
-    There is no line across a rest, or between labels that lie more than a semitone apart.
+    Between labels at most a semitone apart, pitch is interpolated; otherwise, and next to a rest,
+    the nearest label counts.
 
     Args:
         labelled_st: (N,) MIDI semitones every 32 ms, 0 = unvoiced.
@@ -48,11 +49,11 @@ def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
 
 
 def recorded_voices(hums: Iterable[HumRecording], track: Track) -> list[Recorded]:
-    """Load labelled hums, and measure the timbre of those that hold enough syllables.
+    """Load labelled hums, and analyse the timbre of those with enough syllables.
 
     Args:
-        hums: recordings; those without a label are passed over.
-        track: gives WORLD the finer pitch that it needs, of audio at 16 kHz.
+        hums: recordings; those without a label are skipped.
+        track: a tracker's method for audio at 16 kHz; WORLD needs finer pitch than the labels.
     """
     voices = []
     for hum in hums:
@@ -68,14 +69,14 @@ def recorded_voices(hums: Iterable[HumRecording], track: Track) -> list[Recorded
 def spoken_timbres(
     speakers: Sequence[str], titles: Sequence[str], utterances: int, track: Track, seed: int
 ) -> list[Timbre]:
-    """Let flite speak words of song titles, and measure the timbre of its voices.
+    """Let flite speak words of song titles, and analyse the timbre of its voices.
 
     Args:
         speakers: flite's voices, for example ``slt``.
-        titles: where the words come from.
-        utterances: how many each speaks.
-        track: gives the pitch of the speech, of audio at 16 kHz.
-        seed: chooses the words.
+        titles: source of the words.
+        utterances: how many each voice speaks.
+        track: a tracker's method for audio at 16 kHz.
+        seed: of the words.
 
     Raises:
         QbhError: if flite is not installed, or has no such voice.
@@ -84,7 +85,8 @@ def spoken_timbres(
     """
     words = sorted({word.lower() for title in titles for word in title.split() if word.isalpha()})
     timbres = []
-    known = _flite("-lv").split() if speakers else []  # for an unknown voice it takes its usual one
+    # flite would replace an unknown voice by its default one
+    known = _flite("-lv").split() if speakers else []
     for number, speaker in enumerate(speakers):
         if speaker not in known:
             raise QbhError(f"flite cannot speak with the voice {speaker}: see 'flite -lv'.")

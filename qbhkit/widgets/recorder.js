@@ -1,12 +1,12 @@
-// The view of qbhkit.widgets.HumRecorder. It records, draws and plays; whatever has to be known of a
-// hum is found by the kernel. The microphone itself is the business of the recorder that the page of
-// `qbhkit serve` uses too: its text comes with the widget and is imported from a blob: address.
+// The view of qbhkit.widgets.HumRecorder. It records, draws and plays; the kernel tracks the pitch
+// and searches. The microphone is recorded by the module that the page of `qbhkit serve` uses too: its
+// text comes with the widget and is imported from a blob: address.
 
-const PIECE_S = 0.2; // of sound sent at a time
-const PIECE_BYTES = 1 << 20; // of a file: notebook servers refuse messages of more than 10 MB
+const PIECE_S = 0.2; // length of a message with sound
+const PIECE_BYTES = 1 << 20; // of a file in a message: notebook servers refuse more than 10 MB
 const HOP_S = 0.1;
-const SPAN_ST = 14; // a line is drawn at least so high
-const TRIM_MS = 400; // after the last move of a slider
+const SPAN_ST = 14; // least height of the drawing
+const TRIM_MS = 400; // from the last move of a slider to the search
 
 const clock = (seconds) =>
   `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
@@ -15,7 +15,7 @@ const tenths = (seconds) => `${seconds.toFixed(1)} s`;
 function make(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  // else JupyterLab takes arrows, Enter and Space for shortcuts, wherever the focus is
+  // otherwise JupyterLab takes arrow keys, Enter and Space as its shortcuts
   if (tag === "button" || tag === "input") made.setAttribute("data-lm-suppress-shortcuts", "true");
   made.append(...children);
   return made;
@@ -128,18 +128,18 @@ function render({ model, el }) {
   let trimming = null;
   const core = URL.createObjectURL(new Blob([model.get("_core")], { type: "text/javascript" }));
   const microphone = import(core);
-  microphone.catch(() => {}); // who records is told
+  microphone.catch(() => {}); // reported when a recording begins
   const player = new Audio();
   let pressed = null; // the button whose sound plays
-  const tickets = new Map(); // of sounds on their way
+  const tickets = new Map(); // of sounds that were asked for
 
   function tell(words, problem) {
     status.textContent = words;
     status.classList.toggle("qbh-problem", problem);
   }
 
-  // A message and not a change of the state: those are held back while the kernel is busy, and one
-  // that came after the hum would cover its answer.
+  // A message and not a change of the state: changes are held back while the kernel is busy, and
+  // could arrive after the answer and replace it.
   function say(words, problem = false) {
     tell(words, problem);
     model.send({ type: "say", words, problem });
@@ -150,7 +150,7 @@ function render({ model, el }) {
     record.classList.toggle("qbh-recording", state === "recording");
     recordLabel.textContent = state === "recording" ? "Stop" : "Record";
     record.ariaDisabled = String(state === "busy");
-    // What does nothing for the moment says so and keeps the focus, which a disabled control loses.
+    // Inactive controls are marked with aria-disabled and keep the focus, which disabled ones lose.
     for (const control of [file, here, play, save]) control.ariaDisabled = String(state !== "idle");
     trim.hidden = !model.get("_line").length;
     canvas.hidden = state !== "recording" && trim.hidden;
@@ -161,7 +161,7 @@ function render({ model, el }) {
   }
 
   function setLevel(peak) {
-    bar.style.width = `${100 * Math.sqrt(peak)}%`; // a soft voice shows, too
+    bar.style.width = `${100 * Math.sqrt(peak)}%`; // so that a soft voice shows
     bar.classList.toggle("qbh-loud", peak > 0.98);
     level.setAttribute("aria-valuenow", Math.round(100 * peak));
     record.style.setProperty("--level", Math.sqrt(peak));
@@ -255,7 +255,7 @@ function render({ model, el }) {
     show("idle");
   }
 
-  // --- what the kernel has found
+  // --- results of the kernel
 
   function drawStatus() {
     tell(model.get("status"), model.get("problem"));
@@ -343,8 +343,8 @@ function render({ model, el }) {
     hush();
     if (again) return;
     const wav = await sound(rank);
-    if (state !== "idle") return; // a recording has begun: it would hear the song
-    hush(); // what was asked for in the meantime
+    if (state !== "idle") return; // a recording has begun, and would include the song
+    hush(); // another sound that was asked for meanwhile
     URL.revokeObjectURL(player.src);
     player.src = URL.createObjectURL(wav);
     pressed = control;

@@ -1,13 +1,14 @@
-"""A recorder for notebooks: hum into the browser, and see, hear and rank the songs that it fits.
+"""A recorder for notebooks: hum into the browser, see and play the songs that the hum fits.
 
-The view (``recorder.js``) records and draws; the sound goes to the kernel in pieces of PCM, and all
-that is found lies here, so that everything works without a browser too. Sound travels in messages,
-never in the widget's state: that may be saved in a notebook, and a voice has no place there.
+The view (``recorder.js``) records and draws. It sends the sound to the kernel as pieces of PCM; all
+results are kept here, so that everything works without a browser too. Sound travels in messages
+and not in the widget's state, because the state may be saved with a notebook and a voice must not.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, load, resample, write_wav
-from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats, from_f0
+from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.widgets.sound import (
     LONGEST_FILE_S,
@@ -32,8 +33,10 @@ from qbhkit.widgets.sound import (
 )
 
 if TYPE_CHECKING:
+    from qbhkit.embedding.windows import MatchFrom
+    from qbhkit.pitch.frontends import PitchFrontend
     from qbhkit.pitch.trackers import Tracker
-    from qbhkit.retrieval.searcher import Answer, MatchFrom, Searcher
+    from qbhkit.retrieval.searcher import Answer, Searcher
 
 try:
     import anywidget
@@ -44,13 +47,13 @@ except ImportError:
         "The recorder widget is not installed: pip install 'qbhkit[notebooks]'."
     ) from None
 
-_ONE_SEARCH = Lock()  # each widget may have a thread, and numba's own may not be entered twice
+_ONE_SEARCH = Lock()  # each widget may have a thread; not all of numba's layers allow two
 MOST_BYTES = 20_000_000  # of a file
-_HERE_S = 10.0  # a recording on the kernel's machine
-FULL_SCALE, CLIPPED = 0.999, 0.002  # a recording is clipped when this share of it is at the stop
-_BEFORE_FRAMES = 3  # what a tracker hears before the frames that are drawn live
-_MOST_FRAMES = 13  # what it hears at most for them, however slow it is
-_AROUND_FRAMES = 20  # of a song before and after the match
+_HERE_S = 10.0  # length of a recording on the kernel's machine
+FULL_SCALE, CLIPPED = 0.999, 0.002  # clipped: more than this share of the samples is that high
+_BEFORE_FRAMES = 3  # context that the tracker gets before the frames that are drawn live
+_MOST_FRAMES = 13  # the most that it gets at once, however slow it is
+_AROUND_FRAMES = 20  # of a song, drawn before and after the match
 
 
 class HumRecorder(anywidget.AnyWidget):
@@ -62,31 +65,31 @@ class HumRecorder(anywidget.AnyWidget):
     ``results``. It goes into ipywidgets layouts as any other widget does.
 
     Args:
-        searcher: of a catalogue; without one there is a contour, but no songs.
-        tracker: of pitch; the default one for hums if None.
+        searcher: a searcher or the folder of a catalogue; None tracks the pitch and finds no songs.
+        tracker: pitch tracker; the default one for hums if None.
         k: songs in the list, at least 1.
         match_from: as :meth:`qbhkit.retrieval.searcher.Searcher.scores`.
         longest_s: when a recording ends by itself, seconds, 2 to 60.
 
     Attributes:
-        audio: the hum after trimming, mono at 16 kHz; None before the first.
-        contour: of ``audio``, None before the first hum; pitch in semitones every 100 ms.
-        results: the songs, best first; empty where none was found or asked for.
-        status: what to do, what was found or what is wrong, in words.
-        problem: whether ``status`` says what is wrong.
+        audio: the hum after trimming, mono at 16 kHz; None before the first hum.
+        contour: of ``audio``: MIDI semitones every 100 ms; None before the first hum.
+        results: the songs, best first; empty if none was found or there is no searcher.
+        status: what to do, what was found or what is wrong, as a sentence.
+        problem: whether ``status`` reports a problem.
 
     Raises:
-        QbhError: if ``k`` or ``longest_s`` is out of range.
+        QbhError: if ``k`` or ``longest_s`` is out of range, or the catalogue is missing or damaged.
 
     Notebook: notebooks/11_hum_it_yourself.py
     """
 
     _esm = Path(__file__).with_name("recorder.js")
     _css = Path(__file__).with_name("recorder.css")
-    _core = traitlets.Unicode().tag(sync=True)  # the recorder that the page of the service uses
+    _core = traitlets.Unicode().tag(sync=True)  # source of the recorder of the service's page
     _most_bytes = traitlets.Int(MOST_BYTES).tag(sync=True)
     _line: Any = traitlets.List().tag(sync=True)  # (N,) semitones of the whole recording, or None
-    _kept_s = traitlets.List([0.0, 0.0]).tag(sync=True)  # where the trimmed hum begins and ends
+    _kept_s = traitlets.List([0.0, 0.0]).tag(sync=True)  # begin and end of the trimmed hum
     _songs: Any = traitlets.List().tag(sync=True)
     longest_s = traitlets.Float(30.0).tag(sync=True)
     status = traitlets.Unicode("Press the button and hum.").tag(sync=True)
@@ -94,7 +97,7 @@ class HumRecorder(anywidget.AnyWidget):
 
     def __init__(
         self,
-        searcher: "Searcher | None" = None,
+        searcher: "Searcher | str | Path | None" = None,
         tracker: "Tracker | None" = None,
         k: int = 5,
         match_from: "MatchFrom" = "anywhere",
@@ -107,12 +110,16 @@ class HumRecorder(anywidget.AnyWidget):
                 f"longest_s must lie between {SHORTEST_S:g} and {LONGEST_FILE_S:g}, "
                 f"not {longest_s:g}."
             )
+        if isinstance(searcher, str | Path):
+            from qbhkit.retrieval.searcher import open_searcher
+
+            searcher = open_searcher(searcher)
         core = files("qbhkit.service").joinpath("page", "recorder.js").read_text("utf-8")
         super().__init__(_core=core, longest_s=longest_s)
-        self._searcher, self._given_tracker = searcher, tracker
-        self._k, self._anchor = k, match_from
-        self._heard_by = CallbackDispatcher()
-        self._recording: Audio | None = None  # all of it, whatever is trimmed
+        self._searcher, self._tracker = searcher, tracker
+        self._k, self._match_from = k, match_from
+        self._callbacks = CallbackDispatcher()
+        self._recording: Audio | None = None  # untrimmed
         self._whole: Contour | None = None  # its contour
         self.audio: Audio | None = None
         self.contour: Contour | None = None
@@ -122,25 +129,25 @@ class HumRecorder(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def on_heard(self, callback: Callable[["HumRecorder"], Any], remove: bool = False) -> None:
-        """Call a function with this widget whenever a hum was heard, trimmed ones included.
+        """Call a function with this widget after each hum, also after trimming one.
 
         Args:
             callback: takes the widget, whose ``audio``, ``contour`` and ``results`` are new.
-            remove: take the function off the list again.
+            remove: unregister the function.
 
         Notebook: notebooks/11_hum_it_yourself.py
         """
-        self._heard_by.register_callback(callback, remove=remove)
+        self._callbacks.register_callback(callback, remove=remove)
 
     def hear(self, audio: Audio) -> None:
-        """Take a hum: find its contour, and search for it.
+        """Track the pitch of a hum, and search for it.
 
         Args:
             audio: 2 s or more at any rate.
 
         Raises:
-            QbhError: if it is too short, too quiet, holds no voice, or too little to search for;
-                ``status`` then holds the same words. What can be played of it can be played.
+            QbhError: if it is too short or too quiet, or too little of it is voiced; ``status``
+                then holds the same words. ``audio`` can be played all the same.
 
         Notebook: notebooks/11_hum_it_yourself.py
         """
@@ -153,13 +160,13 @@ class HumRecorder(anywidget.AnyWidget):
             self._recording = self.audio = resample(audio, PLAYED_HZ)
             self._kept_s = [0.0, audio.duration_s]
             refuse_unusable(audio)
-            self.status = "Listening to the pitch …"
+            self.status = "Tracking the pitch …"
             self._whole = self._contour_of(self._recording)
             self._line = _drawable(self._whole.pitch_st)
             self._search(0.0, audio.duration_s)
 
     def hear_file(self, path: Path) -> None:
-        """Take a recorded hum in any format that :func:`qbhkit.audio.load` reads.
+        """Read a recorded hum in any format that :func:`qbhkit.audio.load` reads, as :meth:`hear`.
 
         Args:
             path: the file, 2 to 60 s.
@@ -175,10 +182,10 @@ class HumRecorder(anywidget.AnyWidget):
         self.hear(audio)
 
     def record_here(self, seconds_s: float = _HERE_S) -> None:
-        """Record with the microphone of the machine that runs the kernel; wait until it is done.
+        """Record with the microphone of the kernel's machine; return when the hum is searched.
 
         Args:
-            seconds_s: how long, 2 to ``longest_s``.
+            seconds_s: length of the recording, seconds, 2 to ``longest_s``.
 
         Raises:
             MissingPackageError: if sounddevice or the library that it needs is not installed.
@@ -188,7 +195,7 @@ class HumRecorder(anywidget.AnyWidget):
             if not SHORTEST_S <= seconds_s <= self.longest_s:
                 raise QbhError(f"Record {SHORTEST_S:g} to {self.longest_s:g} s, not {seconds_s:g}.")
             sounddevice = microphone_package()
-            self.status = f"The kernel's machine listens for {seconds_s:g} s: hum now."
+            self.status = f"The kernel's machine records for {seconds_s:g} s: hum now."
             try:
                 count = round(seconds_s * PLAYED_HZ)
                 samples = sounddevice.rec(count, PLAYED_HZ, channels=1, dtype="float32")
@@ -200,14 +207,14 @@ class HumRecorder(anywidget.AnyWidget):
             self.hear(Audio(samples[:, 0], PLAYED_HZ))
 
     def trim(self, start_s: float = 0.0, end_s: float | None = None) -> None:
-        """Keep a part of the recording, and search for that; the rest can be had back.
+        """Keep a part of the recording, and search for it; ``trim()`` restores the whole.
 
         Args:
-            start_s: seconds into the recording, rounded to 0.1 s.
-            end_s: where the part ends; at the recording's end if None.
+            start_s: where the part begins, seconds, rounded to 0.1 s.
+            end_s: where it ends; at the end of the recording if None.
 
         Raises:
-            QbhError: if there is no hum yet, if less than 2 s would be left, or as :meth:`hear`.
+            QbhError: if there is no hum yet, less than 2 s would be left, or as :meth:`hear`.
 
         Notebook: notebooks/11_hum_it_yourself.py
         """
@@ -219,13 +226,13 @@ class HumRecorder(anywidget.AnyWidget):
             self._search(max(0.0, start_s), end_s)
 
     def save(self, path: Path) -> None:
-        """Write the trimmed hum as 16-bit wav or flac, by suffix.
+        """Write the trimmed hum as 16-bit audio.
 
         Args:
-            path: the file.
+            path: a file ``.wav`` or ``.flac``.
 
         Raises:
-            QbhError: if there is no hum yet, or the suffix is another one.
+            QbhError: if there is no hum yet, or the suffix is another.
 
         Notebook: notebooks/11_hum_it_yourself.py
         """
@@ -244,7 +251,7 @@ class HumRecorder(anywidget.AnyWidget):
             rank: 0 is the best song.
 
         Returns:
-            The song's own recording, or its melody hummed as it is written; mono, 16 kHz.
+            The song's recording, or its melody rendered as a hum if there is none; mono, 16 kHz.
 
         Raises:
             QbhError: if there is no such song, or as
@@ -261,20 +268,19 @@ class HumRecorder(anywidget.AnyWidget):
                 )
             return matched_audio(self._searcher.catalogue, self.results[rank], PLAYED_HZ)
 
-    @property
-    def _tracker(self) -> "Tracker":
-        if self._given_tracker is None:
-            from qbhkit.pitch.trackers import get_tracker
+    @cached_property
+    def _frontend(self) -> "PitchFrontend":
+        from qbhkit.pitch.frontends import PitchFrontend
+        from qbhkit.pitch.trackers import get_tracker
 
-            self._given_tracker = get_tracker()
-        return self._given_tracker
+        return PitchFrontend(self._tracker or get_tracker())
 
     def _contour_of(self, audio: Audio) -> Contour:
-        return from_f0(self._tracker.track(resample(audio, self._tracker.rate_hz)))
+        return self._frontend.contour_of(resample(audio, self._frontend.rate_hz))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Put an error into words that the view shows, too."""
+        """Show errors in the view too."""
         try:
             yield
         except QbhError as error:
@@ -303,25 +309,25 @@ class HumRecorder(anywidget.AnyWidget):
         self.results, self._songs = (), []
         if not self.contour.voiced.any():
             raise QbhError(
-                "No voice was heard: hum a tune on 'da' or 'la', close to the microphone."
+                "No voice was found: hum a tune on 'da' or 'la', close to the microphone."
             )
         if self._searcher is not None:
             self.status = "Searching …"
             self._list_songs(self._searcher, self.contour)
         self._tell(*self._verdict())
-        self._heard_by(self)
+        self._callbacks(self)
 
     def _list_songs(self, searcher: "Searcher", hum: Contour) -> None:
         try:
             with _ONE_SEARCH:
-                self.results = searcher.search(hum, self._k, self._anchor)
+                self.results = searcher.search(hum, self._k, self._match_from)
                 self._songs = [self._row(searcher, hum, answer) for answer in self.results]
-        except QbhError as error:  # begins in lower case, for it follows a file's name elsewhere
+        except QbhError as error:  # lower case, because it usually follows a file's name
             raise QbhError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
 
     def _verdict(self) -> tuple[str, bool]:
-        """Return what a hum that was heard is told, and whether something is wrong with it."""
-        words = "StateContour."
+        """Return the status after a search, and whether it reports a problem."""
+        words = "Pitch tracked."
         if self._searcher is not None:
             best = self.results[0].title or self.results[0].song_id
             sure = self._searcher.confident(self.results)
@@ -333,18 +339,18 @@ class HumRecorder(anywidget.AnyWidget):
         return words, False
 
     def _row(self, searcher: "Searcher", hum: Contour, answer: "Answer") -> dict[str, Any]:
-        """Return what the view shows of a song: its melody around the match, the hum laid on it."""
+        """Return what the view draws of a song: the melody around the match, the aligned hum."""
         catalogue = searcher.catalogue
         number = catalogue.number[answer.song_id]
         song = catalogue.contours[number]
         path: NDArray = np.array([answer.start_s, answer.end_s]) / song.hop_s
-        laid: list[list[float | None]] = []
+        aligned: list[list[float | None]] = []
         if answer.transposition_st is not None:  # else the song is far shorter than the hum
-            from_start = self._anchor == "start"
+            from_start = self._match_from == "start"
             path = searcher.aligner.path(hum, number, answer.transposition_st, from_start)
             sung = hum.trimmed()[0].transposed(-answer.transposition_st)
             where_s = np.round(path * song.hop_s, 2).tolist()
-            laid = [list(pair) for pair in zip(where_s, _drawable(sung.pitch_st), strict=True)]
+            aligned = [list(pair) for pair in zip(where_s, _drawable(sung.pitch_st), strict=True)]
         first = max(0, int(path.min()) - _AROUND_FRAMES)
         last = int(path.max()) + _AROUND_FRAMES
         return {
@@ -354,11 +360,11 @@ class HumRecorder(anywidget.AnyWidget):
             "end_s": answer.end_s,
             "first_s": first * song.hop_s,
             "song": _drawable(song.pitch_st[first:last]),
-            "hum": laid,
+            "hum": aligned,
         }
 
     def _receive(self, _widget: Any, content: dict[str, Any], buffers: list[memoryview]) -> None:
-        """Do what the view asks; what goes wrong stands in ``status`` by then."""
+        """Do what the view asks; ``status`` reports errors."""
         with suppress(QbhError):
             match content["type"]:
                 case "begin":
@@ -383,7 +389,7 @@ class HumRecorder(anywidget.AnyWidget):
                         self.send({"type": "sound", "ticket": content["ticket"]}, [wav_of(sound)])
 
     def _take(self, count: int) -> None:
-        """Hear what has come in; the view says how many bytes it has sent."""
+        """Search for what has come in; the view says how many bytes it has sent."""
         incoming, self._incoming = self._incoming, Incoming()
         with self._telling():
             if len(incoming.body) != count:
@@ -392,7 +398,7 @@ class HumRecorder(anywidget.AnyWidget):
         self.hear(audio)
 
     def _draw_live(self, incoming: Incoming) -> None:
-        """Send the pitch of the newest whole frames, no more often than the tracker can follow."""
+        """Send the pitch of the newest whole frames, as often as the tracker is fast enough."""
         step = round(CONTOUR_HOP_S * incoming.rate_hz)
         whole = len(incoming.body) // (SAMPLE_BYTES * step)
         if whole - incoming.drawn < incoming.pause:
@@ -401,13 +407,13 @@ class HumRecorder(anywidget.AnyWidget):
         fresh = max(incoming.drawn, first)
         tail = incoming.body[SAMPLE_BYTES * step * first : SAMPLE_BYTES * step * whole]
         began_s = perf_counter()
-        heard = self._contour_of(Audio(np.frombuffer(tail, "<f4"), incoming.rate_hz))
-        pitch = heard.pitch_st[fresh - first :]
+        tracked = self._contour_of(Audio(np.frombuffer(tail, "<f4"), incoming.rate_hz))
+        pitch = tracked.pitch_st[fresh - first :]
         self.send({"type": "pitch", "first": fresh, "pitch": _drawable(pitch)})
         incoming.drawn = whole
         incoming.pause = max(1, math.ceil((perf_counter() - began_s) / CONTOUR_HOP_S))
 
 
 def _drawable(pitch_st: Floats) -> list[float | None]:
-    """Return semitones as the view draws them: None, a gap, where nothing is voiced."""
+    """Return semitones for the view; None, drawn as a gap, where nothing is voiced."""
     return [round(float(st), 2) if st > 0 else None for st in pitch_st]

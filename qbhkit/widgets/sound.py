@@ -1,4 +1,4 @@
-"""The sound that a recorder is sent: put together, checked, and turned into what it can play."""
+"""The sound that a recorder receives: assembled, checked, and encoded for playing."""
 
 import io
 from dataclasses import dataclass, field
@@ -20,16 +20,16 @@ SAMPLE_BYTES = 4  # of a float32
 
 @dataclass
 class Incoming:
-    """What the view has sent so far: a file's bytes, or samples of a recording without a name."""
+    """What the view has sent so far: the bytes of a file, or samples of a recording (no name)."""
 
     name: str | None = None
     rate_hz: int = 0
     body: bytearray = field(default_factory=bytearray)
     drawn: int = 0  # frames of the live line
-    pause: int = 1  # frames to wait before the next ones are drawn
+    pause: int = 1  # frames to wait before drawing again
 
     def decoded(self) -> Audio:
-        """Return the sound, or raise QbhError with the name that the file has for its owner."""
+        """Return the sound, or raise QbhError with the name that the user knows."""
         if self.name is None:
             return Audio(np.frombuffer(bytes(self.body), "<f4"), self.rate_hz)
         with TemporaryDirectory(prefix="qbhkit-") as folder:
@@ -43,7 +43,7 @@ class Incoming:
 
 
 def refuse_unusable(audio: Audio) -> None:
-    """Raise QbhError if a hum is too short or too quiet to be heard."""
+    """Raise QbhError if a hum is too short or too quiet."""
     if audio.duration_s < SHORTEST_S:
         raise QbhError(f"That was too short: hum for at least {SHORTEST_S:g} seconds.")
     if np.abs(audio.samples).max() < TOO_QUIET:

@@ -155,7 +155,7 @@ def test_a_file_will_do(browse, service, hum):
     sees_the_song(page)
     expect(page.locator("audio")).to_be_visible()
     page.get_by_label("I hum the beginning of the song").check()
-    with page.expect_request("**/search*match_from=start"):
+    with page.expect_request("**/search*anchor=start"):
         page.get_by_role("button", name="Search again").click()
     sees_the_song(page)
 
@@ -205,7 +205,7 @@ def test_without_a_microphone(browse, service):
 
 
 def test_without_https(browse, service, hum):
-    """ExternalTest than on its own machine, a page over HTTP has no microphone, but takes files."""
+    """Except on its own machine, a page over HTTP has no microphone, but takes files."""
     port = service.rsplit(":", 1)[1]
     mapped = "--host-resolver-rules=MAP lab.example 127.0.0.1"
     page = browse(f"http://lab.example:{port}", mapped)

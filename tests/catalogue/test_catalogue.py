@@ -12,12 +12,13 @@ from safetensors.numpy import load_file
 
 from qbhkit.audio import Audio, write_wav
 from qbhkit.catalogue import build as module
-from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.build import build_catalogue, read_sources, songs_from
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, F0Track, from_pitch
 from qbhkit.corpora import Song
 from qbhkit.corpora.folders import AudioFiles
 from qbhkit.corpora.midi import MidiFiles
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import Reading, WindowGrid, cut_song
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.matches import matched_audio
@@ -28,11 +29,11 @@ GRID = WindowGrid()
 
 
 class FakeEmbedder:
-    """Embed windows by a fixed random projection; count calls, and stop after some."""
+    """Embed windows by a fixed random projection; count calls, and stop after ``calls``."""
 
     identity = "fake-1"
     reading = Reading(20)
-    size = 16
+    embedding_dim = 16
 
     def __init__(self, calls=10**9):
         self.calls, self.left = 0, calls
@@ -46,9 +47,9 @@ class FakeEmbedder:
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def build(songs, path, embedder=None, **options):
+def build(sources, path, embedder=None, **options):
     embedder = embedder or FakeEmbedder()
-    return build_catalogue(songs, path, embedder, "swift-f0", lambda name: None, progress=False,
+    return build_catalogue(sources, path, embedder, "swift-f0", lambda name: None, progress=False,
                            **options)  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def files_of(path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "_SONGS_A_SHARD", 4)
+    monkeypatch.setattr(module, "_SONGS_PER_SHARD", 4)
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_what_was_built_is_what_is_opened(songs, tmp_path):
 
 def test_shards_are_joined_as_if_there_were_one(songs, tmp_path, monkeypatch):
     build(songs, tmp_path / "one")
-    monkeypatch.setattr(module, "_SONGS_A_SHARD", 4)
+    monkeypatch.setattr(module, "_SONGS_PER_SHARD", 4)
     build(songs, tmp_path / "many")
     assert len(files_of(tmp_path / "one")) == 1
     assert len(files_of(tmp_path / "many")) == 5
@@ -234,9 +235,9 @@ def test_a_build_that_indexes_nothing_leaves_the_old_catalogue(songs, tmp_path):
 CHILD = """
 import sys, time
 from qbhkit.cli import main
-from qbhkit.embedding.encoders import ContourEmbedder
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.catalogue import build as building
-building._SONGS_A_SHARD = 8
+building._SONGS_PER_SHARD = 8
 embed, calls = ContourEmbedder.embed, 0
 def slow(self, frames):
     global calls
@@ -251,7 +252,7 @@ main(["catalogue", "build", *sys.argv[1:]])
 
 
 def test_a_killed_build_goes_on(song_folder, embedder, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SONGS_A_SHARD", 8)
+    monkeypatch.setattr(module, "_SONGS_PER_SHARD", 8)
     path = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(song_folder), "--out", str(path)]
     command += ["--tracker", "swift-f0"]
@@ -361,6 +362,72 @@ def test_songs_that_fail_do_not_stop_the_others(songs, tmp_path, small_shards):
     assert [failure.name for failure in again.failures] == ["silent.mid"]  # remembered
 
 
+class TestSources:
+    """What build_catalogue takes besides songs in memory."""
+
+    @pytest.fixture
+    def folder(self, songs, tmp_path, write_midi):
+        """Three songs in notes, and a file that is none."""
+        for name, song in zip("abc", songs, strict=False):
+            write_midi(tmp_path / "songs" / f"{name}.mid", song.notes)
+        (tmp_path / "songs" / "bad.mid").write_text("no MIDI")
+        return tmp_path / "songs"
+
+    def ids(self, path):
+        return [entry["id"] for entry in open_catalogue(path).songs]
+
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_a_folder(self, folder, tmp_path, kind):
+        report = build(kind(folder), kind(tmp_path / "c"))
+        assert (report.songs, report.reused) == (3, 0)
+        assert [failure.name for failure in report.failures] == [str(folder / "bad.mid")]
+        assert "bad.mid is not a readable MIDI file" in report.failures[0].reason
+        assert self.ids(str(tmp_path / "c")) == ["a", "b", "c"]
+
+    def test_several_paths(self, folder, tmp_path):
+        report = build([folder / "c.mid", str(folder / "a.mid")], tmp_path / "c")
+        assert (report.songs, report.failures) == (2, [])
+        assert self.ids(tmp_path / "c") == ["c", "a"]
+        report = build([folder / "c.mid", folder], tmp_path / "d")
+        assert self.ids(tmp_path / "d") == ["c", "a", "b"]  # no file is read twice
+
+    def test_a_corpus(self, songs, tmp_path, write_midi, monkeypatch):
+        monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
+        write_midi(tmp_path / "mirex-essen-2000" / "00001.mid", songs[0].notes)
+        assert build("mirex-essen-2000", tmp_path / "c").songs == 1
+        assert (
+            open_catalogue(tmp_path / "c").songs[0]["licence"] == "Essen collection, research use"
+        )
+
+    def test_songs_in_memory_are_taken_as_they_are(self, songs, tmp_path):
+        assert songs_from(songs) == (songs, [])
+        assert build(tuple(songs[:2]), tmp_path / "c").songs == 2
+
+    def test_what_cannot_be_read(self, folder, tmp_path):
+        for sources, reason in (
+            (folder / "bad.mid", "Not one song could be read: .*bad.mid is not a readable"),
+            (tmp_path / "nowhere", "nowhere is neither a file, a folder nor a corpus"),
+            ([folder, "no such corpus"], "no such corpus is neither"),
+            ([], "Not one song could be indexed"),
+        ):
+            with pytest.raises(QbhError, match=reason):
+                build(sources, tmp_path / "c")
+            assert not (tmp_path / "c" / "manifest.json").exists()
+
+    def test_weights_by_name(self, folder, tmp_path):
+        options = {"tracker": "swift-f0", "progress": False}
+        build_catalogue(folder, tmp_path / "c", "stage1", **options)
+        assert open_catalogue(tmp_path / "c").model == ContourEmbedder("stage1").identity
+        build_catalogue(folder, tmp_path / "c", **options)
+        assert open_catalogue(tmp_path / "c").model == ContourEmbedder().identity
+        for weights, reason in (
+            ("end-to-end", "end-to-end do not hold a contour encoder"),  # embeds queries only
+            ("nothing", "nothing"),
+        ):
+            with pytest.raises(QbhError, match=reason):
+                build_catalogue(folder, tmp_path / "d", weights, **options)
+
+
 def test_two_songs_with_one_id_are_refused(tmp_path, write_midi):
     notes = np.array([[0, 1, 60.0]])
     files = [write_midi(tmp_path / name / "same.mid", notes) for name in ("a", "b")]
@@ -376,7 +443,7 @@ def test_a_shard_holds_arrays_only(songs, tmp_path):
     assert arrays["frames"].sum() == len(arrays["pitch"])
 
 
-def test_another_tracker_leaves_what_nobody_listened_to(songs, tmp_path, small_shards):
+def test_another_tracker_leaves_songs_in_notes_alone(songs, tmp_path, small_shards):
     build(songs, tmp_path)
     before = files_of(tmp_path)
     report = build_catalogue(songs, tmp_path, FakeEmbedder(), "pyin", lambda name: None,
@@ -386,36 +453,36 @@ def test_another_tracker_leaves_what_nobody_listened_to(songs, tmp_path, small_s
     assert open_catalogue(tmp_path).tracker == "pyin"
 
 
-def test_another_tracker_hears_recordings_again(tmp_path):
+def test_another_tracker_tracks_recordings_again(tmp_path):
     path = tmp_path / "sung.wav"
     soundfile.write(path, 0.3 * np.sin(np.arange(32000) * 0.1), 16000)
     song = Song("sung", "sung", str(path), audio=path)
-    heard = []
+    tracked = []
 
     class Tracker:
         rate_hz = 16000
 
         def track(self, audio):
-            heard.append(audio)
+            tracked.append(audio)
             return F0Track(np.full(200, 220.0), np.ones(200), 0.01)
 
     for count, name in ((1, "swift-f0"), (1, "swift-f0"), (2, "pyin")):
         build_catalogue([song], tmp_path / "c", FakeEmbedder(), name, lambda _: Tracker(),
                         progress=False)  # fmt: skip
-        assert len(heard) == count
+        assert len(tracked) == count
 
 
-def test_a_recording_is_found_from_any_folder_and_another_file_is_not_played(
+def test_a_recording_is_played_from_any_folder_but_another_file_is_not(
     tmp_path, monkeypatch, embedder
 ):
     sung = render_hum(np.array([[k, 0.9, 57 + 2 * k] for k in range(6)]), Voice(),
                       np.random.default_rng(0)).audio  # fmt: skip
-    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
     write_wav(sung, Path("songs/a.wav"))
     build_catalogue(read_sources([AudioFiles((Path("songs/a.wav"),))])[0], Path("c"), embedder,
                     tracker="swift-f0", progress=False)  # fmt: skip
-    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "other")
     catalogue = open_catalogue(tmp_path / "c")
     answer = Answer("a", "a", 0.5, 3.0, 4.0)
     found = matched_audio(catalogue, answer)

@@ -1,4 +1,4 @@
-"""A process that is killed at any moment costs nothing that was done."""
+"""A process that is killed at any moment loses no finished work."""
 
 import shutil
 import signal
@@ -21,30 +21,31 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from qbhkit.contour import F0Track, Reading, midi_to_hz
+from qbhkit.contour import F0Track, midi_to_hz
 from qbhkit.corpora import open_source
 from qbhkit.catalogue import build as building
-from qbhkit.catalogue.read import build_catalogue, read_sources
+from qbhkit.catalogue.build import build_catalogue, read_sources
 from qbhkit.catalogue.edit import add_songs
+from qbhkit.embedding.windows import Reading
 
 action, source, catalogue, log = sys.argv[1:]
-building._SONGS_A_SHARD = 2
+building._SONGS_PER_SHARD = 2
 
 def note(what):
     with open(log, "a") as stream:
         stream.write(what + "\\n")
 
-class Listener:
+class FakeTracker:
     rate_hz = 8000
     def track(self, audio):
         time.sleep(0.02)
         seed = round(float(np.abs(audio.samples).max()) * 1000)
-        note("heard")
+        note("tracked")
         pitch = 60 + np.cumsum(np.random.default_rng(seed).choice([-3, -2, 2, 3], 40))
         return F0Track(np.repeat(midi_to_hz(pitch), 20), np.ones(800), 0.01)
 
 class Embedder:
-    identity, reading, size = "fake", Reading(20), 16
+    identity, reading, embedding_dim = "fake", Reading(20), 16
     matrix = np.random.default_rng(0).normal(size=(40, 16))
     def embed(self, frames):
         print("a shard", flush=True)
@@ -56,7 +57,7 @@ class Embedder:
 songs, _ = read_sources(open_source(source, Path()))
 change = add_songs if action == "add" else build_catalogue
 print("begins", flush=True)
-change(songs, Path(catalogue), Embedder(), "swift-f0", lambda name: Listener(), progress=False)
+change(songs, Path(catalogue), Embedder(), "swift-f0", lambda name: FakeTracker(), progress=False)
 """
 
 
@@ -87,10 +88,10 @@ def finish(action, source, catalogue):
 
 
 def kill_often(action, source, catalogue, before, seed):
-    """Kill the command at ten random moments, each time going on from what the last one left.
+    """Kill the command at ten random moments; each run continues from what the last one left.
 
-    Each time it is let do up to three shards and a bit. Should it end before it is killed, which a
-    busy machine may let happen, all begins anew.
+    Each run is allowed up to three shards and a moment more. If it ends before it is killed, which
+    happens on a busy machine, the catalogue is reset.
     """
     rng = np.random.default_rng(seed)
     kills = 0
@@ -137,8 +138,8 @@ def test_ten_kills_at_random_moments_change_nothing(source, tmp_path, action):
     recordings = sum(b"tracker" in content for content in done.values())
     log_of(killed).write_text("")
     finish(action, source, killed)
-    left = {"heard": RECORDINGS - recordings, "embedded": len(shards_of(killed).keys() - done)}
-    assert work_on(killed) == Counter(left)  # what is done is not done again
+    left = {"tracked": RECORDINGS - recordings, "embedded": len(shards_of(killed).keys() - done)}
+    assert work_on(killed) == Counter(left)  # finished work is not repeated
     assert files_of(killed) == files_of(at_once)
     if action == "add":
         assert shards_of(before).items() < shards_of(killed).items()

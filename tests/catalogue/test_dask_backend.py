@@ -1,4 +1,4 @@
-"""A catalogue built on a real Dask cluster of processes that talk over TCP."""
+"""Build catalogues on a real Dask cluster of processes that communicate over TCP."""
 
 import logging
 import os
@@ -32,26 +32,26 @@ from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.errors import MissingPackageError, QbhError
 
 TUNES, RECORDINGS = 12, 6
-WAIT_S = 120.0  # for what must come, however busy the machine is
-SLOW, DEADLY = 0.503, 0.555  # loudness of the recordings that a listener stumbles over
+WAIT_S = 120.0  # longest wait for an event, on a busy machine
+SLOW, DEADLY = 0.503, 0.555  # loudness of recordings that stop or kill the process that tracks them
 
 
-class Listener:
-    """Hear a melody that depends on how loud a recording is; say in a file who heard it."""
+class FakeTracker:
+    """Return a melody that depends on how loud a recording is; note in a file who tracked it."""
 
     rate_hz = 8000
 
-    def __init__(self, diary, _name):
-        self.diary = diary
+    def __init__(self, log, _name):
+        self.log = log
 
     def track(self, audio):
         loudness = round(float(np.abs(audio.samples).max()), 3)
-        (self.diary / f"{loudness}-{os.getpid()}").touch()
-        if loudness == DEADLY and os.getpid() != int((self.diary / "client").read_text()):
+        (self.log / f"{loudness}-{os.getpid()}").touch()
+        if loudness == DEADLY and os.getpid() != int((self.log / "client").read_text()):
             os.kill(os.getpid(), signal.SIGKILL)
-        trap = self.diary / "trap"
+        trap = self.log / "trap"
         if loudness == SLOW and trap.exists():
-            trap.rename(self.diary / f"caught-{os.getpid()}")
+            trap.rename(self.log / f"caught-{os.getpid()}")
             time.sleep(WAIT_S)
         pitch = 60 + np.cumsum(
             np.random.default_rng(round(1000 * loudness)).choice([-3, -2, 2, 3], 40)
@@ -77,7 +77,7 @@ def source(tunes, write_midi, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """As the workers have: sums over more threads may be rounded otherwise."""
+    """Use one thread as the workers do: sums over more threads may be rounded differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -87,13 +87,14 @@ def one_thread():
 @pytest.fixture(scope="module", autouse=True)
 def small_shards():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "_SONGS_A_SHARD", 3)
+        patch.setattr(building, "_SONGS_PER_SHARD", 3)
         yield
 
 
 @pytest.fixture
-def diary(tmp_path):
-    folder = tmp_path / "diary"
+def log(tmp_path):
+    """The folder in which :class:`FakeTracker` notes what it does."""
+    folder = tmp_path / "log"
     folder.mkdir()
     (folder / "client").write_text(str(os.getpid()))
     return folder
@@ -111,18 +112,18 @@ def executor():
         assert os.environ.get(name) == before.get(name)  # nothing leaks into this process
 
 
-def build(source, path, diary, action=build_catalogue, **options):
+def build(source, path, log, action=build_catalogue, **options):
     songs, _ = read_sources(open_source(str(source), Path()))
     return action(
-        songs, path, ContourEmbedder(), "swift-f0", partial(Listener, diary), progress=False,
+        songs, path, ContourEmbedder(), "swift-f0", partial(FakeTracker, log), progress=False,
         **options,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def alone(source, tmp_path_factory):
+def serial(source, tmp_path_factory):
     """The catalogue that one process builds, and its report."""
-    folder = tmp_path_factory.mktemp("alone")
+    folder = tmp_path_factory.mktemp("serial")
     return folder / "catalogue", build(source, folder / "catalogue", folder)
 
 
@@ -131,27 +132,28 @@ def files_of(catalogue):
     return {str(file.relative_to(catalogue)): file.read_bytes() for file in files}
 
 
-def heard_by(diary):
-    return {int(file.name.split("-")[1]) for file in diary.glob("0.*")}
+def workers_in(log):
+    """Process ids of those that tracked a recording."""
+    return {int(file.name.split("-")[1]) for file in log.glob("0.*")}
 
 
 def wait_until(condition):
     end = time.monotonic() + WAIT_S
     while not (found := condition()):
-        assert time.monotonic() < end, "it did not come"
+        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
     return found
 
 
-def test_two_processes_build_what_one_does(source, alone, executor, diary, tmp_path):
+def test_two_processes_build_what_one_does(source, serial, executor, log, tmp_path):
     addresses = list(executor.client.scheduler_info(n_workers=-1)["workers"])
     assert [re.sub(r":\d+$", "", address) for address in addresses] == ["tcp://127.0.0.1"] * 2
-    report = build(source, tmp_path / "c", diary, executor=executor)
-    assert report == alone[1]
+    report = build(source, tmp_path / "c", log, executor=executor)
+    assert report == serial[1]
     assert [Path(failure.name).name for failure in report.failures] == ["bad.wav"]
-    assert files_of(tmp_path / "c") == files_of(alone[0])
-    assert heard_by(diary).isdisjoint({os.getpid()})
-    again = build(source, tmp_path / "c", diary, executor=executor)
+    assert files_of(tmp_path / "c") == files_of(serial[0])
+    assert workers_in(log).isdisjoint({os.getpid()})
+    again = build(source, tmp_path / "c", log, executor=executor)
     assert again.reused == again.songs == TUNES + RECORDINGS
 
 
@@ -162,37 +164,37 @@ def test_workers_run_with_settings_of_their_own(executor):
     loud = executor.client.run(
         lambda: logging.getLogger("distributed.worker").isEnabledFor(logging.ERROR)
     )
-    assert not any(loud.values())  # an error travels to the client, which says it
+    assert not any(loud.values())  # errors are reported by the client only
 
 
-def test_a_killed_worker_costs_nothing(source, alone, executor, diary, tmp_path):
-    """One worker is killed while it listens and other shards are there already."""
-    (diary / "trap").touch()
+def test_a_killed_worker_costs_nothing(source, serial, executor, log, tmp_path):
+    """Kill one worker while it tracks a recording, when other shards are written already."""
+    (log / "trap").touch()
     killed = []
 
     def kill():
-        (caught,) = wait_until(lambda: list(diary.glob("caught-*")))
+        (caught,) = wait_until(lambda: list(log.glob("caught-*")))
         wait_until(lambda: len(list((tmp_path / "c" / "shards").glob("[0-9a-f]*"))) > 4)
         killed.append(int(caught.name.split("-")[1]))
         os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    report = build(source, tmp_path / "c", diary, executor=executor)
+    report = build(source, tmp_path / "c", log, executor=executor)
     killer.join()
-    assert report == alone[1]
-    assert files_of(tmp_path / "c") == files_of(alone[0])
-    assert len({int(file.name.split("-")[1]) for file in diary.glob(f"{SLOW}-*")}) == 2
-    assert killed[0] in heard_by(diary)
+    assert report == serial[1]
+    assert files_of(tmp_path / "c") == files_of(serial[0])
+    assert len({int(file.name.split("-")[1]) for file in log.glob(f"{SLOW}-*")}) == 2
+    assert killed[0] in workers_in(log)
 
 
-def test_a_song_that_kills_its_workers_fails_alone(source, alone, executor, diary, tmp_path):
+def test_a_song_that_kills_its_workers_fails_alone(source, serial, executor, log, tmp_path):
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     for file in source.glob("t*"):
         (mixed / file.name).symlink_to(file)
     sound(mixed / "a-bomb.wav", DEADLY)
-    report = build(mixed, tmp_path / "c", diary, executor=executor)
+    report = build(mixed, tmp_path / "c", log, executor=executor)
     (failure,) = report.failures
     assert failure.name == str(mixed / "a-bomb.wav")
     assert "whichever worker tried it died" in failure.reason
@@ -200,29 +202,29 @@ def test_a_song_that_kills_its_workers_fails_alone(source, alone, executor, diar
     assert verify_catalogue(tmp_path / "c").problems == []
 
 
-def test_songs_are_added_by_a_crew(source, executor, diary, tmp_path):
+def test_workers_add_songs(source, executor, log, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
     for file in source.glob("*-0*"):
         (few / file.name).symlink_to(file)
     for name in ("a", "b"):
-        build(few, tmp_path / name, diary)
-    one = build(source, tmp_path / "a", diary, add_songs)
-    two = build(source, tmp_path / "b", diary, add_songs, executor=executor)
+        build(few, tmp_path / name, log)
+    one = build(source, tmp_path / "a", log, add_songs)
+    two = build(source, tmp_path / "b", log, add_songs, executor=executor)
     assert one == two
     assert one.added
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
-def test_workers_with_other_weights_are_refused(source, executor, diary, tmp_path):
-    other = DaskExecutor(executor.client, partial(dask_backend._load_embedder, "stage1"))
+def test_workers_with_other_weights_are_refused(source, executor, log, tmp_path):
+    other = DaskExecutor(executor.client, partial(ContourEmbedder, "stage1"))
     with pytest.raises(QbhError, match=r"has the model stage1-\w+, not best-\w+: give all workers"):
-        build(source, tmp_path / "c", diary, executor=other)
+        build(source, tmp_path / "c", log, executor=other)
     assert not (tmp_path / "c" / "manifest.json").exists()
 
 
-def test_a_build_without_workers_stops(source, alone, diary, tmp_path, monkeypatch):
-    """What keeps the only worker alive is closed while it listens: nothing will come any more."""
+def test_a_build_without_workers_stops(source, serial, log, tmp_path, monkeypatch):
+    """Close the nanny of the only worker while it tracks: no result will come any more."""
     started = []
 
     class Watched(distributed.LocalCluster):
@@ -231,10 +233,10 @@ def test_a_build_without_workers_stops(source, alone, diary, tmp_path, monkeypat
             started.append(self)
 
     monkeypatch.setattr(distributed, "LocalCluster", Watched)
-    (diary / "trap").touch()
+    (log / "trap").touch()
 
     def close():
-        wait_until(lambda: list(diary.glob("caught-*")))
+        wait_until(lambda: list(log.glob("caught-*")))
         for nanny in started[0].workers.values():
             started[0].sync(nanny.close)
 
@@ -244,13 +246,13 @@ def test_a_build_without_workers_stops(source, alone, diary, tmp_path, monkeypat
         pytest.raises(QbhError, match="No worker is left: run"),
         open_executor(workers=1) as executor,
     ):
-        build(source, tmp_path / "c", diary, executor=executor)
+        build(source, tmp_path / "c", log, executor=executor)
     closer.join()
-    assert build(source, tmp_path / "c", diary).reused
-    assert files_of(tmp_path / "c") == files_of(alone[0])
+    assert build(source, tmp_path / "c", log).reused
+    assert files_of(tmp_path / "c") == files_of(serial[0])
 
 
-def test_what_a_worker_wrote_elsewhere_is_noticed(tmp_path):
+def test_a_shard_in_another_folder_is_noticed(tmp_path):
     written = Future()
     written.status = "finished"
     written.set_result(building.ShardResult(ShardEntry("0" * 64, 1, 1), [], False))
@@ -258,10 +260,10 @@ def test_what_a_worker_wrote_elsewhere_is_noticed(tmp_path):
         DaskExecutor(None, None)._result(written, tmp_path)
 
 
-def test_work_that_was_lost_is_waited_for_while_there_are_workers(tmp_path, monkeypatch):
+def test_a_lost_result_is_waited_for_while_there_are_workers(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_backend, "_PATIENCE_S", 0.01)
     lost, left = Future(), [True, True, False]
-    lost.status = "finished"  # and its result died with its worker
+    lost.status = "finished"  # and its result is lost with its worker
     with pytest.raises(QbhError, match="No worker is left: run"):
         DaskExecutor(None, None, lambda: left.pop(0))._result(lost, tmp_path)
     assert left == []
@@ -274,13 +276,13 @@ def test_work_that_was_lost_is_waited_for_while_there_are_workers(tmp_path, monk
 CHILD = """
 import os, sys
 from pathlib import Path
-import test_cluster
+import test_dask_backend
 from qbhkit.catalogue import build as building
 from qbhkit.catalogue.dask_backend import open_executor
-building._SONGS_A_SHARD = 3
-source, catalogue, diary = map(Path, sys.argv[1:])
+building._SONGS_PER_SHARD = 3
+source, catalogue, log = map(Path, sys.argv[1:])
 with open_executor(workers=2) as executor:
-    test_cluster.build(source, catalogue, diary, executor=executor)
+    test_dask_backend.build(source, catalogue, log, executor=executor)
 """
 
 
@@ -298,25 +300,25 @@ def running(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_a_killed_client_leaves_shards_and_no_workers(source, alone, diary, tmp_path):
-    (diary / "trap").touch()
-    command = [sys.executable, "-c", CHILD, source, tmp_path / "c", diary]
+def test_a_killed_client_leaves_shards_and_no_workers(source, serial, log, tmp_path):
+    (log / "trap").touch()
+    command = [sys.executable, "-c", CHILD, source, tmp_path / "c", log]
     env = child_env(Path(__file__).parent)
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as child:
         try:
-            wait_until(lambda: list(diary.glob("caught-*")))
+            wait_until(lambda: list(log.glob("caught-*")))
             wait_until(lambda: len(list((tmp_path / "c" / "shards").glob("[0-9a-f]*"))) > 4)
-            assert all(map(running, heard_by(diary)))
+            assert all(map(running, workers_in(log)))
         finally:
             child.kill()
-    wait_until(lambda: not any(map(running, heard_by(diary))))
-    report = build(source, tmp_path / "c", diary)
+    wait_until(lambda: not any(map(running, workers_in(log))))
+    report = build(source, tmp_path / "c", log)
     assert report.reused > 4
-    assert files_of(tmp_path / "c") == files_of(alone[0])
+    assert files_of(tmp_path / "c") == files_of(serial[0])
 
 
-class ExternalTest:
-    """A cluster that somebody else started."""
+class ExternalCluster:
+    """A Dask cluster that this process has no part in."""
 
     def __init__(self, folder):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -339,33 +341,31 @@ class ExternalTest:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
-    """A scheduler and a worker that this process did not start."""
-    there = ExternalTest(tmp_path_factory.mktemp("elsewhere"))
-    there.worker()
-    yield there
-    for child in there.children:
+def external(tmp_path_factory):
+    """A scheduler and a worker, each in a process of its own."""
+    cluster = ExternalCluster(tmp_path_factory.mktemp("external"))
+    cluster.worker()
+    yield cluster
+    for child in cluster.children:
         child.kill()
         child.wait()
 
 
-def test_the_command_line_uses_a_cluster_that_is_there(
-    source, elsewhere, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(dask_backend, "_CONNECT_S", WAIT_S)  # it is starting
+def test_the_command_line_uses_an_existing_cluster(source, external, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(dask_backend, "_CONNECT_S", WAIT_S)  # it may still be starting
     tunes = tmp_path / "tunes"
     tunes.mkdir()
     for file in source.glob("*.mid"):
         (tunes / file.name).symlink_to(file)
-    monkeypatch.chdir(tmp_path)  # the workers have another one
+    monkeypatch.chdir(tmp_path)  # the workers have another working folder
     assert main(["catalogue", "build", "tunes", "--out", "a"]) == 0
-    command = ["catalogue", "build", "tunes", "--out", "b", "--scheduler", elsewhere.address]
+    command = ["catalogue", "build", "tunes", "--out", "b", "--scheduler", external.address]
     assert main(command) == 0
     assert f"b: {TUNES} songs" in capsys.readouterr().out
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
-def test_a_worker_without_the_kit_is_named(source, elsewhere, tmp_path, capsys):
+def test_a_worker_without_the_kit_is_named(source, external, tmp_path, capsys):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Missing:\n"
@@ -374,18 +374,18 @@ def test_a_worker_without_the_kit_is_named(source, elsewhere, tmp_path, capsys):
         "            raise ModuleNotFoundError('No module named qbhkit')\n"
         "sys.meta_path.insert(0, Missing())\n"
     )
-    bare = elsewhere.worker(tmp_path)
-    with distributed.Client(elsewhere.address, timeout=WAIT_S, set_as_default=False) as client:
+    bare = external.worker(tmp_path)
+    with distributed.Client(external.address, timeout=WAIT_S, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=WAIT_S)
     command = ["catalogue", "build", str(source), "--out", str(tmp_path / "c")]
-    assert main([*command, "--scheduler", elsewhere.address]) == 2
+    assert main([*command, "--scheduler", external.address]) == 2
     bare.kill()
     bare.wait()
     said = capsys.readouterr().err
     assert re.search(r"cannot use the kit \(tcp://127\S+: No module named qbhkit\): install", said)
 
 
-def test_a_worker_that_dies_meanwhile_is_not_blamed():
+def test_a_worker_that_has_just_died_is_not_blamed():
     class Client:
         def wait_for_workers(self, _count):
             pass
@@ -409,23 +409,23 @@ def test_a_worker_that_dies_meanwhile_is_not_blamed():
         dask_backend._refuse_without_kit(client)
 
 
-def test_a_scheduler_that_dies_stops_the_build(source, alone, elsewhere, diary, tmp_path):
-    (diary / "trap").touch()
+def test_a_scheduler_that_dies_stops_the_build(source, serial, external, log, tmp_path):
+    (log / "trap").touch()
 
     def kill():
-        wait_until(lambda: list(diary.glob("caught-*")))
-        elsewhere.children[0].kill()
+        wait_until(lambda: list(log.glob("caught-*")))
+        external.children[0].kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
     with (
         pytest.raises(QbhError, match="scheduler is gone: start it and run the same command"),
-        open_executor(scheduler=elsewhere.address) as executor,
+        open_executor(scheduler=external.address) as executor,
     ):
-        build(source, tmp_path / "c", diary, executor=executor)
+        build(source, tmp_path / "c", log, executor=executor)
     killer.join()
-    assert build(source, tmp_path / "c", diary).reused
-    assert files_of(tmp_path / "c") == files_of(alone[0])
+    assert build(source, tmp_path / "c", log).reused
+    assert files_of(tmp_path / "c") == files_of(serial[0])
 
 
 def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch):
@@ -440,7 +440,7 @@ def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "c").exists()
 
 
-def test_dask_is_asked_for_where_it_is_missing(monkeypatch):
+def test_missing_dask_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[dask\]'"),

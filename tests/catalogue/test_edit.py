@@ -1,4 +1,4 @@
-"""Songs come and go, catalogues are merged, and every flipped byte is found."""
+"""Add and remove songs, merge catalogues, and find every flipped byte."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from test_catalogue import FakeEmbedder, build, files_of
 
+from qbhkit.audio import load
 from qbhkit.catalogue import build as building
-from qbhkit.catalogue import files as shards
-from qbhkit.catalogue import read as catalogue
+from qbhkit.catalogue import files, read
 from qbhkit.catalogue.duplicates import Duplicate
 from qbhkit.catalogue.edit import (
     add_songs,
@@ -31,7 +31,7 @@ from qbhkit.errors import QbhError
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(building, "_SONGS_A_SHARD", 4)
+    monkeypatch.setattr(building, "_SONGS_PER_SHARD", 4)
 
 
 @pytest.fixture
@@ -46,17 +46,17 @@ def path(songs, tmp_path):
     return tmp_path / "c"
 
 
-class Listener:
-    """Hear the melody that the samples of :func:`recording` stand for; keep a list of them."""
+class FakeTracker:
+    """Return a melody that depends on the seed of :func:`recording`; list the seeds."""
 
     rate_hz = 16000
 
     def __init__(self):
-        self.heard = []
+        self.seeds = []
 
     def track(self, audio):
         seed = round(float(np.abs(audio.samples).max()) * 1000)
-        self.heard.append(seed)
+        self.seeds.append(seed)
         pitch = 60 + np.cumsum(np.random.default_rng(seed).choice([-3, -2, -1, 1, 2, 3], 40))
         return F0Track(np.repeat(midi_to_hz(pitch), 30), np.ones(1200), 0.01)
 
@@ -69,9 +69,9 @@ def recording(folder, name, seed, subtype="PCM_16"):
     return Song(name, name, str(file), audio=file)
 
 
-def add(songs, path, listener=None, embedder=None, tracker=None):
+def add(songs, path, fake_tracker=None, embedder=None, tracker=None):
     return add_songs(
-        songs, path, embedder or FakeEmbedder(), tracker, lambda _: listener, progress=False
+        songs, path, embedder or FakeEmbedder(), tracker, lambda _: fake_tracker, progress=False
     )
 
 
@@ -85,7 +85,7 @@ def snapshot(path):
 
 
 def same_search(one, other):
-    """Return whether two catalogues are the same to whoever searches them."""
+    """Return whether two catalogues give the same answers."""
     one, other = open_catalogue(one), open_catalogue(other)
     arrays = ("vectors", "song", "start_s", "end_s", "at_start")
     return one.songs == other.songs and all(
@@ -116,7 +116,7 @@ class TestAdd:
 
     def test_nothing_new_changes_nothing(self, songs, path):
         before = snapshot(path)
-        retitled = dataclasses.replace(songs[0], title="another title", source="elsewhere.mid")
+        retitled = dataclasses.replace(songs[0], title="another title", source="other.mid")
         assert add([retitled, songs[1]], path, embedder=FakeEmbedder(0)).added == 0
         assert snapshot(path) == before
 
@@ -161,23 +161,23 @@ class TestAdd:
         assert snapshot(path) == before
         assert add(songs[10:], path, tracker="swift-f0").added == 8
 
-    def test_a_changed_tracker_hears_nothing_more(self, path, songs, tmp_path, monkeypatch):
+    def test_a_changed_tracker_is_refused_for_recordings(self, path, songs, tmp_path, monkeypatch):
         monkeypatch.setattr(building.trackers, "identity_of", lambda name: f"{name}@new")
         new = recording(tmp_path, "new", 500)
         with pytest.raises(QbhError, match="tracker swift-f0, not swift-f0@new"):
-            add([new], path, Listener())
-        assert add(songs[10:], path).added == 8  # nobody has to listen to notes
+            add([new], path, FakeTracker())
+        assert add(songs[10:], path).added == 8  # songs in notes are not tracked
 
-    def test_recordings_are_compared_by_what_is_heard(self, path, tmp_path):
-        listener = Listener()
+    def test_recordings_are_compared_by_their_contours(self, path, tmp_path):
+        fake_tracker = FakeTracker()
         one, two = recording(tmp_path, "one", 500), recording(tmp_path, "two", 600)
-        assert add([one, two], path, listener).added == 2
-        assert listener.heard == [500, 600]
+        assert add([one, two], path, fake_tracker).added == 2
+        assert fake_tracker.seeds == [500, 600]
         copy = dataclasses.replace(one, id="copy")
         other_file = recording(tmp_path, "other file", 600, "PCM_24")
         third = recording(tmp_path, "third", 700)
-        report = add([one, copy, other_file, third], path, listener)
-        assert listener.heard == [500, 600, 600, 700]  # the same bytes are not heard again
+        report = add([one, copy, other_file, third], path, fake_tracker)
+        assert fake_tracker.seeds == [500, 600, 600, 700]  # the same bytes are not tracked again
         assert report.duplicates == [
             Duplicate("one", "one"),
             Duplicate("copy", "one"),
@@ -186,40 +186,40 @@ class TestAdd:
         assert report.added == 1
         assert ids_of(path)[-3:] == ["one", "two", "third"]
         assert len(files_of(path)) == 3 + 3
-        heard = Listener().track(soundfile_audio(third.audio))
-        track = Song("f0", "f0", "third.f0.csv", f0=heard)
-        assert add([track], path).duplicates == [Duplicate("f0", "third")]
+        f0 = FakeTracker().track(load(third.audio, FakeTracker.rate_hz))
+        song = Song("f0", "f0", "third.f0.csv", f0=f0)
+        assert add([song], path).duplicates == [Duplicate("f0", "third")]
 
-    def test_another_recording_of_the_same_id_is_refused_unheard(self, path, tmp_path):
-        add([recording(tmp_path / "a", "one", 500)], path, Listener())
-        listener = Listener()
+    def test_another_recording_of_the_same_id_is_refused_before_tracking(self, path, tmp_path):
+        add([recording(tmp_path / "a", "one", 500)], path, FakeTracker())
+        fake_tracker = FakeTracker()
         with pytest.raises(QbhError, match="The id one is taken"):
-            add([recording(tmp_path / "b", "one", 600)], path, listener)
-        assert listener.heard == []
+            add([recording(tmp_path / "b", "one", 600)], path, fake_tracker)
+        assert fake_tracker.seeds == []
 
     def test_an_interrupted_add_goes_on(self, songs, path, tmp_path):
         shutil.copytree(path, tmp_path / "at_once")
         before = snapshot(path)
         new = [*songs[10:], *(recording(tmp_path, f"r{k}", 500 + k) for k in range(3))]
-        add(new, tmp_path / "at_once", Listener())
-        first, second = Listener(), Listener()
+        add(new, tmp_path / "at_once", FakeTracker())
+        first, second = FakeTracker(), FakeTracker()
         with pytest.raises(KeyboardInterrupt):
             add(new, path, first, FakeEmbedder(4))
-        assert first.heard == [500, 501, 502]
+        assert first.seeds == [500, 501, 502]
         opened = open_catalogue(path)
         assert [song["id"] for song in opened.songs] == [song.id for song in songs[:10]]
         assert before.items() < snapshot(path).items()
         assert add(new, path, second, FakeEmbedder(1)).added == 11
-        assert second.heard == [502]
+        assert second.seeds == [502]
         assert snapshot(path) == snapshot(tmp_path / "at_once")
 
     def test_songs_that_fail_do_not_stop_the_others(self, songs, path, tmp_path):
         lost = Song("lost", "lost", "lost.wav", audio=tmp_path / "lost.wav")
-        report = add([lost, songs[10]], path, Listener())
+        report = add([lost, songs[10]], path, FakeTracker())
         assert report.added == 1
         assert [failure.name for failure in report.failures] == ["lost.wav"]
         before = snapshot(path)
-        assert add([lost], path, Listener()).added == 0
+        assert add([lost], path, FakeTracker()).added == 0
         assert snapshot(path) == before
 
     def test_nothing_is_added_to_what_is_damaged_or_missing(self, songs, path, tmp_path):
@@ -230,12 +230,6 @@ class TestAdd:
         with pytest.raises(QbhError, match="does not exist"):
             add(songs[10:], tmp_path / "nowhere")
         assert not (tmp_path / "nowhere").exists()
-
-
-def soundfile_audio(file):
-    from qbhkit.audio import load
-
-    return load(file, Listener.rate_hz)
 
 
 class TestRemove:
@@ -251,8 +245,8 @@ class TestRemove:
         assert same_search(path, tmp_path / "left")
         assert verify_catalogue(path).problems == []
 
-    def test_who_opens_meanwhile_sees_the_new_catalogue(self, songs, path, monkeypatch):
-        real, calls = catalogue.read_shard, []
+    def test_opening_during_a_change_gives_the_new_catalogue(self, songs, path, monkeypatch):
+        real, calls = read.read_shard, []
 
         def slow(*arguments):
             if not calls:
@@ -260,10 +254,10 @@ class TestRemove:
             calls.append(arguments)
             return real(*arguments)
 
-        monkeypatch.setattr(catalogue, "read_shard", slow)
-        assert len(catalogue.open_catalogue(path).songs) == 9
+        monkeypatch.setattr(read, "read_shard", slow)
+        assert len(open_catalogue(path).songs) == 9
 
-    def test_the_shard_that_is_left_is_the_one_that_a_build_makes(self, songs, path, tmp_path):
+    def test_a_rewritten_shard_is_the_one_that_a_build_writes(self, songs, path, tmp_path):
         remove_songs([songs[9].id], path)
         build(songs[:9], tmp_path / "built")
         assert snapshot(path) == snapshot(tmp_path / "built")
@@ -293,7 +287,7 @@ class TestRemove:
             patch.setattr("qbhkit.catalogue.edit.publish", stopped)
             with pytest.raises(KeyboardInterrupt):
                 remove_songs([songs[0].id], path)
-        assert before.items() < snapshot(path).items()  # one shard more, which nobody names
+        assert before.items() < snapshot(path).items()  # one shard more, which no manifest lists
         assert len(ids_of(path)) == 10
         assert verify_catalogue(path).problems == []
         remove_songs([songs[0].id], path)
@@ -328,7 +322,7 @@ class TestMerge:
         assert report.duplicates == [Duplicate("renamed", songs[2].id)]
         assert ids_of(tmp_path / "out") == [song.id for song in [*songs[:10], songs[12]]]
 
-    def test_twins_inside_one_catalogue_stay(self, songs, path, tmp_path):
+    def test_duplicates_inside_one_catalogue_stay(self, songs, path, tmp_path):
         build([songs[12], dataclasses.replace(songs[12], id="copy")], tmp_path / "other")
         assert merge_catalogues([path, tmp_path / "other"], tmp_path / "out").duplicates == []
         assert ids_of(tmp_path / "out")[-2:] == [songs[12].id, "copy"]
@@ -345,7 +339,7 @@ class TestMerge:
         assert not (tmp_path / "out" / "manifest.json").exists()
 
     @pytest.mark.parametrize("what", ["model", "tracker", "grid"])
-    def test_those_made_otherwise_are_refused(self, songs, path, tmp_path, what):
+    def test_catalogues_that_differ_are_refused(self, songs, path, tmp_path, what):
         embedder = FakeEmbedder()
         embedder.identity = "fake-2" if what == "model" else "fake-1"
         grid = WindowGrid(step_share=0.5) if what == "grid" else None
@@ -374,21 +368,25 @@ class TestMerge:
 
 
 class TestReembedding:
-    def test_other_weights_listen_to_nothing(self, songs, tmp_path):
+    def test_other_weights_track_nothing(self, songs, tmp_path):
         """Take the contours of recordings from the shards that the old weights made."""
-        path, listener = tmp_path / "c", Listener()
+        path, fake_tracker = tmp_path / "c", FakeTracker()
         recordings = [recording(tmp_path, f"r{k}", 500 + k) for k in range(3)]
         options = {"tracker": "swift-f0", "progress": False}
         building.build_catalogue(
-            [*songs, *recordings], path, FakeEmbedder(), get_tracker=lambda _: listener, **options
+            [*songs, *recordings],
+            path,
+            FakeEmbedder(),
+            get_tracker=lambda _: fake_tracker,
+            **options,
         )
-        assert len(listener.heard) == 3
+        assert len(fake_tracker.seeds) == 3
         old = open_catalogue(path)
         others = FakeEmbedder()
         others.identity, others.matrix = "fake-2", others.matrix[:, ::-1]
 
         def no_tracker(name):
-            pytest.fail("a tracker was made")
+            pytest.fail("a tracker was opened")
 
         report = building.build_catalogue(
             [*songs, *recordings], path, others, get_tracker=no_tracker, **options
@@ -404,8 +402,8 @@ class TestReembedding:
         building.build_catalogue(moved, path, others, get_tracker=no_tracker, **options)
 
     @pytest.mark.parametrize("changed", ["bytes", "tracker"])
-    def test_what_changed_is_heard_again(self, tmp_path, changed):
-        path, listener = tmp_path / "c", Listener()
+    def test_what_changed_is_tracked_again(self, tmp_path, changed):
+        path, fake_tracker = tmp_path / "c", FakeTracker()
         for seed, name, model in (
             (500, "swift-f0", "fake-1"),
             (501 if changed == "bytes" else 500, "swift-f0" if changed == "bytes" else "pyin", "2"),
@@ -413,16 +411,16 @@ class TestReembedding:
             embedder = FakeEmbedder()
             embedder.identity = model
             building.build_catalogue(
-                [recording(tmp_path, "r", seed)], path, embedder, name, lambda _: listener,
+                [recording(tmp_path, "r", seed)], path, embedder, name, lambda _: fake_tracker,
                 progress=False,
             )  # fmt: skip
-        assert len(listener.heard) == 2
+        assert len(fake_tracker.seeds) == 2
 
 
 class TestInfo:
-    def test_it_tells_what_is_there(self, songs, path, tmp_path):
+    def test_it_describes_the_catalogue(self, songs, path, tmp_path):
         free = dataclasses.replace(recording(tmp_path, "free", 500), licence="CC0")
-        add([free], path, Listener())
+        add([free], path, FakeTracker())
         info = describe_catalogue(path)
         assert (info.songs, info.recordings, info.shards) == (11, 1, 4)
         assert info.windows == len(open_catalogue(path).vectors)
@@ -468,7 +466,7 @@ class TestVerify:
         names = [problem.name for problem in verify_catalogue(path).problems]
         assert names == [str(path / "manifest.json"), str(files[2])]
 
-    def test_a_build_mends_what_was_found(self, songs, path):
+    def test_a_build_repairs_damage(self, songs, path):
         before = snapshot(path)
         for name in ("manifest.json", f"shards/{min(files_of(path))}"):
             (path / name).write_bytes(b"rubbish")
@@ -492,38 +490,38 @@ class TestVerify:
         ],
     )
     def test_a_right_checksum_does_not_hide_wrong_content(self, path, what, change):
-        manifest = shards.read_manifest(path)
-        shard = shards.read_shard(path, manifest.shards[0])
+        manifest = files.read_manifest(path)
+        shard = files.read_shard(path, manifest.shards[0])
         shard = shard._replace(**{key: getattr(shard, key).copy() for key in shard._fields[2:]})
         change(shard)
-        entry = shards.write_shard(path, manifest.model, manifest.grid, shard)
+        entry = files.write_shard(path, manifest.model, manifest.grid, shard)
         changed = dataclasses.replace(manifest, shards=(entry, *manifest.shards[1:]))
-        shards.publish(path, changed)
+        files.publish(path, changed)
         (problem,) = verify_catalogue(path).problems
         assert problem.name == str(entry.path(path))
         assert what in problem.reason
 
     def test_shards_that_do_not_belong_together(self, songs, path, tmp_path):
-        manifest = shards.read_manifest(path)
-        shard = shards.read_shard(path, manifest.shards[1])
-        other_model = shards.write_shard(path, "fake-2", manifest.grid, shard)
+        manifest = files.read_manifest(path)
+        shard = files.read_shard(path, manifest.shards[1])
+        other_model = files.write_shard(path, "fake-2", manifest.grid, shard)
         wide = shard._replace(vectors=np.repeat(shard.vectors, 2, axis=1) / np.float16(2**0.5))
-        wide = shards.write_shard(path, manifest.model, manifest.grid, wide)
+        wide = files.write_shard(path, manifest.model, manifest.grid, wide)
         for second, what in ((other_model, "another model"), (wide, "of another size")):
             folder = tmp_path / what
             shutil.copytree(path, folder)
             together = (manifest.shards[0], second)
-            shards.publish(folder, dataclasses.replace(manifest, shards=together))
+            files.publish(folder, dataclasses.replace(manifest, shards=together))
             (problem,) = verify_catalogue(folder).problems
             assert what in problem.reason
         with pytest.raises(QbhError, match="its vectors differ in size"):
             open_catalogue(tmp_path / "of another size")
 
     def test_a_song_in_two_shards(self, path):
-        manifest = shards.read_manifest(path)
-        shard = shards.read_shard(path, manifest.shards[0]).only([1])
-        again = shards.write_shard(path, manifest.model, manifest.grid, shard)
-        shards.publish(path, dataclasses.replace(manifest, shards=(*manifest.shards, again)))
+        manifest = files.read_manifest(path)
+        shard = files.read_shard(path, manifest.shards[0]).only([1])
+        again = files.write_shard(path, manifest.model, manifest.grid, shard)
+        files.publish(path, dataclasses.replace(manifest, shards=(*manifest.shards, again)))
         (problem,) = verify_catalogue(path).problems
         assert f"holds {shard.songs[0]['id']}, as" in problem.reason
 
@@ -533,7 +531,7 @@ def signed(path, change):
     values = json.loads((path / "manifest.json").read_text())
     del values["sha256"]
     change(values)
-    (path / "manifest.json").write_text(shards._signed(values))
+    (path / "manifest.json").write_text(files._signed(values))
 
 
 HOSTILE = {
@@ -613,9 +611,9 @@ def test_files_of_others_are_left_alone(songs, path):
         assert (path / name).read_text() == "mine"
 
 
-def test_two_writers_do_not_meet(songs, path):
+def test_two_writers_exclude_each_other(songs, path):
     pytest.importorskip("fcntl")
-    with shards.sole_writer(path):
+    with files.sole_writer(path):
         for change in (
             lambda: build(songs, path),
             lambda: add(songs[10:], path),
@@ -624,7 +622,7 @@ def test_two_writers_do_not_meet(songs, path):
         ):
             with pytest.raises(QbhError, match="is being written by another process"):
                 change()
-        assert len(ids_of(path)) == 10  # readers need not wait
+        assert len(ids_of(path)) == 10  # readers do not wait
     assert add(songs[10:], path).added == 8
 
 
@@ -670,13 +668,13 @@ class TestCommands:
 
         code, out, err = qbhkit("verify", tmp_path / "e")
         assert (code, err) == (0, "")
-        assert out == f"{tmp_path / 'e'}: 4 songs, {found['windows']} windows, all whole\n"
+        assert out == f"{tmp_path / 'e'}: 4 songs, {found['windows']} windows, none damaged\n"
         victim = next((tmp_path / "e" / "shards").iterdir())
         victim.write_bytes(flipped(victim, 1000))
         code, out, err = qbhkit("verify", tmp_path / "e")
         assert (code, out) == (2, "")
         assert str(victim) in err
-        assert "makes only what is damaged anew" in err
+        assert "replaces only the damaged shards" in err
 
     def test_bad_input(self, qbhkit, song_folder, path, tmp_path):
         file = min(song_folder.glob("*.mid"))

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from qbhkit.catalogue.memmap import RowSubset, StackedArrays, map_float16, release, to_float32
+from qbhkit.catalogue.memmap import RowSubset, StackedArrays, map_float16
+from qbhkit.retrieval.index import _release as release
+from qbhkit.retrieval.index import _to_float32 as to_float32
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
+import argparse
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +16,10 @@ import pytest
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.cli import data, main
-from qbhkit.cli.hums import END_TO_END, METHODS
+from qbhkit.cli.parser import make_parser
 from qbhkit.contour import F0Track, midi_to_hz
+from qbhkit.corpora.pairs import read_pairs
+from qbhkit.evaluation import METHODS
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.metrics import intervals, metrics
 from qbhkit.storage import asset
@@ -77,7 +81,7 @@ def sung(notes, hop_s=0.01, begin_s=0.0, end_s=9.0):
 
 @pytest.fixture(scope="module")
 def stage1_catalogue(song_folder, tmp_path_factory) -> Path:
-    """The songs by the weights that taught the end-to-end encoder."""
+    """The songs by the weights of which the state embedder is a student."""
     path = tmp_path_factory.mktemp("stage1") / "catalogue"
     build = ["catalogue", "build", str(song_folder), "--out", str(path), "--weights", "stage1"]
     assert main(build) == 0
@@ -138,10 +142,11 @@ class TestHelp:
         "command",
         [
             "melody", "catalogue", "catalogue build", "catalogue add", "catalogue remove",
-            "catalogue info", "catalogue verify", "catalogue merge", "search", "serve", "evaluate",
-            "train", "bench", "weights", "weights convert", "weights calibrate", "data",
-            "data list", "data fetch", "data verify",
-            "data hear",
+            "catalogue info", "catalogue verify", "catalogue merge", "catalogue index", "search",
+            "serve", "evaluate", "train", "cross-validate", "ablate", "bench", "weights",
+            "weights convert", "weights import-checkpoint", "weights calibrate", "data",
+            "data list", "data fetch", "data pairs", "data transcribe", "data shards",
+            "data render", "data verify",
         ],
     )  # fmt: skip
     def test_every_command_shows_an_example(self, run, command):
@@ -155,8 +160,8 @@ class TestHelp:
         done = run("--help")
         assert done.code == 0
         for command in (
-            "melody", "catalogue", "search", "serve", "evaluate", "train", "weights", "bench",
-            "data",
+            "melody", "catalogue", "search", "serve", "evaluate", "train", "cross-validate",
+            "ablate", "weights", "bench", "data",
         ):  # fmt: skip
             assert f"\n    {command}" in done.out
 
@@ -171,6 +176,47 @@ class TestHelp:
         assert done.code == 2
         assert done.out == ""
         assert "usage: qbhkit" in done.err
+
+
+def pages(parser) -> Iterator[str]:
+    """The help page of a command and of those under it."""
+    yield parser.format_help()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in {id(child): child for child in action.choices.values()}.values():
+                yield from pages(child)
+
+
+class TestFormerNames:
+    """Commands and options of version 1.0 still work; only the present names are documented."""
+
+    @pytest.mark.parametrize(
+        ("former", "present"),
+        [
+            ("catalogue build a --out c --first 3", "catalogue build a --out c --limit 3"),
+            ("search a b --catalogue c --together", "search a b --catalogue c --takes"),
+            (
+                "crossfold best --out o --start stage1 --only-start --stress",
+                "cross-validate best --out o --init-from stage1 --no-finetune --stress",
+            ),
+            ("crossfold best --out o", "cross-validate best --out o"),
+            ("weights convert-original f --out o", "weights import-checkpoint f --out o"),
+            ("data hear pop909 --songs 3", "data transcribe pop909 --songs 3"),
+            ("data perform --count 3", "data render --count 3"),
+        ],
+    )
+    def test_they_ask_for_the_same(self, former, present):
+        parse = make_parser().parse_args
+        assert vars(parse(former.split())) == vars(parse(present.split()))
+
+    def test_no_help_page_shows_them(self):
+        names = (
+            r"crossfold|convert-original|\bhear\b|\bperform\b|--(first|together|only-start|start)\b"
+        )
+        found = list(pages(make_parser()))
+        assert len(found) > 25
+        assert [page for page in found if re.search(names, page)] == []
+        assert re.search(names, "--start START")
 
 
 class TestMelody:
@@ -433,10 +479,13 @@ class TestCatalogueBuild:
         path = tmp_path / "c"
         assert run("catalogue", "build", mixed, "--out", path).code == 0
         everything = [song["id"] for song in open_catalogue(path).songs]
-        assert run("catalogue", "build", mixed, "--out", path, "--first", 1).code == 0
-        assert [song["id"] for song in open_catalogue(path).songs] == everything[:1]
-        done = run("catalogue", "build", mixed, "--out", path, "--first", 0)
-        assert_refused(done, "--first 0 leaves no song: ask for at least one.")
+        for option in ("--limit", "--first"):
+            assert run("catalogue", "build", mixed, "--out", path, option, 1).code == 0
+            assert [song["id"] for song in open_catalogue(path).songs] == everything[:1]
+            assert run("catalogue", "build", mixed, "--out", path).code == 0
+        assert run("catalogue", "build", mixed, "--out", path, "--limit", 1).code == 0
+        done = run("catalogue", "build", mixed, "--out", path, "--limit", 0)
+        assert_refused(done, "--limit 0 leaves no song: ask for at least one.")
         assert len(open_catalogue(path).songs) == 1
 
     def test_a_folder_that_cannot_be_written(self, run, mixed, tmp_path):
@@ -535,7 +584,8 @@ class TestSearch:
     def test_takes_of_one_tune_get_one_answer(self, run, hums, catalogue):
         queries = [hums / "late.f0.csv", hums / "late.f0.csv"]
         options = ["--catalogue", catalogue, "--json"]
-        lines = results_of(run("search", *queries, "--together", *options))
+        lines = results_of(run("search", *queries, "--takes", *options))
+        assert results_of(run("search", *queries, "--together", *options)) == lines
         alone = results_of(run("search", queries[0], *options))[0]
         assert len(lines) == 1
         assert lines[0]["query"] == f"{queries[0]}, {queries[1]}"
@@ -547,7 +597,7 @@ class TestSearch:
                 for key, value in one.items()
             }
 
-    def test_matches_can_be_heard(self, run, hums, catalogue, tmp_path):
+    def test_matches_can_be_played(self, run, hums, catalogue, tmp_path):
         folder = tmp_path / "matches"
         done = run(
             "search", hums / "good.wav", "--catalogue", catalogue, "-k", 2, "--save-match", folder,
@@ -607,11 +657,11 @@ class TestSearch:
 
     @pytest.mark.parametrize("anchor", ["start", "anywhere"])
     def test_a_song_shorter_than_every_window_is_found(
-        self, run, catalogue, song_notes, tmp_path, match_from
+        self, run, catalogue, song_notes, tmp_path, anchor
     ):
         write_f0_csv(sung(song_notes["short"], end_s=2.4), tmp_path / "q.csv")
         done = run(
-            "search", tmp_path / "q.csv", "--catalogue", catalogue, "--anchor", match_from, "--json"
+            "search", tmp_path / "q.csv", "--catalogue", catalogue, "--anchor", anchor, "--json"
         )
         best = results_of(done)[0]["results"][0]
         assert best["song_id"] == "short"
@@ -718,7 +768,7 @@ class TestCatalogueIndex:
             ["catalogue", "index", copy, "--kind", "postgres"],
             ["search", hums / "late.f0.csv", "--catalogue", copy, "--index", "postgres"],
         ):
-            assert_refused(run(*command), "QBHKIT_POSTGRES", "does not let us in")
+            assert_refused(run(*command), "QBHKIT_POSTGRES", "refused the connection")
 
 
 class TestDamagedCatalogue:
@@ -896,7 +946,7 @@ class TestEvaluate:
     def test_queries_that_cannot_be_embedded_are_misses(self, evaluate, table, hums):
         names = ["silent.wav", "unvoiced.f0.csv", "truncated.wav", "nan.wav", "empty.wav"]
         rows = [[hums / name, TRUTH, ""] for name in names]
-        methods = set(METHODS) - {END_TO_END}
+        methods = set(METHODS) - {"end-to-end"}
         options = [option for name in methods for option in ("--method", name)]
         done, result = evaluate(table(["deep/good.wav", TRUTH, ""], *rows), *options)
         assert done.code == 0
@@ -1004,7 +1054,7 @@ class TestData:
         assert str(folder / "2.mid") in done.err
         assert_refused(run("data", "verify", "nothing"), "'nothing'")
 
-    def test_hear_writes_what_training_reads(self, run, tmp_path, write_midi, monkeypatch):
+    def test_transcribe_writes_what_training_reads(self, run, tmp_path, write_midi, monkeypatch):
         import symusic
 
         monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
@@ -1014,27 +1064,55 @@ class TestData:
         piano.notes.append(symusic.Note(0, 4 * 480, 48, 80))
         score.tracks.append(piano)
         score.dump_midi(path)
-        hear = ("data", "hear", "pop909", "--data", tmp_path, "--level-db", "-1", "5")
-        out = tmp_path / "cache" / "pop909-heard"
-        assert run(*hear, "--seconds", "3") == Done(0, f"{out}: 1 melodies\n", "")
+        asked = ("pop909", "--data", tmp_path, "--level-db", "-1", "5")
+        transcribe = ("data", "transcribe", *asked)
+        out = tmp_path / "cache" / "pop909-transcribed"
+        assert run(*transcribe, "--seconds", "3") == Done(0, f"{out}: 1 melodies\n", "")
         assert csvs_in(out) == ["001.f0.csv"]
         assert read_f0_csv(out / "001.f0.csv").duration_s == pytest.approx(3.0)
-        assert json.loads((out / "heard.json").read_text())["level_db"] == [-1.0, 5.0]
-        done = run(*hear, "--seconds", "3", "--songs", "1")
+        assert json.loads((out / "transcribed.json").read_text())["level_db"] == [-1.0, 5.0]
+        done = run("data", "hear", *asked, "--seconds", "3", "--songs", "1")
         assert done.out == f"{out}: 1 melodies (1 were there already)\n"
         done = run("data", "list", "--data", tmp_path)
-        assert "(here, 1 files)" in done.out.split("pop909-heard: ")[1].splitlines()[0]
-        assert_refused(run(*hear, "--seconds", "4"), out, "made otherwise")
+        assert "(here, 1 files)" in done.out.split("pop909-transcribed: ")[1].splitlines()[0]
+        assert_refused(run(*transcribe, "--seconds", "4"), out, "made otherwise")
         (tmp_path / "pop909" / "001" / "001.mid").write_bytes(b"rubbish")
-        assert_refused(run(*hear, "--out", tmp_path / "new"), "001.mid is not a readable MIDI file")
+        done = run(*transcribe, "--out", tmp_path / "new")
+        assert_refused(done, "001.mid is not a readable MIDI file")
 
-    def test_hear_refuses_what_it_cannot_use(self, run, tmp_path):
-        assert_refused(run("data", "hear", "pop909"), "clone the POP909")
-        assert_refused(run("data", "hear", "ioacas"), "ioacas has no split")
-        assert_refused(run("data", "hear", "miscFolk"), "miscFolk has no accompaniment")
-        assert_refused(run("data", "hear", "pop909", "--seconds", "0"), "at least 1 s")
-        assert_refused(run("data", "hear", "pop909", "--level-db", "3", "1"), "lower one first")
-        assert_refused(run("data", "hear", "pop909", "--songs", "-1"), "At least one song")
+    def test_transcribe_refuses_what_it_cannot_use(self, run, tmp_path):
+        assert_refused(run("data", "transcribe", "pop909"), "clone the POP909")
+        assert_refused(run("data", "transcribe", "ioacas"), "ioacas has no split")
+        assert_refused(run("data", "transcribe", "miscFolk"), "miscFolk has no accompaniment")
+        assert_refused(run("data", "transcribe", "pop909", "--seconds", "0"), "at least 1 s")
+        assert_refused(
+            run("data", "transcribe", "pop909", "--level-db", "3", "1"), "lower one first"
+        )
+        assert_refused(run("data", "transcribe", "pop909", "--songs", "-1"), "At least one song")
+
+    def test_pairs_are_of_one_year_or_of_all(self, run, hums, tmp_path, song_notes, write_midi):
+        corpus = tmp_path / "mir-qbsh"
+        write_midi(corpus / "midiFile" / f"{TRUTH}.mid", song_notes[TRUTH])
+        for year in ("year2004a", "year2009"):
+            hum = corpus / "waveFile" / year / "person00001" / f"{TRUTH}.wav"
+            hum.parent.mkdir(parents=True)
+            shutil.copy(hums / "good.wav", hum)
+        shutil.copy(hums / "silent.wav", hum.with_name("silent.wav"))
+        (corpus / "midiFile" / "silent.mid").write_bytes(
+            (corpus / "midiFile" / f"{TRUTH}.mid").read_bytes()
+        )
+        pairs = ("data", "pairs", "--data", tmp_path, "--out", tmp_path / "pairs.csv")
+        done = run(*pairs)
+        assert (done.code, done.out) == (0, f"{tmp_path / 'pairs.csv'}: 1 hums\n")
+        assert str(hum.with_name("silent.wav")) in done.err  # no pair, and it is said
+        (pair,) = read_pairs(tmp_path / "pairs.csv")
+        assert (pair.hum, pair.song_id) == (hum, TRUTH)
+        assert pair.start_s < 0.3
+        assert 4 < pair.end_s < 12
+        assert run(*pairs, "--year", "*").code == 0
+        years = [pair.hum.parts[-3] for pair in read_pairs(tmp_path / "pairs.csv")]
+        assert years == ["year2004a", "year2009"]
+        assert_refused(run(*pairs, "--year", "year1999"), "year1999")
 
 
 class TestTrainAndBench:
@@ -1045,6 +1123,17 @@ class TestTrainAndBench:
         (tmp_path / "c.yaml").write_text("sede: 1\n")
         done = run("train", tmp_path / "c.yaml", "--out", tmp_path / "out")
         assert_refused(done, tmp_path / "c.yaml")
+
+    def test_pairs_must_name_the_songs_of_the_configuration(self, run, hums, tmp_path, write_midi):
+        write_midi(tmp_path / "songs" / "a.mid", NOTES)
+        rows = f"hum_path,song_id,start_s,end_s\n{hums / 'good.wav'},b,0,8\n"
+        (tmp_path / "p.csv").write_text(rows)  # found beside the configuration
+        songs = json.dumps([str(tmp_path / "songs")])
+        config = f"corpora: [miscFolk]\npairs: p.csv\nsongs: {songs}\nhums: {{share: 0.5}}\n"
+        (tmp_path / "c.yaml").write_text(config)
+        done = run("train", tmp_path / "c.yaml", "--out", tmp_path / "out")
+        assert done.code == 2
+        assert f"{tmp_path / 'p.csv'} names the song b, which is not in 'songs'." in done.err
 
     def test_an_unknown_benchmark(self, run, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -1094,27 +1183,27 @@ class TestRebuilding:
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
         monkeypatch.setattr("qbhkit.catalogue.build.refuse_silence", no_refusal)
         done = run("catalogue", "build", folder, "--out", tmp_path / "c")
-        assert "holds no melody" in done.err  # listened to anew, not remembered as silent
+        assert "holds no melody" in done.err  # tracked again, not remembered as silent
         assert "1 songs were there already" in done.out
 
-    def test_a_stopped_build_does_not_hear_recordings_twice(self, run, tmp_path, monkeypatch):
+    def test_a_stopped_build_does_not_track_recordings_twice(self, run, tmp_path, monkeypatch):
         folder = tmp_path / "songs"
         folder.mkdir()
         for number, name in enumerate("bcd", 1):
             shutil.copy(asset(f"hums/demo_{number}.flac"), folder / f"{name}.flac")
-        heard = []
+        tracked = []
 
         def counted(path, rate_hz):
-            heard.append(path.stem)
-            if path.stem == "d" and heard.count("d") == 1:
+            tracked.append(path.stem)
+            if path.stem == "d" and tracked.count("d") == 1:
                 raise KeyboardInterrupt
             return load(path, rate_hz)
 
         monkeypatch.setattr("qbhkit.catalogue.build.load", counted)
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 130
-        shutil.copy(asset("hums/demo_2.flac"), folder / "a.flac")  # as c: not heard either
+        shutil.copy(asset("hums/demo_2.flac"), folder / "a.flac")  # as c: not tracked either
         assert run("catalogue", "build", folder, "--out", tmp_path / "c").code == 0
-        assert heard == ["b", "c", "d", "d"]
+        assert tracked == ["b", "c", "d", "d"]
         assert len(open_catalogue(tmp_path / "c").songs) == 4
 
     def test_a_source_named_twice_is_read_once(self, run, tmp_path, write_midi):

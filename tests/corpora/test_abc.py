@@ -198,7 +198,7 @@ def test_without_music21_one_sentence_says_what_to_install(monkeypatch):
 
 
 def simple_tunes(name: str, count: int) -> list[Tune]:
-    """DuplicateIndex on which every reader should agree: no repeats, grace notes, ties, accidentals."""
+    """Tunes on which every reader should agree: no repeats, grace notes, ties, accidentals."""
 
     def is_simple(tune: Tune) -> bool:
         lines = tune.text.splitlines()

@@ -375,7 +375,7 @@ def test_fetch_and_verify_by_command(server, offered, capsys):
         "readme.txt",
     }
     assert main(["data", "verify", *arguments]) == 0
-    assert capsys.readouterr().out.startswith("mir-qbsh: checksums fit, 2 songs in 2 files\n")
+    assert capsys.readouterr().out.startswith("mir-qbsh: checksums match, 2 songs in 2 files\n")
 
     assert main(["data", "fetch", *arguments]) == 0  # the archive is there: nothing is asked
     assert len(server.asked) == 1

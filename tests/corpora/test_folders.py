@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import soundfile
 from qbhkit.contour import PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, from_f0
 from qbhkit.corpora import CORPORA, open_corpus, open_source, songs_of
 from qbhkit.corpora.folders import (
+    EVALUATION_YEAR,
     AudioFiles,
     F0Files,
     Ioacas,
@@ -18,6 +20,7 @@ from qbhkit.corpora.folders import (
     pop909,
     read_pitch_vector,
 )
+from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import QbhError
 from qbhkit.f0_csv import write_f0_csv
 
@@ -73,14 +76,81 @@ def test_mir_qbsh_gives_its_songs_with_big5_titles_and_never_the_hums(mir_qbsh):
 def test_mir_qbsh_hums_are_sorted_with_singer_and_label(mir_qbsh):
     hums = MirQbsh(mir_qbsh).hums()
     assert [(one.song_id, one.singer) for one in hums] == [
-        ("00001", "person00001"),
-        ("00012", "person00001"),
-        ("00001", "person00002"),
+        ("00001", "year2003/person00001"),
+        ("00012", "year2003/person00001"),
+        ("00001", "year2004/person00002"),
     ]
     assert hums[0].labelled_st is not None
     assert hums[0].labelled_st.tolist() == [0, 60.5, 61, 0]
     assert hums[2].labelled_st is None
     assert hums[2].path.is_file()
+
+
+def test_mir_qbsh_hums_of_one_year(mir_qbsh):
+    (one,) = MirQbsh(mir_qbsh).hums("year2004")
+    assert one.singer == "year2004/person00002"
+    with pytest.raises(QbhError, match=r"holds no waveFile/year2009/PERSON/SONG\.wav: fetch it"):
+        MirQbsh(mir_qbsh).hums(EVALUATION_YEAR)
+
+
+def test_people_with_the_same_number_in_two_years_are_two_singers(mir_qbsh):
+    for year in ("year2003", "year2009"):
+        hum(mir_qbsh / "waveFile" / year / "person00033" / "00001.wav")
+    singers = [one.singer for one in MirQbsh(mir_qbsh).hums() if "person00033" in one.singer]
+    assert singers == ["year2003/person00033", "year2009/person00033"]
+
+
+@pytest.mark.parametrize(
+    ("again", "first"),
+    [
+        ("year2004a/person00001", "year2003/person00002"),
+        ("year2004a/person00005", "year2003/person00014"),
+        ("year2005/person00010", "year2004a/person00007"),
+        ("year2005/person00011", "year2004a/person00008"),
+        ("year2005/person00012", "year2004a/person00010"),
+        ("year2006b/person00003", "year2006a/person00002"),
+        ("year2006b/person00004", "year2006a/person00003"),
+        ("year2006b/person00010", "year2006a/person00005"),
+        ("year2006b/person00017", "year2006a/person00006"),
+        ("year2006b/person00023", "year2006a/person00007"),
+    ],
+)
+def test_who_sang_in_two_years_is_one_singer(mir_qbsh, again, first):
+    """The pairs of the corpus's own notes; the first year gives the name."""
+    other = again[:-1] + str((int(again[-1]) + 5) % 10)  # of the same year, and nobody's double
+    for folder in (again, first, other):
+        hum(mir_qbsh / "waveFile" / folder / "00001.wav")
+    by_folder = {"/".join(one.path.parts[-3:-1]): one.singer for one in MirQbsh(mir_qbsh).hums()}
+    assert by_folder[again] == by_folder[first] == first
+    assert by_folder[other] == other
+
+
+@pytest.fixture
+def real_mir_qbsh() -> MirQbsh:
+    root = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if not (root / "mir-qbsh" / "waveFile" / "year2003").is_dir():
+        pytest.skip("all years of MIR-QBSH are not in the data folder")
+    return MirQbsh(root / "mir-qbsh")
+
+
+def test_all_years_of_mir_qbsh(real_mir_qbsh):
+    hums = real_mir_qbsh.hums()
+    assert len(hums) == 1954
+    assert len({one.singer for one in hums}) == 115
+    assert all(one.labelled_st is not None and len(one.labelled_st) == 250 for one in hums)
+    assert {one.song_id for one in hums} <= {path.stem for path in real_mir_qbsh.files}
+
+
+def test_the_evaluation_year_holds_the_singers_of_the_split(real_mir_qbsh):
+    hums, split = real_mir_qbsh.hums(EVALUATION_YEAR), read_split("mir_qbsh")
+    assert EVALUATION_YEAR == "year2009"
+    assert len(hums) == 423
+    singers = {one.singer for one in hums}
+    assert len(singers) == 26
+    assert {singer for fold in split["singer_folds"] for singer in fold} == singers
+    assert set(split["training_singers"]) < singers
+    others = [one for one in real_mir_qbsh.hums() if one.path.parts[-3] != EVALUATION_YEAR]
+    assert not {one.singer for one in others} & singers  # nobody of 2009 sang in another year
 
 
 def test_mir_qbsh_without_its_list_uses_ids_as_titles(mir_qbsh):
@@ -179,20 +249,25 @@ def test_pop909_takes_one_version_of_each_song(tmp_path, write_midi):
         pop909(tmp_path / "001" / "versions")
 
 
-def test_what_was_heard_is_read_from_the_data_folder_else_from_the_cache(tmp_path, monkeypatch):
+def test_transcriptions_are_read_from_the_data_folder_else_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(QbhError, match=r"pop909-heard holds no melodies: run 'qbhkit data hear"):
-        open_corpus("pop909-heard", tmp_path / "data")
+    with pytest.raises(
+        QbhError, match=r"pop909-transcribed holds no melodies: run 'qbhkit data tr"
+    ):
+        open_corpus("pop909-transcribed", tmp_path / "data")
     (tmp_path / "cache").mkdir()
-    f0_csv(tmp_path / "cache" / "pop909-heard" / "002.f0.csv")
-    (tmp_path / "cache" / "pop909-heard" / ".partial-x.csv").write_text("half")
-    corpus = open_corpus("pop909-heard", tmp_path / "data")
+    f0_csv(tmp_path / "cache" / "pop909-transcribed" / "002.f0.csv")
+    (tmp_path / "cache" / "pop909-transcribed" / ".partial-x.csv").write_text("half")
+    corpus = open_corpus("pop909-transcribed", tmp_path / "data")
     assert [song.id for song in songs_of(corpus)] == ["002"]
-    assert corpus.name == "pop909-heard"
-    f0_csv(tmp_path / "data" / "pop909-heard" / "001.f0.csv")
-    corpus = open_corpus("pop909-heard", tmp_path / "data")
+    assert corpus.name == "pop909-transcribed"
+    f0_csv(tmp_path / "data" / "pop909-transcribed" / "001.f0.csv")
+    corpus = open_corpus("pop909-transcribed", tmp_path / "data")
     assert [song.id for song in songs_of(corpus)] == ["001"]
-    assert open_source("pop909-heard", tmp_path / "data")[0].files == corpus.files
+    assert open_source("pop909-transcribed", tmp_path / "data")[0].files == corpus.files
+    former = "pop909-heard"
+    assert open_corpus(former, tmp_path / "data").files == corpus.files
+    assert open_source(former, tmp_path / "data")[0].files == corpus.files
 
 
 def seed(**changes) -> dict:
@@ -339,7 +414,7 @@ def test_mirex_distractors_are_a_folder_of_midi(tmp_path, write_midi):
 
 def test_every_corpus_says_where_it_comes_from_and_on_which_terms():
     known = {"essenFolksong", "oneills1850", "mir-qbsh", "ioacas", "pop909"}
-    assert known | {"pop909-heard", "seed-contours"} <= set(CORPORA)
+    assert known | {"pop909-transcribed", "seed-contours"} <= set(CORPORA)
     for name, info in CORPORA.items():
         assert info.name == name
         assert all((info.what, info.where, info.terms, info.cure))

@@ -86,17 +86,17 @@ def test_skyline_against_a_naive_loop(seed):
     lengths = rng.integers(1, 30, count)
     pitches = rng.choice(np.arange(40, 90), count, replace=False)
     line = skyline(np.stack([begins, lengths, pitches], axis=1).astype(float))
-    heard = np.zeros(140)
+    at_tick = np.zeros(140)
     for onset, duration, pitch in line.astype(int):
-        assert (heard[onset : onset + duration] == 0).all(), "notes of the line overlap"
-        heard[onset : onset + duration] = pitch
+        assert (at_tick[onset : onset + duration] == 0).all(), "notes of the line overlap"
+        at_tick[onset : onset + duration] = pitch
     for now in range(140):  # one frame a tick
         sounding = [
             pitch
             for begin, length, pitch in zip(begins, lengths, pitches, strict=True)
             if begin <= now < begin + length
         ]
-        assert heard[now] == max(sounding, default=0), now
+        assert at_tick[now] == max(sounding, default=0), now
     assert (np.diff(line[:, 0]) > 0).all()
     assert (line[:, 1] > 0).all()
 

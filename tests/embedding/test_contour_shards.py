@@ -160,8 +160,8 @@ class TestRefused:
     @pytest.mark.parametrize("name", ["pitch.npy", "index.npy"])
     def test_a_file_that_is_missing_cut_or_changed(self, folder, name):
         whole = (folder / name).read_bytes()
-        for degraded in (whole[:-8], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
-            (folder / name).write_bytes(degraded)
+        for damaged in (whole[:-8], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+            (folder / name).write_bytes(damaged)
             with pytest.raises(QbhError, match=rf"{name} is damaged .* write the contours again"):
                 open_shards(folder)
         (folder / name).unlink()
@@ -201,9 +201,9 @@ class TestRefused:
         self.change(folder, format=2)
         refuses("has format 2, not 1")
         (folder / "manifest.json").write_text("[1]")
-        refuses("something else than contours")
+        refuses("does not hold contours")
         (folder / "manifest.json").write_text('{"format": 1, "shards": []}')  # a catalogue's
-        refuses("something else than contours")
+        refuses("does not hold contours")
         (folder / "manifest.json").write_text("{")
         refuses("manifest.json is damaged")
 

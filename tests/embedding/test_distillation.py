@@ -11,6 +11,7 @@ from qbhkit.catalogue.read import open_catalogue
 from qbhkit.cli import main as qbhkit
 from qbhkit.contour import from_notes
 from qbhkit.corpora import Song
+from qbhkit.embedding import distillation
 from qbhkit.embedding.distillation import (
     DistillationConfig,
     StateEmbedder,
@@ -21,11 +22,9 @@ from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
 from qbhkit.embedding.encoders import EncoderConfig
 from qbhkit.embedding.rendered import RenderedBank, RenderedHum, read_rendered, write_rendered
 from qbhkit.embedding.sampling import ContourBank, SongPairs
-from qbhkit.embedding.training import TrainConfig
-from qbhkit.embedding.training import train_student as train_contours
+from qbhkit.embedding.training import TrainConfig, train_encoder
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
-from qbhkit.metrics import pair_mrr
 from qbhkit.pitch.frontends import StateContour
 from qbhkit.retrieval.searcher import Searcher
 
@@ -47,21 +46,21 @@ def states_of(contour, rng):
 
 
 def sung(number, begin=10, count=120, key_st=0.0):
-    """A song from frame ``begin`` on as it is heard, in another key."""
+    """A song from frame ``begin`` on as it is tracked, in another key."""
     rng = np.random.default_rng([8, number])
     whole = from_notes(notes_of(number))
     part = replace(whole, frames=whole.frames[begin : begin + count]).transposed(key_st)
     return StateContour(np.concatenate([part.frames, states_of(part, rng)], axis=1))
 
 
-def rendered_hums(count=120):
+def hums(count=120):
     rng = np.random.default_rng(0)
     for number in range(count):
         begin, key = int(rng.integers(30)), rng.integers(-5, 6)
-        heard = sung(number, begin, key_st=float(key))
-        frames = begin + np.arange(len(heard))
+        contour = sung(number, begin, key_st=float(key))
+        frames = begin + np.arange(len(contour))
         spans = np.stack([frames, frames + 1], axis=1)
-        yield RenderedHum(heard.states, spans, from_notes(notes_of(number)), number)
+        yield RenderedHum(contour.states, spans, from_notes(notes_of(number)), number)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +73,9 @@ def home(tmp_path_factory):
     )  # fmt: skip
     songs = ContourBank([from_notes(notes_of(k)) for k in range(300, 500)])
     pairs = SongPairs(songs, config.window, config.augmentation, config.normalisation)
-    encoder = train_contours(config, pairs, folder, folder / "log.json", progress=False)
+    encoder = train_encoder(config, pairs, folder, folder / "log.json", progress=False)
     export_encoder(encoder, folder / "teacher.safetensors", Reading(80), "key")
-    write_rendered(folder / "bank.safetensors", list(rendered_hums()), {"states_of": "a bump"})
+    write_rendered(folder / "bank.safetensors", list(hums()), {"states_of": "a bump"})
     return folder
 
 
@@ -94,8 +93,8 @@ def bank(home):
     return RenderedBank(read_rendered(home / "bank.safetensors"))
 
 
-def run(folder, config, bank, score=None, **kwargs):
-    encoder = train_student(config, bank, folder, folder / "log.json", score, progress=False, **kwargs)
+def run(folder, config, bank, **kwargs):
+    encoder = train_student(config, bank, folder, folder / "log.json", progress=False, **kwargs)
     curve = json.loads((folder / "log.json").read_text())["curve"]
     return encoder, [{k: v for k, v in line.items() if k != "parts_per_s"} for line in curve]
 
@@ -104,7 +103,7 @@ def run(folder, config, bank, score=None, **kwargs):
 def learnt(home, config, bank):
     """A trained encoder's weights, and its curve."""
     longer = replace(config, epochs=6, steps_per_epoch=40, batch=48)
-    encoder, curve = run(home / "learnt", longer, bank, pair_mrr)
+    encoder, curve = run(home / "learnt", longer, bank)
     teacher = ContourEmbedder(config.teacher)
     export_student(encoder, home / "audio.safetensors", teacher, bank.states_of)
     return home / "audio.safetensors", curve
@@ -112,8 +111,8 @@ def learnt(home, config, bank):
 
 def room_won(cosine, bank, config):
     """How far a cosine lies on the way from the best single vector for all parts (0) to 1."""
-    _, held = bank.parted(10)
-    drawn = held.draw(200, Reading(80), config.parts, np.random.default_rng(0))
+    _, held_back = bank.split(10)
+    drawn = held_back.draw(200, Reading(80), config.parts, np.random.default_rng(0))
     truth = ContourEmbedder(config.teacher).embed(drawn.windows)
     floor = float(np.linalg.norm(truth.mean(axis=0)))
     return (cosine - floor) / (1 - floor)
@@ -144,18 +143,20 @@ class TestTraining:
         assert (home / "teacher.safetensors").read_bytes() == before
         np.testing.assert_array_equal(ContourEmbedder(config.teacher).embed(window), vectors)
 
-    def test_a_stopped_run_resumes_with_the_same_curve(self, config, bank, tmp_path):
+    def test_a_stopped_run_resumes_with_the_same_curve(self, config, bank, tmp_path, monkeypatch):
         _, whole = run(tmp_path / "whole", config, bank)
+        calls = []
 
         def stop(found, truth):
-            stop.calls += 1
-            if stop.calls == 2:
+            calls.append(len(found))
+            if len(calls) == 2:
                 raise KeyboardInterrupt
             return 0.0
 
-        stop.calls = 0
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "part", config, bank, stop)
+        with monkeypatch.context() as patch:
+            patch.setattr(distillation, "pair_mrr", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / "part", config, bank)
         _, resumed = run(tmp_path / "part", config, bank, resume=True)
         assert len(whole) == config.epochs
         assert [line["loss"] for line in resumed] == [line["loss"] for line in whole]
@@ -174,7 +175,7 @@ class TestTraining:
             ),
             (
                 {"encoder": EncoderConfig((8,), embedding_dim=32, inputs=40)},
-                "64 long: set encoder.size",
+                "64 long: set encoder.embedding_dim",
             ),
             ({"teacher": "nowhere"}, "no weights 'nowhere'"),
         ],
@@ -184,9 +185,9 @@ class TestTraining:
             run(tmp_path, replace(config, **change), bank)
 
     def test_a_single_tune_is_refused(self, config, tmp_path):
-        write_rendered(tmp_path / "one.safetensors", list(rendered_hums(1)), {})
+        write_rendered(tmp_path / "one.safetensors", list(hums(1)), {})
         one = RenderedBank(read_rendered(tmp_path / "one.safetensors"))
-        with pytest.raises(QbhError, match=r"too few tunes .* make more rendered_hums"):
+        with pytest.raises(QbhError, match=r"too few tunes .* render more hums"):
             run(tmp_path, config, one)
 
     def test_several_devices_are_refused(self, config, bank, tmp_path):
@@ -194,7 +195,7 @@ class TestTraining:
             run(tmp_path, config, bank, fabric=SimpleNamespace(world_size=2))
 
     def test_another_kind_is_refused(self):
-        with pytest.raises(QbhError, match="kind must be 'end-to-end'"):
+        with pytest.raises(QbhError, match="kind must be 'state-distillation'"):
             DistillationConfig(kind="melody")
 
 
@@ -202,10 +203,8 @@ class TestEmbedder:
     def test_it_stands_in_for_its_teacher(self, learnt, config):
         embedder, teacher = StateEmbedder(str(learnt[0])), ContourEmbedder(config.teacher)
         assert embedder.identity == teacher.identity
-        assert (embedder.embedding_dim, embedder.reading) == (
-            teacher.embedding_dim,
-            teacher.reading,
-        )
+        assert embedder.embedding_dim == teacher.embedding_dim
+        assert embedder.reading == teacher.reading
         assert embedder.states_of == "a bump"
         assert embedder.weights.startswith("audio-")
 
@@ -219,12 +218,12 @@ class TestEmbedder:
         assert embedder.embed(frames[:0]).shape == (0, 64)
 
     def test_other_weights_are_refused_in_both_directions(self, learnt):
-        with pytest.raises(QbhError, match=r"stage1 do not hold an end-to-end .*qbhkit train_student"):
+        with pytest.raises(QbhError, match=r"stage1 do not hold .*qbhkit train end-to-end"):
             StateEmbedder("stage1")
         with pytest.raises(QbhError, match="do not hold a contour encoder"):
             ContourEmbedder(str(learnt[0]))
 
-    def test_what_is_heard_is_searched_in_the_teachers_catalogue(self, learnt, config, tmp_path):
+    def test_states_are_searched_in_the_teachers_catalogue(self, learnt, config, tmp_path):
         """Songs that neither encoder has seen, sung in other keys."""
         songs = [Song(f"{k:03}", f"Song {k}", "made", notes=notes_of(k)) for k in range(600, 640)]
         build_catalogue(songs, tmp_path, ContourEmbedder(config.teacher), progress=False)
@@ -234,9 +233,9 @@ class TestEmbedder:
         for match_from, begin in firsts.items():
             hits = 0
             for number in range(600, 640):
-                heard = sung(number, begin, 110, key_st=float(number % 9 - 4))
+                hum = sung(number, begin, 110, key_st=float(number % 9 - 4))
                 hits += f"{number:03}" in {
-                    answer.song_id for answer in searcher.search(heard, 4, match_from)
+                    answer.song_id for answer in searcher.search(hum, 4, match_from)
                 }
             assert hits > 24  # 4 of 40 by chance
 
@@ -252,9 +251,10 @@ class TestCommand:
     def write(self, home, folder, **values):
         config = folder / "small.yaml"
         lines = {
-            "kind": "end-to-end", "teacher": str(home / "teacher.safetensors"), "epochs": 1,
-            "steps": 2, "batch": 8, "threads": 1, "watched": 8, "bank": "bank.safetensors",
-            "encoder": {"widths": [8], "convolutions": 1, "size": 64, "inputs": CHANNELS},
+            "kind": "state-distillation", "teacher": str(home / "teacher.safetensors"), "epochs": 1,
+            "steps_per_epoch": 2, "batch": 8, "threads": 1, "watched": 8,
+            "bank": "bank.safetensors",
+            "encoder": {"widths": [8], "convolutions": 1, "embedding_dim": 64, "inputs": CHANNELS},
         } | values  # fmt: skip
         config.write_text(json.dumps(lines))
         return config
@@ -263,7 +263,7 @@ class TestCommand:
         config = self.write(home, home)
         log = ["--log", str(tmp_path / "log.json")]
         assert qbhkit(["train", str(config), "--out", str(tmp_path), *log]) == 0
-        assert "120 rendered_hums" in capsys.readouterr().err
+        assert "120 rendered hums" in capsys.readouterr().err
         assert StateEmbedder(str(tmp_path / "small.safetensors")).states_of == "a bump"
         assert (tmp_path / "curve.svg").is_file()
 
@@ -271,7 +271,7 @@ class TestCommand:
         monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path))
         config = self.write(home, tmp_path, bank="nothing.safetensors")
         assert qbhkit(["train", str(config), "--out", str(tmp_path)]) == 2
-        assert "make it with 'qbhkit data perform'" in capsys.readouterr().err
+        assert "make it with 'qbhkit data render'" in capsys.readouterr().err
 
     def test_the_shipped_configuration_fits_the_shipped_network(self):
         from qbhkit.config import build_config, config_path, read_yaml
@@ -281,7 +281,7 @@ class TestCommand:
         shipped = build_config(DistillationConfig, read_yaml(path), str(path))
         states = load_weights("crnn-lite").config["states"]
         assert shipped.encoder.inputs == 2 * states
-        assert shipped.encoder.size == ContourEmbedder(shipped.teacher).embedding_dim
+        assert shipped.encoder.embedding_dim == ContourEmbedder(shipped.teacher).embedding_dim
 
 
 def test_torch_is_seeded_by_the_run(config, bank, tmp_path):

@@ -77,8 +77,8 @@ def run(folder, config=CONFIG, **kwargs):
 
 def test_the_hum_evaluator_tells_a_trained_encoder_from_a_random_one(tmp_path):
     config = replace(
-        CONFIG, epochs=6, steps_per_epoch=50, batch=64, scheduled_rate=4e-3, loss="infonce", hums=HumConfig(),
-        encoder=EncoderConfig((16, 32), 1, heads=2, embedding_dim=32),
+        CONFIG, epochs=6, steps_per_epoch=50, batch=64, learning_rate=4e-3, loss="infonce",
+        hums=HumConfig(), encoder=EncoderConfig((16, 32), 1, heads=2, embedding_dim=32),
     )  # fmt: skip
     contours = tunes()
     held_out = hum_pairs(contours[:6], config)
@@ -145,7 +145,7 @@ def test_training_learns_to_find_hummed_tunes(tmp_path):
         negatives=None,
         encoder=EncoderConfig((16, 32), 1, heads=2),
     )
-    validate = pair_evaluator(config, tunes(40, seed=9), pair_mrr)
+    validate = pair_evaluator(config, tunes(40, seed=9))
     log = tmp_path / "log.json"
     train_encoder(config, song_pairs(tunes(200)), tmp_path, log, evaluate=validate, progress=False)
     lines = curve(tmp_path / "log.json")
@@ -155,13 +155,14 @@ def test_training_learns_to_find_hummed_tunes(tmp_path):
 
 
 def test_stage_two_starts_from_weights_and_learns_from_hums(tmp_path):
-    first = train_encoder(CONFIG, song_pairs(tunes()), tmp_path, tmp_path / "log.json", progress=False)
+    log = tmp_path / "log.json"
+    first = train_encoder(CONFIG, song_pairs(tunes()), tmp_path, log, progress=False)
     export_encoder(first, tmp_path / "first.safetensors", Reading(80), "key")
     config = replace(
         CONFIG,
         epochs=1,
         steps_per_epoch=1,
-        scheduled_rate=1e-9,
+        learning_rate=1e-9,
         hums=HumConfig(),
         init_from=str(tmp_path / "first.safetensors"),
     )
@@ -174,7 +175,7 @@ def test_stage_two_starts_from_weights_and_learns_from_hums(tmp_path):
 
 
 def test_hums_in_the_mixture_are_learnt(tmp_path):
-    """Hums that go wrong in the same way become findable when the training hears such hums."""
+    """Hums that go wrong in the same way become findable when the training has such hums."""
 
     def upside_down(contours):  # nothing of stage 1 teaches this
         hums = []
@@ -215,7 +216,7 @@ def test_hums_in_the_mixture_are_learnt(tmp_path):
 def test_combined_training_fine_tunes_copies_and_goes_on_undisturbed(tmp_path):
     config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=2, steps=3))
     hums = hum_pairs(tunes(8, seed=2), config)
-    scores = iter([0.1, 0.2, 0.9, 0.9, 0.3, 0.4, 0.5, 0.5])  # two copies are heard twice each
+    scores = iter([0.1, 0.2, 0.9, 0.9, 0.3, 0.4, 0.5, 0.5])  # two copies are evaluated too
 
     def evaluate(encoder):
         return {"validation_mrr": next(scores)}
@@ -250,21 +251,27 @@ def test_copies_of_an_older_run_are_left_aside(tmp_path):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        *(({key: 0}, f"{key} must be at least 1") for key in ("epochs", "steps", "batch")),
+        *(
+            ({key: 0}, f"{key} must be at least 1")
+            for key in ("epochs", "steps_per_epoch", "batch")
+        ),
         ({"threads": 0}, "threads must be at least 1"),
-        *(({key: -1}, f"{key} must be at least 0") for key in ("seed", "rate", "weight_decay")),
-        ({"clip": 0.0}, "clip must be more than 0"),
+        *(
+            ({key: -1}, f"{key} must be at least 0")
+            for key in ("seed", "learning_rate", "weight_decay")
+        ),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be more than 0"),
         ({"hums": {}, "fine_tune": {"every": 0}}, "every must be at least 1"),
         ({"hums": {"share": 1.5}}, "share must be from 0 to 1"),
         ({"hums": {"shortest_s": -1}}, "shortest_s must be at least 0"),
         ({"window": {"shortest_s": 0}}, "shortest_s over 0, up to longest_s"),
         ({"window": {"shortest_s": 5, "longest_s": 4}}, "shortest_s over 0, up to longest_s"),
         ({"window": {"at_start": float("nan")}}, "at_start must be from 0 to 1"),
-        ({"window": {"steps": 0}}, "steps must be at least 1"),
-        ({"rules": {"most_slices": 0}}, "most_slices must be at least 1"),
-        ({"rules": {"glide_frames": 0}}, "glide_frames must be at least 1"),
-        ({"rules": {"fill_chance": 1.1}}, "fill_chance must be from 0 to 1"),
-        ({"rules": {"note_st": -0.1}}, "note_st must be at least 0"),
+        ({"window": {"frames": 0}}, "frames must be at least 1"),
+        ({"augmentation": {"most_slices": 0}}, "most_slices must be at least 1"),
+        ({"augmentation": {"glide_frames": 0}}, "glide_frames must be at least 1"),
+        ({"augmentation": {"fill_chance": 1.1}}, "fill_chance must be from 0 to 1"),
+        ({"augmentation": {"note_st": -0.1}}, "note_st must be at least 0"),
     ],
 )
 def test_numbers_that_no_run_can_have_are_refused(values, says):
@@ -304,8 +311,8 @@ def test_combined_training_resumes(tmp_path):
     ("change", "message"),
     [
         ({"hums": HumConfig()}, "there are none to learn from"),
-        ({"start": "best"}, "another encoder"),
-        ({"start": "nowhere.safetensors"}, "nowhere"),
+        ({"init_from": "best"}, "another encoder"),
+        ({"init_from": "nowhere.safetensors"}, "nowhere"),
     ],
 )
 def test_a_stage_without_what_it_needs_is_refused(tmp_path, change, message):
@@ -325,7 +332,7 @@ def test_every_loss_trains(tmp_path, loss):
 
 
 def test_the_learnt_temperature_is_kept(tmp_path):
-    config = replace(CONFIG, loss="infonce", epochs=1, scheduled_rate=0.05)
+    config = replace(CONFIG, loss="infonce", epochs=1, learning_rate=0.05)
     run(tmp_path, config)
     network = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
     moved = [value for name, value in network.items() if not name.startswith("encoder.")]
@@ -337,7 +344,8 @@ def test_two_processes_share_each_batch_and_learn_alike(tmp_path):
     """Only the batch norms differ: each process sees the statistics of its own rows."""
     config = tmp_path / "mini.yaml"
     config.write_text(
-        "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 128\nloss: infonce\nthreads: 1\n"
+        "corpora: [miscFolk]\nepochs: 4\nsteps_per_epoch: 10\nbatch: 128\n"
+        "loss: infonce\nthreads: 1\n"
         "encoder: {widths: [16, 32], convolutions: 1}\n"
     )
     curves = []
@@ -361,7 +369,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
 def test_a_device_that_is_not_there_is_named(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(QbhError, match="cannot train_encoder on 1 x cuda"):
+    with pytest.raises(QbhError, match="cannot train on 1 x cuda"):
         make_fabric(CONFIG, "cuda")
 
 
@@ -399,7 +407,7 @@ def test_an_infinite_loss_is_said_in_a_sentence(tmp_path):
     with pytest.raises(QbhError, match="no longer finite"):
         run(
             tmp_path,
-            replace(CONFIG, scheduled_rate=1e12, max_grad_norm=1e30, epochs=3, steps_per_epoch=20),
+            replace(CONFIG, learning_rate=1e12, max_grad_norm=1e30, epochs=3, steps_per_epoch=20),
         )
 
 
@@ -407,7 +415,7 @@ def test_the_command_is_killed_and_goes_on(tmp_path):
     """Kill -9 the real command after its first checkpoint; the curve ends up unbroken."""
     config = tmp_path / "mini.yaml"
     config.write_text(
-        "corpora: [miscFolk]\nepochs: 4\nsteps: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
+        "corpora: [miscFolk]\nepochs: 4\nsteps_per_epoch: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
         "encoder: {widths: [16, 32], convolutions: 1}\n"
     )
     assert qbhkit(["train", str(config), "--out", str(tmp_path / "whole")]) == 0

@@ -19,16 +19,16 @@ from qbhkit.weights import load_weights, save_weights
 
 POOLINGS = ("context", "attention", "gru", "max")
 WIDTHS = ((8, 8, 8), (4, 8, 16))  # constant, growing
-COMMON = {"convolutions": 2, "heads": 2, "size": 12}
+COMMON = {"convolutions": 2, "heads": 2, "embedding_dim": 12}
 CONV = [
-    EncoderConfig(widths, block=block, compression=total, linear=linear, pooling=summary, **COMMON)
-    for block, widths, total, linear, summary in product(
+    EncoderConfig(widths, block=block, compression=total, linear=linear, pooling=pooling, **COMMON)
+    for block, widths, total, linear, pooling in product(
         ("plain", "residual"), WIDTHS, (None, 20), (0, 5), POOLINGS
     )
 ]
 LSTM = [
-    EncoderConfig(widths, kind="lstm", linear=linear, pooling=summary, **COMMON)
-    for widths, linear, summary in product(WIDTHS, (0, 5), POOLINGS)
+    EncoderConfig(widths, kind="lstm", linear=linear, pooling=pooling, **COMMON)
+    for widths, linear, pooling in product(WIDTHS, (0, 5), POOLINGS)
 ]
 
 
@@ -63,7 +63,7 @@ def encoder_of(config, seed=0):
 def test_every_variant_has_the_shapes_it_says(config):
     encoder = encoder_of(config)
     shapes = {}
-    for part in ("stages", "summary"):
+    for part in ("stages", "pooling"):
         encoder.get_submodule(part).register_forward_hook(
             lambda _, args, out, part=part: shapes.update({part: (args[0].shape, out.shape)})
         )
@@ -76,7 +76,7 @@ def test_every_variant_has_the_shapes_it_says(config):
         padded, width = max(length, config.total), config.widths[-1]
         left = padded // config.total
         assert shapes["stages"] == ((3, config.linear or 2, 1, padded), (3, width, 1, left))
-        assert shapes["summary"] == ((3, left, width), (3, width))
+        assert shapes["pooling"] == ((3, left, width), (3, width))
         assert vectors.shape == (3, 12)
         np.testing.assert_allclose(vectors.norm(dim=1), 1, atol=1e-5)
 
@@ -219,13 +219,13 @@ def test_pools_may_be_given_one_by_one():
     [
         ({"kind": "gru"}, "kind must be conv or lstm, not 'gru'."),
         ({"block": "dense"}, "block must be plain or residual, not 'dense'."),
-        ({"summary": "mean"}, "summary must be context or attention or gru or max, not 'mean'."),
+        ({"pooling": "mean"}, "pooling must be context or attention or gru or max, not 'mean'."),
         ({"convolutions": 0}, "convolutions must be at least 1, not 0."),
         ({"kernel": -1}, "kernel must be at least 1, not -1."),
         ({"kernel": 4}, "kernel must be odd, not 4."),
         ({"heads": 0}, "heads must be at least 1, not 0."),
         ({"heads": 7}, "heads (7) must divide the last width (256)."),
-        ({"size": 0}, "size must be at least 1, not 0."),
+        ({"embedding_dim": 0}, "embedding_dim must be at least 1, not 0."),
         ({"compression": 0}, "compression must be at least 1, not 0."),
         ({"compression": -8}, "compression must be at least 1, not -8."),
         (
@@ -242,7 +242,7 @@ def test_pools_may_be_given_one_by_one():
         ({"dropout": float("nan")}, "dropout must be at least 0 and less than 1, not nan."),
         ({"kind": "lstm", "compression": 8}, "The kind lstm has no stages: leave block and"),
         ({"kind": "lstm", "block": "residual"}, "The kind lstm has no stages: leave block and"),
-        ({"kind": "lstm", "widths": (9,), "summary": "max"}, "width of an lstm (9) must be even."),
+        ({"kind": "lstm", "widths": (9,), "pooling": "max"}, "width of an lstm (9) must be even."),
     ],
 )
 def test_impossible_configurations_are_refused(values, says):
@@ -256,7 +256,7 @@ def test_heads_matter_to_context_attention_only():
 
 
 def test_a_configuration_can_be_written_in_yaml():
-    values = {"widths": [4, 8], "compression": 10, "block": "residual", "summary": "gru"}
+    values = {"widths": [4, 8], "compression": 10, "block": "residual", "pooling": "gru"}
     config = EncoderConfig((4, 8), compression=10, block="residual", pooling="gru")
     assert build_config(EncoderConfig, values, "x.yaml") == config
     with pytest.raises(QbhError, match="kind"):
@@ -323,7 +323,7 @@ def test_frames_may_have_as_many_channels_as_the_configuration_says(kind, linear
     frames = torch.randn(3, 20, 7, generator=torch.Generator().manual_seed(0))
     vectors = encoder(frames)
     assert vectors.shape == (3, 32)
-    for channel in range(7):  # every one of them is heard
+    for channel in range(7):  # every one of them counts
         assert not torch.allclose(encoder(frames * (torch.arange(7) != channel)), vectors)
     with pytest.raises(QbhError, match=r"batch, length, 7\), not \(3, 20, 2\)"):
         encoder(frames[..., :2])
@@ -338,7 +338,7 @@ def test_weights_from_before_inputs_could_be_chosen_hold_an_encoder_of_contours(
 
 def test_weights_whose_configuration_is_damaged_are_refused(tmp_path):
     stored, path = load_weights("stage1"), tmp_path / "a.safetensors"
-    for damaged in ({"steps": "abc"}, {"encoder": "ab"}, {"encoder": 3}):
+    for damaged in ({"frames": "abc"}, {"encoder": "ab"}, {"encoder": 3}):
         save_weights(path, stored.arrays, stored.config | damaged)
         with pytest.raises(QbhError, match=r"a\.safetensors"):
             ContourEmbedder(str(path))
@@ -380,22 +380,22 @@ def test_dropout_drops_in_training_only():
         assert not torch.allclose(encoder(contours), encoder(contours))
 
 
-def test_summaries_are_what_they_are_called():
+def test_poolings_are_what_they_are_called():
     """Each of them by hand, frame after frame."""
     frames = torch.randn(2, 7, 8)
-    for summary in POOLINGS:
-        part = encoder_of(EncoderConfig((8,), heads=2, pooling=summary)).summary
+    for pooling in POOLINGS:
+        part = encoder_of(EncoderConfig((8,), heads=2, pooling=pooling)).pooling
         with torch.inference_mode():
-            torch.testing.assert_close(part(frames), by_hand(part, summary, frames))
+            torch.testing.assert_close(part(frames), by_hand(part, pooling, frames))
 
 
-def by_hand(part, summary, frames):
+def by_hand(part, pooling, frames):
     """The slow way from (B, T, C) to (B, C)."""
     rows = []
     for row in frames:  # (T, C)
-        if summary == "max":
+        if pooling == "max":
             rows.append(torch.stack([max(channel) for channel in row.T]))
-        elif summary == "gru":
+        elif pooling == "gru":
             state = torch.zeros(1, 8)
             cell = nn.GRUCell(8, 8)
             cell.load_state_dict(
@@ -404,7 +404,7 @@ def by_hand(part, summary, frames):
             for frame in row:
                 state = cell(frame[None], state)
             rows.append(state[0])
-        elif summary == "attention":
+        elif pooling == "attention":
             scores = torch.stack([part.score.weight @ frame for frame in row]).exp()  # (T, C)
             rows.append((scores * row).sum(0) / scores.sum(0))
         else:
@@ -432,16 +432,16 @@ class Plain(nn.Module):
                 layers += [nn.BatchNorm1d(width), nn.ReLU()]
             layers.append(nn.MaxPool1d(2))
         self.stages = nn.Sequential(*layers)
-        self.summary = nn.Module()
-        self.summary.project = nn.Linear(width, width)
-        self.summary.context = nn.Parameter(torch.randn(8, width // 8) * (width // 8) ** -0.5)
+        self.pooling = nn.Module()
+        self.pooling.project = nn.Linear(width, width)
+        self.pooling.context = nn.Parameter(torch.randn(8, width // 8) * (width // 8) ** -0.5)
         self.output = nn.Linear(width, 512)
 
     def forward(self, contours):
         x = self.stages(contours.transpose(1, 2)).transpose(1, 2)
         values = x.unflatten(2, (8, -1))
-        keys = torch.tanh(self.summary.project(x)).unflatten(2, (8, -1))
-        scores = (keys * self.summary.context).sum(3, keepdim=True)
+        keys = torch.tanh(self.pooling.project(x)).unflatten(2, (8, -1))
+        scores = (keys * self.pooling.context).sum(3, keepdim=True)
         x = (torch.softmax(scores, 1) * values).sum(1).flatten(1)
         return functional.normalize(self.output(x), dim=1)
 
@@ -493,7 +493,7 @@ def test_the_first_vectors_of_a_process_are_like_the_next():
     """Without initialise_vector_maths one process of eight differs; three are asked."""
     script = (
         "import numpy as np\n"
-        "from qbhkit.embedding.encoders import ContourEmbedder\n"
+        "from qbhkit.embedding.embedder import ContourEmbedder\n"
         "embedder = ContourEmbedder()\n"
         "frames = np.random.default_rng(0).normal(60, 5, (600, 80, 2)).astype(np.float32)\n"
         "frames[..., 1] = 1\n"

@@ -206,7 +206,7 @@ def assert_same(network, converted):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Both files of a small network, which a test may degrade_recording."""
+    """Both files of a small network, which a test may damage."""
     write_original(tmp_path)
     return tmp_path
 
@@ -561,16 +561,19 @@ class TestWrongFiles:
         refused(folder, r"checkpoint_best\.pt has no state_dict")
 
 
+COMMAND = ["weights", "import-checkpoint"]
+
+
 class TestCommand:
     def test_what_it_writes_can_be_used(self, folder, capsys):
-        assert main(["weights", "convert-original", str(folder), "--out", str(folder / "out")]) == 0
+        assert main([*COMMAND, str(folder), "--out", str(folder / "out")]) == 0
         written = folder / "out" / "original.safetensors"
         assert capsys.readouterr() == (f"weights: {written}\n", "")
         assert ContourEmbedder(str(written)).embedding_dim == 12
 
     def test_bad_input_is_one_sentence_and_code_2(self, folder, capsys):
         (folder / "hparams.dat").write_bytes(pickle.dumps(Attack(os.system, "false")))
-        assert main(["weights", "convert-original", str(folder), "--out", str(folder / "out")]) == 2
+        assert main([*COMMAND, str(folder), "--out", str(folder / "out")]) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith(f"qbhkit: {folder / 'hparams.dat'} holds 'posix.system'")
@@ -579,5 +582,5 @@ class TestCommand:
 
     def test_help_shows_an_example(self, capsys):
         with pytest.raises(SystemExit, match="0"):
-            main(["weights", "convert-original", "--help"])
-        assert "example:\n  qbhkit weights convert-original" in capsys.readouterr().out
+            main([*COMMAND, "--help"])
+        assert "example:\n  qbhkit weights import-checkpoint" in capsys.readouterr().out

@@ -35,10 +35,10 @@ def source(notes=None, groups=None, config=None, reading=None, how="key"):
 
 
 def test_an_anchor_is_the_phrase_as_written():
-    """Each match_from must be a stretch of its own song from one note's onset to another's end."""
+    """Each anchor must be a stretch of its own song from one note's onset to another's end."""
     notes = songs()
     found = source(notes).draw(12, generator(0))
-    for match_from, tune in zip(found.anchors, found.groups, strict=True):
+    for anchor, tune in zip(found.anchors, found.groups, strict=True):
         song = notes[tune]
         ends = song[:, 0] + song[:, 1]
         fine = from_notes(song, FINE_S).frames
@@ -47,7 +47,7 @@ def test_an_anchor_is_the_phrase_as_written():
         lengths = np.array([ends[b] for _, b in spans]) - starts
         positions = Reading(80).positions(starts / FINE_S, lengths / FINE_S)
         read = normalise(stretch(fine, positions), "key")
-        assert np.abs(read - match_from).max(axis=2).mean(axis=1).min() < 0.02
+        assert np.abs(read - anchor).max(axis=2).mean(axis=1).min() < 0.02
 
 
 def test_without_rules_and_rhythm_the_hum_is_the_phrase():
@@ -58,8 +58,8 @@ def test_without_rules_and_rhythm_the_hum_is_the_phrase():
 def test_the_rhythm_of_a_hum_is_its_own_but_its_notes_are_the_phrases():
     config = NotePairConfig(rhythm_octaves=0.4, fewest=8, most=8)
     found = source(config=config, how="published").draw(12, generator(2))
-    for match_from, positive in zip(found.anchors, found.positives, strict=True):
-        assert set(np.unique(positive[..., 0])) <= set(np.unique(match_from[..., 0]))
+    for anchor, positive in zip(found.anchors, found.positives, strict=True):
+        assert set(np.unique(positive[..., 0])) <= set(np.unique(anchor[..., 0]))
     assert (found.anchors[..., 0] != found.positives[..., 0]).mean() > 0.2
     lengths = [np.diff(np.flatnonzero(np.diff(row[:, 0]))) for row in found.positives]
     assert len(np.unique(np.concatenate(lengths))) > 8
@@ -93,11 +93,11 @@ def test_songs_without_notes_are_never_drawn_and_groups_stay():
 
 @pytest.mark.parametrize("values", [{"share": 0}, {"fewest": 1}, {"fewest": 9, "most": 8}])
 def test_impossible_values_are_refused(values):
-    with pytest.raises(QbhError, match="events need"):
+    with pytest.raises(QbhError, match="note_pairs need"):
         NotePairConfig(**values)
 
 
-def test_a_run_with_events_draws_both_from_the_same_tunes():
+def test_a_run_with_note_pairs_draws_both_from_the_same_tunes():
     notes = songs(8)
     contours = [from_notes(one) for one in notes]
     written = [Song(str(k), str(k), "here", notes=one) for k, one in enumerate(notes)]

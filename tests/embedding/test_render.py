@@ -1,8 +1,10 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from qbhkit.audio import Audio
 from qbhkit.cli import main as qbhkit
@@ -10,16 +12,15 @@ from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding import render as rendering
 from qbhkit.embedding.render import (
     RenderConfig,
-    Stage,
+    SynthesisPool,
     draw_stretch,
     make_pool,
-    perform,
     render_all,
+    render_one,
     sung_spans,
 )
 from qbhkit.embedding.rendered import read_rendered
 from qbhkit.errors import QbhError
-from qbhkit.pitch.crnn_lite import LiteExtractor
 from qbhkit.pitch.frontends import StateFrontend
 from qbhkit.synthesis.singer import LEAD_IN_S, Voice, sung_line
 
@@ -31,7 +32,7 @@ EXACT = Voice(note_error_st=0, timing_error=0, gap=0, jitter_st=0, vibrato_st=0)
 @pytest.fixture(scope="module")
 def frontend():
     torch.set_num_threads(1)
-    return StateFrontend(LiteExtractor())
+    return StateFrontend()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def songs(tunes):
 
 
 @pytest.fixture(scope="module")
-def stage(songs):
+def pool(songs):
     return make_pool(CONFIG, songs)
 
 
@@ -91,22 +92,22 @@ class TestStretch:
         assert 0.2 < np.mean(np.array(firsts) == 0) < 0.45
 
 
-class TestPerform:
-    def test_what_is_heard_is_the_song_at_its_spans_and_not_beside_them(
-        self, stage, frontend, monkeypatch
+class TestRenderOne:
+    def test_what_is_tracked_is_the_song_at_its_spans_and_not_beside_them(
+        self, pool, frontend, monkeypatch
     ):
-        heard = []
+        contours = []
 
         def keep(self, audio):
-            heard.append(hear(self, audio))
-            return heard[-1]
+            contours.append(contour_of(self, audio))
+            return contours[-1]
 
-        hear = StateFrontend.hear
-        monkeypatch.setattr(StateFrontend, "hear", keep)
+        contour_of = StateFrontend.contour_of
+        monkeypatch.setattr(StateFrontend, "contour_of", keep)
         errors = []
         for number in range(4):
-            found = perform(number, stage, frontend)
-            contour, _ = heard[-1].trimmed()
+            found = render_one(number, pool, frontend)
+            contour, _ = contours[-1].trimmed()
             np.testing.assert_array_equal(found.states, contour.states)
             assert len(found.spans) == len(found.states)
             row = []
@@ -122,35 +123,35 @@ class TestPerform:
         assert right < 0.85 * min(before, after)
         assert max(before, after) < min(before2, after2)
 
-    def test_a_number_is_always_sung_alike(self, stage, frontend):
-        one, two, other = (perform(number, stage, frontend) for number in (5, 5, 6))
+    def test_a_number_is_always_sung_alike(self, pool, frontend):
+        one, two, other = (render_one(number, pool, frontend) for number in (5, 5, 6))
         np.testing.assert_array_equal(one.states, two.states)
         assert one.states.shape != other.states.shape or (one.states != other.states).any()
 
-    def test_keys_are_those_of_real_singers(self, stage):
+    def test_keys_are_those_of_real_singers(self, pool):
         rng = np.random.default_rng(0)
         sung = [
-            rendering._with_errors(stage.notes[number], CONFIG, rng)
-            for number in rng.integers(len(stage.notes), size=60)
+            rendering._with_errors(pool.notes[number], CONFIG, rng)
+            for number in rng.integers(len(pool.notes), size=60)
         ]
         medians = [np.median(notes[:, 2]) for notes in sung]
         assert 43 < min(medians) < 55 < 63 < max(medians) < 72
         assert min(notes[:, 2].min() for notes in sung) > 37
 
-    def test_a_band_and_damage_change_what_is_heard(self, stage, frontend):
+    def test_accompaniment_and_degradation_change_the_recording(self, pool, frontend):
         line = sung_line(NOTES, EXACT, np.random.default_rng(0))
 
         def recorded(**change):
-            changed = stage._replace(config=replace(CONFIG, **change))
+            changed = pool._replace(config=replace(CONFIG, **change))
             return rendering._record(line, EXACT, changed, np.random.default_rng(0)).samples
 
-        plain, band, degraded = (
+        plain, accompanied, degraded = (
             recorded(),
             recorded(accompanied=1.0, snr_db=(0.0, 5.0)),
             recorded(degraded=1.0),
         )
-        assert len(plain) == len(band) == len(degraded)
-        for other in (band, degraded):
+        assert len(plain) == len(accompanied) == len(degraded)
+        for other in (accompanied, degraded):
             assert np.corrcoef(plain, other)[0, 1] < 0.99
             assert np.isfinite(other).all()
 
@@ -159,55 +160,55 @@ class TestPerform:
         with pytest.raises(QbhError, match="nothing to sing"):
             make_pool(CONFIG, few)
 
-    def test_silence_is_not_performed(self, stage, frontend, monkeypatch):
+    def test_silence_is_not_kept(self, pool, frontend, monkeypatch):
         silence = Audio(np.zeros(80000, np.float32), 8000)
         monkeypatch.setattr(rendering, "_record", lambda *_: silence)
-        with pytest.raises(QbhError, match="No voice is heard"):
-            perform(0, stage, frontend)
+        with pytest.raises(QbhError, match="No voice was found"):
+            render_one(0, pool, frontend)
 
 
 class TestAll:
-    def made(self, path, songs, count=5, **change):
+    def bank(self, path, songs, count=5, **change):
         config = replace(CONFIG, count=count, **change)
         return render_all(config, songs, path, progress=False)
 
     @pytest.fixture
     def quick(self, monkeypatch):
-        """Parts of two, and a singer who counts instead of singing."""
+        """Parts of two, and a renderer that counts instead of rendering."""
         calls = []
 
-        def perform(number, stage, frontend):
+        def render(number, pool, frontend):
             calls.append(number)
             return rendering.RenderedHum(
-                np.full((3, 4), number), np.zeros((3, 2)), songs_contour(stage), number
+                np.full((3, 4), number), np.zeros((3, 2)), songs_contour(pool), number
             )
 
-        def songs_contour(stage):
-            return rendering.from_notes(stage.notes[0])
+        def songs_contour(pool):
+            return rendering.from_notes(pool.notes[0])
 
-        monkeypatch.setattr(rendering, "_A_PART", 2)
-        monkeypatch.setattr(rendering, "perform", perform)
+        monkeypatch.setattr(rendering, "_PART_SIZE", 2)
+        monkeypatch.setattr(rendering, "render_one", render)
         return calls
 
     def test_a_stopped_run_goes_on_and_ends_with_the_same_file(
         self, songs, tmp_path, quick, monkeypatch
     ):
-        self.made(tmp_path / "whole.safetensors", songs)
+        self.bank(tmp_path / "whole.safetensors", songs)
         assert quick == [0, 1, 2, 3, 4]
-        sing = rendering.perform
+        render = rendering.render_one
 
-        def stop(number, stage, frontend):
+        def stop(number, pool, frontend):
             if number == 3:
                 raise KeyboardInterrupt
-            return sing(number, stage, frontend)
+            return render(number, pool, frontend)
 
-        monkeypatch.setattr(rendering, "perform", stop)
+        monkeypatch.setattr(rendering, "render_one", stop)
         with pytest.raises(KeyboardInterrupt):
-            self.made(tmp_path / "part.safetensors", songs)
+            self.bank(tmp_path / "part.safetensors", songs)
         assert not (tmp_path / "part.safetensors").exists()
-        monkeypatch.setattr(rendering, "perform", sing)
+        monkeypatch.setattr(rendering, "render_one", render)
         quick.clear()
-        stored = self.made(tmp_path / "part.safetensors", songs)
+        stored = self.bank(tmp_path / "part.safetensors", songs)
         assert quick == [2, 3, 4]  # the part that was whole is kept
         assert stored.arrays["tunes"].tolist() == [0, 1, 2, 3, 4]
         whole, part = (
@@ -218,41 +219,53 @@ class TestAll:
 
     def test_what_is_there_is_not_made_again_and_what_differs_is(self, songs, tmp_path, quick):
         path = tmp_path / "a.safetensors"
-        self.made(path, songs)
+        self.bank(path, songs)
         quick.clear()
-        self.made(path, songs)
+        self.bank(path, songs)
         assert quick == []
-        self.made(path, songs, seed=1)
+        self.bank(path, songs, seed=1)
         assert quick == [0, 1, 2, 3, 4]
 
-    def test_parts_of_another_run_are_not_mixed_in(self, songs, tmp_path, quick, monkeypatch):
-        sing = rendering.perform
+    def test_a_bank_of_version_1_is_not_rendered_again(self, songs, tmp_path, quick):
+        path = tmp_path / "a.safetensors"
+        recipe = dict(self.bank(path, songs).recipe)
+        drawn = recipe["drawn"] | {"kind": "performances"}
+        drawn["spoilt"] = drawn.pop("degraded")
+        former = {"kind": "performances", "heard_by": recipe.pop("states_of"), **recipe}
+        metadata = {"qbhkit": json.dumps(former | {"drawn": drawn})}
+        save_file(load_file(path), path, metadata=metadata)
+        quick.clear()
+        self.bank(path, songs)
+        assert quick == []
 
-        def stop(number, stage, frontend):
+    def test_parts_of_another_run_are_not_mixed_in(self, songs, tmp_path, quick, monkeypatch):
+        render = rendering.render_one
+
+        def stop(number, pool, frontend):
             if number == 3:
                 raise KeyboardInterrupt
-            return sing(number, stage, frontend)
+            return render(number, pool, frontend)
 
-        monkeypatch.setattr(rendering, "perform", stop)
+        monkeypatch.setattr(rendering, "render_one", stop)
         with pytest.raises(KeyboardInterrupt):
-            self.made(tmp_path / "a.safetensors", songs)
-        monkeypatch.setattr(rendering, "perform", sing)
+            self.bank(tmp_path / "a.safetensors", songs)
+        monkeypatch.setattr(rendering, "render_one", render)
         quick.clear()
-        self.made(tmp_path / "a.safetensors", songs, seed=1)
+        self.bank(tmp_path / "a.safetensors", songs, seed=1)
         assert quick == [0, 1, 2, 3, 4]
 
     def test_the_command_makes_a_bank(self, tmp_path, capsys):
         config = tmp_path / "few.yaml"
         config.write_text("corpora: [airdsAirs]\nspeech: []\nlength_s: [6, 7]\n")
-        command = ["data", "perform", "--out", str(tmp_path / "bank.safetensors"), "--count", "2"]
+        command = ["data", "render", "--out", str(tmp_path / "bank.safetensors"), "--count", "2"]
         assert qbhkit([*command, "--config", str(config), "--workers", "1"]) == 0
-        assert "2 rendered_hums" in capsys.readouterr().out
+        assert "2 rendered" in capsys.readouterr().out
         stored = read_rendered(tmp_path / "bank.safetensors")
         assert stored.arrays["states"].shape[1] == 256
-        assert stored.made_of["states_of"].startswith("crnn-lite@")
+        assert stored.recipe["states_of"].startswith("crnn-lite@")
 
     def test_two_processes_make_what_one_makes(self, songs, tmp_path, monkeypatch):
-        monkeypatch.setattr(rendering, "_A_PART", 1)
+        monkeypatch.setattr(rendering, "_PART_SIZE", 1)
         config = replace(CONFIG, count=2, length_s=(6.0, 6.5))
         one, two = (
             render_all(config, songs, tmp_path / f"{workers}.safetensors", workers, False)
@@ -271,9 +284,9 @@ class TestAll:
             RenderConfig(**change)
 
 
-def test_a_stage_knows_the_tunes_of_its_songs(songs, stage):
-    assert isinstance(stage, Stage)
-    assert len(stage.notes) == len(stage.tunes) > 50
-    for notes, tune in zip(stage.notes, stage.tunes, strict=True):
+def test_a_pool_knows_the_tunes_of_its_songs(songs, pool):
+    assert isinstance(pool, SynthesisPool)
+    assert len(pool.notes) == len(pool.tunes) > 50
+    for notes, tune in zip(pool.notes, pool.tunes, strict=True):
         assert len(notes) <= len(songs.songs[tune].notes)
         assert (np.diff(notes[:, 0]) > 0).all()

@@ -1,10 +1,14 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from qbhkit.contour import Contour, from_pitch
 from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.render import RenderConfig
 from qbhkit.embedding.rendered import (
     PartConfig,
     RenderedBank,
@@ -24,7 +28,7 @@ CHANNELS = 3
 
 
 def rendered_hum(number, begin=7, count=60, late=0):
-    """States whose first channel is the pitch of the very frame of the song that they perform."""
+    """States whose first channel is the pitch of the frame of the song that they sing."""
     song = from_pitch(50 + number + np.arange(100 + number) % 11)
     frames = begin + np.arange(count)
     states = np.stack([song.pitch_st[frames], *np.zeros((CHANNELS - 1, count))], axis=1)
@@ -32,8 +36,8 @@ def rendered_hum(number, begin=7, count=60, late=0):
     return RenderedHum(states, spans, song, number // 2)
 
 
-def bank_of(rendered_hums, path):
-    write_rendered(path, rendered_hums, {"states_of": "nobody"})
+def bank_of(hums, path):
+    write_rendered(path, hums, {"states_of": "nobody"})
     return RenderedBank(read_rendered(path))
 
 
@@ -42,23 +46,23 @@ def bank(tmp_path):
     return bank_of([rendered_hum(k, begin=k) for k in range(20)], tmp_path / "bank.safetensors")
 
 
-def wrong_share(bank, config=EXACT, steps=80):
-    parts = bank.draw(300, Reading(steps), config, np.random.default_rng(0))
-    assert parts.states.shape == (300, steps, CHANNELS)
-    assert parts.windows.shape == (300, steps, 2)
+def wrong_share(bank, config=EXACT, frames=80):
+    parts = bank.draw(300, Reading(frames), config, np.random.default_rng(0))
+    assert parts.states.shape == (300, frames, CHANNELS)
+    assert parts.windows.shape == (300, frames, 2)
     assert parts.windows[..., 1].all()
     return np.mean(parts.states[..., 0] != parts.windows[..., 0])
 
 
 class TestDraw:
-    def test_a_part_performs_its_window_frame_by_frame(self, bank):
+    def test_a_part_sings_its_window_frame_by_frame(self, bank):
         assert wrong_share(bank) < 1e-3  # a frame may lie just on the border of two
 
     def test_songs_that_are_one_frame_late_would_show(self, tmp_path):
         late = [rendered_hum(k, begin=k, late=1) for k in range(20)]
         assert wrong_share(bank_of(late, tmp_path / "late.safetensors")) > 0.9
 
-    def test_a_faster_performance_has_a_longer_window(self, tmp_path):
+    def test_a_faster_hum_has_a_longer_window(self, tmp_path):
         song = from_pitch(40 + np.arange(80.0))
         frames = 2.0 * np.arange(30)  # twice as fast as the song
         states = np.repeat(song.pitch_st[frames.astype(int)][:, None], CHANNELS, axis=1)
@@ -102,7 +106,7 @@ class TestDraw:
         assert not np.array_equal(one.states, other.states)
 
     def test_held_back_tunes_are_in_one_bank_only(self, bank):
-        learnt, held = bank.parted(5)  # ten tunes of two rendered_hums each
+        learnt, held = bank.split(5)  # ten tunes of two hums each
         assert (len(learnt), len(held)) == (16, 4)
         tunes = [
             set(part.draw(200, Reading(8), EXACT, np.random.default_rng(0)).tunes)
@@ -118,7 +122,7 @@ class TestFile:
         made = {"states_of": "somebody", "drawn": {"seed": 3}}
         write_rendered(path, [rendered_hum(0), rendered_hum(1, count=31)], made)
         stored = read_rendered(path)
-        assert stored.made_of == made
+        assert stored.recipe == made
         assert stored.arrays["frames"].tolist() == [60, 31]
         assert stored.arrays["states"].dtype == np.float16
         np.testing.assert_array_equal(stored.arrays["spans"][60:], rendered_hum(1, count=31).spans)
@@ -137,39 +141,55 @@ class TestFile:
         )
         assert joined == whole
 
+    def test_a_bank_of_version_1_is_read_and_present_names_are_written(self, tmp_path):
+        path = tmp_path / "a.safetensors"
+        recipe = {"states_of": "somebody", "songs": "x", "drawn": asdict(RenderConfig(count=1))}
+        write_rendered(path, [rendered_hum(0)], recipe)
+        with safe_open(path, framework="numpy") as stored:
+            written = json.loads(stored.metadata()["qbhkit"])
+        assert (written["kind"], written["states_of"]) == ("rendered-hums", "somebody")
+        assert "degraded" in written["drawn"]
+        new = read_rendered(path)
+        former = {"kind": "performances", "heard_by": "somebody", "songs": "x"}
+        drawn = written["drawn"] | {"kind": "performances"}
+        drawn["spoilt"] = drawn.pop("degraded")
+        metadata = {"qbhkit": json.dumps(former | {"drawn": drawn})}
+        save_file(load_file(path), path, metadata=metadata)
+        old = read_rendered(path)
+        assert old.recipe == new.recipe == json.loads(json.dumps(recipe))
+        assert RenderedBank(old).states_of == "somebody"
+
     def test_a_missing_one_says_how_to_make_it(self, tmp_path):
-        with pytest.raises(QbhError, match="does not exist: make it with 'qbhkit data perform'"):
+        with pytest.raises(QbhError, match="does not exist: make it with 'qbhkit data render'"):
             read_rendered(tmp_path / "nothing.safetensors")
 
     def test_a_damaged_one_is_named(self, tmp_path):
         path = tmp_path / "half.safetensors"
         write_rendered(path, [rendered_hum(0)], {})
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(QbhError, match=r"half.safetensors is damaged .*perform' again"):
+        with pytest.raises(QbhError, match=r"half.safetensors is damaged .*render' again"):
             read_rendered(path)
 
     @pytest.mark.parametrize("change", ["spans", "pitch", "tunes"])
     def test_arrays_that_do_not_fit_together_are_refused(self, tmp_path, change):
-        from safetensors.numpy import load_file, save_file
-
         path = tmp_path / "a.safetensors"
         write_rendered(path, [rendered_hum(0)], {})
         arrays = load_file(path)
         save_file(
             {**arrays, change: arrays[change][:-1]},
             path,
-            metadata={"qbhkit": '{"kind": "rendered_hums"}'},
+            metadata={"qbhkit": '{"kind": "rendered-hums"}'},
         )
-        with pytest.raises(QbhError, match="holds no rendered_hums"):
+        with pytest.raises(QbhError, match="holds no rendered hums"):
             read_rendered(path)
 
-    def test_weights_are_no_performances(self):
+    def test_weights_are_no_rendered_hums(self):
         assert asset("weights/stage1.safetensors").is_file()
-        with pytest.raises(QbhError, match=r"stage1.safetensors holds no rendered_hums"):
+        with pytest.raises(QbhError, match=r"stage1.safetensors holds no rendered hums"):
             read_rendered(weights_path("stage1"))
 
 
-class TestHeard:
+class TestStateContour:
     def frames(self, voiced):
         frames = np.zeros((len(voiced), 2 + CHANNELS), np.float32)
         frames[:, 1] = voiced
@@ -179,19 +199,19 @@ class TestHeard:
 
     def test_it_is_trimmed_as_a_contour_with_its_states(self):
         frames = self.frames([0, 0, 1, 0, 1, 1, 0])
-        heard, late_s = StateContour(frames).trimmed()
+        contour, late_s = StateContour(frames).trimmed()
         plain, same_s = Contour(frames[:, :2]).trimmed()
         assert late_s == same_s == pytest.approx(0.2)
-        np.testing.assert_array_equal(heard.frames[:, :2], plain.frames)
-        np.testing.assert_array_equal(heard.states[:, 0], [2, 3, 4, 5])
-        assert heard.voiced_s == plain.voiced_s
+        np.testing.assert_array_equal(contour.frames[:, :2], plain.frames)
+        np.testing.assert_array_equal(contour.states[:, 0], [2, 3, 4, 5])
+        assert contour.voiced_s == plain.voiced_s
 
     def test_nothing_voiced_leaves_nothing(self):
-        heard, _ = StateContour(self.frames([0, 0])).trimmed()
-        assert heard.states.shape == (0, CHANNELS)
+        contour, _ = StateContour(self.frames([0, 0])).trimmed()
+        assert contour.states.shape == (0, CHANNELS)
 
     def test_a_contour_without_states_is_refused(self):
-        with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ states\), not \(3, 2\)"):
+        with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ C\), not \(3, 2\)"):
             StateContour(self.frames([0, 1, 1])[:, :2])
 
     def test_the_contour_in_it_is_checked(self):

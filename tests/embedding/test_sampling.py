@@ -127,10 +127,10 @@ class TestHums:
 
     def test_hums_are_distorted_but_for_the_plain_ones(self):
         plain, _ = self.make(HumConfig(plain=1.0, song_shift=0, song_octaves=0))
-        degraded, _ = self.make(HumConfig(plain=0.0, song_shift=0, song_octaves=0))
+        distorted, _ = self.make(HumConfig(plain=0.0, song_shift=0, song_octaves=0))
         gap = [
             np.abs(found.anchors[..., 0] - found.positives[..., 0]).mean()
-            for found in (source.draw(64, generator(0, 0)) for source in (plain, degraded))
+            for found in (source.draw(64, generator(0, 0)) for source in (plain, distorted))
         ]
         assert gap[1] > gap[0] + 0.05
 

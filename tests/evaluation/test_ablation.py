@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_crossfold import small_ground
+from test_cross_validation import small_data
 
 from qbhkit.config import build_config, config_path, read_yaml
 from qbhkit.embedding.hum_pairs import HumConfig
@@ -12,27 +12,27 @@ from qbhkit.evaluation import ablation
 from qbhkit.evaluation.ablation import Grid, Row, ablate, merged, recipe, table
 from qbhkit.metrics import paired_difference
 
-ENCODER = {"widths": (8, 16), "convolutions": 1, "heads": 2, "size": 32}
+ENCODER = {"widths": (8, 16), "convolutions": 1, "heads": 2, "embedding_dim": 32}
 GRID = Grid(
     base={"loss": "infonce", "negatives": None, "threads": 1, "encoder": ENCODER},
-    tune={"rate": 3e-4, "warm_epochs": 0, "hums": {"share": 0.5}},
+    tune={"learning_rate": 3e-4, "warm_epochs": 0, "hums": {"share": 0.5}},
     rows=(
         Row("whole", seeds=2),
         Row("songs alone", stages="songs"),
         Row("hums alone", stages="hums"),
         Row("both at once", {"fine_tune": {"every": 1, "steps": 2}}, "combined"),
-        Row("max", {"encoder": {"summary": "max"}}),
+        Row("max", {"encoder": {"pooling": "max"}}),
     ),
     budgets={
         "small": {
-            "songs": {"epochs": 2, "steps": 2, "batch": 16},
-            "tune": {"epochs": 1, "steps": 3, "batch": 16},
+            "songs": {"epochs": 2, "steps_per_epoch": 2, "batch": 16},
+            "tune": {"epochs": 1, "steps_per_epoch": 3, "batch": 16},
         }
     },
 )
 
 
-def test_changes_are_laid_over_level_by_level():
+def test_changes_are_merged_level_by_level():
     values = {"a": 1, "b": {"c": 2, "d": 3}}
     assert merged(values, {"b": {"d": 4}, "e": 5}) == {"a": 1, "b": {"c": 2, "d": 4}, "e": 5}
     assert values == {"a": 1, "b": {"c": 2, "d": 3}}
@@ -46,8 +46,8 @@ def test_a_recipe_changes_what_its_row_says_and_nothing_else():
     assert tuned == replace(hums, encoder=other.encoder)
     assert songs.hums is None
     assert hums.hums == HumConfig(share=0.5)
-    assert (songs.steps_per_epoch, songs.epochs, hums.steps, hums.epochs) == (2, 2, 3, 1)
-    assert (songs.learning_rate, hums.rate) == (1e-3, 3e-4)
+    assert (songs.steps_per_epoch, songs.epochs, hums.steps_per_epoch, hums.epochs) == (2, 2, 3, 1)
+    assert (songs.learning_rate, hums.learning_rate) == (1e-3, 3e-4)
     assert recipe(GRID, GRID.rows[0], "small", 1)[0] == replace(songs, seed=1)
 
 
@@ -72,71 +72,71 @@ def test_an_unknown_budget_and_a_wrong_change_are_named():
 
 
 @pytest.fixture(scope="module")
-def ground():
-    return small_ground()
+def cv_data():
+    return small_data()
 
 
 @pytest.fixture(scope="module")
-def made(ground, tmp_path_factory):
+def ablated(cv_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
     out = folder / "table.json"
-    return ablate(GRID, "small", lambda config: ground, folder, out, progress=False), folder
+    return ablate(GRID, "small", lambda config: cv_data, folder, out, progress=False), folder
 
 
-def test_every_row_is_scored_on_all_hums(made, ground):
-    found, folder = made
+def test_every_row_is_scored_on_all_hums(ablated, cv_data):
+    found, folder = ablated
     assert list(found["rows"]) == [
         "whole / 0", "songs alone / 0", "hums alone / 0", "both at once / 0", "max / 0",
         "whole / 1",
     ]  # fmt: skip
     for run in found["rows"].values():
-        assert run["start"]["n"] == run["anywhere"]["n"] == len(ground.hums)
+        assert run["start"]["n"] == run["anywhere"]["n"] == len(cv_data.hums)
     assert found == json.loads((folder / "table.json").read_text())
     ranks = [run["anywhere"]["ranks"] for run in found["rows"].values()]
     assert len({tuple(row) for row in ranks}) > 3  # they are different models
 
 
-def test_rows_with_the_same_first_stage_share_it(made):
-    _, folder = made
+def test_rows_with_the_same_first_stage_share_it(ablated):
+    _, folder = ablated
     logs = sorted(folder.glob("small/stage1-*/log.json"))
     seeds = [json.loads(log.read_text())["config"]["seed"] for log in logs]
     assert sorted(seeds) == [0, 0, 1]  # whole and songs alone share one; the other is of max
 
 
-def test_a_stopped_table_goes_on_row_by_row(made, ground, monkeypatch):
-    found, folder = made
+def test_a_stopped_table_goes_on_row_by_row(ablated, cv_data, monkeypatch):
+    found, folder = ablated
     out = folder / "part.json"
     part = {"budget": "small", "rows": dict(list(found["rows"].items())[:5])}
     out.write_text(json.dumps(part))
     asked = []
 
     def data_for(config):
-        asked.append(config.encoder.summary)
-        return ground
+        asked.append(config.encoder.pooling)
+        return cv_data
 
     assert ablate(GRID, "small", data_for, folder, out, progress=False) == found
     assert asked == ["context"]  # the second seed of the first row comes last
 
 
-def test_a_row_that_has_changed_is_made_again(made, ground, monkeypatch):
-    found, folder = made
+def test_a_row_that_has_changed_is_made_again(ablated, cv_data, monkeypatch):
+    found, folder = ablated
     out = folder / "changed.json"
     out.write_text(json.dumps(found))
-    grid = replace(GRID, rows=(replace(GRID.rows[4], change={"encoder": {"summary": "gru"}}),))
+    grid = replace(GRID, rows=(replace(GRID.rows[4], change={"encoder": {"pooling": "gru"}}),))
     asked = []
     monkeypatch.setattr(ablation, "_score", lambda *args: asked.append(args[1]) or {"start": {}})
-    ablate(grid, "small", lambda config: ground, folder, out, progress=False)
-    assert [config.encoder.summary for config in asked] == ["gru"]
+    ablate(grid, "small", lambda config: cv_data, folder, out, progress=False)
+    assert [config.encoder.pooling for config in asked] == ["gru"]
 
 
-def test_rows_are_made_again_when_what_they_all_share_has_changed(made, ground, monkeypatch):
-    found, folder = made
+def test_rows_are_made_again_when_what_they_all_share_has_changed(ablated, cv_data, monkeypatch):
+    found, folder = ablated
     out = folder / "base.json"
     out.write_text(json.dumps(found))
     grid = replace(GRID, base=GRID.base | {"margin": 0.4}, rows=GRID.rows[4:])
     asked = []
     monkeypatch.setattr(ablation, "_score", lambda *args: asked.append(args[1]) or {"start": {}})
-    ablate(grid, "small", lambda config: ground, folder, out, progress=False)
+    ablate(grid, "small", lambda config: cv_data, folder, out, progress=False)
     assert [config.margin for config in asked] == [0.4]
 
 
@@ -144,15 +144,15 @@ def test_rows_with_like_names_have_folders_of_their_own():
     assert ablation._plain("x -1") != ablation._plain("x +1")
 
 
-def test_a_table_of_another_budget_is_not_mixed_in(made, tmp_path):
+def test_a_table_of_another_budget_is_not_mixed_in(ablated, tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({"budget": "full", "rows": {}}))
     with pytest.raises(QbhError, match="not a table of the budget 'small'"):
         ablate(GRID, "small", None, tmp_path, tmp_path / "t.json")
 
 
-def test_the_table_has_means_spreads_and_paired_differences(made):
-    lines = {line["row"]: line for line in table(made[0])}
-    runs = made[0]["rows"]
+def test_the_table_has_means_spreads_and_paired_differences(ablated):
+    lines = {line["row"]: line for line in table(ablated[0])}
+    runs = ablated[0]["rows"]
     both = [runs[f"whole / {seed}"]["start"]["mrr"] for seed in (0, 1)]
     assert lines["whole"]["seeds"] == 2
     assert lines["whole"]["start mrr"] == pytest.approx(np.mean(both))

@@ -21,7 +21,7 @@ from qbhkit.embedding.sampling import ContourBank, SongPairs
 from qbhkit.embedding.training import TrainConfig, train_encoder
 from qbhkit.embedding.windows import Reading, WindowGrid
 from qbhkit.errors import QbhError
-from qbhkit.evaluation import cross_validation as crossfold
+from qbhkit.evaluation import cross_validation
 from qbhkit.evaluation.cross_validation import (
     CrossValidationData,
     EmbeddedSongs,
@@ -37,8 +37,8 @@ from qbhkit.retrieval.confidence import Calibration, Case
 from qbhkit.synthesis.singer import Voice, render_hum
 
 CONFIG = TrainConfig(
-    epochs=2, steps_per_epoch=4, batch=32, threads=1, loss="infonce", negatives=None, hums=HumConfig(),
-    encoder=EncoderConfig((8, 16), 1, heads=2, embedding_dim=32),
+    epochs=2, steps_per_epoch=4, batch=32, threads=1, loss="infonce", negatives=None,
+    hums=HumConfig(), encoder=EncoderConfig((8, 16), 1, heads=2, embedding_dim=32),
 )  # fmt: skip
 FOLDS = Folds([["0", "1"], ["2", "3"]], [["ann"], ["bob"]])
 
@@ -53,51 +53,58 @@ def song(number, rng, rest_s=0.0):
 
 @pytest.fixture(scope="module")
 def cv_data():
-    return small_ground()
+    return small_data()
 
 
-def small_ground():
+def small_data():
     """Return 8 hums by two singers of 4 of 12 songs."""
     rng = np.random.default_rng(0)
-    book = EmbeddedSongs(
+    embedded = EmbeddedSongs(
         [song(number, rng) for number in range(12)], WindowGrid(), Reading(80), 0.1
     )
     hums = []
     for number, singer in product(range(4), ("ann", "bob")):
-        sung = Contour(book.contours[number].frames[:70]).transposed(3)
-        at = align_contours(sung, book.contours[number])
+        sung = Contour(embedded.contours[number].frames[:70]).transposed(3)
+        at = align_contours(sung, embedded.contours[number])
         query = LabelledQuery(f"{singer}/{number}", str(number), singer)
         hums.append(LabelledHum(query, AlignedHum(sung, number, at)))
     bank = ContourBank([from_pitch(np.repeat(rng.integers(55, 75, 40), 3)) for _ in range(40)])
     pairs = SongPairs(bank, CONFIG.window, CONFIG.augmentation, CONFIG.normalisation)
-    return CrossValidationData(hums, FOLDS, book, pairs)
+    return CrossValidationData(hums, FOLDS, embedded, pairs)
 
 
 def fold(cv_data, folder, config=CONFIG, **kwargs):
     return cross_validate(config, cv_data, folder, progress=False, **kwargs)
 
 
-def test_a_model_knows_neither_song_nor_singer_of_what_it_scores(cv_data, tmp_path, monkeypatch):
-    learnt, scored = [], []
+def test_no_hum_is_scored_by_a_model_trained_on_its_song_or_its_singer(
+    cv_data, tmp_path, monkeypatch
+):
+    trained_on, scored = [], []
 
     class Watched(HumPairs):
         def __init__(self, hums, *rest):
-            learnt.append([cv_data.hums[[h.hummed for h in cv_data.hums].index(x)] for x in hums])
+            trained_on.append(
+                [cv_data.hums[[h.aligned for h in cv_data.hums].index(x)] for x in hums]
+            )
             super().__init__(hums, *rest)
 
-    def cases(searcher, contours, song_ids, match_from, method):
+    def score_hums(match_from, contours, truths):
         if match_from == "start":
-            scored.extend((len(learnt) - 1, song_id) for song_id in song_ids)
-        return [Case(np.array([0.5]), 0)] * len(song_ids)
+            scored.extend((len(trained_on) - 1, str(song)) for song in truths)
+        return [Case(np.array([0.5]), 0)] * len(truths)
 
-    monkeypatch.setattr(crossfold, "HumPairs", Watched)
-    monkeypatch.setattr(crossfold, "_cases", cases)
+    monkeypatch.setattr(cross_validation, "HumPairs", Watched)
+    monkeypatch.setattr(
+        cross_validation, "by_search", lambda searcher, method, match_from: match_from
+    )
+    monkeypatch.setattr(cross_validation, "score_hums", score_hums)
     fold(cv_data, tmp_path)
-    assert len(learnt) == 4
+    assert len(trained_on) == 4
     assert sorted(name for _, name in scored) == sorted(hum.query.song_id for hum in cv_data.hums)
     for number, name in scored:
-        assert name not in {hum.query.song_id for hum in learnt[number]}
-    singers = [{hum.query.singer for hum in hums} for hums in learnt]
+        assert name not in {hum.query.song_id for hum in trained_on[number]}
+    singers = [{hum.query.singer for hum in hums} for hums in trained_on]
     assert singers == [{"bob"}, {"ann"}, {"bob"}, {"ann"}]
 
 
@@ -129,30 +136,32 @@ def test_methods_are_scored_on_the_same_models(cv_data, tmp_path):
 
 
 def test_models_of_another_recipe_or_of_other_hums_are_made_again(cv_data, tmp_path, monkeypatch):
-    rates, real = [], crossfold.train
+    rates = []
 
-    def train_encoder(config, *rest, **kwargs):
+    def watched(config, *rest, **kwargs):
         rates.append(config.learning_rate)
-        return real(config, *rest, **kwargs)
+        return train_encoder(config, *rest, **kwargs)
 
-    monkeypatch.setattr(crossfold, "train", train_encoder)
+    monkeypatch.setattr(cross_validation, "train_encoder", watched)
     for _ in range(2):
         fold(cv_data, tmp_path)
         assert rates == [CONFIG.learning_rate] * 4
     fold(cv_data, tmp_path, replace(CONFIG, learning_rate=2e-3))
     assert rates[4:] == [2e-3] * 4
-    moved = [hum._replace(hummed=hum.hummed._replace(hum=hum.hummed.hum.transposed(1)))
-             for hum in cv_data.hums]  # fmt: skip
+    moved = [
+        hum._replace(aligned=hum.aligned._replace(hum=hum.aligned.hum.transposed(1)))
+        for hum in cv_data.hums
+    ]
     fold(cv_data._replace(hums=moved), tmp_path, replace(CONFIG, learning_rate=2e-3))
     assert len(rates) == 12
 
 
 def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, tmp_path, monkeypatch):
     nowhere = Case(np.array([0.9, 0.1]), 1)
-    monkeypatch.setattr(crossfold, "_cases", lambda *args: [nowhere] * len(args[1]))
+    monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [nowhere] * len(args[1]))
     found = fold(cv_data, tmp_path, methods=("vote", "full"))
     assert set(found) == {"start", "anywhere", "methods"}
-    monkeypatch.setattr(crossfold, "_cases", lambda *args: [None] * len(args[1]))
+    monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [None] * len(args[1]))
     assert fold(cv_data, tmp_path, methods=("full",))["start"]["top1"] == 0
 
 
@@ -169,7 +178,7 @@ def test_stress_searches_the_same_hums_in_other_keys_and_tempi(cv_data, tmp_path
 def test_stretching_keeps_the_tune():
     contour = from_pitch(np.repeat([60, 62, 64], 10))
     for factor in (0.7, 1.4):
-        longer = crossfold._stretched(contour, factor)
+        longer = cross_validation._stretched(contour, factor)
         assert len(longer) == round(30 * factor)
         values, counts = np.unique(longer.pitch_st, return_counts=True)
         assert list(values) == [60, 62, 64]
@@ -186,7 +195,7 @@ def test_a_stopped_run_uses_the_models_it_has(cv_data, tmp_path, monkeypatch):
         trained.append(args)
         return train_encoder(*args, **kwargs)
 
-    monkeypatch.setattr(crossfold, "train", counted)
+    monkeypatch.setattr(cross_validation, "train_encoder", counted)
     assert fold(cv_data, tmp_path) == whole
     assert len(trained) == 1
 
@@ -195,7 +204,7 @@ def test_without_hums_the_weights_are_scored_as_they_are(cv_data, tmp_path, monk
     config = replace(CONFIG, hums=None)
     encoder = train_encoder(config, cv_data.source, tmp_path, tmp_path / "log.json", progress=False)
     export_encoder(encoder, tmp_path / "one.safetensors", Reading(80), "key")
-    monkeypatch.setattr(crossfold, "train", None)
+    monkeypatch.setattr(cross_validation, "train_encoder", None)
     found = fold(cv_data, tmp_path, replace(config, init_from=str(tmp_path / "one.safetensors")))
     assert found["start"]["n"] == 8
 
@@ -214,13 +223,14 @@ class Tracker:
 @pytest.fixture
 def recording(monkeypatch):
     monkeypatch.setattr(
-        crossfold, "load", lambda path, rate_hz: Audio(np.ones(rate_hz, np.float32), rate_hz)
+        "qbhkit.embedding.hum_pairs.load",
+        lambda path, rate_hz: Audio(np.ones(rate_hz, np.float32), rate_hz),
     )
     return Path("hum.wav")
 
 
-def test_a_hum_is_heard_and_laid_along_its_stretch(cv_data, recording):
-    whole = cv_data.book.contours[1]
+def test_a_hum_is_tracked_and_aligned_with_its_stretch(cv_data, recording):
+    whole = cv_data.songs.contours[1]
     tracker = Tracker(Contour(whole.frames[30:90]))
     found = align_hum(recording, 1, whole, tracker, start_s=3.0, end_s=9.0)
     assert found.song == 1
@@ -232,9 +242,9 @@ def test_a_hum_is_heard_and_laid_along_its_stretch(cv_data, recording):
 def test_an_unvoiced_hum_or_an_unknown_song_is_named(cv_data, recording):
     silent = Tracker(Contour(np.zeros((50, 2))))
     with pytest.raises(QbhError, match=r"hum\.wav: there is nothing voiced"):
-        align_hum(recording, 0, cv_data.book.contours[0], silent)
+        align_hum(recording, 0, cv_data.songs.contours[0], silent)
     with pytest.raises(QbhError, match=r"hum\.wav hums 77, which is not among the songs"):
-        label_hums([LabelledQuery("hum.wav", "77", None)], cv_data.book, silent, progress=False)
+        label_hums([LabelledQuery("hum.wav", "77", None)], cv_data.songs, silent, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +261,7 @@ def corpora(tmp_path_factory, tunes, write_midi):
         for singer in singers:
             begun = tune.notes[tune.notes[:, 0] < 7]
             hum = render_hum(begun, Voice(key_st=float(rng.integers(-4, 5))), rng)
-            path = data / "mir-qbsh" / "waveFile" / "year2009" / singer / f"{song_id}.wav"
+            path = data / "mir-qbsh" / "waveFile" / singer / f"{song_id}.wav"  # year/person
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, hum.audio.samples, hum.audio.rate_hz)
     return data
@@ -259,7 +269,7 @@ def corpora(tmp_path_factory, tunes, write_midi):
 
 SMALL = """corpora: [miscFolk]
 epochs: 1
-steps: 2
+steps_per_epoch: 2
 batch: 16
 threads: 1
 loss: infonce
@@ -267,11 +277,11 @@ mining: all
 pairs: pairs.csv
 songs: [mir-qbsh]
 hums: {share: 0.5}
-encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}
+encoder: {widths: [8, 16], convolutions: 1, heads: 2, embedding_dim: 32}
 """
 
 
-def test_the_commands_from_pairs_to_crossed_folds(corpora, tmp_path, capsys, monkeypatch):
+def test_the_commands_from_pairs_to_cross_validation(corpora, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "small.yaml").write_text(SMALL)
     data = ["--data", str(corpora)]
@@ -283,9 +293,9 @@ def test_the_commands_from_pairs_to_crossed_folds(corpora, tmp_path, capsys, mon
     assert qbhkit(["train", str(tmp_path / "small.yaml"), *one, *data]) == 0
     weights = str(tmp_path / "run" / "small.safetensors")
     config = tmp_path / "tuned.yaml"
-    config.write_text(f"{SMALL}start: {weights}\n")
+    config.write_text(f"{SMALL}init_from: {weights}\n")
     out = tmp_path / "folds.json"
-    fold = ["crossfold", str(config), "--out", str(out), *data]
+    fold = ["cross-validate", str(config), "--out", str(out), *data]
     assert qbhkit([*fold, "--models", str(tmp_path / "folds"), "--stress"]) == 0
     found = json.loads(out.read_text())
     assert found["songs"] == 6
@@ -294,7 +304,7 @@ def test_the_commands_from_pairs_to_crossed_folds(corpora, tmp_path, capsys, mon
     assert sorted(path.name for path in (tmp_path / "folds").iterdir()) == [
         f"fold-{number}" for number in range(9)
     ]
-    assert qbhkit([*fold, "--only-start"]) == 0
+    assert qbhkit([*fold, "--no-finetune"]) == 0
     assert json.loads(out.read_text())["config"]["hums"] is None
     assert "top1" in capsys.readouterr().out
 
@@ -303,9 +313,10 @@ def test_the_command_of_the_ablation(corpora, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "grid.yaml").write_text(
         "base: {corpora: [miscFolk], threads: 1, loss: infonce, mining: all, batch: 16,\n"
-        "  encoder: {widths: [8, 16], convolutions: 1, heads: 2, size: 32}}\n"
+        "  encoder: {widths: [8, 16], convolutions: 1, heads: 2, embedding_dim: 32}}\n"
         "tune: {hums: {share: 0.5}}\n"
-        "budgets: {tiny: {songs: {epochs: 1, steps: 2}, tune: {epochs: 1, steps: 2}}}\n"
+        "budgets: {tiny: {songs: {epochs: 1, steps_per_epoch: 2},\n"
+        "  tune: {epochs: 1, steps_per_epoch: 2}}}\n"
         "rows: [{name: whole}, {name: songs alone, stages: songs}]\n"
     )
     command = ["ablate", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "t.json")]
@@ -319,10 +330,10 @@ def test_the_command_of_the_ablation(corpora, tmp_path, capsys, monkeypatch):
 def test_pairs_of_songs_that_are_not_there_are_named(corpora, tmp_path, capsys):
     (tmp_path / "small.yaml").write_text(SMALL)
     wav = next(corpora.glob("mir-qbsh/waveFile/*/*/*.wav"))
-    (tmp_path / "pairs.csv").write_text(f"hum_path,song_id,start_s,end_s\n{wav},unheard,0,5\n")
+    (tmp_path / "pairs.csv").write_text(f"hum_path,song_id,start_s,end_s\n{wav},nowhere,0,5\n")
     assert qbhkit(["train", str(tmp_path / "small.yaml"), "--data", str(corpora),
                    "--out", str(tmp_path), "--log", str(tmp_path / "log.json")]) == 2  # fmt: skip
-    assert "names the song unheard" in capsys.readouterr().err
+    assert "names the song nowhere" in capsys.readouterr().err
 
 
 def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path, capsys):
@@ -334,8 +345,8 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
         other = folder / "waveFile" / year / singer / wav.name
         other.parent.mkdir(parents=True)
         shutil.copy(wav, other)
-    (tmp_path / "small.yaml").write_text(SMALL + "start: best\n")
-    command = ["crossfold", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
+    (tmp_path / "small.yaml").write_text(SMALL + "init_from: best\n")
+    command = ["cross-validate", str(tmp_path / "small.yaml"), "--data", str(tmp_path)]
     assert qbhkit([*command, "--out", str(tmp_path / "o.json")]) == 2
     assert "no hum of the singers" in capsys.readouterr().err
 
@@ -343,16 +354,16 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
 def test_queries_without_rests_are_searched_among_songs_without_rests(cv_data, tmp_path):
     rng = np.random.default_rng(3)
     songs = [song(number, rng, rest_s=1.0) for number in range(12)]
-    book = EmbeddedSongs(songs, WindowGrid(), Reading(80), 0.1, rests=False)
-    assert all(contour.voiced.all() for contour in book.contours)
+    embedded = EmbeddedSongs(songs, WindowGrid(), Reading(80), 0.1, rests=False)
+    assert all(contour.voiced.all() for contour in embedded.contours)
     assert not any(one.contour().voiced.all() for one in songs)
-    contours = [Contour(book.contours[k].frames[20:90]) for k in range(5)]
+    contours = [Contour(embedded.contours[k].frames[20:90]) for k in range(5)]
     queries = [LabelledQuery(f"q{k}", str(k), None) for k in range(5)]
-    cv_data = cv_data._replace(external=ExternalTest(queries, contours, book))
+    cv_data = cv_data._replace(external=ExternalTest(queries, contours, embedded))
     found = fold(cv_data, tmp_path)
     assert set(found) == {"start", "anywhere", "ioacas"}
     assert found["ioacas"]["n"] == 5
-    assert found["ioacas"]["top10"] > 0.5  # of 12 songs, by a model that has learnt 8 steps
+    assert found["ioacas"]["top10"] > 0.5  # of 12 songs, by a model trained for 8 steps
 
 
 def test_songs_of_two_corpora_with_the_same_number_are_not_mixed_up(tmp_path):
@@ -365,8 +376,8 @@ def test_songs_of_two_corpora_with_the_same_number_are_not_mixed_up(tmp_path):
     (folder / "ioacas_queries_parselmouth_340_labels.json").write_text('{"q1": "00003"}')
     others = [replace(song(3, np.random.default_rng(0)), id="00003")]
     found = ioacas_test(Reading(80), 0.1, tmp_path, others)
-    (number,) = (found.book.number[query.song_id] for query in found.queries)
-    np.testing.assert_allclose(found.book.contours[number].pitch_st, pitch, atol=1e-3)
-    assert len(found.book.contours) == 2
+    (number,) = (found.songs.number[query.song_id] for query in found.queries)
+    np.testing.assert_allclose(found.songs.contours[number].pitch_st, pitch, atol=1e-3)
+    assert len(found.songs.contours) == 2
     with pytest.raises(QbhError, match="same id"):
         EmbeddedSongs([*others, *others], WindowGrid(), Reading(80), 0.1)

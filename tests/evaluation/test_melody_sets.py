@@ -205,9 +205,7 @@ def test_real_labels_line_up_too(tmp_path):
     assert score_of(few).raw_pitch_accuracy > 0.9
     assert score_of(melody_sets.vocadito(data_dir())).raw_pitch_accuracy > 0.95
     published = melody_sets.published(data_dir(), tmp_path)
-    assert (
-        score_of(published).raw_pitch_accuracy > 0.6
-    )  # a tracker for hums on a song
+    assert score_of(published).raw_pitch_accuracy > 0.6  # a tracker for hums on a song
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from qbhkit.figures import (
     hum_statistics_figure,
     match_figure,
     normalised_figure,
-    parts_figure,
     path_figure,
     pipeline_figure,
     projection_figure,
@@ -25,6 +24,7 @@ from qbhkit.figures import (
     topk_figure,
     tracker_accuracy,
     training_figure,
+    windows_figure,
 )
 
 SONG = from_pitch(np.repeat([60, 64, 67, 0, 72, 71], 10))
@@ -34,14 +34,14 @@ def lines(figure):
     return figure.axes[0].get_lines()
 
 
-def test_a_contour_is_drawn_in_semitones_with_open_pauses():
+def test_a_contour_is_drawn_in_semitones_with_gaps_at_rests():
     (line,) = lines(contour_figure(SONG, "a song"))
     np.testing.assert_allclose(line.get_xdata(), (np.arange(60) + 0.5) / 10)
     assert np.isnan(line.get_ydata()[30:40]).all()
     np.testing.assert_allclose(line.get_ydata()[40:50], 72)
 
 
-def test_a_hum_is_laid_over_its_match_in_time_and_key():
+def test_a_hum_is_drawn_over_its_match_in_time_and_key():
     hum = from_pitch(np.repeat([53, 57, 60], 5))  # twice as fast, a fifth lower
     figure = match_figure(hum, SONG, 0.0, 3.0, "match")
     song, moved = lines(figure)
@@ -60,8 +60,8 @@ def test_a_hum_lies_on_its_path_in_the_song_s_key():
     assert "-5.0 semitones" in dots.get_label()
 
 
-def test_parts_are_drawn_below_the_hum_they_belong_to():
-    figure = parts_figure(SONG, [(0, 1), (0.5, 0.5)], "parts")
+def test_query_windows_are_drawn_below_their_hum():
+    figure = windows_figure(SONG, [(0, 1), (0.5, 0.5)], "windows")
     bars = figure.axes[1].patches
     assert [bar.get_x() for bar in bars] == pytest.approx([0, 3])
     assert [bar.get_width() for bar in bars] == pytest.approx([6, 3])
@@ -94,7 +94,7 @@ def test_rows_of_an_ablation_lie_at_what_they_gain():
 def test_normalised_contours_have_a_line_each():
     frames = SONG.frames.copy()
     assert len(lines(normalised_figure({"a": frames, "b": frames}, "t", "y"))) == 2
-    for hop_s, label in ((0.1, "time (s)"), (None, "step")):
+    for hop_s, label in ((0.1, "time (s)"), (None, "frame")):
         axes = normalised_figure({"a": frames}, "t", "y", hop_s).axes[0]
         assert axes.get_xlabel() == label
         assert axes.lines[0].get_xdata()[0] == pytest.approx((hop_s or 1) / 2)
@@ -107,10 +107,10 @@ def test_a_saved_figure_is_the_same_file_every_time(tmp_path):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
 
 
-def test_found_pitch_is_laid_over_what_was_sung_with_open_pauses():
+def test_found_pitch_is_drawn_over_what_was_sung_with_gaps_at_rests():
     sung = F0Track(np.repeat([440.0, 0, 880], 10), np.repeat([1.0, 0, 1], 10))
-    heard = F0Track(np.full(30, 440.0), np.repeat([1.0, 1, 0.2], 10))
-    below, above = lines(f0_figure(sung, {"a tracker": heard}, "title"))
+    found = F0Track(np.full(30, 440.0), np.repeat([1.0, 1, 0.2], 10))
+    below, above = lines(f0_figure(sung, {"a tracker": found}, "title"))
     np.testing.assert_allclose(below.get_ydata()[[0, 29]], [69, 81])
     assert np.isnan(below.get_ydata()[10:20]).all()
     assert np.isnan(above.get_ydata()[20:]).all()
@@ -275,7 +275,7 @@ def test_the_rank_matrix_sorts_songs_and_singers_by_what_was_found():
     np.testing.assert_allclose(matrix, [[1, 0.5], [0.25, 0]])
 
 
-def test_what_nobody_hummed_stays_open_in_the_rank_matrix():
+def test_cells_without_hums_stay_empty_in_the_rank_matrix():
     figure = rank_matrix_figure([1, 1], ["a", "b"], ["x", "y"], "t")
     matrix = np.ma.filled(figure.axes[0].get_images()[0].get_array(), np.nan)
     np.testing.assert_array_equal(np.isnan(matrix), [[False, True], [True, False]])

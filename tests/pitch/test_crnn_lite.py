@@ -49,8 +49,8 @@ def network():
             bias[TINY.states : 2 * TINY.states] = -2
         network.classes.weight.normal_(0, 1)
         network.eval()
-        heard = torch.from_numpy(sound(24000).samples)[None]
-        logits = network(features(HarmonicStack(TINY.harmonics), heard, torch.zeros(1)))
+        samples = torch.from_numpy(sound(24000).samples)[None]
+        logits = network(features(HarmonicStack(TINY.harmonics), samples, torch.zeros(1)))
         likely = logits[..., 1:].logsumexp(-1) - logits[..., 0]
         # half of the frames reach the threshold: a voice of 0.4 against no voice of 0.6
         network.classes.bias[0] += likely.median() + np.log(1 / THRESHOLD - 1)
@@ -183,10 +183,10 @@ class TestExtractor:
         frames = -(-len(audio.samples) // LITE_HOP)
         padded = np.pad(audio.samples, (0, frames * LITE_HOP - len(audio.samples)))
         with torch.inference_mode():
-            heard = features(
+            inputs = features(
                 HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
             )
-            whole = network(heard)[0].softmax(-1).numpy()
+            whole = network(inputs)[0].softmax(-1).numpy()
         found = extractor.melody(audio)
         wanted = every_10_ms(whole)[: len(found.posteriors)]
         np.testing.assert_allclose(found.posteriors, wanted, atol=1e-3)
@@ -209,39 +209,39 @@ class TestExtractor:
 
     @pytest.mark.parametrize("count", [1, 799, 800, 801, 8041, 12345])
     def test_there_are_states_every_100_ms(self, extractor, count):
-        hearing = extractor.hear(sound(count))
-        assert hearing.states.shape == (-(-count // 800), 2 * TINY.states)
-        assert hearing.states.dtype == np.float32
-        assert len(hearing.f0.voicing) == max(1, round(count / 80))
+        found = extractor.track_with_states(sound(count))
+        assert found.states.shape == (-(-count // 800), 2 * TINY.states)
+        assert found.states.dtype == np.float32
+        assert len(found.f0.voicing) == max(1, round(count / 80))
 
     def test_states_of_pieces_are_means_of_the_whole(self, extractor, network):
         audio = sound(33 * RATE_HZ + 277)  # four stretches of 10 s, and two frames of 20 ms
         frames = -(-len(audio.samples) // LITE_HOP)
         padded = np.pad(audio.samples, (0, frames * LITE_HOP - len(audio.samples)))
         with torch.inference_mode():
-            heard = features(
+            inputs = features(
                 HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
             )
-            logits, whole = network.logits_and_states(heard)
-            torch.testing.assert_close(network(heard), logits)
+            logits, whole = network.logits_and_states(inputs)
+            torch.testing.assert_close(network(inputs), logits)
         found = extractor.states(audio)
         assert whole.std() > 0.1
         wanted = [whole[0, first : first + 5].mean(0) for first in range(0, frames, 5)]
         np.testing.assert_allclose(found, np.stack(wanted), atol=2e-3)
         assert np.abs(found[1:] - np.stack(wanted)[:-1]).max() > 0.1  # one frame late would show
 
-    def test_hearing_is_tracking_with_the_states_of_the_same_run(self, extractor):
+    def test_states_come_with_the_track_of_the_same_run(self, extractor):
         audio = sound(12 * RATE_HZ + 33)
-        track, hearing = extractor.track(audio), extractor.hear(audio)
-        np.testing.assert_array_equal(track.frequency_hz, hearing.f0.frequency_hz)
-        np.testing.assert_array_equal(track.voicing, hearing.f0.voicing)
-        np.testing.assert_array_equal(extractor.states(audio), hearing.states)
+        track, found = extractor.track(audio), extractor.track_with_states(audio)
+        np.testing.assert_array_equal(track.frequency_hz, found.f0.frequency_hz)
+        np.testing.assert_array_equal(track.voicing, found.f0.voicing)
+        np.testing.assert_array_equal(extractor.states(audio), found.states)
 
     @pytest.mark.parametrize("offset", [0.0, 0.5])
     def test_silence_has_states_of_zero(self, extractor, offset):
-        hearing = extractor.hear(Audio(np.full(8100, offset, np.float32), RATE_HZ))
-        np.testing.assert_array_equal(hearing.states, np.zeros((11, 2 * TINY.states)))
-        assert not hearing.f0.voiced.any()
+        found = extractor.track_with_states(Audio(np.full(8100, offset, np.float32), RATE_HZ))
+        np.testing.assert_array_equal(found.states, np.zeros((11, 2 * TINY.states)))
+        assert not found.f0.voiced.any()
 
     def test_states_of_another_rate_are_refused(self, extractor):
         with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
@@ -328,7 +328,7 @@ def score_of(track, hum):
 
 
 class TestShipped:
-    def test_a_voice_over_a_band_is_found(self, shipped, vowels):
+    def test_a_voice_over_an_accompaniment_is_found(self, shipped, vowels):
         from qbhkit.synthesis.accompaniment import arrange_accompaniment, render_parts
 
         voice = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, RATE_HZ)
@@ -336,8 +336,8 @@ class TestShipped:
         chords = np.array([[k, 1.0, root + p] for k, root in enumerate(roots) for p in (0, 7, 16)])
         length_s = len(voice) / RATE_HZ
         parts = arrange_accompaniment(chords, 0.5, length_s, np.random.default_rng(2))
-        band = render_parts(parts, length_s, RATE_HZ)
-        mixed = mix(voice, np.where(vowels.f0.voiced, 1.0, 0.0), band.samples[: len(voice)], 5.0)
+        backing = render_parts(parts, length_s, RATE_HZ).samples[: len(voice)]
+        mixed = mix(voice, np.where(vowels.f0.voiced, 1.0, 0.0), backing, 5.0)
         score = score_of(shipped.track(Audio(mixed, RATE_HZ)), vowels)
         assert score.raw_pitch_accuracy > 0.7
         assert score.overall_accuracy > 0.6

@@ -1,72 +1,231 @@
 import numpy as np
 import pytest
 
-from qbhkit.audio import Audio, write_wav
-from qbhkit.contour import F0Track, from_f0
+import qbhkit
+from qbhkit.audio import Audio, load, write_wav
+from qbhkit.contour import Contour, F0Track, from_f0, from_pitch
 from qbhkit.embedding.distillation import StateEmbedder
 from qbhkit.embedding.embedder import ContourEmbedder, open_embedder
 from qbhkit.errors import QbhError
 from qbhkit.f0_csv import write_f0_csv
+from qbhkit.pitch import frontends
 from qbhkit.pitch.crnn_lite import LiteExtractor
-from qbhkit.pitch.frontends import PitchFrontend, StateFrontend, frontend_for, query_reader
-from qbhkit.pitch.trackers import get_tracker
+from qbhkit.pitch.frontends import (
+    PitchFrontend,
+    StateContour,
+    StateFrontend,
+    frontend_for,
+    query_loader,
+    to_contour,
+)
+from qbhkit.pitch.trackers import get_tracker, identity_of
 
 
 @pytest.fixture(scope="module")
-def end_to_end():
-    return StateEmbedder()
+def states_of():
+    """The network whose states the shipped state embedder reads."""
+    return StateEmbedder().states_of
 
 
-def tone(count, rate_hz):
+def tone(count, rate_hz, frequency_hz=220):
     rng = np.random.default_rng(0)
-    samples = 0.3 * np.sin(2 * np.pi * 220 * np.arange(count) / rate_hz)
+    samples = 0.3 * np.sin(2 * np.pi * frequency_hz * np.arange(count) / rate_hz)
     return Audio((samples + rng.normal(0, 0.01, count)).astype(np.float32), rate_hz)
 
 
-def test_states_lie_beside_the_contour_of_the_same_run():
-    listener, audio = LiteExtractor(), tone(12345, 8000)
-    heard = StateFrontend(listener).hear(audio)
-    np.testing.assert_array_equal(heard.frames[:, :2], from_f0(listener.track(audio)).frames)
-    np.testing.assert_array_equal(heard.states, listener.states(audio)[: len(heard)])
-    assert len(heard) == 16
+@pytest.fixture
+def recording(tmp_path):
+    write_wav(tone(32000, 16000), tmp_path / "a.wav")
+    return tmp_path / "a.wav"
 
 
-def test_every_embedder_gets_the_ear_that_it_reads(end_to_end):
-    frontend = frontend_for(ContourEmbedder(), "pyin")
-    assert isinstance(frontend, PitchFrontend)
-    assert frontend.tracker.name == "pyin"
-    assert frontend.rate_hz == get_tracker("pyin").rate_hz
-    for tracker in (None, "crnn-lite"):
-        assert isinstance(frontend_for(end_to_end, tracker), StateFrontend)
-    with pytest.raises(QbhError, match=r"heard by crnn-lite: leave --tracker pyin out"):
-        frontend_for(end_to_end, "pyin")
+TRACK = F0Track(np.full(300, 220.0), np.ones(300))
 
 
-def test_states_of_another_network_are_refused(end_to_end, monkeypatch):
-    monkeypatch.setattr(end_to_end, "states_of", "crnn-lite@000000000000")
-    with pytest.raises(QbhError, match=r"reads states of crnn-lite@0{12}, not .* train it"):
-        frontend_for(end_to_end)
+class TestToContour:
+    def test_it_is_at_the_front_door(self):
+        assert qbhkit.to_contour is to_contour
+
+    @pytest.mark.parametrize("kind", ["str", "Path", "samples", "Audio"])
+    def test_a_recording_is_tracked_at_the_rate_of_the_tracker(self, recording, kind):
+        tracker = get_tracker("pyin")
+        wanted = from_f0(tracker.track(load(recording, tracker.rate_hz)))
+        audio = load(recording, 16000)
+        given = {
+            "str": str(recording),
+            "Path": recording,
+            "samples": (audio.samples, audio.rate_hz),
+            "Audio": audio,
+        }[kind]
+        found = to_contour(given, "pyin")
+        np.testing.assert_array_equal(found.frames, wanted.frames)
+        assert found.hop_s == 0.1
+        assert len(found) == 20
+        assert np.median(found.pitch_st[found.voiced]) == pytest.approx(57, abs=0.2)
+
+    def test_samples_of_any_type_rate_and_channel_count(self):
+        audio = tone(2 * 44100, 44100)
+        whole = np.round(32767 * audio.samples).astype(np.int16)
+        stereo = np.stack([audio.samples, np.zeros_like(audio.samples)], axis=1)
+        for samples in (audio.samples, audio.samples.astype(float), whole, stereo):
+            found = to_contour((samples, 44100))
+            assert len(found) == 20
+            assert found.voiced.mean() > 0.8
+            assert np.median(found.pitch_st[found.voiced]) == pytest.approx(57, abs=0.2)
+
+    def test_the_default_tracker_is_that_of_hums(self, monkeypatch):
+        asked = []
+
+        def recorded(name):
+            asked.append(name)
+            return get_tracker(name)
+
+        monkeypatch.setattr(frontends, "get_tracker", recorded)
+        to_contour(tone(16000, 16000))
+        assert asked == [None]
+
+    def test_an_f0_track_and_its_file_need_no_tracker(self, tmp_path):
+        write_f0_csv(TRACK, tmp_path / "a.f0.csv")
+        write_f0_csv(TRACK, tmp_path / "B.CSV")
+        wanted = from_f0(TRACK).frames
+        for given in (TRACK, tmp_path / "a.f0.csv", str(tmp_path / "a.f0.csv"), tmp_path / "B.CSV"):
+            np.testing.assert_array_equal(to_contour(given, "no such tracker").frames, wanted)
+
+    def test_a_contour_is_returned_as_it_is(self):
+        contour = from_pitch(np.array([60.0, 0.0, 62.0]))
+        assert to_contour(contour) is contour
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ((np.zeros(16000), 16000), "The given sound is silent: check the microphone"),
+            (Audio(np.zeros(16000, np.float32), 16000), "The given sound is silent"),
+            ((np.full(16000, np.nan), 16000), "The given sound holds NaN"),
+            (Audio(np.full(16000, np.nan, np.float32), 16000), "The given sound holds NaN"),
+            ((np.ones(800), 16000), "The given sound holds only 0.05 s"),
+            ((["a", "b"], 16000), "Samples must be numbers"),
+            ((np.zeros((4, 4, 4)), 16000), "Samples must be numbers"),
+            (np.zeros(16000), "Give a path, or samples and their rate"),
+            (None, "Give a path, or samples and their rate"),
+            (3, "Give a path, or samples and their rate"),
+        ],
+        ids=["silent", "silent Audio", "NaN", "NaN Audio", "short", "text", "axes", "array", "None",
+             "number"],
+    )  # fmt: skip
+    def test_what_is_no_recording_is_refused(self, given, says):
+        with pytest.raises(QbhError, match=says):
+            to_contour(given)
+
+    def test_a_file_that_is_no_recording_is_refused(self, tmp_path):
+        for name, content, says in [
+            ("a.wav", b"", "a.wav is empty"),
+            ("b.wav", b"text" * 50, "b.wav is damaged or is not audio"),
+            ("c.csv", b"a,b\n1,2\n", "c.csv must begin with the header"),
+        ]:
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(QbhError, match=says):
+                to_contour(tmp_path / name)
+        write_wav(Audio(np.zeros(16000, np.float32), 16000), tmp_path / "quiet.wav")
+        for absent in ("none.wav", "none.csv"):
+            with pytest.raises(QbhError, match=f"{absent} does not exist"):
+                to_contour(str(tmp_path / absent))
+        with pytest.raises(QbhError, match=r"quiet\.wav is silent"):
+            to_contour(tmp_path / "quiet.wav")
+
+    def test_an_unknown_tracker_is_refused_at_a_recording(self):
+        with pytest.raises(QbhError, match="There is no tracker 'ear'"):
+            to_contour(tone(16000, 16000), "ear")
 
 
-def test_weights_say_themselves_what_they_embed():
-    assert isinstance(open_embedder("end-to-end"), StateEmbedder)
-    assert isinstance(open_embedder("stage1"), ContourEmbedder)
+class TestFrontends:
+    def test_states_lie_beside_the_contour_of_the_same_run(self):
+        network, audio = LiteExtractor(), tone(12345, 8000)
+        found = StateFrontend().contour_of(audio)
+        np.testing.assert_array_equal(found.frames[:, :2], from_f0(network.track(audio)).frames)
+        np.testing.assert_array_equal(found.states, network.states(audio)[: len(found)])
+        assert len(found) == 16
+
+    def test_a_state_contour_is_cut_as_a_contour(self):
+        frames = np.zeros((6, 2 + 4), np.float32)
+        frames[2:4, :2] = [[60, 1], [62, 1]]
+        frames[:, 2:] = np.arange(6)[:, None]
+        shorter, cut_s = StateContour(frames).trimmed()
+        assert isinstance(shorter, StateContour)
+        assert cut_s == pytest.approx(0.2)
+        assert shorter.pitch_st.tolist() == [60, 62]
+        assert shorter.states[:, 0].tolist() == [2, 3]
+
+    @pytest.mark.parametrize("shape", [(3, 2), (3,), (2, 3, 4)])
+    def test_a_state_contour_without_states_is_refused(self, shape):
+        with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ C\), not"):
+            StateContour(np.zeros(shape))
+
+    def test_a_state_contour_with_a_wrong_pitch_is_refused(self):
+        with pytest.raises(QbhError, match="unvoiced frames must have pitch 0"):
+            StateContour(np.full((3, 4), [60, 0, 1, 1]))
+
+    def test_every_embedder_gets_the_frontend_that_it_reads(self, states_of):
+        frontend = frontend_for(ContourEmbedder().states_of, "pyin")
+        assert isinstance(frontend, PitchFrontend)
+        assert frontend.tracker.name == "pyin"
+        assert frontend.rate_hz == get_tracker("pyin").rate_hz
+        for tracker in (None, "crnn-lite"):
+            assert isinstance(frontend_for(states_of, tracker), StateFrontend)
+        with pytest.raises(QbhError, match=r"the states of crnn-lite: leave --tracker pyin out"):
+            frontend_for(states_of, "pyin")
+
+    def test_states_of_another_network_are_refused(self):
+        with pytest.raises(QbhError, match=r"states of crnn-lite@0{12}, not .* train it"):
+            frontend_for("crnn-lite@000000000000")
+
+    def test_weights_say_themselves_what_they_embed(self, states_of):
+        embedder = open_embedder("end-to-end")
+        assert isinstance(embedder, StateEmbedder)
+        assert embedder.states_of == states_of == identity_of("crnn-lite")
+        contours = open_embedder("stage1")
+        assert isinstance(contours, ContourEmbedder)
+        assert contours.states_of is None
 
 
-def test_what_an_ear_says_names_the_recording(monkeypatch, tmp_path):
-    def refuse(self, audio):
-        raise QbhError("Nothing was heard: hum louder.")
+class TestQueryLoader:
+    def test_errors_of_a_frontend_name_the_recording(self, monkeypatch, recording):
+        def refuse(self, audio):
+            raise QbhError("No pitch was found: hum louder.")
 
-    monkeypatch.setattr(PitchFrontend, "hear", refuse)
-    write_wav(tone(16000, 16000), tmp_path / "a.wav")
-    with pytest.raises(QbhError, match=r"a\.wav: Nothing was heard: hum louder\."):
-        query_reader(ContourEmbedder())(tmp_path / "a.wav")
+        monkeypatch.setattr(PitchFrontend, "contour_of", refuse)
+        load_query = query_loader()
+        with pytest.raises(QbhError, match=r"a\.wav: No pitch was found: hum louder\."):
+            load_query(recording)
+        with pytest.raises(QbhError, match=r"^The given sound: No pitch was found"):
+            load_query(tone(16000, 16000))
 
+    def test_the_frontend_is_made_once_and_for_the_first_recording(self, monkeypatch, recording):
+        made = []
 
-def test_an_f0_file_needs_no_ear_and_holds_no_states(end_to_end, tmp_path):
-    track = F0Track(np.full(300, 220.0), np.ones(300))
-    write_f0_csv(track, tmp_path / "a.f0.csv")
-    read = query_reader(ContourEmbedder(), "no such tracker")
-    np.testing.assert_array_equal(read(tmp_path / "a.f0.csv").frames, from_f0(track).frames)
-    with pytest.raises(QbhError, match=r"a\.f0\.csv holds no sound"):
-        query_reader(end_to_end)(tmp_path / "a.f0.csv")
+        def counted(*arguments):
+            made.append(arguments)
+            return frontend_for(*arguments)
+
+        monkeypatch.setattr(frontends, "frontend_for", counted)
+        load_query = query_loader(tracker="pyin")
+        load_query(TRACK)
+        assert made == []
+        load_query(recording)
+        load_query(str(recording))
+        assert made == [(None, "pyin")]
+
+    def test_a_state_embedder_gets_states(self, states_of, recording):
+        load_query = query_loader(states_of)
+        found = load_query(recording)
+        assert isinstance(found, StateContour)
+        assert load_query(found) is found
+
+    def test_what_holds_no_states_is_refused_for_a_state_embedder(self, states_of, tmp_path):
+        write_f0_csv(TRACK, tmp_path / "a.f0.csv")
+        load_query = query_loader(states_of)
+        with pytest.raises(QbhError, match=r"a\.f0\.csv holds no sound, which this embedder needs"):
+            load_query(tmp_path / "a.f0.csv")
+        with pytest.raises(QbhError, match="An f0 track holds no sound, which this embedder needs"):
+            load_query(TRACK)
+        with pytest.raises(QbhError, match="needs recordings: a contour holds no states"):
+            load_query(Contour(np.array([[60.0, 1.0]])))

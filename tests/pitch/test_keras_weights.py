@@ -18,7 +18,6 @@ from qbhkit.pitch.crnn import (
     PATCH,
     MelodyCrnn,
     decode,
-    find_crnn_weights,
     load_crnn,
 )
 from qbhkit.pitch.keras_weights import convert_crnn
@@ -253,7 +252,7 @@ class TestAgainstKeras:
 
 @pytest.fixture
 def sources(keras_files, tmp_path) -> Path:
-    """Copies of the files that a test may degrade_recording."""
+    """Copies of the files that a test may damage."""
     for name in ("weights.hdf5", "mean.npy", "std.npy"):
         shutil.copy(keras_files / name, tmp_path / name)
     return tmp_path
@@ -386,15 +385,16 @@ class TestWrongFiles:
 class TestCommand:
     def test_what_it_writes_is_found(self, keras_files, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
-        assert find_crnn_weights() is None
+        assert not crnn_path().is_file()
         files = [str(keras_files / name) for name in ("weights.hdf5", "mean.npy", "std.npy")]
         assert main(["weights", "convert", *files]) == 0
-        assert find_crnn_weights() == crnn_path() == tmp_path / "weights" / "crnn.safetensors"
+        assert crnn_path() == tmp_path / "weights" / "crnn.safetensors"
+        assert crnn_path().is_file()
         assert capsys.readouterr() == (f"weights: {crnn_path()}\n", "")
         assert main(["weights", "convert", *files, "--out", str(tmp_path / "other")]) == 0
         written = tmp_path / "other" / "crnn.safetensors"
         assert written.read_bytes() == crnn_path().read_bytes()
-        assert "looks for it at" in capsys.readouterr().err
+        assert f"looks for these weights at {crnn_path()}" in capsys.readouterr().err
 
     def test_bad_input_is_one_sentence_and_code_2(self, sources, capsys):
         files = [str(sources / name) for name in ("mean.npy", "mean.npy", "std.npy")]

@@ -24,7 +24,8 @@ from qbhkit.synthesis.mixing import MIX_HOP, MIX_RATE_HZ, Excerpt, MixConfig
 from qbhkit.training import scheduled_rate
 
 TINY = MelodyTrainConfig(
-    epochs=3, steps_per_epoch=3, batch=2, scheduled_rate=1e-2, watched=2, threads=1, workers=0, bfloat16=False,
+    epochs=3, steps_per_epoch=3, batch=2, learning_rate=1e-2,
+    watched=2, threads=1, workers=0, bfloat16=False,
     mix=MixConfig(vocal_free=0.2, degraded=0.05),
     network=LiteConfig(harmonics=(1, 2), channels=4, wide=(4, 4), states=8),
 )  # fmt: skip
@@ -37,8 +38,8 @@ def excerpt(seed):
     f0[::100] = f0[50:100] = 0
     phase = 2 * np.pi * np.cumsum(np.repeat(f0, MIX_HOP)) / MIX_RATE_HZ
     voice = 0.2 * (np.sin(phase) + 0.5 * np.sin(2 * phase)) * np.repeat(f0 > 0, MIX_HOP)
-    band, lead = rng.normal(0, 0.1, (2, len(voice)))
-    return Excerpt(*(stem.astype(np.float32) for stem in (band, lead, voice, f0)))
+    accompaniment, lead = rng.normal(0, 0.1, (2, len(voice)))
+    return Excerpt(*(stem.astype(np.float32) for stem in (accompaniment, lead, voice, f0)))
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +128,15 @@ class TestTrain:
         with pytest.raises(QbhError, match="belongs to another configuration"):
             run(bank, whole, replace(TINY, blur_st=0.3), resume=True)
 
-    def test_an_infinite_loss_is_said_in_a_sentence(self, bank, tmp_path):
-        with pytest.raises(QbhError, match="no longer finite: lower 'rate'"):
-            run(bank, tmp_path, replace(TINY, scheduled_rate=1e30, max_grad_norm=1e30))
+    def test_an_infinite_loss_is_one_sentence(self, bank, tmp_path):
+        with pytest.raises(QbhError, match="no longer finite: lower 'learning_rate'"):
+            run(bank, tmp_path, replace(TINY, learning_rate=1e30, max_grad_norm=1e30))
 
     def test_what_was_trained_is_what_is_exported(self, bank, tmp_path):
         config = replace(TINY, epochs=1, steps_per_epoch=1)
-        network = train_melody_network(config, bank, [], tmp_path, tmp_path / "log.json", progress=False)
+        network = train_melody_network(
+            config, bank, [], tmp_path, tmp_path / "log.json", progress=False
+        )
         assert not network.training
         export_lite(network, tmp_path / "lite.safetensors")
         loaded = LiteExtractor(str(tmp_path / "lite.safetensors"))
@@ -206,17 +209,17 @@ def test_the_rate_warms_up_over_an_epoch_and_ends_at_zero():
 def test_features_have_a_frame_every_20_ms_and_ignore_the_level():
     stack = HarmonicStack((1, 2))
     samples = torch.from_numpy(np.stack([excerpt(0).voice, excerpt(1).voice]))
-    heard = features(stack, samples, torch.zeros(2))
-    assert heard.shape == (2, 4, 400, 221)
-    torch.testing.assert_close(features(stack, samples / 4, torch.zeros(2)), heard)
+    inputs = features(stack, samples, torch.zeros(2))
+    assert inputs.shape == (2, 4, 400, 221)
+    torch.testing.assert_close(features(stack, samples / 4, torch.zeros(2)), inputs)
     softer = features(stack, samples, torch.tensor([0.0, 8.0]))  # 8 of 80 dB
-    torch.testing.assert_close(softer[0], heard[0])
-    both = (softer[1] > 0) & (heard[1] > 0.5)  # nowhere near the floor of 80 dB
-    torch.testing.assert_close(softer[1][both], heard[1][both] - 0.1, atol=1e-3, rtol=0)
+    torch.testing.assert_close(softer[0], inputs[0])
+    both = (softer[1] > 0) & (inputs[1] > 0.5)  # nowhere near the floor of 80 dB
+    torch.testing.assert_close(softer[1][both], inputs[1][both] - 0.1, atol=1e-3, rtol=0)
 
 
 class TestValidation:
-    def test_what_is_watched_is_drawn_once_and_is_not_what_is_trained_on(self, bank):
+    def test_validation_mixtures_are_drawn_once_and_are_not_those_of_training(self, bank):
         config = replace(TINY, watched=3)
         one, again = watch(config, bank, []), watch(config, bank, [])
         assert len(one) == 3
@@ -226,7 +229,7 @@ class TestValidation:
         assert not any(np.array_equal(trained[k][0], one[k].samples) for k in range(3))
 
     @pytest.mark.parametrize("late_st", [0.0, 1.0])
-    def test_the_score_is_that_of_what_the_network_says(self, bank, late_st):
+    def test_the_score_is_that_of_the_answers(self, bank, late_st):
         """A network that knows the truth has a perfect score; a semitone off, none."""
         config = replace(TINY, mix=replace(TINY.mix, vocal_free=0), watched=2)
         mixtures = watch(config, bank, [])
@@ -238,7 +241,7 @@ class TestValidation:
                 self.config = config.network
                 self.anything = torch.nn.Parameter(torch.zeros(1))
 
-            def forward(self, heard):
+            def forward(self, inputs):
                 found = torch.cat(answers)
                 pitch = found[..., 1:].roll(round(8 * late_st), dims=-1)
                 return torch.cat([found[..., :1], pitch], dim=-1).clamp_min(1e-9).log()

@@ -7,8 +7,9 @@ import mir_eval
 import numpy as np
 import pytest
 
-from qbhkit.audio import Audio
-from qbhkit.contour import F0Track
+import qbhkit
+from qbhkit.audio import Audio, load, write_wav
+from qbhkit.contour import F0Track, rescale_confidence
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.pitch import trackers
 from qbhkit.pitch.trackers import (
@@ -18,9 +19,9 @@ from qbhkit.pitch.trackers import (
     get_tracker,
     identity_of,
     in_chunks,
+    keep_range,
     on_f0_grid,
-    rescale_confidence,
-    within,
+    track,
 )
 from qbhkit.pitch.trackers._torchaudio import import_beside, torchaudio_or_stand_in
 from qbhkit.synthesis.singer import Voice, render_hum
@@ -99,7 +100,7 @@ def raw_pitch_accuracy(truth: F0Track, found: F0Track) -> float:
     )
 
 
-def test_a_hum_is_heard_as_it_was_sung(tracker):
+def test_a_hum_is_tracked_as_it_was_sung(tracker):
     audio, f0 = hum_for(tracker)
     found = tracker.track(audio)
     assert len(found.frequency_hz) == len(f0.frequency_hz)
@@ -137,7 +138,7 @@ def test_the_shortest_recording_is_tracked(tracker):
 )
 def test_level_and_offset_do_not_matter(tracker, amplitude, offset):
     if amplitude < 0.1 and tracker.name in ("swift-f0", "fcpe"):
-        pytest.skip("the network hears the level: a soft sine is nothing sung")
+        pytest.skip("the network goes by the level: a soft sine is not a voice")
     found = tracker.track(sine(tracker.rate_hz, 0.4, amplitude, offset))
     middle = slice(12, 28)
     assert found.voiced[middle].mean() > 0.9
@@ -193,9 +194,10 @@ def test_chunks_put_every_frame_in_its_place(length):
 def test_every_name_has_its_page():
     assert set(TRACKERS) >= {*PACKAGES, *NEEDS_NONE}
     for name, entry in TRACKERS.items():
-        module, cls = entry.split(":")
+        module, made_by = entry.split(":")
         page = importlib.import_module(module)
-        assert getattr(page, cls).name == name
+        made = {"load_crnn": "CrnnExtractor"}.get(made_by, made_by)
+        assert getattr(page, made).name == name
         if name in [*PACKAGES, *NEEDS_NONE]:
             assert "Licence: " in page.__doc__
             assert "Range" in page.__doc__
@@ -363,11 +365,13 @@ def test_a_tracker_s_own_threshold_becomes_one_half(tracker):
 
 
 def test_frequencies_out_of_range_are_none():
-    found = within(np.array([10.0, 50.0, 200.0, 2000.0, 2000.1]), 50.0, 2000.0)
+    found = keep_range(np.array([10.0, 50.0, 200.0, 2000.0, 2000.1]), 50.0, 2000.0)
     assert found.tolist() == [0, 50, 200, 2000, 0]
 
 
-def test_songs_are_heard_by_the_published_network_once_its_weights_are_there(tmp_path, monkeypatch):
+def test_songs_are_tracked_by_the_published_network_once_its_weights_are_there(
+    tmp_path, monkeypatch
+):
     from qbhkit.pitch.crnn import PATCH, MelodyCrnn, export_crnn
 
     monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
@@ -379,6 +383,7 @@ def test_songs_are_heard_by_the_published_network_once_its_weights_are_there(tmp
     assert default_song_tracker() == "crnn"
     assert identity_of("crnn").startswith("crnn@")
     tracker = get_tracker("crnn")
+    assert tracker.name == "crnn"
     audio = Audio(np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32), 8000)
     assert len(tracker.track(audio).voicing) == 100
     assert tracker.melody(audio).posteriors.shape == (100, 442)
@@ -388,3 +393,100 @@ def test_what_no_tracker_is_called_has_no_identity():
     assert identity_of("swift-f0") == "swift-f0"
     with pytest.raises(QbhError, match="There is no tracker 'ear'"):
         identity_of("ear")
+
+
+class TestTrack:
+    @pytest.fixture
+    def song(self, tmp_path):
+        """A vowel that glides, at a rate that is no tracker's."""
+        hum = render_hum(NOTES, Voice("vowels"), np.random.default_rng(4))
+        audio = at_rate(hum.audio.samples, 22050)
+        write_wav(audio, tmp_path / "song.wav")
+        return tmp_path / "song.wav"
+
+    def test_it_is_at_the_front_door(self):
+        assert qbhkit.track is track
+
+    @pytest.mark.parametrize("kind", ["str", "Path", "samples", "Audio"])
+    def test_a_recording_is_tracked_at_the_rate_of_the_tracker(self, song, kind):
+        tracker = get_tracker("pyin")
+        wanted = tracker.track(load(song, tracker.rate_hz))
+        audio = load(song, 22050)
+        given = {
+            "str": str(song),
+            "Path": song,
+            "samples": (audio.samples, audio.rate_hz),
+            "Audio": audio,
+        }[kind]
+        found = track(given, "pyin")
+        assert found.hop_s == 0.01
+        assert len(found.frequency_hz) == len(wanted.frequency_hz)
+        assert wanted.voiced.mean() > 0.5
+        assert np.mean(found.voiced == wanted.voiced) > 0.98
+        both = found.voiced & wanted.voiced
+        np.testing.assert_allclose(found.frequency_hz[both], wanted.frequency_hz[both], rtol=0.02)
+
+    def test_an_f0_track_is_returned_as_it_is(self):
+        given = F0Track(np.full(3, 220.0), np.ones(3))
+        assert track(given) is given
+        assert track(given, "no such tracker") is given
+
+    def test_by_default_it_finds_the_voice_in_a_song(self, song, monkeypatch, tmp_path):
+        monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))  # without weights of the published network
+        wanted = get_tracker("crnn-lite").track(load(song, 8000))
+        found = track(song)
+        np.testing.assert_array_equal(found.frequency_hz, wanted.frequency_hz)
+        np.testing.assert_array_equal(found.voicing, wanted.voicing)
+
+    def test_the_default_is_that_of_songs_not_that_of_hums(self, song, monkeypatch):
+        monkeypatch.setattr(trackers, "default_song_tracker", lambda: "whistle")
+        monkeypatch.setattr(trackers, "default_tracker", lambda: "no such tracker")
+        wanted = get_tracker("whistle").track(load(song, 16000))
+        np.testing.assert_array_equal(track(song).frequency_hz, wanted.frequency_hz)
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ((np.zeros(16000), 16000), "The given sound is silent: check the microphone"),
+            ((np.full(16000, np.nan), 16000), "The given sound holds NaN"),
+            ((np.ones(800), 16000), r"The given sound holds only 0\.05 s"),
+            (np.zeros(16000), "Give a path, or samples and their rate"),
+            (None, "Give a path, or samples and their rate"),
+            ("none.wav", r"none\.wav does not exist"),
+        ],
+        ids=["silent", "NaN", "short", "array", "None", "no file"],
+    )
+    def test_what_is_no_recording_is_refused(self, given, says):
+        with pytest.raises(QbhError, match=says):
+            track(given, "whistle")
+
+    def test_a_silent_file_is_refused_by_its_name(self, tmp_path):
+        write_wav(Audio(np.zeros(16000, np.float32), 16000), tmp_path / "a.wav")
+        with pytest.raises(QbhError, match=r"a\.wav is silent"):
+            track(tmp_path / "a.wav", "whistle")
+
+    def test_an_unknown_tracker_is_refused(self, song):
+        with pytest.raises(QbhError, match="There is no tracker 'ear': use one of swift-f0"):
+            track(song, "ear")
+
+    def test_errors_of_a_tracker_name_the_recording(self, song, monkeypatch):
+        class Refusing:
+            rate_hz = 16000
+
+            def track(self, audio):
+                raise QbhError("No pitch was found: sing louder.")
+
+        monkeypatch.setattr(trackers, "get_tracker", lambda name: Refusing())
+        with pytest.raises(QbhError, match=r"song\.wav: No pitch was found: sing louder\."):
+            track(song)
+        with pytest.raises(QbhError, match=r"^The given sound: No pitch was found"):
+            track(sine(16000, 1.0))
+
+
+def test_the_registry_names_the_network_itself():
+    from qbhkit.pitch.crnn_lite import LiteExtractor
+
+    assert isinstance(get_tracker("crnn-lite"), LiteExtractor)
+    assert get_tracker("crnn-lite").name == "crnn-lite"
+    assert get_tracker("crnn-lite").rate_hz == 8000
+    assert identity_of("crnn-lite").startswith("crnn-lite@")

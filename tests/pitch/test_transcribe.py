@@ -10,7 +10,7 @@ from qbhkit.corpora import open_corpus, songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split, training_songs
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
-from qbhkit.pitch import heard
+from qbhkit.pitch import transcribe as transcribe_module
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.pitch.transcribe import (
     TranscribeConfig,
@@ -52,19 +52,19 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-class Listener:
-    """A tracker that hears 220 Hz where it is loud; it counts, and may be made to do worse."""
+class Tracker:
+    """A tracker that finds 220 Hz where it is loud; it counts, and may be made to do worse."""
 
     name, rate_hz = "crnn-lite", 8000
 
     def __init__(self):
-        self.heard = []
+        self.tracked = []
         self.before = lambda number: None
         self.silent = False
 
     def track(self, audio):
-        self.before(len(self.heard))
-        self.heard.append(audio.samples)
+        self.before(len(self.tracked))
+        self.tracked.append(audio.samples)
         frames = len(audio.samples) // 80
         loud = np.abs(audio.samples[: frames * 80].reshape(frames, 80)).mean(1)
         voiced = (loud > np.median(loud)) & (not self.silent)
@@ -72,13 +72,13 @@ class Listener:
 
 
 @pytest.fixture
-def listener(monkeypatch) -> Listener:
-    made = Listener()
-    monkeypatch.setattr(heard, "get_tracker", lambda _name: made)
+def tracker(monkeypatch) -> Tracker:
+    made = Tracker()
+    monkeypatch.setattr(transcribe_module, "get_tracker", lambda _name: made)
     return made
 
 
-def hear(data, folder, config=SHORT, **others):
+def transcribe(data, folder, config=SHORT, **others):
     return transcribe_corpus("pop909", data, folder, config, "crnn-lite", progress=False, **others)
 
 
@@ -87,99 +87,99 @@ def files_of(folder):
 
 
 class TestCorpus:
-    def test_only_songs_that_may_be_trained_on_are_heard(self, data, listener, tmp_path):
+    def test_only_songs_that_may_be_trained_on_are_transcribed(self, data, tracker, tmp_path):
         assert HELD_OUT in forbidden_ids(read_split("pop909"))
-        done = hear(data, tmp_path / "out")
+        done = transcribe(data, tmp_path / "out")
         assert (done.written, done.reused, done.failures) == (3, 0, [])
-        assert len(listener.heard) == 3
+        assert len(tracker.tracked) == 3
         names = {f"{song_id}.f0.csv" for song_id in IDS}
-        assert set(files_of(tmp_path / "out")) == {*names, "heard.json"}
+        assert set(files_of(tmp_path / "out")) == {*names, "transcribed.json"}
 
-    def test_a_second_run_hears_what_is_missing(self, data, listener, tmp_path):
+    def test_a_second_run_transcribes_what_is_missing(self, data, tracker, tmp_path):
         folder = tmp_path / "out"
-        hear(data, folder)
+        transcribe(data, folder)
         first = files_of(folder)
         (folder / "002.f0.csv").unlink()
         (folder / ".partial-x.csv").write_text("time_s,freq")  # what a killed run leaves
-        done = hear(data, folder)
+        done = transcribe(data, folder)
         assert (done.written, done.reused) == (1, 2)
-        assert len(listener.heard) == 4
+        assert len(tracker.tracked) == 4
         (folder / ".partial-x.csv").unlink()
         assert files_of(folder) == first
 
-    def test_a_stopped_run_leaves_whole_files_and_goes_on(self, data, listener, tmp_path):
-        hear(data, tmp_path / "whole")
-        listener.heard.clear()
+    def test_a_stopped_run_leaves_whole_files_and_goes_on(self, data, tracker, tmp_path):
+        transcribe(data, tmp_path / "whole")
+        tracker.tracked.clear()
 
         def stop(number):
             if number == 1:
                 raise KeyboardInterrupt
 
-        listener.before = stop
+        tracker.before = stop
         with pytest.raises(KeyboardInterrupt):
-            hear(data, tmp_path / "out")
-        assert set(files_of(tmp_path / "out")) == {"001.f0.csv", "heard.json"}
-        listener.before = lambda number: None
-        assert hear(data, tmp_path / "out").written == 2
+            transcribe(data, tmp_path / "out")
+        assert set(files_of(tmp_path / "out")) == {"001.f0.csv", "transcribed.json"}
+        tracker.before = lambda number: None
+        assert transcribe(data, tmp_path / "out").written == 2
         assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
-    def test_a_song_sounds_the_same_whatever_else_is_heard(self, data, listener, tmp_path):
-        hear(data, tmp_path / "all")
-        done = hear(data, tmp_path / "few", songs=1)
+    def test_a_song_sounds_the_same_whatever_else_is_transcribed(self, data, tracker, tmp_path):
+        transcribe(data, tmp_path / "all")
+        done = transcribe(data, tmp_path / "few", songs=1)
         assert (done.written, done.reused) == (1, 0)
         few, everything = files_of(tmp_path / "few"), files_of(tmp_path / "all")
-        assert set(few) == {"001.f0.csv", "heard.json"}
+        assert set(few) == {"001.f0.csv", "transcribed.json"}
         assert all(everything[name] == content for name, content in few.items())
-        assert hear(data, tmp_path / "few", songs=2).reused == 1
+        assert transcribe(data, tmp_path / "few", songs=2).reused == 1
 
     @pytest.mark.parametrize(
         "other",
         [TranscribeConfig(1, 4.0), TranscribeConfig(0, 5.0), TranscribeConfig(0, 4.0, (-3.0, 5.0))],
     )
-    def test_melodies_made_otherwise_are_not_mixed(self, data, listener, tmp_path, other):
+    def test_melodies_made_otherwise_are_not_mixed(self, data, tracker, tmp_path, other):
         folder = tmp_path / "out"
-        hear(data, folder, songs=1)
+        transcribe(data, folder, songs=1)
         before = files_of(folder)
         with pytest.raises(QbhError, match=r"out holds melodies that were made otherwise: delete"):
-            hear(data, folder, other)
+            transcribe(data, folder, other)
         assert files_of(folder) == before
 
-    def test_melodies_of_another_tracker_or_of_unknown_making(self, data, listener, tmp_path):
+    def test_melodies_of_another_tracker_or_of_unknown_making(self, data, tracker, tmp_path):
         folder = tmp_path / "out"
-        hear(data, folder, songs=1)
+        transcribe(data, folder, songs=1)
         with pytest.raises(QbhError, match="made otherwise"):
             transcribe_corpus("pop909", data, folder, SHORT, "swift-f0", progress=False)
-        (folder / "heard.json").write_text("[")
-        with pytest.raises(QbhError, match=r"heard\.json is damaged .* delete"):
-            hear(data, folder)
-        (folder / "heard.json").unlink()
+        (folder / "transcribed.json").write_text("[")
+        with pytest.raises(QbhError, match=r"transcribed\.json is damaged .* delete"):
+            transcribe(data, folder)
+        (folder / "transcribed.json").unlink()
         with pytest.raises(QbhError, match="made otherwise"):
-            hear(data, folder)
-        assert len(listener.heard) == 1
+            transcribe(data, folder)
+        assert len(tracker.tracked) == 1
 
-    def test_silent_and_damaged_songs_are_named_and_tried_again(self, data, listener, tmp_path):
+    def test_silent_and_damaged_songs_are_named_and_tried_again(self, data, tracker, tmp_path):
         (tmp_path / "pop909" / "002").mkdir(parents=True)
         damaged = tmp_path / "pop909" / "002" / "002.mid"
         damaged.write_bytes(b"rubbish")
         silent = write_song(tmp_path / "pop909" / "001" / "001.mid")
-        listener.silent = True
-        done = hear(tmp_path, tmp_path / "out")
+        tracker.silent = True
+        done = transcribe(tmp_path, tmp_path / "out")
         assert (done.written, done.reused) == (0, 0)
         assert [failure.name for failure in done.failures] == [str(silent), str(damaged)]
-        assert "001.mid was sung and played, but no voice was heard" in done.failures[0].reason
+        assert "001.mid was rendered, but no voice was found" in done.failures[0].reason
         assert "002.mid is not a readable MIDI file" in done.failures[1].reason
-        assert set(files_of(tmp_path / "out")) == {"heard.json"}
-        listener.silent = False
-        assert hear(tmp_path, tmp_path / "out").written == 1
+        assert set(files_of(tmp_path / "out")) == {"transcribed.json"}
+        tracker.silent = False
+        assert transcribe(tmp_path, tmp_path / "out").written == 1
 
-    def test_a_missing_synthesiser_stops_at_once(self, data, listener, tmp_path, monkeypatch):
+    def test_a_missing_synthesiser_stops_at_once(self, data, tracker, tmp_path, monkeypatch):
         def missing(*_):
             raise MissingPackageError("The synthesiser is not installed.")
 
-        monkeypatch.setattr(heard, "render", missing)
+        monkeypatch.setattr(transcribe_module, "render_parts", missing)
         with pytest.raises(MissingPackageError, match="synthesiser"):
-            hear(data, tmp_path / "out")
-        assert listener.heard == []
+            transcribe(data, tmp_path / "out")
+        assert tracker.tracked == []
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -199,7 +199,7 @@ class TestCorpus:
         with pytest.raises(QbhError, match="no tracker 'ear'"):
             transcribe_corpus("pop909", data, tmp_path / "out", SHORT, "ear", progress=False)
         with pytest.raises(QbhError, match="At least one song"):
-            hear(data, tmp_path / "out", songs=0)
+            transcribe(data, tmp_path / "out", songs=0)
         assert not (tmp_path / "out").exists()
 
 
@@ -227,7 +227,7 @@ class TestMixture:
         assert len(mixture.samples) == 4 * 8000
         assert len(mixture.f0) == 400
         assert np.flatnonzero(mixture.f0)[0] == pytest.approx(100, abs=6)
-        assert np.abs(mixture.samples[: round(0.8 * 8000)]).max() > 1e-4  # the band plays
+        assert np.abs(mixture.samples[: round(0.8 * 8000)]).max() > 1e-4  # the accompaniment plays
         whole = song_mixture(path, TranscribeConfig(), generator(0))
         assert len(whole.f0) == pytest.approx(100 * (16 - FIRST_S + 1), abs=5)
         assert len(whole.samples) == 80 * len(whole.f0)
@@ -241,12 +241,12 @@ class TestMixture:
             song_mixture(path, TranscribeConfig(length_s=4, level_db=(level, level)), generator(0))
             for level in (0.0, 20.0)
         )
-        before = slice(0, round(0.8 * 8000))  # nobody sings yet
+        before = slice(0, round(0.8 * 8000))  # before the voice
         np.testing.assert_allclose(loud.samples[before], 10 * soft.samples[before], rtol=1e-4)
         voiced = np.repeat(soft.f0 > 0, 80)
-        band = loud.samples - soft.samples  # 0.9 of it
-        voice = loud.samples - band / 0.9
-        level_db = 20 * np.log10(np.std(voice[voiced]) / np.std(band / 0.9))
+        backing = (loud.samples - soft.samples) / 0.9
+        voice = loud.samples - backing
+        level_db = 20 * np.log10(np.std(voice[voiced]) / np.std(backing))
         assert level_db == pytest.approx(0, abs=0.1)
 
     def test_the_seed_changes_it(self, data):
@@ -258,7 +258,7 @@ class TestMixture:
         assert np.abs(first - other).max() > 0.01
 
 
-def test_crnn_lite_hears_the_tune_that_was_sung(data, tmp_path):
+def test_crnn_lite_finds_the_tune_that_was_sung(data, tmp_path):
     path = data / "pop909" / "001" / "001.mid"
     config = TranscribeConfig(length_s=8.0, level_db=(6.0, 6.0))
     found = transcribe_song(path, config, get_tracker("crnn-lite"))
@@ -276,26 +276,26 @@ def test_crnn_lite_hears_the_tune_that_was_sung(data, tmp_path):
 
 class TestTraining:
     @pytest.fixture
-    def heard_data(self, data, tmp_path, monkeypatch) -> Path:
-        """POP909, and what was heard of two of its songs and of the one that is held out."""
+    def transcribed_data(self, data, tmp_path, monkeypatch) -> Path:
+        """POP909, and transcriptions of two of its songs and of the one that is held out."""
         monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
         (tmp_path / "pop909").symlink_to(data / "pop909")
         for number, song_id in enumerate(("001", "003", HELD_OUT)):
             f0 = F0Track(np.full(20, 220.0 + number), np.ones(20), 0.1)
-            write_f0_csv(f0, tmp_path / "pop909-heard" / f"{song_id}.f0.csv")
+            write_f0_csv(f0, tmp_path / "pop909-transcribed" / f"{song_id}.f0.csv")
         return tmp_path
 
-    def test_a_song_and_what_was_heard_of_it_are_one_tune(self, heard_data):
-        found = training_songs(("pop909", "pop909-heard"), heard_data)
+    def test_a_song_and_its_transcription_are_one_tune(self, transcribed_data):
+        found = training_songs(("pop909", "pop909-transcribed"), transcribed_data)
         assert found.ids == ["001", "002", "003", "001", "003"]
         assert found.groups == [0, 1, 2, 0, 2]
         assert found.contours[3].pitch_st == pytest.approx([57.0] * 20, abs=1e-3)
 
-    def test_a_held_out_song_is_watched_once_and_never_learnt(self, heard_data):
-        (by_notes,) = training_songs(("pop909", "pop909-heard"), heard_data).held_out
+    def test_a_held_out_song_counts_once_and_is_never_trained_on(self, transcribed_data):
+        (by_notes,) = training_songs(("pop909", "pop909-transcribed"), transcribed_data).held_out
         assert len(by_notes) == 130  # without its introduction of 3 s
-        (by_ear,) = training_songs(("pop909-heard",), heard_data).held_out
-        assert len(by_ear) == 20
+        (by_tracker,) = training_songs(("pop909-transcribed",), transcribed_data).held_out
+        assert len(by_tracker) == 20
 
     def test_variants_stay_one_tune(self, tmp_path):
         split = read_split("pop909")
@@ -303,21 +303,21 @@ class TestTraining:
         one, other = next(g for g in split["variants"] if not forbidden & set(g))[:2]
         for song_id in (one, other):
             f0 = F0Track(np.full(20, 220.0), np.ones(20), 0.1)
-            write_f0_csv(f0, tmp_path / "pop909-heard" / f"{song_id}.f0.csv")
-        assert training_songs(("pop909-heard",), tmp_path).groups == [0, 0]
+            write_f0_csv(f0, tmp_path / "pop909-transcribed" / f"{song_id}.f0.csv")
+        assert training_songs(("pop909-transcribed",), tmp_path).groups == [0, 0]
 
-    def test_what_the_command_wrote_is_read(self, data, listener, tmp_path, monkeypatch):
+    def test_what_the_command_wrote_is_read(self, data, tracker, tmp_path, monkeypatch):
         monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path / "cache"))
-        hear(data, tmp_path / "cache" / "pop909-heard")
-        corpus = open_corpus("pop909-heard", data)
+        transcribe(data, tmp_path / "cache" / "pop909-transcribed")
+        corpus = open_corpus("pop909-transcribed", data)
         assert [song.id for song in songs_of(corpus)] == list(IDS)
-        found = training_songs(("pop909-heard",), data)
+        found = training_songs(("pop909-transcribed",), data)
         assert found.ids == list(IDS)
         assert all(contour.voiced.any() for contour in found.contours)
 
 
-def test_the_note_says_how_it_was_made(data, listener, tmp_path):
-    hear(data, tmp_path, songs=1)
-    made = json.loads((tmp_path / "heard.json").read_text())
+def test_the_note_says_how_it_was_made(data, tracker, tmp_path):
+    transcribe(data, tmp_path, songs=1)
+    made = json.loads((tmp_path / "transcribed.json").read_text())
     assert made.pop("tracker").startswith("crnn-lite@")
     assert made == {"corpus": "pop909", "seed": 0, "length_s": 4.0, "level_db": [-3.0, 6.0]}

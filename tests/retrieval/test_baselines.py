@@ -10,7 +10,7 @@ from qbhkit.retrieval.baselines import (
     voiced_pitch,
 )
 
-MATCH_FROM_CHOICES = ["start", "anywhere"]
+MATCH_FROM = ["start", "anywhere"]
 BOTH = [LinearScaling, SubsequenceDtw]
 
 
@@ -88,7 +88,7 @@ def dtw_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
 BY_HAND = {LinearScaling: linear_scaling_by_hand, SubsequenceDtw: dtw_by_hand}
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_scores_equal_a_plain_reference(baseline, match_from, seed):
@@ -100,7 +100,7 @@ def test_scores_equal_a_plain_reference(baseline, match_from, seed):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 def test_a_perfect_copy_scores_nothing_lost_and_comes_first(baseline, match_from):
     songs = random_songs(5, count=8, frames=60)
@@ -112,7 +112,7 @@ def test_a_perfect_copy_scores_nothing_lost_and_comes_first(baseline, match_from
         assert np.delete(scores, truth).max() < -0.1
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 @pytest.mark.parametrize("key_st", [7.0, -5.0, 0.5])
 def test_the_key_of_the_hum_does_not_matter(baseline, match_from, key_st):
@@ -148,7 +148,7 @@ def test_a_faster_or_slower_hum_still_comes_first(baseline, scale):
     assert scores.argmax() == 4
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 def test_scores_keep_the_order_of_the_songs(baseline, match_from):
     songs = random_songs(9)
@@ -159,7 +159,7 @@ def test_scores_keep_the_order_of_the_songs(baseline, match_from):
     assert len(set(forward.round(6))) == len(songs)
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 def test_silence_around_hum_and_song_does_not_matter(baseline, match_from):
     songs = random_songs(10)
@@ -172,7 +172,7 @@ def test_silence_around_hum_and_song_does_not_matter(baseline, match_from):
     np.testing.assert_allclose(baseline(songs).scores(quiet, match_from), plain, atol=1e-6)
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 def test_songs_far_shorter_than_the_hum_come_last(baseline, match_from):
     songs = [*random_songs(11, count=3), from_pitch(np.full(4, 60.0))]
@@ -183,7 +183,7 @@ def test_songs_far_shorter_than_the_hum_come_last(baseline, match_from):
         assert scores[3] == -np.inf
 
 
-@pytest.mark.parametrize("anchor", MATCH_FROM_CHOICES)
+@pytest.mark.parametrize("match_from", MATCH_FROM)
 @pytest.mark.parametrize("baseline", BOTH)
 def test_an_unvoiced_hum_is_refused(baseline, match_from):
     rival = baseline(random_songs(12, count=2))

@@ -97,15 +97,15 @@ def test_hums_of_a_song_are_never_on_both_sides(monkeypatch):
     seen = []
     real = confidence.calibrate
 
-    def watched(learnt, distance, keep):
-        seen.append({case.truth for case in learnt})
-        return real(learnt, distance, keep)
+    def watched(cases, distance, keep):
+        seen.append({case.truth for case in cases})
+        return real(cases, distance, keep)
 
     monkeypatch.setattr(confidence, "calibrate", watched)
     refusal(some, groups, 0.2, folds=4)
     assert len(seen) == 4
-    for learnt in seen:
-        assert len(learnt) == 15  # of 20 songs, a quarter is measured
+    for songs in seen:
+        assert len(songs) == 15  # of 20 songs, a quarter is measured
 
 
 def test_nothing_to_learn_from_is_refused():

@@ -147,7 +147,7 @@ def test_damage_is_found(built):
         ({"format": 99}, "has format 99, not 1: build the index again"),
         ({"choices": {"effort": "much"}}, "effort"),
         ({"file": None}, "is damaged: build the index again"),
-        ({"file": "../../elsewhere.faiss"}, r"faiss/elsewhere.faiss is missing"),
+        ({"file": "../../other.faiss"}, r"faiss/other.faiss is missing"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused(change, message, built):

@@ -1,7 +1,14 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
+import soundfile
 
+import qbhkit
+from qbhkit.audio import load
 from qbhkit.catalogue.build import build_catalogue
+from qbhkit.catalogue.edit import add_songs, remove_songs
 from qbhkit.catalogue.memmap import StackedArrays
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, F0Track, from_f0, from_notes, from_pitch, midi_to_hz
@@ -9,10 +16,11 @@ from qbhkit.corpora import Song
 from qbhkit.embedding.windows import QueryWindows, Reading
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import get_tracker
+from qbhkit.retrieval import searcher as searcher_module
 from qbhkit.retrieval.align import CAP_ST
 from qbhkit.retrieval.index import build_index
 from qbhkit.retrieval.index_faiss import FaissChoices
-from qbhkit.retrieval.searcher import Searcher, open_searcher
+from qbhkit.retrieval.searcher import Searcher, open_searcher, resolve_method, search
 from qbhkit.synthesis.singer import Voice, render_hum
 
 # Of 30 s and more; in all but one the part from 6 to 16 s comes once.
@@ -25,7 +33,9 @@ class FakeEmbedder:
 
     identity = "fake-1"
     reading = Reading(40)
-    size = 40
+    embedding_dim = 40
+    states_of = None
+    calibration = None
 
     def embed(self, frames):
         pitch = np.where(frames[..., 1] > 0, frames[..., 0] - frames[:, :1, 0] + 1e-3, 0)
@@ -64,13 +74,13 @@ def covered(answer, begin_s, end_s):
 
 @pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (0, 0.8), (-5, 1.25)])
 def test_a_part_from_the_middle_finds_its_tune_and_seconds(searcher, tunes, key_st, tempo):
-    elsewhere = 0
+    missed = 0
     for number in WHOLE_TUNES:
         hum = from_notes(part_of(tunes[number].notes, *PART_S, key_st, tempo))
         best = searcher.search(hum, 3)[0]
         assert best.song_id == tunes[number].id
-        elsewhere += covered(best, *PART_S) <= 0.7
-    assert elsewhere <= 1  # where a strain comes twice
+        missed += covered(best, *PART_S) <= 0.7
+    assert missed <= 1  # where a strain comes twice
 
 
 @pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (-14, 0.8), (-5, 1.25)])
@@ -150,22 +160,26 @@ def test_a_rendered_hum_finds_its_tune(searcher, tunes):
 
 
 @pytest.mark.parametrize("seconds", [30, 60])
-def test_long_hums_are_cut_into_pieces(searcher, tunes, seconds):
+def test_long_hums_are_cut_into_segments(searcher, tunes, seconds):
     tune = max(tunes, key=lambda tune: tune.notes[-1, 0])
     assert tune.notes[-1, 0] > 60
     hum = from_notes(part_of(tune.notes, 0, seconds, key_st=3))
-    frames, begins_s = searcher.query_frames(hum, "anywhere")
-    parts = len(QueryWindows().parts)
-    assert len(frames) == len(begins_s) >= {30: 4, 60: 8}[seconds] * parts
-    np.testing.assert_allclose(np.diff(begins_s[::parts])[:-1], 7.0)
+    cut = searcher.cut_query(hum, "anywhere")
+    windows = len(QueryWindows().windows)
+    assert len(cut.frames) == len(cut.begins_s) == len(cut.segments) * windows
+    assert len(cut.segments) >= {30: 4, 60: 8}[seconds]
+    np.testing.assert_allclose(np.diff(cut.begins_s[::windows])[:-1], 7.0)
+    assert len(searcher.cut_query(hum, "start").segments) == 1
+    alone = searcher.cut_query(hum, "anywhere", "vector")  # one window a segment: the whole of it
+    np.testing.assert_array_equal(alone.frames, cut.frames[::windows])
     assert searcher.search(hum, 3)[0].song_id == tune.id
     assert searcher.search(hum, 3, "start")[0].song_id == tune.id
 
 
-def test_the_pieces_of_a_long_hum_reach_its_end(searcher):
+def test_the_segments_of_a_long_hum_reach_its_end(searcher):
     pitch = 60 + np.arange(450) / 100  # 45 s; the pitch says which frame it is
-    frames, _ = searcher.query_frames(from_pitch(pitch), "anywhere")
-    whole = frames[:: len(QueryWindows().parts), :, 0]
+    frames = searcher.cut_query(from_pitch(pitch), "anywhere").frames
+    whole = frames[:: len(QueryWindows().windows), :, 0]
     assert whole[0, 0] == pytest.approx(60, abs=0.02)
     assert whole[-1, -1] == pytest.approx(pitch[-1], abs=0.02)
     assert (np.diff(whole[:, 0]) > 0).all()
@@ -202,11 +216,11 @@ def test_titles_come_with_answers(searcher, tunes):
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 4.0])
-@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+@pytest.mark.parametrize("match_from", ["start", "anywhere"])
 def test_scores_are_soft_means_of_the_best_cosines(fake, sharpness, match_from):
     fake = Searcher(fake.catalogue, fake.embedder, QueryWindows(sharpness=sharpness))
     hum = from_pitch(np.repeat([60, 64, 62, 67, 65, 60, 59.0], 10))
-    frames, begins_s = fake.query_frames(hum, match_from)
+    frames, begins_s, _ = fake.cut_query(hum, match_from)
     np.testing.assert_allclose(begins_s, [0, 0, 0, 0, 1.05, 2.1, 3.5])
     vectors = fake.embedder.embed(frames)
     found = fake.scores(hum, match_from, "vote")
@@ -274,9 +288,9 @@ def test_silence_around_the_hum_changes_nothing(fake):
         np.testing.assert_array_equal(plain.score, padded.score)
 
 
-def test_a_part_of_the_hum_that_is_a_pause_votes_as_the_whole(fake):
+def test_a_query_window_that_is_a_pause_is_replaced_by_its_segment(fake):
     pitch = np.concatenate([np.repeat([60, 64.0], 10), np.zeros(100), np.repeat([62, 60.0], 1)])
-    frames, _ = fake.query_frames(from_pitch(pitch), "anywhere")
+    frames = fake.cut_query(from_pitch(pitch), "anywhere").frames
     assert frames[..., 1].any(axis=1).all()
     assert np.isfinite(fake.scores(from_pitch(pitch)).score).all()
 
@@ -319,7 +333,7 @@ def test_the_hop_of_the_f0_does_not_matter(searcher, tunes):
 
 
 @pytest.mark.parametrize("extra", ["blip", "again"])
-def test_silent_pieces_do_not_vote(searcher, tunes, extra):
+def test_silent_segments_do_not_vote(searcher, tunes, extra):
     tune = tunes[WHOLE_TUNES[0]]
     hum = from_notes(tune.notes[(tune.notes[:, 0] > 6) & (tune.notes[:, 0] < 16)] - [6, 0, 0])
     hum = hum.trimmed()[0].pitch_st
@@ -327,7 +341,7 @@ def test_silent_pieces_do_not_vote(searcher, tunes, extra):
     long = from_pitch(np.concatenate([hum, np.zeros(600), tail]))
     alone, together = searcher.search(from_pitch(hum), k=1)[0], searcher.search(long, k=1)[0]
     assert together.song_id == alone.song_id == tune.id
-    assert searcher.query_frames(long, "anywhere")[0].any(axis=(1, 2)).all()
+    assert searcher.cut_query(long, "anywhere").frames.any(axis=(1, 2)).all()
 
 
 HUMMED = [3, 8, 12]
@@ -405,7 +419,7 @@ def test_a_catalogue_with_many_windows_stays_on_disk(searcher, tunes, monkeypatc
     assert open_searcher(path, index="faiss").search(hum, 1)[0].song_id == tunes[8].id
 
 
-@pytest.mark.parametrize("anchor", ["start", "anywhere"])
+@pytest.mark.parametrize("match_from", ["start", "anywhere"])
 @pytest.mark.parametrize("method", ["vector", "vote", "full"])
 def test_many_hums_at_once_are_answered_as_one_by_one(
     searcher, tunes, match_from, method, monkeypatch
@@ -432,3 +446,133 @@ def test_of_many_hums_the_silent_one_is_named(searcher, tunes):
     hum = from_notes(part_of(tunes[3].notes, 0, 9))
     with pytest.raises(QbhError, match=r"^hum 2: only 0\.0 s"):
         searcher.search_many([hum, from_pitch(np.zeros(50)), hum])
+
+
+@pytest.fixture(scope="module")
+def recording(tunes, tmp_path_factory):
+    """A hum of tune 8, as a file."""
+    hum = render_hum(part_of(tunes[8].notes, *PART_S), Voice(key_st=-9), np.random.default_rng(1))
+    path = tmp_path_factory.mktemp("hum") / "hum.wav"
+    soundfile.write(path, hum.audio.samples, hum.audio.rate_hz)
+    return path
+
+
+def given_as(kind, path):
+    """The same hum as everything that a hum may be given as."""
+    audio = load(path, 16000)
+    f0 = qbhkit.track(path)
+    return {
+        "str": lambda: str(path),
+        "Path": lambda: path,
+        "samples": lambda: (audio.samples, audio.rate_hz),
+        "Audio": lambda: audio,
+        "F0Track": lambda: f0,
+        "Contour": lambda: from_f0(f0),
+        "takes": lambda: [str(path), from_f0(f0)],
+    }[kind]()
+
+
+KINDS = ["str", "Path", "samples", "Audio", "F0Track", "Contour", "takes"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hum_may_be_given_in_many_ways(searcher, tunes, recording, kind):
+    hum = given_as(kind, recording)
+    answers = search(hum, searcher.catalogue.path, k=3)
+    assert len(answers) == 3
+    assert answers[0].song_id == tunes[8].id
+    assert answers == searcher.search(hum, 3) == search(hum, searcher, 3)
+    assert qbhkit.search is search
+
+
+def test_methods_are_called_by_their_names(searcher, recording):
+    path = searcher.catalogue.path
+    for match_from in ("start", "anywhere"):
+        for method in ("full", "vote", "vector"):
+            found = search(str(recording), path, 4, match_from, method)
+            assert found == searcher.search(recording, 4, match_from, method)
+            assert (found[0].confidence is None) == (method != "full")
+    with pytest.raises(QbhError, match="no method 'dtw': use vector, vote, full or end-to-end"):
+        search(recording, path, method="dtw")
+    assert resolve_method("vote", None) == ("vote", None)
+    assert resolve_method("end-to-end", None) == ("full", "end-to-end")
+    assert resolve_method("end-to-end", "mine.safetensors") == ("full", "mine.safetensors")
+    with pytest.raises(QbhError, match="was made by the model"):  # not by stage1
+        search(recording, path, method="end-to-end")
+
+
+def test_states_are_searched_in_a_catalogue_of_stage1(tunes, recording, tmp_path):
+    from qbhkit.embedding.embedder import ContourEmbedder
+
+    build_catalogue(tunes[:12], tmp_path, ContourEmbedder("stage1"), progress=False)
+    found = search(recording, tmp_path, 2, method="end-to-end")
+    assert found[0].song_id == tunes[8].id
+    assert found[0].transposition_st == pytest.approx(-9, abs=0.5)
+    with pytest.raises(QbhError, match="contour holds no states"):
+        search(qbhkit.to_contour(recording), tmp_path, method="end-to-end")
+    plain = search(recording, tmp_path, 2, weights="stage1")
+    assert plain[0].song_id == tunes[8].id
+
+
+@pytest.fixture
+def openings(monkeypatch):
+    """The catalogues that are opened, in order."""
+    opened = []
+
+    def watched(path):
+        opened.append(path)
+        return open_catalogue(path)
+
+    monkeypatch.setattr(searcher_module, "open_catalogue", watched)
+    searcher_module._opened.cache_clear()
+    yield opened
+    searcher_module._opened.cache_clear()
+
+
+def test_a_catalogue_is_opened_again_only_when_it_has_changed(tunes, embedder, tmp_path, openings):
+    path = tmp_path / "catalogue"
+    build_catalogue(tunes[:6], path, embedder, progress=False)
+    hum = from_notes(part_of(tunes[8].notes, *PART_S))
+    assert len(search(hum, path, 20)) == len(search(hum, str(path), 20)) == 6
+    assert openings == [path]
+    add_songs(tunes[6:9], path, embedder, progress=False)
+    found = search(hum, path, 20)
+    assert (len(found), found[0].song_id) == (9, tunes[8].id)
+    remove_songs([tunes[8].id], path)
+    assert tunes[8].id not in {answer.song_id for answer in search(hum, path, 20)}
+    os.utime(path / "manifest.json")
+    search(hum, path)
+    assert openings == [path] * 4
+    search(hum, path, tracker="praat")  # another searcher
+    assert openings == [path] * 5
+
+
+def test_the_same_name_in_another_folder_is_another_catalogue(
+    tunes, embedder, tmp_path, openings, monkeypatch
+):
+    hum = from_notes(part_of(tunes[3].notes, *PART_S))
+    build_catalogue(tunes[:4], tmp_path / "a" / "songs", embedder, progress=False)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")  # manifests of the same time
+    remove_songs([tunes[3].id], tmp_path / "b" / "songs")
+    times = [(tmp_path / name / "songs" / "manifest.json").stat() for name in "ab"]
+    os.utime(
+        tmp_path / "b" / "songs" / "manifest.json", ns=(times[0].st_atime_ns, times[0].st_mtime_ns)
+    )
+    counts = []
+    for name in "ab":
+        monkeypatch.chdir(tmp_path / name)
+        counts.append(len(search(hum, "songs", 9)))
+    assert counts == [4, 3]
+
+
+def test_a_catalogue_that_is_not_there_is_named(tmp_path, openings):
+    for _ in range(2):
+        with pytest.raises(QbhError, match="nowhere"):
+            search(from_pitch(np.full(30, 60.0)), tmp_path / "nowhere")
+
+
+def test_a_recording_that_cannot_be_read_is_named(searcher, recording, tmp_path):
+    with pytest.raises(QbhError, match=r"gone\.wav"):
+        search(tmp_path / "gone.wav", searcher.catalogue.path)
+    with pytest.raises(QbhError, match=r"^hum 2: .*gone\.wav"):
+        searcher.search_many([recording, tmp_path / "gone.wav"])

@@ -627,12 +627,12 @@ class TestCommand:
             port = other.getsockname()[1]
             assert main(["serve", str(catalogue), "--port", str(port)]) == 2
         (line,) = capfd.readouterr().err.splitlines()
-        assert f"Port {port} of 127.0.0.1 cannot be had" in line
+        assert f"Port {port} of 127.0.0.1 cannot be used" in line
 
     def test_a_port_is_taken_before_anybody_answers_there(self):
         with bind("127.0.0.1", 0) as listener:
             port = listener.getsockname()[1]
-            with pytest.raises(QbhError, match=f"Port {port} of 127.0.0.1 cannot be had"):
+            with pytest.raises(QbhError, match=f"Port {port} of 127.0.0.1 cannot be used"):
                 bind("127.0.0.1", port)
 
     def test_answers_are_not_held_back_by_the_network_stack(self):

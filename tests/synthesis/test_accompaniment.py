@@ -10,13 +10,13 @@ import symusic
 
 from qbhkit.corpora.folders import pop909
 from qbhkit.errors import MissingPackageError, QbhError
-from qbhkit.pitch import band
+from qbhkit.synthesis import accompaniment
 from qbhkit.synthesis.accompaniment import (
     BASSES,
     CHORDS,
     Part,
     arrange_accompaniment,
-    cut,
+    cut_notes,
     read_score,
     render_parts,
 )
@@ -48,12 +48,12 @@ def channels(monkeypatch):
 
     begun = []
 
-    class Listening(tinysoundfont.Synth):
+    class Recording(tinysoundfont.Synth):
         def noteon(self, channel, key, velocity):
             begun.append(channel)
             return super().noteon(channel, key, velocity)
 
-    monkeypatch.setattr(tinysoundfont, "Synth", Listening)
+    monkeypatch.setattr(tinysoundfont, "Synth", Recording)
     return begun
 
 
@@ -96,21 +96,21 @@ class TestReadScore:
             assert 50 < np.median(score.melody[:, 2]) < 85
 
 
-class TestCut:
+class TestCutNotes:
     def test_onsets_count_from_the_start_and_notes_end_with_the_span(self):
-        found = cut(NOTES, 0.4, 0.9)
+        found = cut_notes(NOTES, 0.4, 0.9)
         np.testing.assert_allclose(found, [[0.1, 0.5, 74], [0.6, 0.3, 76]])
 
     def test_the_span_holds_its_beginning_and_not_its_end(self):
-        np.testing.assert_array_equal(cut(NOTES, 0.5, 0.5)[:, 2], [74])
+        np.testing.assert_array_equal(cut_notes(NOTES, 0.5, 0.5)[:, 2], [74])
 
     def test_the_original_is_left_alone(self):
         before = NOTES.copy()
-        cut(NOTES, 0.4, 0.9)
+        cut_notes(NOTES, 0.4, 0.9)
         np.testing.assert_array_equal(NOTES, before)
 
     def test_nothing_inside(self):
-        assert cut(NOTES, 10, 5).shape == (0, 3)
+        assert cut_notes(NOTES, 10, 5).shape == (0, 3)
 
 
 class TestArrange:
@@ -176,10 +176,12 @@ class TestRender:
         assert min(abs(np.log2(loudest / 440) % 1), 1 - abs(np.log2(loudest / 440) % 1)) < 0.02
         assert np.abs(samples[-800:]).max() < 0.5 * np.abs(samples).max()  # and it ends
 
-    def test_notes_after_the_end_are_not_heard(self):
+    def test_notes_after_the_end_do_not_sound(self):
         early = Part(0, TRIADS[:3], 90)
         late = early._replace(notes=early.notes + np.array([5, 0, 0]))
-        with_late, without = (render_parts(p, 0.5, RATE_HZ).samples for p in ([early, late], [early]))
+        with_late, without = (
+            render_parts(p, 0.5, RATE_HZ).samples for p in ([early, late], [early])
+        )
         np.testing.assert_allclose(with_late, without, atol=1e-4)  # the resampler looks ahead
 
     def test_louder_is_louder(self):
@@ -212,17 +214,17 @@ def test_missing_packages_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tinysoundfont", None)
     with pytest.raises(MissingPackageError, match="pip install --no-deps tinysoundfont"):
         render_parts([], 1.0, RATE_HZ)
-    monkeypatch.setattr(band, "find_spec", lambda name: None)
-    band.soundfont.cache_clear()
+    monkeypatch.setattr(accompaniment, "find_spec", lambda name: None)
+    accompaniment.soundfont.cache_clear()
     with pytest.raises(MissingPackageError, match="No SoundFont is installed: pip install"):
-        band.soundfont()
+        accompaniment.soundfont()
 
 
 def test_the_extra_that_brings_the_soundfont_exists(monkeypatch):
-    monkeypatch.setattr(band, "find_spec", lambda name: None)
-    band.soundfont.cache_clear()
+    monkeypatch.setattr(accompaniment, "find_spec", lambda name: None)
+    accompaniment.soundfont.cache_clear()
     with pytest.raises(MissingPackageError) as refused:
-        band.soundfont()
+        accompaniment.soundfont()
     extra = re.search(r"qbhkit\[(\w+)\]", str(refused.value))
     assert extra is not None
     project = Path(__file__).parents[2] / "pyproject.toml"

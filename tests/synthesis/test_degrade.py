@@ -112,7 +112,7 @@ def test_a_room_decays_to_minus_60_db_and_never_comes_early():
 
 
 @pytest.mark.parametrize(
-    "degrade_recording",
+    "degradation",
     [
         lambda x: add_noise(x, 10, 1, rng()),
         lambda x: clip(x, 6),
@@ -122,7 +122,7 @@ def test_a_room_decays_to_minus_60_db_and_never_comes_early():
     ],
     ids=["noise", "clip", "quantise", "band", "room"],
 )
-def test_silence_stays_nearly_silent_and_finite(degrade_recording):
-    found = degrade_recording(np.zeros(4000))
+def test_silence_stays_nearly_silent_and_finite(degradation):
+    found = degradation(np.zeros(4000))
     assert np.abs(found).max() < 1e-6
     assert found.shape == (4000,)

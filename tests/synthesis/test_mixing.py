@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 
@@ -80,8 +81,8 @@ def made_excerpts(count=3):
         f0[100:350] = f0[400:700] = 200 + 20 * number
         phase = 2 * np.pi * np.cumsum(np.repeat(f0, MIX_HOP)) / MIX_RATE_HZ
         voice = (0.3 * np.sin(phase) * np.repeat(f0 > 0, MIX_HOP)).astype(np.float32)
-        band, lead = rng.normal(0, 0.1, (2, SAMPLES)).astype(np.float32)
-        excerpts.append(Excerpt(band, lead, voice, f0))
+        backing, lead = rng.normal(0, 0.1, (2, SAMPLES)).astype(np.float32)
+        excerpts.append(Excerpt(backing, lead, voice, f0))
     return excerpts
 
 
@@ -112,8 +113,8 @@ class TestBank:
     def test_the_f0_lies_where_the_voice_is(self, bank):
         excerpt = bank[0]
         voice = Audio(soxr.resample(excerpt.voice, MIX_RATE_HZ, 16000), 16000)
-        heard = get_tracker("swift-f0").track(voice)
-        score = melody_score(excerpt.f0, heard.frequency_hz, heard.voicing)
+        found = get_tracker("swift-f0").track(voice)
+        score = melody_score(excerpt.f0, found.frequency_hz, found.voicing)
         assert score.raw_pitch_accuracy > 0.85
 
     def test_the_voice_sings_together_with_the_instrument(self, bank):
@@ -129,12 +130,21 @@ class TestBank:
         assert abs(max(both, key=both.__getitem__)) <= 8
 
     def test_excerpts_differ(self, bank):
-        assert not np.array_equal(bank[0].band, bank[1].band)
+        assert not np.array_equal(bank[0].accompaniment, bank[1].accompaniment)
 
     def test_a_second_call_reads_what_is_there(self, bank_folder, songs, timbre):
         before = files_of(bank_folder)
         build_bank(bank_folder, songs, [timbre], FEW, 0, workers=1, progress=False)
         assert files_of(bank_folder) == before
+
+    def test_files_and_note_are_those_of_version_1(self, bank_folder):
+        names = {path.name for path in bank_folder.iterdir()}
+        assert names == {"bank.json", "band.npy", "lead.npy", "voice.npy", "f0.npy"}
+        config = json.loads((bank_folder / "bank.json").read_text())["config"]
+        assert config == {
+            "excerpts": 2, "snr_db": [-5.0, 20.0], "vocal_free": 0.12, "recorded": 0.3,
+            "bare": 0.08, "doubled": 0.3, "source_filter": 0.12, "spoilt": 0.15,
+        }  # fmt: skip
 
     def test_another_seed_or_size_builds_again(self, songs, tmp_path):
         def build(seed, **sizes):
@@ -185,20 +195,20 @@ class TestBank:
             build_bank(tmp_path, [], [], FEW, 0, workers=1, progress=False)
 
     def test_only_useless_songs_are_refused(self, songs, tmp_path):
-        with pytest.raises(QbhError, match="Not one of the songs"):
+        with pytest.raises(QbhError, match="None of the songs drawn has a melody"):
             build_bank(tmp_path, songs[1:2], [], FEW, 0, workers=1, progress=False)
         assert not (tmp_path / "bank.json").exists()
 
 
 class TestMix:
     @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
-    def test_the_ratio_is_that_of_voiced_voice_to_band(self, snr_db):
+    def test_the_ratio_is_that_of_voiced_voice_to_accompaniment(self, snr_db):
         excerpt = made_excerpts(1)[0]
-        band = mix(excerpt.voice, excerpt.f0, excerpt.band, snr_db) - excerpt.voice
+        added = mix(excerpt.voice, excerpt.f0, excerpt.accompaniment, snr_db) - excerpt.voice
         voiced = np.repeat(excerpt.f0 > 0, MIX_HOP)
-        ratio = np.mean(excerpt.voice[voiced] ** 2.0) / np.mean(band**2.0)
+        ratio = np.mean(excerpt.voice[voiced] ** 2.0) / np.mean(added**2.0)
         assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=1e-3)
-        shape = np.corrcoef(band, excerpt.band)[0, 1]
+        shape = np.corrcoef(added, excerpt.accompaniment)[0, 1]
         assert shape == pytest.approx(1, abs=1e-6)
 
     def test_a_silent_part_leaves_the_other_alone(self):
@@ -206,7 +216,9 @@ class TestMix:
         silence = np.zeros(SAMPLES, np.float32)
         np.testing.assert_array_equal(mix(excerpt.voice, excerpt.f0, silence, 0), excerpt.voice)
         none = np.zeros(FRAMES, np.float32)
-        np.testing.assert_array_equal(mix(silence, none, excerpt.band, 0), excerpt.band)
+        np.testing.assert_array_equal(
+            mix(silence, none, excerpt.accompaniment, 0), excerpt.accompaniment
+        )
 
 
 class TestDrawMixture:
@@ -235,7 +247,7 @@ class TestDrawMixture:
             silent += not mixture.f0.any()
         assert 10 <= silent <= 42  # 24 of 200 are vocal-free: four standard deviations
 
-    def test_where_nobody_sings_there_is_no_pitch_but_something_to_hear(self):
+    def test_without_a_voice_there_is_no_pitch_but_there_is_sound(self):
         config = replace(CLEAN, vocal_free=1)
         for item in range(20):
             mixture = draw_mixture(made_excerpts(1), [recorded()], config, generator(0, 1, item, 1))
@@ -255,15 +267,15 @@ class TestDrawMixture:
         for item in range(60):
             config = replace(CLEAN, snr_db=(-2.0, 4.0))
             mixture = draw_mixture(bank, [], config, generator(0, 1, 0, item))
-            band = mixture.samples - bank[0].voice
-            if band.any():
-                level = np.mean(bank[0].voice[voiced] ** 2.0) / np.mean(band**2.0)
+            added = mixture.samples - bank[0].voice
+            if added.any():
+                level = np.mean(bank[0].voice[voiced] ** 2.0) / np.mean(added**2.0)
                 ratios.append(10 * np.log10(level))
-        assert 40 < len(ratios) < 60  # a tenth has no band
+        assert 40 < len(ratios) < 60  # a tenth has no accompaniment
         assert -2.01 < min(ratios) < -1
         assert 3 < max(ratios) < 4.01
 
-    def test_a_recorded_voice_keeps_its_pitch_where_it_is_heard(self, timbre):
+    def test_a_recorded_voice_keeps_its_pitch_where_it_sounds(self, timbre):
         config = replace(CLEAN, recorded=1, bare=1)
         for item in range(4):
             voices = [recorded(timbre if item % 2 else None)]

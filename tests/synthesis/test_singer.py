@@ -124,11 +124,11 @@ def test_errors_are_as_large_as_said():
 
 def test_the_exact_f0_agrees_with_a_tracker():
     sung = hum(Voice(), 7)
-    heard = get_tracker("swift-f0").track(sung.audio)
-    assert len(heard.frequency_hz) == len(sung.f0.frequency_hz)
-    both = heard.voiced & sung.f0.voiced
+    found = get_tracker("swift-f0").track(sung.audio)
+    assert len(found.frequency_hz) == len(sung.f0.frequency_hz)
+    both = found.voiced & sung.f0.voiced
     assert both.sum() > 0.8 * sung.f0.voiced.sum()
-    cents = 1200 * np.log2(heard.frequency_hz[both] / sung.f0.frequency_hz[both])
+    cents = 1200 * np.log2(found.frequency_hz[both] / sung.f0.frequency_hz[both])
     assert np.median(np.abs(cents)) < 15
     assert np.mean(np.abs(cents) < 50) > 0.95
 
@@ -165,11 +165,11 @@ def test_a_rest_between_notes_is_silent():
     ],
     ids=["mm", "vowels", "consonants", "bass", "child"],
 )
-def test_every_style_is_heard_at_its_true_pitch(voice):
+def test_every_style_is_tracked_at_its_true_pitch(voice):
     sung = hum(voice, 2)
-    heard = get_tracker("swift-f0").track(sung.audio)
+    found = get_tracker("swift-f0").track(sung.audio)
     truth = np.where(sung.f0.voiced, sung.f0.frequency_hz, 0.0)
-    score = melody_score(truth, heard.frequency_hz, heard.voicing)
+    score = melody_score(truth, found.frequency_hz, found.voicing)
     assert score.raw_pitch_accuracy >= 0.9
     assert score.voicing_recall >= 0.9
 
@@ -180,9 +180,9 @@ def test_a_whistle_lies_two_octaves_up():
     at = plain.f0.voiced
     steps = hz_to_midi(whistled.f0.frequency_hz[at]) - hz_to_midi(plain.f0.frequency_hz[at])
     np.testing.assert_allclose(steps, 24, atol=1e-3)
-    heard = get_tracker("whistle").track(whistled.audio)
+    found = get_tracker("whistle").track(whistled.audio)
     truth = np.where(at, whistled.f0.frequency_hz, 0.0)
-    assert melody_score(truth, heard.frequency_hz, heard.voicing).raw_pitch_accuracy >= 0.9
+    assert melody_score(truth, found.frequency_hz, found.voicing).raw_pitch_accuracy >= 0.9
 
 
 def high_level(samples, begin_s, end_s):
@@ -191,7 +191,7 @@ def high_level(samples, begin_s, end_s):
     return float(np.sqrt(np.mean(part**2)))
 
 
-def test_consonants_are_heard_before_notes_and_never_voiced():
+def test_consonants_sound_before_notes_and_are_never_voiced():
     voice = replace(EXACT, style="vowels", gap=0.3)
     plain, spoken = hum(voice), hum(replace(voice, consonants=1.0))
     np.testing.assert_array_equal(plain.f0.frequency_hz, spoken.f0.frequency_hz)
@@ -222,7 +222,7 @@ def test_the_tract_moves_the_formants_and_leaves_the_pitch(style):
     assert factor == pytest.approx(1.2, abs=0.06)
 
 
-def test_a_line_is_what_is_sung_whoever_renders_it():
+def test_a_line_does_not_depend_on_its_rendering():
     line = sung_line(NOTES, EXACT, np.random.default_rng(0))
     np.testing.assert_allclose(line.onsets_s, LEAD_IN_S + NOTES[:, 0])
     assert len(line.level) == len(line.pitch_st) == len(hum().f0.frequency_hz)

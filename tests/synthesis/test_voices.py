@@ -1,39 +1,19 @@
-import os
 import shutil
 import subprocess
-from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import soundfile
-import symusic
 
 from qbhkit.contour import midi_to_hz
-from qbhkit.corpora.folders import HumRecording, MirQbsh
-from qbhkit.corpora.training_songs import forbidden_ids, read_split
+from qbhkit.corpora.folders import HumRecording
 from qbhkit.errors import QbhError
-from qbhkit.pitch import voices
 from qbhkit.pitch.trackers import get_tracker
-from qbhkit.pitch.training import MelodyTrainConfig
-from qbhkit.pitch.training_material import training_material
-from qbhkit.synthesis.mixing import MIX_RATE_HZ, MixConfig
+from qbhkit.synthesis.mixing import MIX_RATE_HZ
 from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.synthesis.voices import labelled_f0, recorded_voices, spoken_timbres
 
-CONFIG = MelodyTrainConfig(speech=(), watched=1, watched_singers=2, mix=MixConfig(excerpts=1))
 NOTES = np.array([[0.5 * k, 0.5, 57 + 2 * k] for k in range(4)])
-
-
-@pytest.fixture
-def data():
-    """The folder of the real recordings."""
-    folder = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    for name in ("mir-qbsh", "pop909"):
-        if not (folder / name).is_dir():
-            pytest.skip(f"{name} is not in the data folder")
-    return folder
 
 
 class TestLabelledF0:
@@ -90,8 +70,8 @@ def test_recorded_voices_have_their_label_and_a_timbre(tmp_path):
         HumRecording(tmp_path / "a.wav", "00001", "one", label),
         HumRecording(tmp_path / "a.wav", "00001", "two", None),
     ]
-    found = recorded_voices(hums, get_tracker())
-    assert len(found) == 1  # what has no label is passed over
+    found = recorded_voices(hums, get_tracker().track)
+    assert len(found) == 1  # the one without a label is skipped
     voice = found[0]
     assert len(voice.f0) == round(len(voice.samples) / 80)
     np.testing.assert_array_equal(voice.f0 > 0, labelled_f0(label, len(voice.f0)) > 0)
@@ -105,85 +85,8 @@ def test_one_long_note_lends_no_timbre(tmp_path):
     long = render_hum(np.array([[0, 1.5, 57.0]]), Voice("vowels"), np.random.default_rng(0))
     soundfile.write(tmp_path / "a.wav", long.audio.samples, 16000)
     hum = HumRecording(tmp_path / "a.wav", "00001", "one", np.full(50, 57.0))
-    (voice,) = recorded_voices([hum], get_tracker())
+    (voice,) = recorded_voices([hum], get_tracker().track)
     assert voice.timbre is None
-
-
-def write_song(path):
-    score = symusic.Score(480)
-    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
-    for beat in range(32):
-        tune.notes.append(symusic.Note(480 * beat, 440, 64 + beat % 5, 90))
-        piano.notes.append(symusic.Note(480 * beat, 470, 48, 80))
-    score.tracks.append(tune)
-    score.tracks.append(piano)
-    path.parent.mkdir(parents=True)
-    score.dump_midi(path)
-
-
-def test_material_is_split_by_singer_and_by_song(tmp_path):
-    """Two corpora in small: four training singers and a stranger, eleven songs and one held out."""
-    split, songs = read_split("mir_qbsh"), read_split("pop909")
-    trained_on, watched = split["training_singers"][:2], split["training_singers"][-2:]
-    known = {*split["training_singers"]}
-    stranger = next(f"person{k:05}" for k in range(1, 10**5) if f"person{k:05}" not in known)
-    lengths = {}
-    for number, singer in enumerate((*trained_on, *watched, stranger)):
-        path = tmp_path / "data" / "mir-qbsh" / "waveFile" / "year2003" / singer / "00001.wav"
-        hum = write_hum(path, Voice("vowels", tempo=1 + 0.1 * number, timing_error=0, gap=0.3))
-        lengths[singer] = len(hum.audio.samples) // 2
-    (tmp_path / "data" / "mir-qbsh" / "midiFile").mkdir()
-    (tmp_path / "data" / "mir-qbsh" / "midiFile" / "00001.mid").write_bytes(b"MThd")
-    allowed = [f"{k:03}" for k in range(1, 910) if f"{k:03}" not in forbidden_ids(songs)][:11]
-    for song in (*allowed, songs["held_out"][0]):
-        write_song(tmp_path / "data" / "pop909" / song / f"{song}.mid")
-    found = training_material(CONFIG, tmp_path / "data", tmp_path / "stems", progress=False)
-    heard = [len(voice.samples) for voice in found.voices]
-    assert sorted(heard) == sorted(lengths[singer] for singer in trained_on)
-    assert sorted(len(voice.samples) for voice in found.watched_voices) == sorted(
-        lengths[singer] for singer in watched
-    )
-    played = set(found.bank.info["songs"]), set(found.watched_bank.info["songs"])
-    assert not played[0] & played[1]
-    assert played[0] | played[1] == {f"{song}.mid" for song in allowed}
-    assert len(found.bank) == len(found.watched_bank) == 1
-
-
-class Known(NamedTuple):
-    """A voice that still knows who sings."""
-
-    singer: str
-    timbre: None = None
-
-
-def test_no_watched_singers_leave_all_to_training(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(voices, "build_bank", lambda *_, **__: None)
-    monkeypatch.setattr(voices, "recorded_voices", lambda hums, _: [Known(h.singer) for h in hums])
-    found = training_material(replace(CONFIG, watched_singers=0), data, tmp_path, progress=False)
-    assert not found.watched_voices
-    assert found.voices
-
-
-def test_real_singers_and_songs_never_cross_over(data, tmp_path, monkeypatch):
-    """The real corpora; what is only measured or rendered is left out."""
-    monkeypatch.setattr(voices, "build_bank", lambda folder, songs, *_, **__: set(songs))
-    monkeypatch.setattr(voices, "recorded_voices", lambda hums, _: [Known(h.singer) for h in hums])
-    found = training_material(CONFIG, data, tmp_path, progress=False)
-    singers, watched = ({v.singer for v in part} for part in (found.voices, found.watched_voices))
-    known = set(read_split("mir_qbsh")["training_singers"])
-    assert len(watched) == CONFIG.watched_singers
-    assert not singers & watched
-    assert singers | watched == known
-    assert not found.bank & found.watched_bank
-    forbidden = forbidden_ids(read_split("pop909"))
-    assert not {path.stem for path in found.bank | found.watched_bank} & forbidden
-    total = len(MirQbsh(data / "mir-qbsh").hums())
-    assert 0 < len(found.voices) + len(found.watched_voices) < total
-
-
-def test_missing_corpora_say_how_to_get_them(tmp_path):
-    with pytest.raises(QbhError, match="qbhkit data fetch mir-qbsh"):
-        training_material(CONFIG, tmp_path, tmp_path / "stems", progress=False)
 
 
 class TestSpeech:
@@ -192,7 +95,7 @@ class TestSpeech:
             pytest.skip("the speech synthesiser flite is not installed")
         titles = ["The Silver Spear", "O'Carolan 4th", "Morning Dew", "Lady Gordon's Minuet"]
         one, again, other = (
-            spoken_timbres(["slt"], titles, 1, get_tracker(), seed) for seed in (0, 0, 1)
+            spoken_timbres(["slt"], titles, 1, get_tracker().track, seed) for seed in (0, 0, 1)
         )
         assert len(one) == len(again) == 1
         assert len(one[0].syllables) >= 3
@@ -206,20 +109,20 @@ class TestSpeech:
     def test_without_flite_it_says_what_to_do(self, monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: None)
         with pytest.raises(QbhError, match=r"apt-get install flite, or write 'speech: \[\]'"):
-            spoken_timbres(["slt"], ["A Title"], 1, get_tracker(), 0)
+            spoken_timbres(["slt"], ["A Title"], 1, get_tracker().track, 0)
 
     def test_a_voice_that_cannot_speak_is_named(self, monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: name)
         failed = subprocess.CompletedProcess([], 1, "", "no such voice\n")
         monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
         with pytest.raises(QbhError, match=r"flite failed \(no such voice\)"):
-            spoken_timbres(["nobody"], ["A Title"], 1, get_tracker(), 0)
+            spoken_timbres(["nobody"], ["A Title"], 1, get_tracker().track, 0)
 
     def test_an_unknown_voice_is_refused(self):
         if shutil.which("flite") is None:
             pytest.skip("the speech synthesiser flite is not installed")
         with pytest.raises(QbhError, match="cannot speak with the voice nobody"):
-            spoken_timbres(["nobody"], ["The Silver Spear"], 1, get_tracker(), 0)
+            spoken_timbres(["nobody"], ["The Silver Spear"], 1, get_tracker().track, 0)
 
     def test_no_speakers_no_timbres(self):
-        assert spoken_timbres([], ["A Title"], 3, get_tracker(), 0) == []
+        assert spoken_timbres([], ["A Title"], 3, get_tracker().track, 0) == []

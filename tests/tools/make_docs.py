@@ -24,6 +24,7 @@ import qbhkit
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ("README", "CONTRIBUTING", "DECISIONS", "CHANGELOG")
+BENCHMARKS = "qbhkit.evaluation.benchmarks"  # scripts: 'qbhkit bench' describes them
 FACTS = "DECISIONS.html#the-published-method-the-fixed-facts"
 STYLE = """body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
   font-family: system-ui, sans-serif }
@@ -33,10 +34,11 @@ pre { background: #f6f6f6; padding: 0.7rem; overflow-x: auto }"""
 
 
 def public_modules() -> list[str]:
-    """Return the names of all modules of the kit that are not private."""
+    """Return the names of the kit's modules, without private ones and benchmarks."""
     found = pkgutil.walk_packages(qbhkit.__path__, "qbhkit.")
     names = ["qbhkit", *(module.name for module in found)]
-    return [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+    public = [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+    return [name for name in public if not name.startswith(BENCHMARKS)]
 
 
 def reference(out: Path, names: list[str]) -> None:
@@ -46,7 +48,10 @@ def reference(out: Path, names: list[str]) -> None:
     for module in modules:
         describe_fields(module)
     # A package's page lists its modules, not what it re-exports.
-    exported = [vars(package).pop("__all__", None) for package in packages]
+    exported = [
+        {key: vars(package).pop(key) for key in ("__all__", "__dir__") if key in vars(package)}
+        for package in packages
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         # A NamedTuple and a pydantic model have no module of their own: some types stay words.
@@ -55,10 +60,9 @@ def reference(out: Path, names: list[str]) -> None:
         pdoc.render.configure(
             docformat="google", show_source=False, footer_text=f"qbhkit {qbhkit.__version__}"
         )
-        pdoc.pdoc("qbhkit", output_directory=out)  # and what is in it
+        pdoc.pdoc("qbhkit", f"!{BENCHMARKS}", output_directory=out)
     for package, exports in zip(packages, exported, strict=True):
-        if exports is not None:
-            vars(package)["__all__"] = exports
+        vars(package).update(exports)
     for page in out.rglob("*.html"):
         up = "../" * (len(page.relative_to(out).parts) - 1)
         html = page.read_text("utf-8")

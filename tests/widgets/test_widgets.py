@@ -1,4 +1,4 @@
-"""The recorder widget without a browser: what it hears, finds, refuses and sends."""
+"""The recorder widget without a browser: what it tracks, finds, refuses and sends."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def upload(widget, name, body):
     receive(widget, type="end", bytes=len(body))
 
 
-def test_a_hum_is_heard_and_its_song_found(widget, hum):
+def test_a_hum_is_tracked_and_its_song_found(widget, hum):
     widget.hear(hum)
     assert widget.audio.rate_hz == RATE_HZ
     assert widget.contour.voiced_s > 5
@@ -76,41 +76,78 @@ def test_a_hum_is_heard_and_its_song_found(widget, hum):
     assert not widget.problem
 
 
-def test_the_view_gets_the_song_with_the_hum_laid_on_it(widget, hum, searcher):
+def test_the_view_gets_the_song_and_the_aligned_hum(widget, hum, searcher):
     widget.hear(hum)
     row, answer = widget._songs[0], widget.results[0]
     assert (row["title"], row["start_s"], row["end_s"]) == (TRUTH, answer.start_s, answer.end_s)
     song = searcher.catalogue.contours[searcher.catalogue.number[TRUTH]]
-    laid = [(round((at - row["first_s"]) / 0.1), st) for at, st in row["hum"] if st is not None]
-    apart = [abs(row["song"][frame] - st) for frame, st in laid if row["song"][frame] is not None]
+    aligned = [(round((at - row["first_s"]) / 0.1), st) for at, st in row["hum"] if st is not None]
+    tune = row["song"]
+    apart = [abs(tune[frame] - st) for frame, st in aligned if tune[frame] is not None]
     assert np.median(apart) < 0.5
     assert row["first_s"] + 0.1 * len(row["song"]) <= song.duration_s + 1e-6
     json.dumps(widget.get_state())
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_catalogue_s_folder_will_do(catalogue, searcher, hum, kind):
+    widget, other = HumRecorder(kind(catalogue), k=3), HumRecorder(searcher, k=3)
+    widget.hear(hum)
+    other.hear(hum)
+    assert widget.results == other.results
+    assert widget.results[0].song_id == TRUTH
+    with pytest.raises(QbhError, match="does not exist"):
+        HumRecorder(kind(catalogue / "none"))
+
+
+def test_where_the_match_begins_is_passed_on(searcher, song_notes):
+    middle = song_notes[TRUTH][20:]  # not the song's first notes
+    notes = middle[:24] - np.array([middle[0, 0], 0, 0])
+    audio = render_hum(notes, Voice(), np.random.default_rng(0)).audio
+    found = {}
+    for match_from in ("anywhere", "start"):
+        widget = HumRecorder(searcher, match_from=match_from, k=1000)
+        widget.hear(audio)
+        found[match_from] = {answer.song_id: answer for answer in widget.results}[TRUTH]
+    assert found["start"].start_s == pytest.approx(song_notes[TRUTH][0, 0], abs=0.11)
+    assert found["anywhere"].start_s > 1
+    assert found["anywhere"].score > found["start"].score
+
+
+def test_another_tracker_is_used(hum):
+    from qbhkit.pitch.trackers import get_tracker
+
+    widget = HumRecorder(tracker=get_tracker("praat"))
+    widget.hear(hum)
+    by_default = HumRecorder()
+    by_default.hear(hum)
+    assert widget.contour.voiced_s > 4
+    assert not np.array_equal(widget.contour.frames, by_default.contour.frames)
 
 
 def test_without_a_searcher_there_is_a_contour(hum):
     widget = HumRecorder()
     widget.hear(hum)
     assert widget.contour.voiced_s > 5
-    assert (widget.results, widget.status, widget.problem) == ((), "StateContour.", False)
+    assert (widget.results, widget.status, widget.problem) == ((), "Pitch tracked.", False)
 
 
 @pytest.mark.parametrize(
-    ("degrade_recording", "words"),
+    ("degrade", "words"),
     [
         (lambda x: 0 * x, "too quiet"),
         (lambda x: 0.003 * x, "too quiet"),
         (lambda x: x[:RATE_HZ], "too short"),
         (lambda x: x[:0], "too short"),
         (lambda x: x * np.nan, "NaN"),
-        (lambda x: 0.1 * np.random.default_rng(0).standard_normal(len(x)), "No voice was heard"),
+        (lambda x: 0.1 * np.random.default_rng(0).standard_normal(len(x)), "No voice was found"),
         (lambda x: np.pad(x[: RATE_HZ // 2], (0, 2 * RATE_HZ)), "Only 0."),
     ],
     ids=["silence", "quiet", "short", "empty", "NaN", "noise", "little"],
 )
-def test_what_is_wrong_is_said(widget, hum, degrade_recording, words):
+def test_what_is_wrong_is_said(widget, hum, degrade, words):
     widget.hear(hum)
-    bad = Audio(degrade_recording(hum.samples).astype(np.float32), RATE_HZ)
+    bad = Audio(degrade(hum.samples).astype(np.float32), RATE_HZ)
     with pytest.raises(QbhError, match=words):
         widget.hear(bad)
     assert words in widget.status
@@ -136,7 +173,7 @@ def test_a_loud_hum_is_not_clipped(widget, hum, gain):
     assert not widget.problem
 
 
-def test_files_are_heard(widget, hum, tmp_path):
+def test_files_are_searched(widget, hum, tmp_path):
     write_wav(hum, tmp_path / "hum.wav")
     widget.hear_file(tmp_path / "hum.wav")
     assert widget.results[0].song_id == TRUTH
@@ -148,7 +185,7 @@ def test_files_are_heard(widget, hum, tmp_path):
         widget.hear_file(tmp_path / "missing.wav")
 
 
-def test_what_a_view_uploads_is_heard_under_its_own_name(widget, sent):
+def test_errors_name_an_uploaded_file_as_the_view_does(widget, sent):
     upload(widget, "my hum.flac", asset("hums/demo_1.flac").read_bytes())
     assert widget.contour.voiced_s > 5
     upload(widget, "../words.wav", b"this is no recording\n" * 50)
@@ -259,16 +296,16 @@ def test_sounds_are_sent_when_asked_for_and_never_kept_in_the_state(widget, sent
 
 
 def test_callbacks(widget, hum):
-    heard = []
-    widget.on_heard(heard.append)
+    called = []
+    widget.on_heard(called.append)
     widget.hear(hum)
     widget.trim(0, 6)
     with pytest.raises(QbhError):
         widget.hear(Audio(hum.samples[:100], RATE_HZ))
-    assert heard == [widget, widget]
-    widget.on_heard(heard.append, remove=True)
+    assert called == [widget, widget]
+    widget.on_heard(called.append, remove=True)
     widget.hear(hum)
-    assert len(heard) == 2
+    assert len(called) == 2
 
 
 def test_two_recorders_are_independent(searcher, hum):
@@ -282,7 +319,7 @@ def test_two_recorders_are_independent(searcher, hum):
 
 
 class _Device:
-    """A sounddevice that hears a hum."""
+    """A sounddevice whose microphone gets a hum."""
 
     class PortAudioError(Exception):
         pass

@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour
-from qbhkit.corpora import Song, open_corpus
+from qbhkit.corpora import Song
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.corpora.duplicates import MelodyMatcher
 from qbhkit.corpora.training_songs import split_of
@@ -27,7 +25,9 @@ from qbhkit.embedding.windows import MatchFrom
 from qbhkit.evaluation.benchmarks.common import (
     labelled_hums,
     machine,
+    read_corpora,
     save,
+    searcher_of,
     track_all,
 )
 from qbhkit.evaluation.cross_validation import MATCH_FROM
@@ -35,7 +35,6 @@ from qbhkit.metrics import LabelledQuery, rank_of, summarise
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.index import build_index
 from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import cache_dir, data_dir
 
 CORPORA = (*MUSIC21_COLLECTIONS, "pop909")
 SAME_TUNE = 0.5  # share of common runs, as in the training filter
@@ -43,14 +42,13 @@ SAME_TUNE = 0.5  # share of common runs, as in the training filter
 
 def pools() -> tuple[list[Song], dict[str, list[Song]]]:
     """Return the 48 songs, and the distractors by name."""
-    true, _ = read_sources([open_corpus("mir-qbsh", data_dir())])
     everything, held_out = [], []
     for name in CORPORA:
-        songs, _ = read_sources([open_corpus(name, data_dir())])
+        songs = read_corpora(name)
         watched = set(split_of(name)["held_out"])
         everything += songs
         held_out += [song for song in songs if song.id in watched]
-    return true, {"all": everything, "held out": held_out}
+    return read_corpora("mir-qbsh"), {"all": everything, "held out": held_out}
 
 
 def same_tunes(true: Sequence[Song], others: Sequence[Song]) -> dict[str, list[str]]:
@@ -76,9 +74,8 @@ def main() -> None:
     true, others = pools()
     result: dict[str, Any] = {"weights": embedder.identity, "machine": machine()}
     for name, distractors in others.items():
-        folder = cache_dir() / f"{name.replace(' ', '-')}-{Path(options.weights).stem}"
-        build_catalogue([*true, *distractors], folder, embedder)
-        searcher = Searcher(open_catalogue(folder), embedder)
+        folder = f"{name.replace(' ', '-')}-{Path(options.weights).stem}"
+        searcher = searcher_of([*true, *distractors], folder, embedder)
         alike = same_tunes(true, distractors)
         result[name] = {
             "songs": len(searcher.catalogue.songs),

@@ -18,21 +18,10 @@ from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.distillation import StateEmbedder
 from qbhkit.embedding.embedder import ContourEmbedder, Embedder
-from qbhkit.evaluation.benchmarks.common import (
-    database,
-    labelled_hums,
-    machine,
-    save,
-)
+from qbhkit.evaluation.benchmarks.common import database, labelled_hums, machine, save
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.evaluation.evaluate import by_search, score_hums
-from qbhkit.metrics import (
-    comparable_to,
-    metrics,
-    paired_difference,
-    rank_of,
-    summarise,
-)
+from qbhkit.metrics import comparable_to, metrics, paired_difference, rank_of, summarise
 from qbhkit.pitch.frontends import STATE_NETWORK, frontend_for
 from qbhkit.pitch.trackers import default_tracker, get_tracker
 from qbhkit.retrieval.searcher import Searcher
@@ -48,7 +37,7 @@ def main() -> None:
     queries = labelled_hums(options.subset)
     student, teacher = StateEmbedder(options.weights), ContourEmbedder(options.teacher)
     frontend, tracker = frontend_for(student.states_of), get_tracker()
-    catalogue = database(teacher)
+    catalogue = database(teacher).catalogue
     usual, by_states = f"contour, {default_tracker()}", "end-to-end"
     same = f"contour, {STATE_NETWORK}"
     contours: dict[str, list[Contour]] = {usual: [], same: [], by_states: []}

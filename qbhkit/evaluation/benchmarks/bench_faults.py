@@ -39,7 +39,7 @@ from qbhkit.weights import load_weights
 WORKS = ("build", "add", "train", "fetch", "convert")
 A_ROW = 10  # kills before a work is let end
 _CLI = (
-    "import sys; from qbhkit.catalogue import build; build._SONGS_A_SHARD = 8; "
+    "import sys; from qbhkit.catalogue import build; build._SONGS_PER_SHARD = 8; "
     "from qbhkit.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 _FETCH = (

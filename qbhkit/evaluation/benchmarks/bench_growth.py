@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from qbhkit.audio import load
-from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.build import build_catalogue
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, from_f0
-from qbhkit.corpora import Song, open_corpus
+from qbhkit.corpora import Song
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query, cut_song, grid_for
@@ -36,6 +36,7 @@ from qbhkit.evaluation.benchmarks.common import (
     labelled_hums,
     machine,
     memory_mb,
+    read_corpora,
     save,
 )
 from qbhkit.metrics import LabelledQuery
@@ -43,7 +44,7 @@ from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.index import INDEXES, build_index, open_index
 from qbhkit.retrieval.index_faiss import FaissChoices
 from qbhkit.retrieval.searcher import NEAREST, Searcher
-from qbhkit.storage import cache_dir, data_dir
+from qbhkit.storage import cache_dir
 
 SIZES = (10_000, 100_000, 1_000_000)
 WEIGHTS = "stage1"  # was not trained on hums
@@ -61,9 +62,7 @@ _TIE = 1e-5
 
 def songs_until(sizes: tuple[int, ...]) -> list[list[Song]]:
     """Return nested lists of songs that hold at least so many windows each."""
-    true, _ = read_sources([open_corpus("mir-qbsh", data_dir())])
-    corpora = [open_corpus(name, data_dir()) for name in (*MUSIC21_COLLECTIONS, "pop909")]
-    others, _ = read_sources(corpora)
+    true, others = read_corpora("mir-qbsh"), read_corpora(*MUSIC21_COLLECTIONS, "pop909")
     rng = np.random.default_rng(0)
     reading = ContourEmbedder(WEIGHTS).reading
     order = [others[k] for k in rng.permutation(len(others))]
@@ -182,7 +181,7 @@ def measure(folder: Path, kind: str) -> dict[str, Any]:
     if kind == "exact":
         lists = [searcher.exact.nearest(query, 10).similarity for query in vectors]
         np.save(truth, np.stack(lists))
-    exact: NDArray = np.load(truth)  # (queries, windows of a query, 10)
+    exact: NDArray = np.load(truth, allow_pickle=False)  # (queries, windows of a query, 10)
     near = np.stack([searcher.index.nearest(query, 10).similarity for query in vectors])
     answers = [{answer.song_id for answer in searcher.search(hum, 10)} for hum in contours]
     right = [hum.song_id in ids for hum, ids in zip(some, answers, strict=True)]

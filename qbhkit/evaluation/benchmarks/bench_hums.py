@@ -9,11 +9,7 @@ import argparse
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation import METHODS
-from qbhkit.evaluation.benchmarks.common import (
-    database,
-    labelled_hums,
-    save,
-)
+from qbhkit.evaluation.benchmarks.common import database, labelled_hums, save
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.evaluation.evaluate import evaluate
 from qbhkit.metrics import metrics
@@ -28,7 +24,7 @@ def main() -> int:
     options = parser.parse_args()
     queries = labelled_hums(options.subset)
     training = set(read_split("mir_qbsh")["training_singers"])
-    catalogue = database(ContourEmbedder(options.weights))
+    catalogue = database(ContourEmbedder(options.weights)).catalogue
     for match_from in MATCH_FROM:
         found = evaluate(queries, catalogue, METHODS, match_from, options.weights, progress=True)
         result = found.as_json()

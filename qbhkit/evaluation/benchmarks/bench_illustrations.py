@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from qbhkit.audio import load
-from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import from_f0, from_notes, normalise
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
@@ -22,10 +20,9 @@ from qbhkit.embedding.augment import GROUPS, Distortions, distort, warp_position
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import activations
 from qbhkit.embedding.windows import Reading, cut_query, stretch
-from qbhkit.evaluation.benchmarks.common import machine, save
+from qbhkit.evaluation.benchmarks.common import machine, read_corpora, save, searcher_of
 from qbhkit.pitch.trackers import get_tracker
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import asset, cache_dir
+from qbhkit.storage import asset
 
 HUM = "demo_2.flac"
 COLLECTIONS = ("oneills1850", "ryansMammoth")
@@ -67,11 +64,8 @@ def rounded(values: NDArray[Any], digits: int) -> list[Any]:
 
 def hum_to_song(embedder: ContourEmbedder) -> dict[str, Any]:
     """Follow a hum from its sound to the path through the song that it finds."""
-    songs, _ = read_sources(music21_collection(name) for name in COLLECTIONS)
-    folder = cache_dir() / "demo-catalogue"
-    build_catalogue(songs, folder, embedder)
-    catalogue = open_catalogue(folder)
-    searcher = Searcher(catalogue, embedder)
+    searcher = searcher_of(read_corpora(*COLLECTIONS), "illustrations", embedder)
+    catalogue = searcher.catalogue
     tracker = get_tracker()
     audio = load(asset(f"hums/{HUM}"), tracker.rate_hz)
     f0 = tracker.track(audio)

@@ -30,13 +30,7 @@ from tqdm.auto import tqdm
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import F0_HOP_S
 from qbhkit.errors import QbhError
-from qbhkit.evaluation.benchmarks.common import (
-    RESULTS,
-    in_a_process,
-    machine,
-    memory_mb,
-    seconds,
-)
+from qbhkit.evaluation.benchmarks.common import RESULTS, in_a_process, machine, memory_mb, seconds
 from qbhkit.evaluation.benchmarks.melody_sets import (
     PER_SINGER,
     RECIPE,
@@ -47,13 +41,7 @@ from qbhkit.evaluation.benchmarks.melody_sets import (
 )
 from qbhkit.metrics import melody_score
 from qbhkit.pitch.trackers import TRACKERS, Tracker, default_tracker, get_tracker, identity_of
-from qbhkit.storage import (
-    atomic_path,
-    cache_dir,
-    data_dir,
-    read_json,
-    write_json,
-)
+from qbhkit.storage import atomic_path, cache_dir, data_dir, read_json, write_json
 
 OURS, MAIN = "crnn-lite", "songs 0 dB"
 # Slow trackers get one clip a singer: of these sets only, or (None) of all of them.

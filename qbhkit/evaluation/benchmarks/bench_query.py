@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qbhkit.audio import load
-from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.build import build_catalogue
 from qbhkit.contour import from_f0
-from qbhkit.corpora import open_corpus
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query
 from qbhkit.evaluation.benchmarks.common import (
@@ -19,19 +18,18 @@ from qbhkit.evaluation.benchmarks.common import (
     database,
     labelled_hums,
     machine,
+    read_corpora,
     save,
     seconds,
 )
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.baselines import SubsequenceDtw
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import data_dir
 
 
 def main() -> None:
     """Build once, then time the parts of a query on 20 hums."""
     embedder = ContourEmbedder()
-    songs, _ = read_sources(open_corpus(name, data_dir()) for name in DATABASE)
+    songs = read_corpora(*DATABASE)
     built: dict[str, float] = {}
 
     def build() -> None:
@@ -40,8 +38,8 @@ def main() -> None:
             built["songs"], built["windows"] = report.songs, report.windows
 
     build_s = seconds(build, repeats=1)
-    catalogue = database(embedder)
-    searcher, dtw = Searcher(catalogue, embedder), SubsequenceDtw(catalogue.contours)
+    searcher = database(embedder)
+    catalogue, dtw = searcher.catalogue, SubsequenceDtw(searcher.catalogue.contours)
     some = labelled_hums(20)
     tracker, pyin = get_tracker("swift-f0"), get_tracker("pyin")
     audio = [load(Path(hum.path), tracker.rate_hz) for hum in some]

@@ -31,6 +31,7 @@ import yaml
 
 from qbhkit.config import config_path, read_yaml
 from qbhkit.corpora.abc import music21_collection
+from qbhkit.corpora.folders import EVALUATION_YEAR
 from qbhkit.corpora.pairs import Pair, write_pairs
 from qbhkit.corpora.songs import songs_of
 from qbhkit.errors import QbhError
@@ -166,11 +167,13 @@ def full(folder: Path) -> list[Step]:
     queries = folder / "queries.csv"
     folds = [
         Step(
-            f"crossed folds, {name}",
-            qbhkit("crossfold", best, "--out", out, "--models", folder / f"folds-{name}", *more),
+            f"cross-validation, {name}",
+            qbhkit(
+                "cross-validate", best, "--out", out, "--models", folder / f"folds-{name}", *more
+            ),
             out,
         )
-        for name, more in (("best", ["--stress"]), ("stage1", ["--only-start"]))
+        for name, more in (("best", ["--stress"]), ("stage1", ["--no-finetune"]))
         for out in (results / f"crossfold_{name}.json",)
     ]
     pictures = folder / "figures"
@@ -298,7 +301,8 @@ def differences(
     if isinstance(recorded, dict) and isinstance(again, dict):
         few = 4 / recorded["n"] if recorded.get("n", 200) < 200 else 0.0
         for key in sorted(recorded.keys() - ONCE):
-            yield from differences(recorded[key], again.get(key), f"{name}/{key}", few)
+            dated = again.get(f"{EVALUATION_YEAR}/{key}")  # version 1.0 recorded no year of singers
+            yield from differences(recorded[key], again.get(key, dated), f"{name}/{key}", few)
     elif isinstance(recorded, list) and isinstance(again, list):
         for number, pair in enumerate(zip(recorded, again, strict=True)):
             yield from differences(*pair, f"{name}/{number}")

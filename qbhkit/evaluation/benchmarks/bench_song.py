@@ -10,10 +10,9 @@ import argparse
 import numpy as np
 
 from qbhkit.audio import load
-from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import open_catalogue
+from qbhkit.catalogue.build import read_sources
 from qbhkit.contour import from_f0
-from qbhkit.corpora import open_corpus, open_source
+from qbhkit.corpora import open_source
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation.benchmarks.common import (
     DATABASE,
@@ -21,15 +20,16 @@ from qbhkit.evaluation.benchmarks.common import (
     ROOT,
     hummed,
     machine,
+    read_corpora,
     save,
+    searcher_of,
     voiced_starts,
 )
 from qbhkit.figures import melody_figure
 from qbhkit.metrics import metrics
 from qbhkit.pitch.crnn_lite import LiteExtractor
 from qbhkit.pitch.trackers import identity_of
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import cache_dir, data_dir
+from qbhkit.storage import data_dir
 from qbhkit.training import generator
 
 PICTURE = ROOT / "notebooks" / "song_melody.png"  # of notebook 01
@@ -47,10 +47,9 @@ def main() -> None:
     parser.add_argument("--hums", type=int, default=50)
     options = parser.parse_args()
     recording = data_dir() / "singing" / "songs" / f"{SONG}.ogg"
-    folder, embedder = cache_dir() / "mirex-2048-and-a-song", ContourEmbedder()
-    corpora = [open_corpus(name, data_dir()) for name in DATABASE]
-    songs, _ = read_sources([*corpora, *open_source(str(recording), data_dir())])
-    build_catalogue(songs, folder, embedder, TRACKER)
+    (song,), _ = read_sources(open_source(str(recording), data_dir()))
+    songs = [*read_corpora(*DATABASE), song]
+    searcher = searcher_of(songs, "mirex-2048-and-a-song", ContourEmbedder(), TRACKER)
     tracker = LiteExtractor()
     audio = load(recording, tracker.rate_hz)
     tracked = tracker.melody(audio)
@@ -60,20 +59,18 @@ def main() -> None:
         figure.savefig(PICTURE, dpi=150, metadata={"Software": None})
     length, rng = round(HUM_S / melody.hop_s), generator(SEED)
     starts = np.sort(rng.choice(voiced_starts(melody, length), options.hums, replace=False))
-    catalogue = open_catalogue(folder)
-    searcher = Searcher(catalogue, embedder)
     ranks, near = [], 0
     for hum, start_s in zip(
         hummed(melody, starts, length, rng), starts * melody.hop_s, strict=True
     ):
-        answers = searcher.search(hum, k=len(catalogue.songs))
+        answers = searcher.search(hum, k=len(songs))
         ids = [answer.song_id for answer in answers]
         ranks.append(ids.index(SONG) + 1)
         found = answers[ranks[-1] - 1]
         near += bool(found.start_s < start_s + HUM_S and found.end_s > start_s)
     result = {
         "song": TITLE,
-        "songs": len(catalogue.songs),
+        "songs": len(songs),
         "tracker": identity_of(TRACKER),
         "voiced": round(float(melody.voiced.mean()), 4),
         "hum_s": HUM_S,

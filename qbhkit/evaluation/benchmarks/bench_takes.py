@@ -15,10 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour
-from qbhkit.corpora import open_corpus
 from qbhkit.corpora.songs import Song
 from qbhkit.corpora.training_songs import split_of
 from qbhkit.embedding.embedder import ContourEmbedder
@@ -28,15 +25,15 @@ from qbhkit.evaluation.benchmarks.common import (
     hummed,
     labelled_hums,
     machine,
+    read_corpora,
     save,
+    searcher_of,
     track_all,
     voiced_starts,
 )
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery, metrics, paired_difference, rank_of
 from qbhkit.pitch.trackers import get_tracker
-from qbhkit.retrieval.searcher import Searcher
-from qbhkit.storage import cache_dir, data_dir
 from qbhkit.training import generator
 
 WEIGHTS = "stage1"
@@ -59,13 +56,10 @@ def long_hums(count: int) -> dict[str, Any]:
     """Search hums of several lengths of the same songs."""
     embedder = ContourEmbedder(WEIGHTS)
     true, others = pools()
-    folder = cache_dir() / f"held-out-{WEIGHTS}"
-    build_catalogue([*true, *others["held out"]], folder, embedder)
-    searcher = Searcher(open_catalogue(folder), embedder)
+    searcher = searcher_of([*true, *others["held out"]], f"held-out-{WEIGHTS}", embedder)
     watched = set(split_of("pop909")["held_out"])
-    songs, _ = read_sources([open_corpus("pop909", data_dir())])
     drawn = {}
-    for number, song in enumerate(songs):
+    for number, song in enumerate(read_corpora("pop909")):
         if song.id in watched:
             sung = [long_hum(song, seconds, number) for seconds in LENGTHS_S]
             if None not in sung:
@@ -100,7 +94,7 @@ def paired(queries: Sequence[LabelledQuery]) -> list[tuple[int, int]]:
 def together() -> dict[str, Any]:
     """Search pairs of hums of one song."""
     embedder = ContourEmbedder(WEIGHTS)
-    searcher, queries = Searcher(database(embedder), embedder), labelled_hums()
+    searcher, queries = database(embedder), labelled_hums()
     pairs, contours = paired(queries), track_all(queries, get_tracker())
     found: dict[str, Any] = {"pairs": len(pairs)}
     for match_from in MATCH_FROM:
@@ -120,7 +114,7 @@ def together() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both."""
+    """Measure long hums and two takes, and write the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hums", type=int, default=100)
     options = parser.parse_args()

@@ -18,17 +18,17 @@ from tqdm import tqdm
 
 from qbhkit.audio import load
 from qbhkit.catalogue.build import build_catalogue, read_sources
-from qbhkit.catalogue.read import Catalogue, open_catalogue
+from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, from_f0
-from qbhkit.corpora import open_corpus
-from qbhkit.corpora.folders import HumRecording, MirQbsh
+from qbhkit.corpora import Song, open_corpus
+from qbhkit.corpora.folders import EVALUATION_YEAR, HumRecording, MirQbsh
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError
-from qbhkit.evaluation.cross_validation import YEAR
 from qbhkit.metrics import LabelledQuery
 from qbhkit.pitch.trackers import Tracker
+from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import cache_dir, data_dir, read_json, write_json
 
 ROOT = Path(__file__).parents[3]  # of the repository, if this is a checkout
@@ -49,7 +49,7 @@ def need_checkout(benchmark: str) -> None:
 
 def hums() -> list[HumRecording]:
     """Return the real hums of the year that everything is measured on."""
-    return MirQbsh(data_dir() / "mir-qbsh").hums(YEAR)
+    return MirQbsh(data_dir() / "mir-qbsh").hums(EVALUATION_YEAR)
 
 
 def labelled_hums(subset: int | None = None) -> list[LabelledQuery]:
@@ -68,12 +68,24 @@ def track_all(queries: Sequence[LabelledQuery], tracker: Tracker) -> list[Contou
     ]
 
 
-def database(embedder: ContourEmbedder) -> Catalogue:
-    """Return the catalogue of the 2,048 songs, built in the cache where it is not there yet."""
-    folder = cache_dir() / f"mirex-2048-{embedder.identity}"
-    songs, _ = read_sources(open_corpus(name, data_dir()) for name in DATABASE)
-    build_catalogue(songs, folder, embedder)
-    return open_catalogue(folder)
+def read_corpora(*names: str) -> list[Song]:
+    """Return the songs of some corpora; files that cannot be read are left out."""
+    songs, _ = read_sources(open_corpus(name, data_dir()) for name in names)
+    return songs
+
+
+def searcher_of(
+    songs: Sequence[Song], name: str, embedder: ContourEmbedder, tracker: str | None = None
+) -> Searcher:
+    """Return what searches these songs; their catalogue is kept in the cache under a name."""
+    folder = cache_dir() / name
+    build_catalogue(songs, folder, embedder, tracker)
+    return Searcher(open_catalogue(folder), embedder)
+
+
+def database(embedder: ContourEmbedder) -> Searcher:
+    """Return what searches the 2,048 songs."""
+    return searcher_of(read_corpora(*DATABASE), f"mirex-2048-{embedder.identity}", embedder)
 
 
 def voiced_starts(melody: Contour, length: int) -> NDArray[np.int64]:

@@ -281,13 +281,13 @@ def _config_seeds(folder: Path) -> dict[str, bytes]:
 
 def _read_config(path: Path) -> object:
     from qbhkit.config import build_config, read_yaml
-    from qbhkit.embedding.distillation import DistillationConfig
+    from qbhkit.embedding.distillation import DISTILLATION_KIND, DistillationConfig
     from qbhkit.embedding.training import TrainConfig
     from qbhkit.evaluation.ablation import Grid
     from qbhkit.pitch.training import MelodyTrainConfig
 
     values = read_yaml(path)
-    kinds: dict[str, Any] = {"melody": MelodyTrainConfig, "end-to-end": DistillationConfig}
+    kinds: dict[str, Any] = {"melody": MelodyTrainConfig, DISTILLATION_KIND: DistillationConfig}
     kind = Grid if "rows" in values else kinds.get(str(values.get("kind")), TrainConfig)
     return build_config(kind, values, str(path))
 

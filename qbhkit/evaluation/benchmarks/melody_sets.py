@@ -20,13 +20,18 @@ from numpy.typing import NDArray
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import F0_HOP_S
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, MirQbsh, pop909
+from qbhkit.corpora.folders import EVALUATION_YEAR, MIR_QBSH_LABEL_HOP_S, MirQbsh, pop909
 from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import on_f0_grid
 from qbhkit.synthesis import degrade
-from qbhkit.synthesis.accompaniment import arrange_accompaniment, cut, read_score, render_parts
+from qbhkit.synthesis.accompaniment import (
+    arrange_accompaniment,
+    cut_notes,
+    read_score,
+    render_parts,
+)
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, mix
 from qbhkit.synthesis.singer import LEAD_IN_S, Voice, render_hum
 from qbhkit.training import generator
@@ -84,7 +89,7 @@ class Clip(NamedTuple):
 
     @property
     def singer(self) -> str:
-        """Who sings."""
+        """Name of the singer."""
         return self.name.split("/")[0]
 
 
@@ -138,11 +143,11 @@ def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
 
     training = set(read_split("mir_qbsh")["training_singers"])
     clips = []
-    for hum in MirQbsh(data / "mir-qbsh").hums():
+    for hum in MirQbsh(data / "mir-qbsh").hums(EVALUATION_YEAR):
         if hum.singer not in training and hum.labelled_st is not None:
             frames = _frames(load(hum.path, MIX_RATE_HZ))
             f0 = labelled_f0(hum.labelled_st, frames)
-            name = f"{hum.singer}/{hum.song_id}"
+            name = f"{hum.path.parent.name}/{hum.song_id}"
             clips.append(Clip(name, hum.path, f0, MIR_QBSH_LABEL_HOP_S))
     shuffled = [clips[index] for index in generator(SEED, _CHOICE).permutation(len(clips))]
     chosen = first_of_each_singer(shuffled, per_singer or len(clips))
@@ -196,7 +201,7 @@ def accompaniment(
         except QbhError:
             continue
         latest_s = score.chords[-1, 0] - length_s
-        chords = cut(score.chords, rng.uniform(0, max(latest_s, 1e-3)), length_s)
+        chords = cut_notes(score.chords, rng.uniform(0, max(latest_s, 1e-3)), length_s)
         if latest_s > 0 and len(chords) >= _FEWEST_CHORD_NOTES * length_s:
             parts = arrange_accompaniment(chords, score.beat_s, length_s, rng)
             return render_parts(parts, length_s, rate_hz).samples
@@ -303,7 +308,7 @@ def _synthetic(
     notes: NDArray, style: str, rng: Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     start_s = rng.uniform(0, max(0.0, notes[-1, 0] - RIVAL_S))
-    sung = cut(notes, start_s, RIVAL_S - LEAD_IN_S)
+    sung = cut_notes(notes, start_s, RIVAL_S - LEAD_IN_S)
     voice = Voice(style=style, key_st=rng.uniform(-17, -5))  # type: ignore[arg-type]
     hum = render_hum(sung, voice, rng)
     f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0)

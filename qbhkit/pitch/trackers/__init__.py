@@ -1,26 +1,25 @@
-"""One protocol for every pitch tracker, and a lazy registry of them: one page each in this package.
+"""One protocol for all pitch trackers, and a lazy registry; each has a module in this package.
 
-A tracker takes mono samples and gives an :class:`~qbhkit.contour.F0Track` on the 10 ms grid in
-which 0.5 is the threshold of voicing, whatever scale its own confidence has.
+A tracker takes mono audio and returns an :class:`~qbhkit.contour.F0Track` on the 10 ms grid. Its
+voicing has the threshold 0.5, whatever the scale of the tracker's own confidence.
 """
 
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from os import PathLike
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from qbhkit.audio import Audio, as_audio, load, refuse_silence, resample
+from qbhkit.audio import Audio, Recording, name_of, open_audio
 from qbhkit.contour import F0_HOP_S, F0Track
 from qbhkit.errors import QbhError, naming
 from qbhkit.storage import asset, sha256_file
 from qbhkit.weights import crnn_path
 
-# name -> "module:Class", imported when it is asked for
+# name -> "module:class" (or function that returns a tracker), imported when it is needed
 TRACKERS = {
     "swift-f0": "qbhkit.pitch.trackers.swift_f0:SwiftF0Tracker",
     "pyin": "qbhkit.pitch.trackers.pyin:PyinTracker",
@@ -32,13 +31,13 @@ TRACKERS = {
     "melodia": "qbhkit.pitch.trackers.melodia:MelodiaTracker",
     "whistle": "qbhkit.pitch.trackers.whistle:WhistleTracker",
     "crnn-lite": "qbhkit.pitch.crnn_lite:LiteExtractor",
-    "crnn": "qbhkit.pitch.trackers.crnn:CrnnTracker",
+    "crnn": "qbhkit.pitch.crnn:load_crnn",
 }
 _CHUNK_S, _OVERLAP_S = 60.0, 2.0
 
 
 class Tracker(Protocol):
-    """What a tracker is: a name, the rate it wants, and a method."""
+    """Protocol of a tracker: its name, the sampling rate it needs, and a method."""
 
     name: str
     rate_hz: int
@@ -48,10 +47,7 @@ class Tracker(Protocol):
         ...
 
 
-def track(
-    source: str | PathLike[str] | tuple[ArrayLike, int] | Audio | F0Track,
-    tracker: str | None = None,
-) -> F0Track:
+def track(source: Recording | F0Track, tracker: str | None = None) -> F0Track:
     """Track the pitch of a voice, in a full song or alone.
 
     Args:
@@ -73,12 +69,8 @@ def track(
     if isinstance(source, F0Track):
         return source
     chosen = get_tracker(tracker or default_song_tracker())
-    if isinstance(source, str | PathLike):
-        name, audio = str(source), load(Path(source), chosen.rate_hz)
-    else:
-        name, audio = "The given sound", resample(as_audio(source), chosen.rate_hz)
-    refuse_silence(audio, name)
-    with naming(name):
+    audio = open_audio(source, chosen.rate_hz)
+    with naming(name_of(source)):
         return chosen.track(audio)
 
 
@@ -96,7 +88,7 @@ def default_song_tracker() -> str:
 
 
 def identity_of(name: str) -> str:
-    """Return what a result depends on: the tracker's name, and its weights where they can change.
+    """Return what results depend on: the tracker's name, and the hash of weights that may change.
 
     Raises:
         QbhError: if there is no such tracker, or its weights are not there.
@@ -107,7 +99,7 @@ def identity_of(name: str) -> str:
         return name
     path = _weights_of(name)
     if not path.is_file():
-        get_tracker(name)  # says what to do
+        get_tracker(name)  # raises the error that says what to do
     return f"{name}@{sha256_file(path)[:12]}"
 
 
@@ -119,16 +111,16 @@ def get_tracker(name: str | None = None) -> Tracker:
     """Return a tracker by name, the default one for None.
 
     Raises:
-        QbhError: if there is no such tracker; names those there are.
+        QbhError: if there is no such tracker; names the known ones.
         MissingPackageError: if its package is not installed; says what to install.
 
-    Notebook: notebooks/00_hum_to_song.py, notebooks/02_trackers.py
+    Notebook: notebooks/02_trackers.py
     """
     name = name or default_tracker()
     if name not in TRACKERS:
         raise _unknown(name)
-    module, cls = TRACKERS[name].split(":")
-    tracker: Tracker = getattr(import_module(module), cls)()
+    module, make = TRACKERS[name].split(":")
+    tracker: Tracker = getattr(import_module(module), make)()
     return tracker
 
 
@@ -139,7 +131,7 @@ def _unknown(name: str) -> QbhError:
 def on_f0_grid(
     centres_s: NDArray, frequency_hz: NDArray, voicing: NDArray, duration_s: float
 ) -> F0Track:
-    """Put a tracker's frames on the 10 ms grid by taking the nearest one.
+    """Put a tracker's frames on the 10 ms grid: the nearest frame counts.
 
     Args:
         centres_s: (N,) the middle of each frame, seconds, rising.
@@ -163,13 +155,8 @@ def on_f0_grid(
     return F0Track(frequency, np.where(frequency > 0, voicing[index], 0.0))
 
 
-def rescale_confidence(confidence: NDArray, threshold: float) -> NDArray:
-    """Map (N,) confidences: 0 to 0, ``threshold`` to 0.5 and 1 to 1, in two straight lines."""
-    return np.interp(confidence, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
-
-
 def keep_range(frequency_hz: NDArray, lowest_hz: float, highest_hz: float) -> NDArray:
-    """Return the (N,) frequencies with 0 Hz, no pitch, for those out of range."""
+    """Return (N,) frequencies with those out of range set to 0 Hz, which means no pitch."""
     inside = (frequency_hz >= lowest_hz) & (frequency_hz <= highest_hz)
     return np.where(inside, frequency_hz, 0.0)
 
@@ -180,15 +167,16 @@ def in_chunks(
     chunk_s: float = _CHUNK_S,
     overlap_s: float = _OVERLAP_S,
 ) -> F0Track:
-    """Track a long recording piece by piece, so that memory does not grow with its length.
+    """Track a long recording in chunks, so that memory does not grow with its length.
 
-    Pieces overlap on both sides and only their middles are kept, so that seams do not show.
+    Each chunk is tracked with some overlap on both sides, which is discarded, so that a track has
+    no seams.
 
     Args:
-        track: tracks one piece.
+        track: tracks one chunk.
         audio: at a rate that is a multiple of 100 Hz.
-        chunk_s: what is kept of each piece; a recording no longer than this is one piece.
-        overlap_s: what is tracked beyond each end of a chunk and thrown away.
+        chunk_s: length of a chunk, seconds; a recording no longer than this is one chunk.
+        overlap_s: overlap on each side, seconds.
 
     Returns:
         A track of round(duration / 10 ms) frames.

@@ -1,7 +1,7 @@
-"""A stand-in for torchaudio while packages that import it are imported.
+"""A stand-in for torchaudio during the import of packages that import it.
 
-torchcrepe, torchfcpe and pesto-pitch import torchaudio only to read and resample files, which the
-kit does itself; but torchaudio's wheels are built for CUDA and do not load beside the CPU torch.
+torchcrepe, torchfcpe and pesto-pitch need torchaudio only to read and resample files, which the kit
+does itself. But the wheels of torchaudio are built for CUDA and do not load beside the CPU torch.
 """
 
 import sys
@@ -17,10 +17,10 @@ _LOCK = threading.Lock()
 
 
 def import_beside(package: str) -> ModuleType:
-    """Import a package that imports torchaudio, with the stand-in only if the real one fails.
+    """Import a package that imports torchaudio; the stand-in is used if the real one fails.
 
     Raises:
-        ImportError: if the package or something else it needs is not installed.
+        ImportError: if the package, or another package that it needs, is not installed.
     """
     with _LOCK, torchaudio_or_stand_in():
         return import_module(package)
@@ -28,11 +28,11 @@ def import_beside(package: str) -> ModuleType:
 
 @contextmanager
 def torchaudio_or_stand_in() -> Iterator[None]:
-    """Put a stand-in into ``sys.modules`` for a while, unless the real torchaudio loads."""
+    """Put a stand-in into ``sys.modules`` for the block, unless the real torchaudio loads."""
     before = _torchaudio_modules()
     try:
         import_module("torchaudio.transforms")
-    except Exception:  # OSError, ImportError, RuntimeError: depends on what does not fit
+    except Exception:  # OSError, ImportError or RuntimeError, depending on the versions
         _restore({})  # half-imported submodules
         sys.modules.update(_stand_in())
         try:
@@ -54,7 +54,7 @@ def _restore(modules: dict[str, Any]) -> None:
 
 
 def _stand_in() -> dict[str, ModuleType]:
-    """Return the two modules that those packages import, with ``load`` and ``Resample``."""
+    """Return the modules that those packages import, with ``load`` and ``Resample``."""
     import soundfile
     import soxr
     import torch

@@ -1,4 +1,4 @@
-"""FCPE: a conformer on a mel spectrogram, made for singing voice conversion; strong in noise.
+"""FCPE: a conformer on a mel spectrogram, for singing voice conversion; robust to noise.
 
 Licence: MIT, weights in the wheel. Range: 32.7 to 1,975 Hz. Threshold: 0.3. Extra: ``trackers``.
 """
@@ -10,9 +10,9 @@ from io import StringIO
 import numpy as np
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track
+from qbhkit.contour import F0_HOP_S, F0Track, rescale_confidence
 from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid, rescale_confidence
+from qbhkit.pitch.trackers import in_chunks, on_f0_grid
 from qbhkit.pitch.trackers._torchaudio import import_beside
 
 
@@ -35,22 +35,22 @@ class FcpeTracker:
             package = import_beside("torchfcpe")
         except ImportError:
             raise missing_package(f"The tracker {self.name}", "'qbhkit[trackers]'") from None
-        finally:  # torchfcpe sets it, which would slow down every other network of the process
+        finally:  # torchfcpe sets it, which slows down all other networks of the process
             os.environ.pop("LRU_CACHE_CAPACITY", None)
             if cache is not None:
                 os.environ["LRU_CACHE_CAPACITY"] = cache
-        with redirect_stdout(StringIO()):  # it reports the device
+        with redirect_stdout(StringIO()):  # torchfcpe prints the device
             self._model = package.spawn_bundled_infer_model(device="cpu")
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""
-        return in_chunks(self._piece, audio)
+        return in_chunks(self._track_chunk, audio)
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         import torch
 
         with torch.inference_mode():
-            samples = audio.samples - audio.samples.mean()  # an offset hides the voice from it
+            samples = audio.samples - audio.samples.mean()  # an offset disturbs the network
             waveform = torch.from_numpy(samples).clamp(-1, 1)[None, :, None]  # (1, N, 1)
             network = self._model.model
             heights = network(self._model.wav2mel(waveform, self.rate_hz))  # (1, T, 360)

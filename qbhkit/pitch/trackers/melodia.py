@@ -1,7 +1,7 @@
-"""MELODIA: pitch salience and contour selection, the classic for a voice over a band.
+"""MELODIA: pitch salience and contour selection, the classic for a voice over accompaniment.
 
-Licence: AGPL-3 (essentia). Whoever offers a service that runs it must offer the service's source
-too, so it has an extra of its own, ``melodia``, that no other extra pulls in. Range: 55 to
+Licence: AGPL-3 (essentia). Who offers a service that runs it must offer the source of the service,
+so it has an extra of its own, ``melodia``, that no other extra includes. Range: 55 to
 1,760 Hz. Threshold: 0.55 of smoothness.
 """
 
@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0Track
+from qbhkit.contour import F0Track, rescale_confidence
 from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid, rescale_confidence
+from qbhkit.pitch.trackers import in_chunks, on_f0_grid
 
 _FRAME, _HOP = 2048, 128  # samples, as in the paper
 _LAG = 3  # frames, 9 ms
-_WANDER_CENTS = 25.0  # a contour that wanders by this much is trusted by one half
+_WANDER_CENTS = 25.0  # a contour that bends by so much has confidence 0.5
 
 
 class MelodiaTracker:
     """Track with essentia's PredominantPitchMelodia.
 
-    MELODIA takes it that there is a melody: it finds contours in 88% of white noise. So a contour
-    counts only as far as it is smooth, whatever its level beside a band; the confidence of one that
-    bends by ``wander`` cents within 9 ms, on average, is 1 / (1 + wander / 25).
+    MELODIA assumes that there is a melody: in white noise it finds contours 88% of the time. So
+    the confidence of a contour is its smoothness, whatever its level over the accompaniment:
+    1 / (1 + bend / 25), if it bends by ``bend`` cents within 9 ms on average.
 
     Raises:
         MissingPackageError: if essentia is not installed.
@@ -41,7 +41,7 @@ class MelodiaTracker:
         try:
             import essentia
 
-            essentia.log.infoActive = False  # it greets on import
+            essentia.log.infoActive = False  # no message on import
             import essentia.standard
         except ImportError:
             raise missing_package(
@@ -51,9 +51,9 @@ class MelodiaTracker:
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 44.1 kHz."""
-        return in_chunks(self._piece, audio)
+        return in_chunks(self._track_chunk, audio)
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         louder = self._algorithms.EqualLoudness(sampleRate=self.rate_hz)
         melodia = self._algorithms.PredominantPitchMelodia(
             frameSize=_FRAME,

@@ -7,9 +7,9 @@ Extra: ``trackers``.
 import numpy as np
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track
+from qbhkit.contour import F0_HOP_S, F0Track, rescale_confidence
 from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import in_chunks, keep_range, on_f0_grid, rescale_confidence
+from qbhkit.pitch.trackers import in_chunks, keep_range, on_f0_grid
 from qbhkit.pitch.trackers._torchaudio import import_beside
 
 _WEIGHTS = "mir-1k_g7"
@@ -20,9 +20,8 @@ _LEVEL, _SILENCE = 0.1, 1e-4  # standard deviation of samples
 class PestoTracker:
     """Track with PESTO, whose second head gives the confidence.
 
-    That head goes by the level, so recordings are brought to -20 dB first.
-
-    pesto-pitch itself unpickles its checkpoint, a file of its own wheel.
+    That head depends on the level, so recordings are scaled to -20 dB first. pesto-pitch unpickles
+    its checkpoint, which is a file of its own wheel.
 
     Raises:
         MissingPackageError: if pesto-pitch is not installed.
@@ -49,9 +48,11 @@ class PestoTracker:
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""
         gain = _LEVEL / max(float(audio.samples.std()), _SILENCE)
-        return in_chunks(self._piece, Audio(gain * audio.samples, audio.rate_hz), chunk_s=20.0)
+        return in_chunks(
+            self._track_chunk, Audio(gain * audio.samples, audio.rate_hz), chunk_s=20.0
+        )
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         import torch
 
         missing = max(0, _SHORTEST - len(audio.samples))

@@ -1,7 +1,7 @@
-"""Praat's autocorrelation method: the fastest by far, made for speech.
+"""Praat's autocorrelation method: by far the fastest, made for speech.
 
-Licence: GPL-3 (praat-parselmouth), so it stays in the optional extra ``trackers``. Range: 65 to
-1,100 Hz. Praat's own voicing decision is kept (its threshold of 0.45 on the autocorrelation peak).
+Licence: GPL-3 (praat-parselmouth), so it is in the optional extra ``trackers``. Range: 65 to
+1,100 Hz. Threshold: Praat's own decision, 0.45 of the autocorrelation peak.
 """
 
 from importlib.util import find_spec
@@ -32,9 +32,9 @@ class PraatTracker:
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""
-        return in_chunks(self._piece, audio)
+        return in_chunks(self._track_chunk, audio)
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         import parselmouth
 
         sound = parselmouth.Sound(audio.samples.astype(float), audio.rate_hz)

@@ -1,4 +1,4 @@
-"""pYIN: autocorrelation with a distribution of thresholds and a Viterbi path; needs no model.
+"""pYIN: autocorrelation with a distribution of thresholds and a Viterbi path; no network.
 
 Licence: ISC (librosa). Range: 65 to 1,100 Hz. Threshold: 0.02 of pYIN's voiced probability.
 """
@@ -6,17 +6,17 @@ Licence: ISC (librosa). Range: 65 to 1,100 Hz. Threshold: 0.02 of pYIN's voiced 
 import numpy as np
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid, rescale_confidence
+from qbhkit.contour import F0_HOP_S, F0Track, rescale_confidence
+from qbhkit.pitch.trackers import in_chunks, on_f0_grid
 
 _FRAME = 1024  # samples
 
 
 class PyinTracker:
-    """Track with librosa's pYIN: slower, weak in noise, always at hand.
+    """Track with librosa's pYIN: slower, weak in noise, but always installed.
 
     pYIN's own voicing decision, a Viterbi path, calls up to a third of brown noise voiced. Its
-    probability rests at 0.01 in noise of any colour, so the threshold lies just above.
+    probability stays at 0.01 in noise of any colour, so the threshold is just above that.
 
     Source: Mauch and Dixon, "pYIN: a fundamental frequency estimator using probabilistic threshold
     distributions", ICASSP 2014.
@@ -29,9 +29,9 @@ class PyinTracker:
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""
-        return in_chunks(self._piece, audio)
+        return in_chunks(self._track_chunk, audio)
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         import librosa
 
         samples = np.pad(audio.samples, (0, max(0, 2 * _FRAME - len(audio.samples))))

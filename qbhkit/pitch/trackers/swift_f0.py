@@ -4,13 +4,13 @@ Licence: MIT; the weights are in the wheel. Range: 47 to 2,094 Hz. Threshold: 0.
 """
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0Track
+from qbhkit.contour import F0Track, rescale_confidence
 from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import on_f0_grid, rescale_confidence
+from qbhkit.pitch.trackers import on_f0_grid
 
 
 class SwiftF0Tracker:
-    """Track with swift-f0, which cuts long recordings into overlapping windows by itself.
+    """Track with swift-f0, which splits long recordings into overlapping chunks by itself.
 
     The threshold was chosen on the hand-labelled pitch of the MIR-QBSH training singers
     (``data/results/tracker_tuning.json``).
@@ -30,7 +30,7 @@ class SwiftF0Tracker:
             from swift_f0 import SwiftF0
         except ImportError:
             raise missing_package(f"The tracker {self.name}", "swift-f0, or use pyin") from None
-        self._model = SwiftF0(spin=False)  # spinning threads would fight with torch for two cores
+        self._model = SwiftF0(spin=False)  # spinning threads would take cores from torch
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""

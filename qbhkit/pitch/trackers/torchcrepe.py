@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track
+from qbhkit.contour import F0_HOP_S, F0Track, rescale_confidence
 from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid, rescale_confidence
+from qbhkit.pitch.trackers import in_chunks, on_f0_grid
 from qbhkit.pitch.trackers._torchaudio import import_beside
 
 _BATCH = 64  # frames; a frame of the full model takes about 2 MB
@@ -24,8 +24,8 @@ _NEAR = 4  # bins on either side of the peak that are averaged
 class TorchcrepeTinyTracker:
     """Track with the tiny CREPE.
 
-    The pitch is the weighted mean around the highest bin, as in the paper: torchcrepe's own
-    decoders add random noise to it. The confidence is the height of that bin.
+    The pitch is the weighted mean around the highest bin, as in the paper; torchcrepe's own
+    decoders add random noise. The confidence is the height of that bin.
 
     Raises:
         MissingPackageError: if torchcrepe is not installed.
@@ -53,9 +53,9 @@ class TorchcrepeTinyTracker:
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""
-        return in_chunks(self._piece, audio)
+        return in_chunks(self._track_chunk, audio)
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         import torch
 
         samples = torch.from_numpy(audio.samples)[None]  # (1, N)

@@ -1,8 +1,8 @@
-"""Whistles: the highest spectral peak, where most of the energy is near it. No package needed.
+"""Whistles: the highest spectral peak, if most of the energy is near it. Needs no package.
 
-Licence: MIT (own). Range: 200 to 6,000 Hz. Threshold: 0.3 of tonality. A whistle is almost a
-sine, so a peak is easy to find and noise is easy to tell. Hums and singing, whose upper partials
-are strong, are not for it.
+Licence: MIT (own). Range: 200 to 6,000 Hz. Threshold: 0.3 of tonality. A whistle is almost a sine,
+so its peak is easy to find and to tell from noise. Hums and singing have strong upper partials and
+need another tracker.
 """
 
 import numpy as np
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from scipy.signal import get_window
 
 from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid, rescale_confidence
+from qbhkit.contour import F0_HOP_S, F0Track, rescale_confidence
+from qbhkit.pitch.trackers import in_chunks, on_f0_grid
 
 _FRAME = 1024  # samples: 64 ms, bins of 15.6 Hz
 _NEAR = 2  # bins on either side of a peak: the main lobe of the Hann window
 _RUMBLE_HZ = 40.0
-_SUBHARMONIC = 0.1  # of the peak's energy: above it, the peak is a partial of something lower
-_FLOOR = 1e-8  # energy of a frame that peaks at -80 dB, roughly: below it, silence
+_SUBHARMONIC = 0.1  # of the peak's energy; with more, the peak is a partial of a lower tone
+_FLOOR = 1e-8  # energy of a frame with peak -80 dB, roughly; a frame below it is silent
 
 
 class WhistleTracker:
     """Track the peak of a windowed spectrum, refined by a parabola through three bins.
 
-    The confidence is tonality, the share of energy within two bins of the peak; it is 0 where half
-    or a third of the peak's frequency sounds too.
+    The confidence is tonality, the share of energy within two bins of the peak. It is 0 if there is
+    energy at a half or a third of the peak's frequency too.
     """
 
     name = "whistle"
@@ -34,9 +34,9 @@ class WhistleTracker:
 
     def track(self, audio: Audio) -> F0Track:
         """Return f0 of mono audio at 16 kHz."""
-        return in_chunks(self._piece, audio)
+        return in_chunks(self._track_chunk, audio)
 
-    def _piece(self, audio: Audio) -> F0Track:
+    def _track_chunk(self, audio: Audio) -> F0Track:
         hop = round(F0_HOP_S * self.rate_hz)
         margin = (_FRAME - hop) // 2  # so that frame k is centred on (k + 0.5) * 10 ms
         samples = np.pad(audio.samples - audio.samples.mean(), (margin, _FRAME))

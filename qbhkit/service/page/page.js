@@ -1,6 +1,6 @@
 import { problem, start } from "./recorder.js";
 
-const LONGEST_S = 30; // more of a tune finds no more
+const LONGEST_S = 30; // a longer hum finds no more songs
 const SHORTEST_S = 2;
 const TOO_QUIET = 0.01; // peak, of 1
 const BARS = 80;
@@ -38,13 +38,13 @@ function draw() {
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.fillStyle = getComputedStyle(canvas).color;
   levels.slice(-BARS).forEach((peak, bar) => {
-    const height = Math.max(4, Math.sqrt(peak) * canvas.height); // a soft voice shows, too
+    const height = Math.max(4, Math.sqrt(peak) * canvas.height); // so that a soft voice shows
     pen.fillRect(bar * step, (canvas.height - height) / 2, step * 0.6, height);
   });
   record.style.setProperty("--level", recording ? Math.sqrt(levels.at(-1) ?? 0) : 0);
 }
 
-// A control that does nothing for the moment says so and keeps the focus, which a disabled one loses.
+// An inactive control is marked with aria-disabled and keeps the focus, which a disabled one loses.
 function show(next) {
   state = next;
   record.classList.toggle("recording", state === "recording");
@@ -54,7 +54,7 @@ function show(next) {
 }
 
 async function begin() {
-  at("playback").pause(); // or the hum before would be in this one
+  at("playback").pause(); // the recording would include it
   show("busy");
   say("Allow the microphone, if the browser asks.");
   const longest = Math.min(LONGEST_S, limits.longest_s);

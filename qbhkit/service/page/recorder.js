@@ -1,7 +1,7 @@
-// A microphone recorder in one file. The page imports it; the audio thread loads the same file once
-// more and finds, at its end, the processor that it runs. So no blob: address is needed, which a
-// strict Content-Security-Policy would refuse. (The widget for notebooks, which has only this text,
-// imports it from one all the same.)
+// A microphone recorder in one file. The page imports it; the audio thread loads the same file again
+// for the processor at its end. The page therefore needs no blob: address, which its strict
+// Content-Security-Policy would refuse. (The widget for notebooks has only this text and imports it
+// from a blob: address.)
 
 const CHUNK = 2048; // samples handed over at a time: 43 ms at 48 kHz
 
@@ -13,20 +13,20 @@ const WORDS = {
   SecurityError: "Browsers give a page the microphone only on the machine itself (localhost) or over HTTPS: choose a file instead.",
 };
 
-/** Say in words why `start` has thrown an error. */
+/** Return a sentence for an error that `start` has thrown. */
 export const problem = (error) =>
   WORDS[error.name] ?? `The microphone does not work (${error.message}).`;
 
 /**
- * Record the microphone as it sounds: one channel, none of the filters made for speech.
+ * Record the microphone: one channel, without the browser's filters for speech.
  *
  * @param {(peak: number) => void} onLevel called for each chunk with its peak, 0 to 1
  * @param {(samples: Float32Array) => void} onSamples called with each chunk, -1 to 1
  * @returns {Promise<{rate: number, stop: () => Promise<{samples: Float32Array, rate: number}>}>}
- *   samples a second, and the function that ends the recording and returns all of it
+ *   the sampling rate in Hz, and the function that ends the recording and returns all of it
  * @throws {DOMException} NotAllowedError, NotFoundError or NotReadableError of getUserMedia;
- *   SecurityError where the page is neither on this machine nor over HTTPS; NotSupportedError
- *   where it lies in a frame that may not record, as in some editors
+ *   SecurityError if the page is neither on this machine nor served over HTTPS; NotSupportedError
+ *   if it is in a frame that may not record, as in some editors
  */
 export async function start(onLevel, onSamples = () => {}) {
   if (!navigator.mediaDevices) {
@@ -68,7 +68,7 @@ export async function start(onLevel, onSamples = () => {}) {
     onSamples(data);
   };
   context.createMediaStreamSource(stream).connect(tap);
-  tap.connect(context.destination); // silence; some browsers run only what leads somewhere
+  tap.connect(context.destination); // silent; some browsers run only connected nodes
 
   async function stop() {
     await new Promise((resolve) => {

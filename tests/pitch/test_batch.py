@@ -7,8 +7,8 @@ import pytest
 from qbhkit.audio import Audio, write_wav
 from qbhkit.errors import QbhError
 from qbhkit.f0_csv import read_f0_csv
-from qbhkit.pitch import batch
-from qbhkit.pitch.extract import extract_all
+from qbhkit.pitch import batch as batch_module
+from qbhkit.pitch.batch import extract_all
 from qbhkit.pitch.trackers import get_tracker
 
 NAMES = ("a", "b", "c")
@@ -33,9 +33,9 @@ def recordings(tmp_path):
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """How many recordings were listened to, by this process."""
-    heard = []
+def tracked(monkeypatch):
+    """The lengths of the recordings that this process has tracked."""
+    tracked = []
 
     class Counting:
         def __init__(self, name):
@@ -43,11 +43,11 @@ def heard(monkeypatch):
             self.rate_hz = self._tracker.rate_hz
 
         def track(self, audio):
-            heard.append(len(audio.samples))
+            tracked.append(len(audio.samples))
             return self._tracker.track(audio)
 
-    monkeypatch.setattr(batch, "get_tracker", Counting)
-    return heard
+    monkeypatch.setattr(batch_module, "get_tracker", Counting)
+    return tracked
 
 
 def extract(outputs, tracker="whistle", workers=1):
@@ -68,54 +68,64 @@ def test_every_recording_becomes_a_track(recordings):
         )
 
 
-def test_a_second_call_listens_to_nothing(recordings, heard):
+def test_a_second_call_tracks_nothing(recordings, tracked):
     extract(recordings)
     before = contents(recordings)
     assert extract(recordings) == (0, 3, [])
-    assert len(heard) == 3
+    assert len(tracked) == 3
     assert contents(recordings) == before
 
 
-def test_a_changed_or_lost_one_is_done_again(recordings, heard):
+def test_a_changed_or_lost_one_is_done_again(recordings, tracked):
     extract(recordings)
     changed, lost, _ = recordings
     write_wav(tone(1500), changed)
     os.utime(changed, (time.time() + 5,) * 2)
     recordings[lost].unlink()
     assert extract(recordings) == (2, 1, [])
-    assert len(heard) == 5
+    assert len(tracked) == 5
     track = read_f0_csv(recordings[changed])
     assert np.median(track.frequency_hz[track.voiced]) == pytest.approx(1500, rel=0.01)
 
 
-def test_another_tracker_does_all_again(recordings, heard):
+def test_a_recording_with_an_older_time_stamp_is_done_again(recordings, tracked):
+    """Times are compared for equality only: a copy of another file may be older than its result."""
+    extract(recordings)
+    first = next(iter(recordings))
+    write_wav(tone(1500), first)
+    os.utime(first, (time.time() - 5000,) * 2)
+    assert extract(recordings) == (1, 2, [])
+    assert len(tracked) == 4
+
+
+def test_another_tracker_does_all_again(recordings, tracked):
     extract(recordings)
     assert extract(recordings, "swift-f0") == (3, 0, [])
     assert extract(recordings, "swift-f0") == (0, 3, [])
-    assert len(heard) == 6
+    assert len(tracked) == 6
 
 
-def test_a_new_recording_is_added_to_those_there(recordings, heard):
+def test_a_new_recording_is_added_to_those_there(recordings, tracked):
     few = dict(list(recordings.items())[:2])
     extract(few)
     assert extract(recordings) == (1, 2, [])
-    assert len(heard) == 3
+    assert len(tracked) == 3
 
 
-def test_a_stopped_run_goes_on(recordings, heard, monkeypatch):
-    write = batch.write_f0_csv
+def test_a_stopped_run_goes_on(recordings, tracked, monkeypatch):
+    write = batch_module.write_f0_csv
 
     def stopped(track, target):
         if target.name == "b.f0.csv":
             raise KeyboardInterrupt
         write(track, target)
 
-    monkeypatch.setattr(batch, "write_f0_csv", stopped)
+    monkeypatch.setattr(batch_module, "write_f0_csv", stopped)
     with pytest.raises(KeyboardInterrupt):
         extract(recordings)
-    monkeypatch.setattr(batch, "write_f0_csv", write)
+    monkeypatch.setattr(batch_module, "write_f0_csv", write)
     assert extract(recordings) == (2, 1, [])
-    assert len(heard) == 4
+    assert len(tracked) == 4
 
 
 def test_one_that_fails_does_not_stop_the_others(recordings):
@@ -133,16 +143,16 @@ def test_one_that_fails_does_not_stop_the_others(recordings):
     assert (again.written, again.reused, len(again.failures)) == (0, 2, 1)
 
 
-def test_what_a_tracker_says_names_the_recording(recordings, monkeypatch):
-    class Deaf:
+def test_errors_of_a_tracker_name_the_recording(recordings, monkeypatch):
+    class Refusing:
         rate_hz = 16000
 
         def track(self, audio):
-            raise QbhError("Nothing was heard: sing louder.")
+            raise QbhError("No pitch was found: sing louder.")
 
-    monkeypatch.setattr(batch, "get_tracker", lambda name: Deaf())
+    monkeypatch.setattr(batch_module, "get_tracker", lambda name: Refusing())
     done = extract(recordings)
-    said = [f"{source}: Nothing was heard: sing louder." for source in recordings]
+    said = [f"{source}: No pitch was found: sing louder." for source in recordings]
     assert [reason for _, reason in done.failures] == said
 
 
@@ -177,7 +187,7 @@ def test_an_unknown_tracker_is_refused(recordings):
         extract(recordings, "ear")
 
 
-def test_what_another_tracker_left_does_not_pass_for_this_ones(recordings, heard):
+def test_what_another_tracker_left_does_not_pass_for_this_ones(recordings, tracked):
     """All by one tracker, one of them again by another, then all by that other one."""
     extract(recordings)
     extract(dict(list(recordings.items())[:1]), "swift-f0")

@@ -1,4 +1,4 @@
-"""The melodies of many recordings: all cores busy, each result whole, a stopped run goes on."""
+"""Track many recordings on all cores; an interrupted run continues where it stopped."""
 
 import os
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from qbhkit.parallel import parallel_map
 from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 from qbhkit.storage import read_json, write_json
 
-_NOTE = "melody.json"  # beside the results: which tracker made each
+_NOTE = "melody.json"  # beside the results: the tracker and the recording of each
 
 
 class Extraction(NamedTuple):
-    """What became of the recordings."""
+    """Count the recordings by what became of them."""
 
     written: int
-    reused: int  # were there already, by the same tracker from the same recording
+    reused: int  # results of the same tracker and recording were there
     failures: list[Failure]
 
 
@@ -30,13 +30,13 @@ def extract_all(
 ) -> Extraction:
     """Write the f0 track of every recording as a CSV file.
 
-    A result that is there already is kept if the same tracker (with the same weights) made it after
-    the recording was last changed.
+    A result that is there is kept if it is of the same tracker (with the same weights) and of the
+    same recording: neither the size nor the time stamp of that file has changed.
 
     Args:
-        outputs: recording to the CSV file of its melody; all files in one folder.
+        outputs: recording to the CSV file of its f0 track; all CSV files in one folder.
         tracker: name of the tracker.
-        workers: processes; by default one for each core, and never more than recordings.
+        workers: processes, at most one for each recording; by default one for each core.
         progress: show a bar on standard error.
 
     Raises:
@@ -58,12 +58,12 @@ def extract_all(
     }
     failures: list[Failure] = []
     if due:
-        made = get_tracker(tracker)  # before anything is deleted: it may be missing
-        for target in due.values():  # what is there from now on is of this tracker and recording
+        loaded = get_tracker(tracker)  # before anything is deleted: it may be missing
+        for target in due.values():  # from now on, what is there is of this tracker and recording
             target.unlink(missing_ok=True)
         write_json(note, made_by | {target.name: stamps[source] for source, target in due.items()})
         workers = min(workers or os.cpu_count() or 1, len(due))
-        given = tracker if workers > 1 else made  # a process makes its own
+        given = tracker if workers > 1 else loaded  # a worker process loads its own
         results = parallel_map(_extract, list(due.items()), workers, _prepare, (given,))
         for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
             failures += [failure] if failure else []
@@ -71,15 +71,15 @@ def extract_all(
 
 
 def _stamp(identity: str, source: Path) -> str:
-    """Say who listened to which state of a recording: clocks go back, so no times are compared."""
+    """Return what a result depends on. Clocks may be set back, so times are not ordered."""
     try:
         found = source.stat()
-    except OSError:  # listening to it will say what is wrong
+    except OSError:  # tracking it will say what is wrong
         return identity
     return f"{identity}, {found.st_size} bytes of {found.st_mtime_ns}"
 
 
-_tracker: Tracker  # of the process that works
+_tracker: Tracker  # of this process
 
 
 def _prepare(tracker: Tracker | str) -> None:

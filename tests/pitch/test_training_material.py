@@ -1,0 +1,127 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+import symusic
+
+from qbhkit.corpora.folders import EVALUATION_YEAR
+from qbhkit.corpora.training_songs import forbidden_ids, read_split
+from qbhkit.errors import QbhError
+from qbhkit.pitch import training_material as module
+from qbhkit.pitch.training import MelodyTrainConfig
+from qbhkit.pitch.training_material import training_material
+from qbhkit.synthesis.mixing import MIX_RATE_HZ, MixConfig
+from qbhkit.synthesis.singer import Voice, render_hum
+
+CONFIG = MelodyTrainConfig(speech=(), watched=1, watched_singers=2, mix=MixConfig(excerpts=1))
+NOTES = np.array([[0.5 * k, 0.5, 57 + 2 * k] for k in range(4)])
+OTHER_YEAR = "year2003"
+
+
+def write_hum(path, tempo):
+    """Write an 8-bit recording of that tempo with a label; return its length in samples."""
+    voice = Voice("vowels", tempo=tempo, timing_error=0, gap=0.3)
+    samples = render_hum(NOTES, voice, np.random.default_rng(0)).audio.samples[::2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, MIX_RATE_HZ, subtype="PCM_U8")
+    path.with_suffix(".pv").write_text("60\n" * round(len(samples) / 256))
+    return len(samples)
+
+
+def write_song(path):
+    score = symusic.Score(480)
+    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
+    for beat in range(32):
+        tune.notes.append(symusic.Note(480 * beat, 440, 64 + beat % 5, 90))
+        piano.notes.append(symusic.Note(480 * beat, 470, 48, 80))
+    score.tracks.append(tune)
+    score.tracks.append(piano)
+    path.parent.mkdir(parents=True)
+    score.dump_midi(path)
+
+
+def test_material_is_split_by_singer_and_by_song(tmp_path):
+    """Two small corpora: four training singers and two strangers, eleven songs and one held out."""
+    split, songs = read_split("mir_qbsh"), read_split("pop909")
+    trained_on, watched = split["training_singers"][:2], split["training_singers"][-2:]
+    known = {singer for fold in split["singer_folds"] for singer in fold}
+    numbers = (f"{EVALUATION_YEAR}/person{k:05}" for k in range(1, 10**5))
+    stranger = next(singer for singer in numbers if singer not in known)
+    namesake = trained_on[0].replace(EVALUATION_YEAR, OTHER_YEAR)  # somebody else of another year
+    lengths = {}
+    for number, singer in enumerate((*trained_on, *watched, stranger, namesake)):
+        path = tmp_path / "data" / "mir-qbsh" / "waveFile" / singer / "00001.wav"
+        lengths[singer] = write_hum(path, 1 + 0.1 * number)
+    assert len(set(lengths.values())) == 6
+    (tmp_path / "data" / "mir-qbsh" / "midiFile").mkdir()
+    (tmp_path / "data" / "mir-qbsh" / "midiFile" / "00001.mid").write_bytes(b"MThd")
+    allowed = [f"{k:03}" for k in range(1, 910) if f"{k:03}" not in forbidden_ids(songs)][:11]
+    for song in (*allowed, songs["held_out"][0]):
+        write_song(tmp_path / "data" / "pop909" / song / f"{song}.mid")
+    found = training_material(CONFIG, tmp_path / "data", tmp_path / "stems", progress=False)
+    for voices, singers in ((found.voices, trained_on), (found.watched_voices, watched)):
+        assert sorted(len(v.samples) for v in voices) == sorted(lengths[one] for one in singers)
+    played = set(found.bank.info["songs"]), set(found.watched_bank.info["songs"])
+    assert not played[0] & played[1]
+    assert played[0] | played[1] == {f"{song}.mid" for song in allowed}
+    assert len(found.bank) == len(found.watched_bank) == 1
+
+
+@pytest.fixture
+def data():
+    """The folder of the real recordings."""
+    folder = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    for name in ("mir-qbsh", "pop909"):
+        if not (folder / name).is_dir():
+            pytest.skip(f"{name} is not in the data folder")
+    return folder
+
+
+class Known(NamedTuple):
+    """A voice that still knows its recording."""
+
+    singer: str
+    path: Path
+    timbre: None = None
+
+
+@pytest.fixture
+def nothing_measured(monkeypatch):
+    """Leave out what is only measured or rendered."""
+    monkeypatch.setattr(module, "build_bank", lambda folder, songs, *_, **__: set(songs))
+    monkeypatch.setattr(
+        module, "recorded_voices", lambda hums, _: [Known(hum.singer, hum.path) for hum in hums]
+    )
+
+
+@pytest.mark.usefixtures("nothing_measured")
+class TestRealCorpora:
+    def test_no_watched_singers_leave_all_to_training(self, data, tmp_path):
+        found = training_material(replace(CONFIG, watched_singers=0), data, tmp_path, False)
+        assert not found.watched_voices
+        assert found.voices
+
+    def test_singers_and_songs_never_cross_over(self, data, tmp_path):
+        found = training_material(CONFIG, data, tmp_path, progress=False)
+        singers, watched = ({v.singer for v in part} for part in found[1::2])
+        assert len(watched) == CONFIG.watched_singers
+        assert not singers & watched
+        assert singers | watched == set(read_split("mir_qbsh")["training_singers"])
+        assert not found.bank & found.watched_bank
+        forbidden = forbidden_ids(read_split("pop909"))
+        assert not {path.stem for path in found.bank | found.watched_bank} & forbidden
+
+    def test_only_the_evaluation_year_is_trained_on(self, data, tmp_path):
+        found = training_material(CONFIG, data, tmp_path, progress=False)
+        voices = [*found.voices, *found.watched_voices]
+        assert {voice.path.parts[-3] for voice in voices} == {EVALUATION_YEAR}
+        assert len(voices) == len({voice.path for voice in voices}) == 224
+
+
+def test_missing_corpora_say_how_to_get_them(tmp_path):
+    with pytest.raises(QbhError, match="qbhkit data fetch mir-qbsh"):
+        training_material(CONFIG, tmp_path, tmp_path / "stems", progress=False)
