@@ -82,7 +82,8 @@ def reference(out: Path, names: list[str]) -> None:
 def describe_fields(module: ModuleType) -> None:
     """Give the fields of a module's NamedTuples the comments behind them, which hold the shapes."""
     for kind in vars(module).values():
-        if hasattr(kind, "_fields") and kind.__module__ == module.__name__:
+        is_tuple = isinstance(kind, type) and hasattr(kind, "_fields")
+        if is_tuple and kind.__module__ == module.__name__:
             comments = dict(
                 re.findall(r"^    (\w+): .*?# (.*)$", inspect.getsource(kind), re.MULTILINE)
             )
