@@ -426,7 +426,7 @@ assert losses["infonce"]["all"] > losses["infonce"]["nearest"]
 # %%
 from qbhkit.corpora.training_songs import forbidden_ids
 from qbhkit.embedding.training import spread_of
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 forbidden = forbidden_ids(read_split("folk"))
 learnt = ContourBank([song.contour() for song in songs if song.id not in forbidden])

@@ -97,7 +97,7 @@ normalised_figure(
 
 # %%
 from qbhkit.embedding.training import song_source
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 pairs = song_source(config, songs)
 batch = pairs.draw(config.batch, generator(seed, 0, 0, 0))
@@ -245,7 +245,7 @@ ablation_figure(lines)
 # [`qbhkit.embedding.training.song_source`](../qbhkit/embedding/training.py),
 # [`qbhkit.embedding.training.train_encoder`](../qbhkit/embedding/training.py),
 # [`qbhkit.embedding.training.pair_evaluator`](../qbhkit/embedding/training.py),
-# [`qbhkit.training.generator`](../qbhkit/training.py),
+# [`qbhkit.training_loop.generator`](../qbhkit/training_loop.py),
 # [`qbhkit.figures.training_figure`](../qbhkit/figures/learning.py).
 #
 # Next: [07 · Stage 2](07_train_supervised.ipynb).

@@ -49,7 +49,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %%
 from qbhkit.corpora import songs_of
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.pairs import Pair, read_pairs, write_pairs
+from qbhkit.corpora.hum_csv import Pair, read_pairs, write_pairs
 from qbhkit.synthesis.singer import Voice, render_hum
 
 count = 12 if profile == "tiny" else 60
@@ -111,7 +111,7 @@ normalised_figure(
 from qbhkit.config import build_config, config_path, read_yaml
 from qbhkit.embedding.hum_pairs import HumPairs
 from qbhkit.embedding.training import TrainConfig
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 config = build_config(TrainConfig, read_yaml(config_path("best")), "best")
 source = HumPairs(aligned, contours, config.hums, config.window.reading, config.normalisation)
@@ -372,7 +372,7 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # - Split by song and by singer, score every hum once, and report the interval.
 #
 # Library functions used: [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/embedding/hum_pairs.py),
-# [`qbhkit.corpora.pairs.read_pairs`](../qbhkit/corpora/pairs.py),
+# [`qbhkit.corpora.hum_csv.read_pairs`](../qbhkit/corpora/hum_csv.py),
 # [`qbhkit.embedding.hum_pairs.align_hum`](../qbhkit/embedding/hum_pairs.py),
 # [`qbhkit.embedding.hum_pairs.HumPairs`](../qbhkit/embedding/hum_pairs.py),
 # [`qbhkit.embedding.training.train_encoder`](../qbhkit/embedding/training.py),

@@ -8,14 +8,14 @@ from qbhkit.embedding.distillation import DistillationConfig
 from qbhkit.embedding.encoders import EncoderConfig
 from qbhkit.embedding.hum_pairs import HumConfig
 from qbhkit.embedding.note_pairs import NotePairConfig
-from qbhkit.embedding.render import RenderConfig
+from qbhkit.embedding.render_hums import RenderConfig
 from qbhkit.embedding.training import FineTune, TrainConfig
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
 from qbhkit.evaluation.ablation import Grid, recipe
 from qbhkit.pitch.training import MelodyTrainConfig
 from qbhkit.synthesis.mixing import MixConfig
-from qbhkit.training import RunConfig
+from qbhkit.training_loop import RunConfig
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "qbhkit"
 # The ground floor from the bottom up: a module imports only what stands before it.
 GROUND_FLOOR = [
     "qbhkit.errors", "qbhkit", "qbhkit.storage", "qbhkit.config", "qbhkit.provenance",
-    "qbhkit.parallel", "qbhkit.training", "qbhkit.audio", "qbhkit.contour", "qbhkit.f0_csv",
+    "qbhkit.parallel", "qbhkit.training_loop", "qbhkit.audio", "qbhkit.contour", "qbhkit.f0_csv",
     "qbhkit.dtw", "qbhkit.metrics", "qbhkit.weights",
 ]  # fmt: skip
 # The rooms in the order in which data flows: what each may import beside the ground floor.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qbhkit.errors import QbhError
-from qbhkit.training import (
+from qbhkit.training_loop import (
     RunConfig,
     generator,
     load_checkpoint,

@@ -57,7 +57,7 @@ def pairs(options: argparse.Namespace) -> int:
     """Run ``qbhkit data pairs``."""
     from qbhkit.corpora import songs_of
     from qbhkit.corpora.folders import MirQbsh
-    from qbhkit.corpora.pairs import write_pairs
+    from qbhkit.corpora.hum_csv import write_pairs
     from qbhkit.embedding.hum_pairs import find_pairs
     from qbhkit.pitch.trackers import get_tracker
 
@@ -74,8 +74,8 @@ def pairs(options: argparse.Namespace) -> int:
 
 def transcribe(options: argparse.Namespace) -> int:
     """Run ``qbhkit data transcribe``."""
+    from qbhkit.pitch.render_and_transcribe import TranscribeConfig, transcribe_corpus
     from qbhkit.pitch.trackers import default_song_tracker
-    from qbhkit.pitch.transcribe import TranscribeConfig, transcribe_corpus
 
     config = TranscribeConfig(options.seed, options.seconds, tuple(options.level_db))
     out = options.out or cache_dir() / f"{options.corpus}-transcribed"
@@ -126,7 +126,7 @@ def render_songs(options: argparse.Namespace) -> int:
 
     from qbhkit.config import build_config, config_path, read_yaml
     from qbhkit.corpora.training_songs import training_songs
-    from qbhkit.embedding.render import RenderConfig, render_all
+    from qbhkit.embedding.render_hums import RenderConfig, render_all
 
     config = RenderConfig()
     if options.config:

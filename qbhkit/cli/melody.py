@@ -10,7 +10,7 @@ from qbhkit.errors import QbhError
 def melody(options: argparse.Namespace) -> int:
     """Run ``qbhkit melody``."""
     from qbhkit.corpora import stem_of
-    from qbhkit.pitch.batch import extract_all
+    from qbhkit.pitch.folder_to_csv import extract_all
     from qbhkit.pitch.trackers import default_song_tracker
 
     named = [path for name in options.inputs for path in _audio_files(Path(name))]

@@ -12,7 +12,7 @@ from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import cache_dir, data_dir, write_json
 
 if TYPE_CHECKING:
-    from qbhkit.training import RunConfig
+    from qbhkit.training_loop import RunConfig
 
 
 def train(options: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ class _Run(NamedTuple):
 
     def carried(self, config: "RunConfig") -> dict[str, Any]:
         """Return the arguments that every kind of training takes."""
-        from qbhkit.training import make_fabric
+        from qbhkit.training_loop import make_fabric
 
         fabric = make_fabric(config, self.options.device, self.options.devices)
         return {"resume": self.options.resume, "progress": not quiet(), "fabric": fabric}
@@ -92,7 +92,7 @@ def _distil(run: _Run, data: Path) -> None:
     from qbhkit.config import build_config
     from qbhkit.embedding.distillation import DistillationConfig, export_student, train_student
     from qbhkit.embedding.embedder import ContourEmbedder
-    from qbhkit.embedding.rendered import RenderedBank, read_rendered
+    from qbhkit.embedding.rendered_pairs import RenderedBank, read_rendered
 
     config = build_config(DistillationConfig, run.values, str(run.path))
     carried = run.carried(config)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from qbhkit.embedding.embedder import ContourEmbedder, load_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
-from qbhkit.embedding.rendered import PartBatch, PartConfig, RenderedBank
+from qbhkit.embedding.rendered_pairs import PartBatch, PartConfig, RenderedBank
 from qbhkit.embedding.training import spread_of
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
-from qbhkit.training import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
+from qbhkit.training_loop import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
 from qbhkit.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def train_student(
 ) -> ContourEncoder:
     """Train an encoder of states to give its teacher's vectors; the teacher stays as it is.
 
-    Checkpoint and log are those of :func:`qbhkit.training.fit`. Every tenth tune is held back. The
-    log shows the mean cosine with the teacher's vectors, ``cosine`` in training and
+    Checkpoint and log are those of :func:`qbhkit.training_loop.fit`. Every tenth tune is held
+    back. The log shows the mean cosine with the teacher's vectors, ``cosine`` in training and
     ``validation_cosine`` on held-back tunes, and how well the vectors of held-back parts find the
     teacher's, ``validation_mrr``. Batches are drawn from generators seeded by (seed, epoch, step),
     so that a resumed run sees the batches it would have seen.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qbhkit.embedding.pooling import ContextAttention, LastState, MaxOverTime, SimpleAttention
 from qbhkit.errors import QbhError
-from qbhkit.training import initialise_vector_maths
+from qbhkit.training_loop import initialise_vector_maths
 
 initialise_vector_maths()
 

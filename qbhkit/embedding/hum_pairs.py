@@ -18,7 +18,7 @@ from qbhkit.audio import load
 from qbhkit.config import check_range
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, from_f0, held_pitch, normalise
 from qbhkit.corpora.folders import HumRecording
-from qbhkit.corpora.pairs import Pair, read_pairs
+from qbhkit.corpora.hum_csv import Pair, read_pairs
 from qbhkit.corpora.songs import Song
 from qbhkit.dtw import warping_path
 from qbhkit.embedding.augment import Distortions, after_warp, distort, warp_positions
@@ -267,7 +267,7 @@ def align_pairs(
     """Read a list of hums, and align each with the stretch of its song that it hums.
 
     Args:
-        path: the list, as :func:`qbhkit.corpora.pairs.read_pairs` reads it.
+        path: the list, as :func:`qbhkit.corpora.hum_csv.read_pairs` reads it.
         songs: among them those that the list names.
         hop_s: seconds between frames of the contours.
         tracker: of the hums' pitch.

@@ -44,7 +44,7 @@ class Negatives:
             farther than the row's own positive, if there is one; the ``hardest``, the nearest one.
         count: how many a row has, if ``nearest`` or ``random``; fewer if the batch has fewer.
         generator: of ``random``, on the CPU; by default torch's own, which
-            :func:`qbhkit.training.fit` seeds every epoch.
+            :func:`qbhkit.training_loop.fit` seeds every epoch.
 
     Raises:
         QbhError: if there is no such mining, or ``count`` is not positive.

@@ -38,7 +38,7 @@ from qbhkit.embedding.sampling import (
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
-from qbhkit.training import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
+from qbhkit.training_loop import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -194,7 +194,7 @@ def train_encoder(
 ) -> ContourEncoder:
     """Train an encoder: self-supervised, supervised, or both combined.
 
-    Checkpoint and log are those of :func:`qbhkit.training.fit`; the log also has the embedding
+    Checkpoint and log are those of :func:`qbhkit.training_loop.fit`; the log also has the embedding
     spread. Batches are drawn from generators seeded by (seed, epoch, step), so that a resumed run
     sees the batches it would have seen. Several devices share each batch, and each of them has all
     its negatives.

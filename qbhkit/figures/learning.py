@@ -20,7 +20,7 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
     """Show a training run: the losses, and beside them every measure between 0 and 1.
 
     Args:
-        curve: a row for each epoch, as :func:`qbhkit.training.fit` logs it.
+        curve: a row for each epoch, as :func:`qbhkit.training_loop.fit` logs it.
         title: of the figure.
 
     Notebook: notebooks/06_train_self_supervised.py, notebooks/12_paper_figures.py

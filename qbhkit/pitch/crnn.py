@@ -20,7 +20,7 @@ from torch.nn.functional import leaky_relu, leaky_relu_, max_pool2d
 from qbhkit.audio import Audio
 from qbhkit.contour import F0_HOP_S, F0Track, Floats, midi_to_hz
 from qbhkit.errors import QbhError
-from qbhkit.training import initialise_vector_maths
+from qbhkit.training_loop import initialise_vector_maths
 from qbhkit.weights import crnn_path, load_weights, save_weights
 
 initialise_vector_maths()

@@ -25,7 +25,7 @@ from qbhkit.synthesis.mixing import (
     StemBank,
     draw_mixture,
 )
-from qbhkit.training import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
+from qbhkit.training_loop import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -104,8 +104,8 @@ def train_melody_network(
 ) -> LiteNetwork:
     """Train ``crnn-lite``.
 
-    Checkpoint and log are those of :func:`qbhkit.training.fit`. Mixtures are drawn from generators
-    seeded by (seed, epoch, item), so a resumed run draws the mixtures that it would have drawn
+    Checkpoint and log are those of :func:`qbhkit.training_loop.fit`. Mixtures are drawn from
+    generators seeded by (seed, epoch, item), so a resumed run draws the mixtures that it would have drawn
     without the interruption. Runs on a GPU if torch finds one.
 
     Args:

@@ -32,7 +32,7 @@ from qbhkit.synthesis.accompaniment import (
 )
 from qbhkit.synthesis.singer import LEAD_IN_S, RenderedVoice, Voice, render_hum, sung_line
 from qbhkit.synthesis.timbre import Timbre, sing, sing_again
-from qbhkit.training import Stream, generator
+from qbhkit.training_loop import Stream, generator
 
 MIX_RATE_HZ = 8000
 MIX_HOP = round(F0_HOP_S * MIX_RATE_HZ)  # samples a frame

@@ -15,7 +15,7 @@ from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, HumRecording
 from qbhkit.errors import QbhError
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, Recorded
 from qbhkit.synthesis.timbre import TIMBRE_RATE_HZ, Timbre, analyse
-from qbhkit.training import Stream, generator
+from qbhkit.training_loop import Stream, generator
 
 Track = Callable[[Audio], F0Track]  # a tracker's method
 

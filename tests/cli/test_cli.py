@@ -18,7 +18,7 @@ from qbhkit.catalogue.read import open_catalogue
 from qbhkit.cli import data, main
 from qbhkit.cli.parser import make_parser
 from qbhkit.contour import F0Track, midi_to_hz
-from qbhkit.corpora.pairs import read_pairs
+from qbhkit.corpora.hum_csv import read_pairs
 from qbhkit.evaluation import METHODS
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.metrics import intervals, metrics

@@ -12,7 +12,7 @@ from qbhkit.embedding.sampling import ContourBank, SongPairs
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
 from qbhkit.storage import sha256_file
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 
 def melodies(songs=30, hop_s=0.1):

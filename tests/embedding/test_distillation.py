@@ -20,7 +20,7 @@ from qbhkit.embedding.distillation import (
 )
 from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
 from qbhkit.embedding.encoders import EncoderConfig
-from qbhkit.embedding.rendered import RenderedBank, RenderedHum, read_rendered, write_rendered
+from qbhkit.embedding.rendered_pairs import RenderedBank, RenderedHum, read_rendered, write_rendered
 from qbhkit.embedding.sampling import ContourBank, SongPairs
 from qbhkit.embedding.training import TrainConfig, train_encoder
 from qbhkit.embedding.windows import Reading

@@ -33,7 +33,7 @@ from qbhkit.embedding.training import (
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
-from qbhkit.training import generator, make_fabric, scheduled_rate
+from qbhkit.training_loop import generator, make_fabric, scheduled_rate
 
 CONFIG = TrainConfig(
     epochs=4, steps_per_epoch=6, batch=32, negatives=4, threads=1,

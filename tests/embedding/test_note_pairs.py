@@ -10,7 +10,7 @@ from qbhkit.embedding.sampling import MixedPairs
 from qbhkit.embedding.training import TrainConfig, song_source
 from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 OFF = with_only(Distortions())
 FINE_S = 0.001

@@ -9,7 +9,7 @@ from qbhkit.embedding.hum_pairs import AlignedHum, HumConfig, HumPairs, align_co
 from qbhkit.embedding.sampling import ContourBank, MixedPairs, SongPairs, gather, sample_pairs
 from qbhkit.embedding.windows import Reading, WindowRange
 from qbhkit.errors import QbhError
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 OFF = with_only(Distortions())
 

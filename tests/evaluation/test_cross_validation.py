@@ -11,7 +11,7 @@ import soundfile
 from qbhkit.audio import Audio
 from qbhkit.cli import main as qbhkit
 from qbhkit.contour import Contour, F0Track, from_pitch, midi_to_hz
-from qbhkit.corpora.pairs import read_pairs
+from qbhkit.corpora.hum_csv import read_pairs
 from qbhkit.corpora.songs import Song
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import export_encoder

@@ -24,7 +24,7 @@ from qbhkit.evaluation.benchmarks.bench_faults import (
     started,
     works,
 )
-from qbhkit.pitch.batch import extract_all
+from qbhkit.pitch.folder_to_csv import extract_all
 
 KILLS = 2
 

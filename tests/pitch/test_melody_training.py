@@ -21,7 +21,7 @@ from qbhkit.pitch.training import (
     watch,
 )
 from qbhkit.synthesis.mixing import MIX_HOP, MIX_RATE_HZ, Excerpt, MixConfig
-from qbhkit.training import scheduled_rate
+from qbhkit.training_loop import scheduled_rate
 
 TINY = MelodyTrainConfig(
     epochs=3, steps_per_epoch=3, batch=2, learning_rate=1e-2,

@@ -24,7 +24,7 @@ from qbhkit.synthesis.mixing import (
 )
 from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.synthesis.timbre import analyse
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 SAMPLES, FRAMES = 64000, 800
 FEW = MixConfig(excerpts=2)

@@ -21,7 +21,7 @@ from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.sampling import ContourBank, PairBatch, sample_pairs
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.evaluation.benchmarks.common import machine, save, seconds
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 BATCH = 512
 RULES, WINDOW = Distortions(), WindowRange()

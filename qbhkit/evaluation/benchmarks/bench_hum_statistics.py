@@ -26,7 +26,7 @@ from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.evaluation.benchmarks.common import hums, machine, save
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import data_dir
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 DRAWS, SEED = 3, 20261122
 FARTHEST_ST = 1.2  # what lies further from its song on average is not aligned well enough

@@ -32,7 +32,7 @@ import yaml
 from qbhkit.config import config_path, read_yaml
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.folders import EVALUATION_YEAR
-from qbhkit.corpora.pairs import Pair, write_pairs
+from qbhkit.corpora.hum_csv import Pair, write_pairs
 from qbhkit.corpora.songs import songs_of
 from qbhkit.errors import QbhError
 from qbhkit.evaluation import METHODS
@@ -49,7 +49,7 @@ from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery
 from qbhkit.storage import atomic_path, cache_dir, read_json, write_json
 from qbhkit.synthesis.singer import Voice, render_hum
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 from qbhkit.weights import load_weights, save_weights
 
 GOLDEN = ROOT / "tests" / "golden" / "reproduce_tiny.json"

@@ -30,7 +30,7 @@ from qbhkit.metrics import metrics
 from qbhkit.pitch.crnn_lite import LiteExtractor
 from qbhkit.pitch.trackers import identity_of
 from qbhkit.storage import data_dir
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 PICTURE = ROOT / "notebooks" / "song_melody.png"  # of notebook 01
 SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq"

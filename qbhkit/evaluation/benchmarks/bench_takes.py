@@ -34,7 +34,7 @@ from qbhkit.evaluation.benchmarks.common import (
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery, metrics, paired_difference, rank_of
 from qbhkit.pitch.trackers import get_tracker
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 WEIGHTS = "stage1"
 LENGTHS_S = (8, 15, 30, 60)

@@ -51,7 +51,7 @@ from qbhkit.evaluation.benchmarks.common import (
     seconds,
 )
 from qbhkit.storage import cache_dir, sha256_file
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 CONFIG = replace(
     build_config(TrainConfig, read_yaml(config_path("stage1")), "stage1.yaml"),

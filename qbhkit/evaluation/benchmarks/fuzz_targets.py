@@ -314,8 +314,8 @@ def _read_weights(path: Path) -> object:
 def _run_seeds(folder: Path) -> dict[str, bytes]:
     from qbhkit.contour import from_pitch
     from qbhkit.embedding.contour_shards import write_shards
-    from qbhkit.embedding.rendered import RenderedHum, write_rendered
-    from qbhkit.training import save_checkpoint
+    from qbhkit.embedding.rendered_pairs import RenderedHum, write_rendered
+    from qbhkit.training_loop import save_checkpoint
 
     network, optimiser = _small_network()
     save_checkpoint(folder / "checkpoint.pt", {"seed": 0}, network, optimiser, [])
@@ -341,9 +341,9 @@ def _small_network() -> Any:
 
 def _read_run(path: Path) -> object:
     from qbhkit.embedding.contour_shards import open_shards
-    from qbhkit.embedding.rendered import read_rendered
+    from qbhkit.embedding.rendered_pairs import read_rendered
     from qbhkit.storage import sha256_file
-    from qbhkit.training import load_checkpoint
+    from qbhkit.training_loop import load_checkpoint
 
     if path.suffix == ".pt":
         return load_checkpoint(path, {"seed": 0}, *_small_network())
@@ -410,7 +410,7 @@ def _table_seeds(folder: Path) -> dict[str, bytes]:
 
 def _read_table(path: Path) -> object:
     from qbhkit.config import build_config
-    from qbhkit.corpora.pairs import read_pairs
+    from qbhkit.corpora.hum_csv import read_pairs
     from qbhkit.evaluation.evaluate import read_queries
     from qbhkit.retrieval.confidence import Calibration
     from qbhkit.storage import read_json

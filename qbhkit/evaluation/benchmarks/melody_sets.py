@@ -34,7 +34,7 @@ from qbhkit.synthesis.accompaniment import (
 )
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, mix
 from qbhkit.synthesis.singer import LEAD_IN_S, Voice, render_hum
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 SEED = 20261122
 _CHOICE, _BAND, _DEGRADE, _SYNTHETIC = range(4)  # what a generator is for

@@ -19,7 +19,7 @@ from qbhkit.corpora.songs import stem_of
 from qbhkit.corpora.training_songs import forbidden_ids, split_of
 from qbhkit.errors import Failure, MissingPackageError, QbhError
 from qbhkit.f0_csv import write_f0_csv
-from qbhkit.pitch.batch import Extraction
+from qbhkit.pitch.folder_to_csv import Extraction
 from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 from qbhkit.provenance import made_from, record
 from qbhkit.storage import read_json
@@ -31,7 +31,7 @@ from qbhkit.synthesis.accompaniment import (
 )
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, Mixture, mix, place_hum, random_singer
 from qbhkit.synthesis.singer import LEAD_IN_S, render_hum
-from qbhkit.training import Stream, generator
+from qbhkit.training_loop import Stream, generator
 
 _INTRO_S = 1.0  # of accompaniment before the first note of the voice
 _SHORTEST_S = 1.0

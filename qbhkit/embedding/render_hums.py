@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from qbhkit.audio import Audio
 from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, Floats, from_notes
 from qbhkit.corpora.training_songs import TrainingSongs
-from qbhkit.embedding.rendered import (
+from qbhkit.embedding.rendered_pairs import (
     RenderedHum,
     StoredBank,
     join_rendered,
@@ -39,7 +39,7 @@ from qbhkit.synthesis.mixing import MixConfig, degrade_recording, mix
 from qbhkit.synthesis.singer import Line, RenderedVoice, Voice, render_line, sung_line
 from qbhkit.synthesis.timbre import Timbre, sing
 from qbhkit.synthesis.voices import spoken_timbres
-from qbhkit.training import generator
+from qbhkit.training_loop import generator
 
 _PART_SIZE = 50  # hums in a file
 _TRIES = 20

@@ -8,7 +8,7 @@ from qbhkit.audio import Audio, write_wav
 from qbhkit.errors import QbhError
 from qbhkit.f0_csv import read_f0_csv
 from qbhkit.pitch import batch as batch_module
-from qbhkit.pitch.batch import extract_all
+from qbhkit.pitch.folder_to_csv import extract_all
 from qbhkit.pitch.trackers import get_tracker
 
 NAMES = ("a", "b", "c")

@@ -2,7 +2,7 @@
 
 A bank is one file. For every rendered hum it holds the states of each 100 ms, the stretch of the
 song that each 100 ms sings, and the whole song's pitch, so that any part of a recording can be
-drawn together with its part of the song. :mod:`qbhkit.embedding.render` makes banks.
+drawn together with its part of the song. :mod:`qbhkit.embedding.render_hums` makes banks.
 """
 
 import json

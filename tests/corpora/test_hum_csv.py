@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qbhkit.contour import Contour, from_pitch
-from qbhkit.corpora.pairs import Pair, read_pairs, write_pairs
+from qbhkit.corpora.hum_csv import Pair, read_pairs, write_pairs
 from qbhkit.embedding.hum_pairs import align_contours
 from qbhkit.embedding.windows import stretch
 from qbhkit.errors import QbhError

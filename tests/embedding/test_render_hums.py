@@ -10,7 +10,7 @@ from qbhkit.audio import Audio
 from qbhkit.cli import main as qbhkit
 from qbhkit.corpora.training_songs import TrainingSongs
 from qbhkit.embedding import render as rendering
-from qbhkit.embedding.render import (
+from qbhkit.embedding.render_hums import (
     RenderConfig,
     SynthesisPool,
     draw_stretch,
@@ -19,7 +19,7 @@ from qbhkit.embedding.render import (
     render_one,
     sung_spans,
 )
-from qbhkit.embedding.rendered import read_rendered
+from qbhkit.embedding.rendered_pairs import read_rendered
 from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import StateFrontend
 from qbhkit.synthesis.singer import LEAD_IN_S, Voice, sung_line

@@ -11,14 +11,14 @@ from qbhkit.corpora.training_songs import forbidden_ids, read_split, training_so
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.pitch import transcribe as transcribe_module
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.pitch.transcribe import (
+from qbhkit.pitch.render_and_transcribe import (
     TranscribeConfig,
     song_mixture,
     transcribe_corpus,
     transcribe_song,
 )
-from qbhkit.training import generator
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.training_loop import generator
 
 IDS = ("001", "002", "003")
 HELD_OUT = "008"

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 
 from qbhkit.contour import Contour, from_pitch
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.render import RenderConfig
-from qbhkit.embedding.rendered import (
+from qbhkit.embedding.render_hums import RenderConfig
+from qbhkit.embedding.rendered_pairs import (
     PartConfig,
     RenderedBank,
     RenderedHum,
