@@ -105,8 +105,8 @@ def train_melody_network(
     """Train ``crnn-lite``.
 
     Checkpoint and log are those of :func:`qbhkit.training_loop.fit`. Mixtures are drawn from
-    generators seeded by (seed, epoch, item), so a resumed run draws the mixtures that it would have drawn
-    without the interruption. Runs on a GPU if torch finds one.
+    generators seeded by (seed, epoch, item), so a resumed run draws the mixtures that it would have
+    drawn without the interruption. Runs on a GPU if torch finds one.
 
     Args:
         config: the run.
