@@ -1,8 +1,9 @@
-"""YAML files to frozen dataclasses: an unknown key, a wrong type or a missing value is an error."""
+"""YAML files, and changes to them, to frozen dataclasses; any wrong key or value is an error."""
 
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import dacite
 import yaml
@@ -34,36 +35,103 @@ RENAMED_VALUES = {
 _NAMES_IN = ("kind", "corpora")  # keys whose values RENAMED_VALUES translates
 
 
-def config_path(name: str) -> Path:
+def config_path(name: str | Path, beside: Path = Path()) -> Path:
     """Return the file of a configuration: a path, or the name of one shipped in the package.
+
+    Args:
+        name: of the configuration.
+        beside: folder from which a relative path leads.
 
     Raises:
         QbhError: if there is no such file; names the shipped ones.
     """
     shipped = Path(__file__).parent / "configs"
-    for path in (Path(name), shipped / f"{name}.yaml", shipped / name):
+    for path in (beside / name, shipped / f"{name}.yaml", shipped / name):
         if path.is_file():
             return path
     names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
     raise QbhError(f"{name} is neither a file nor a shipped configuration ({names}).")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
+def load_config(kind: type[T], name: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Read a configuration and build its dataclass.
+
+    Args:
+        kind: the dataclass.
+        name: see :func:`config_path`.
+        overrides: see :func:`read_yaml`.
 
     Raises:
-        QbhError: if the file is missing, is not YAML, or is not a mapping.
+        QbhError: as :func:`read_yaml` and :func:`build_config`.
     """
+    path = config_path(name)
+    where = f"{path} with {', '.join(overrides)}" if overrides else str(path)
+    return build_config(kind, read_yaml(path, overrides), where)
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader, merged over the configuration that it extends.
+
+    Args:
+        path: the file. Its key ``extends``, if any, is the name of a shipped configuration, or a
+            path relative to this file; see :func:`merged`.
+        overrides: changes to the result, ``key=value`` or ``section.key=value``, values in YAML.
+
+    Returns:
+        The values without ``extends``.
+
+    Raises:
+        QbhError: if a file is missing, is not YAML, is not a mapping or extends itself; if an
+            override is malformed.
+    """
+    values = _resolved(Path(path), ())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        names = key.strip().split(".")
+        if not (equals and all(names)):
+            raise QbhError(f"{override!r} is no key=value, such as learning_rate=1e-3.")
+        change = _parsed(text, override)
+        for name in reversed(names):
+            change = {name: change}
+        values = merged(values, change)
+    return values
+
+
+def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in children:
+        raise QbhError(f"{path} extends itself: remove one of the 'extends'.")
     try:
-        value = yaml.safe_load(Path(path).read_text("utf-8"))
+        values = _parsed(path.read_text("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise QbhError(f"{path} cannot be read ({error}).") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise QbhError(f"{path} is not YAML ({problem}).") from None
-    if not isinstance(value, dict):
+    if not isinstance(values, dict):
         raise QbhError(f"{path} must hold keys and values, for example 'seed: 0'.")
-    return value
+    if "extends" not in values:
+        return values
+    parent = values.pop("extends")
+    if not isinstance(parent, str):
+        raise QbhError(f"{path}: 'extends' must be the name or the path of one configuration.")
+    with naming(path):
+        found = config_path(parent, path.parent)
+    return merged(_resolved(found, (*children, path.resolve())), values)
+
+
+def _parsed(text: str, where: object) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QbhError(f"{where} is not YAML ({problem}).") from None
+
+
+def merged(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return values updated by a change: mappings key by key, lists and scalars as a whole."""
+    result = dict(values)
+    for key, value in change.items():
+        old = result.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        result[key] = merged(old or {}, value) if both else value
+    return result
 
 
 def build_config(kind: type[T], values: dict[str, Any], where: str) -> T:
@@ -100,6 +168,8 @@ def _present(kind: type, values: Any) -> Any:
     hints = get_type_hints(kind)
     for key, value in values.items():
         hint = hints.get(key)
+        if isinstance(value, dict) and get_origin(hint) is tuple:
+            raise QbhError(f"{key} must be a list.")
         inner = next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None)
         if isinstance(inner, type):
             values[key] = _present(inner, value)

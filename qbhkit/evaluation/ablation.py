@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qbhkit.config import build_config
+from qbhkit.config import build_config, merged
 from qbhkit.embedding.embedder import export_encoder
 from qbhkit.embedding.training import TrainConfig, train_encoder
 from qbhkit.errors import QbhError
@@ -89,16 +89,6 @@ def recipe(grid: Grid, row: Row, budget: str, seed: int) -> tuple[TrainConfig, T
         build_config(TrainConfig, songs, f"row {row.name!r}"),
         build_config(TrainConfig, hums, f"row {row.name!r}"),
     )
-
-
-def merged(values: Values, change: Values) -> Values:
-    """Return values updated by a change, level by level."""
-    result = dict(values)
-    for key, value in change.items():
-        old = result.get(key)
-        both = isinstance(value, dict) and isinstance(old, dict)
-        result[key] = merged(old or {}, value) if both else value
-    return result
 
 
 def ablate(
