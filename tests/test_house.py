@@ -203,20 +203,18 @@ def test_docstrings_name_notebooks_that_exist():
 # What is done with an installed kit, in a folder of its own: a page of help for every command, then
 # the jobs of the README from its examples.
 OUTSIDE = """
-import argparse, contextlib, io, json, re, shutil, sys
+import contextlib, io, json, re, shutil, sys
 from pathlib import Path
+import typer
 import qbhkit
 assert Path(qbhkit.__file__).is_relative_to(Path("site").resolve()), qbhkit.__file__
-from qbhkit.cli import main
-from qbhkit.cli.parser import make_parser
+from qbhkit.cli import app, main
 from qbhkit.storage import asset
 
-def commands(parser):
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from commands(child)
+def commands(command, *path):
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, *path, name)
 
 def run(*arguments):
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -224,11 +222,8 @@ def run(*arguments):
     assert code == 0, (arguments, code, out.getvalue())
     return out.getvalue()
 
-pages = [parser.format_help() for parser in commands(make_parser())]
-assert len(pages) > 20 and all("usage: qbhkit" in page for page in pages)
-for parser in commands(make_parser()):
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
-        main([*parser.prog.split()[1:], "--help"])
+pages = [run(*path, "--help") for path in commands(typer.main.get_command(app))]
+assert len(pages) > 20 and all("Usage: qbhkit" in page for page in pages)
 
 hum, truth = asset("hums/demo_1.flac"), "oneills1850-0487-0500-498"
 from qbhkit.corpora import songs_of

@@ -1,10 +1,12 @@
 """``qbhkit data``: list, fetch, verify and prepare corpora."""
 
-import argparse
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from qbhkit.cli import options as opt
 from qbhkit.cli.terminal import plain, quiet, report_failures, say
+from qbhkit.corpora.folders import EVALUATION_YEAR
 from qbhkit.errors import QbhError
 from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
 _SAME_TUNE = 0.8  # tunes that share this much of their note sequences are near-duplicates
 _MOST_LISTED = 5
 
+app = opt.group("data", "List, fetch, verify and prepare corpora.", "qbhkit data list")
+_Name = Annotated[str, opt.argument("NAME")]
 
-def list_corpora(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data list``."""
+
+@opt.add_command(app, "list", "qbhkit data list")
+def list_corpora(data: opt.Data = None) -> int:
+    """List the known corpora."""
     from qbhkit.corpora import CORPORA, open_corpus
 
-    data = options.data or data_dir()
+    data = data or data_dir()
     for info in CORPORA.values():
         try:
             state = f"here, {len(open_corpus(info.name, data).files)} files"
@@ -32,17 +38,18 @@ def list_corpora(options: argparse.Namespace) -> int:
     return 0
 
 
-def fetch_corpus(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data fetch``."""
+@opt.add_command(app, "fetch", "qbhkit data fetch mir-qbsh")
+def fetch_corpus(name: _Name, data: opt.Data = None) -> int:
+    """Download a corpus from its official site."""
     from qbhkit.corpora import CORPORA
     from qbhkit.corpora.fetch import download, unpack
 
-    info = CORPORA.get(options.name)
+    info = CORPORA.get(name)
     if info is None:
-        raise QbhError(f"There is no corpus {options.name!r}; see 'qbhkit data list'.")
+        raise QbhError(f"There is no corpus {name!r}; see 'qbhkit data list'.")
     if info.url is None or info.sha256 is None:
         raise QbhError(f"{info.name} is not offered for download: {info.cure}.")
-    data = options.data or data_dir()
+    data = data or data_dir()
     archive = data / f"{info.name}.zip"
     download(info.url, archive, info.sha256, progress=not quiet())
     unpack(archive, data / info.name)
@@ -53,39 +60,63 @@ def fetch_corpus(options: argparse.Namespace) -> int:
     return 0
 
 
-def pairs(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data pairs``."""
+@opt.add_command(app, "pairs", "qbhkit data pairs")
+def pairs(
+    out: Annotated[Path | None, opt.option("CSV", "default: pairs.csv in the cache")] = None,
+    year: Annotated[str, opt.option("FOLDER", "year of the hums; '*': all")] = EVALUATION_YEAR,
+    tracker: opt.HumTracker = None,
+    data: opt.Data = None,
+) -> int:
+    """Align the hums of MIR-QBSH with their songs, to train on."""
     from qbhkit.corpora import songs_of
     from qbhkit.corpora.folders import MirQbsh
     from qbhkit.corpora.hum_csv import write_pairs
     from qbhkit.embedding.hum_pairs import find_pairs
     from qbhkit.pitch.trackers import get_tracker
 
-    corpus = MirQbsh((options.data or data_dir()) / "mir-qbsh")
-    hums, tracker = corpus.hums(options.year), get_tracker(options.tracker)
-    found, failures = find_pairs(hums, songs_of(corpus), tracker, progress=not quiet())
+    corpus = MirQbsh((data or data_dir()) / "mir-qbsh")
+    hums, songs = corpus.hums(year), songs_of(corpus)
+    found, failures = find_pairs(hums, songs, get_tracker(tracker), progress=not quiet())
     for failure in failures:
         say(f"qbhkit: {failure.reason}")
-    out = options.out or cache_dir() / "pairs.csv"
+    out = out or cache_dir() / "pairs.csv"
     write_pairs(found, out)
     print(f"{out}: {len(found)} hums")
     return 0
 
 
-def transcribe(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data transcribe``."""
+@opt.add_command(
+    app, "transcribe", "qbhkit data transcribe pop909 --songs 300 --seconds 60", former="hear"
+)
+def transcribe(
+    corpus: Annotated[str, opt.argument("CORPUS", "pop909: MIDI with an accompaniment")],
+    out: Annotated[
+        Path | None, opt.option("DIR", "default: CORPUS-transcribed in the cache")
+    ] = None,
+    songs: Annotated[int | None, opt.option("N", "only the first N (default: all)")] = None,
+    seconds: Annotated[
+        float | None, opt.option("S", "of each song, from before its first note (default: all)")
+    ] = None,
+    level_db: Annotated[
+        tuple[float, float], opt.option("LOW HIGH", "range of the voice's level in the mix")
+    ] = (-3.0, 6.0),
+    seed: Annotated[int, opt.option("K", "random seed")] = 0,
+    tracker: opt.MixTracker = None,
+    data: opt.Data = None,
+) -> int:
+    """Render songs with their accompaniment, and track the melody in them."""
     from qbhkit.pitch.render_and_transcribe import TranscribeConfig, transcribe_corpus
     from qbhkit.pitch.trackers import default_song_tracker
 
-    config = TranscribeConfig(options.seed, options.seconds, tuple(options.level_db))
-    out = options.out or cache_dir() / f"{options.corpus}-transcribed"
+    config = TranscribeConfig(seed, seconds, level_db)
+    out = out or cache_dir() / f"{corpus}-transcribed"
     done = transcribe_corpus(
-        options.corpus,
-        options.data or data_dir(),
+        corpus,
+        data or data_dir(),
         out,
         config,
-        options.tracker or default_song_tracker(),
-        options.songs,
+        tracker or default_song_tracker(),
+        songs,
         progress=not quiet(),
     )
     code = report_failures(done.failures, done.written + done.reused + len(done.failures), [])
@@ -95,15 +126,23 @@ def transcribe(options: argparse.Namespace) -> int:
     return code
 
 
-def shards(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data shards``."""
+@opt.add_command(app, "shards", "qbhkit data shards folk_tunes/ pop909 --out shards/")
+def shards(
+    sources: Annotated[
+        list[str],
+        opt.argument("SOURCE", "files, folders or corpora; of a corpus the training songs"),
+    ],
+    out: opt.Out,
+    data: opt.Data = None,
+) -> int:
+    """Write melodies as shards, which training reads from disk."""
     from qbhkit.corpora import CORPORA, open_source, songs_of
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.contour_shards import write_shards
 
-    data = options.data or data_dir()
-    songs = training_songs(tuple(name for name in options.sources if name in CORPORA), data)
-    paths = [source for source in options.sources if source not in CORPORA]
+    data = data or data_dir()
+    songs = training_songs(tuple(name for name in sources if name in CORPORA), data)
+    paths = [source for source in sources if source not in CORPORA]
     corpora = [corpus for path in paths for corpus in open_source(path, data)]
     groups = list(songs.groups)
 
@@ -115,57 +154,64 @@ def shards(options: argparse.Namespace) -> int:
             groups.append(tune)  # a tune of its own: variants among them are not known
             yield song.contour().trimmed()[0]
 
-    bank = write_shards(contours(), options.out, groups, progress=not quiet())
-    print(f"{options.out}: {len(bank.lengths)} songs, {bank.tunes} tunes, {len(bank.pitch)} frames")
+    bank = write_shards(contours(), out, groups, progress=not quiet())
+    print(f"{out}: {len(bank.lengths)} songs, {bank.tunes} tunes, {len(bank.pitch)} frames")
     return 0
 
 
-def render_songs(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data render``."""
+@opt.add_command(app, "render", "qbhkit data render --count 3000", former="perform")
+def render_songs(
+    out: Annotated[
+        Path | None, opt.option("FILE", "default: rendered.safetensors in the cache")
+    ] = None,
+    count: Annotated[int | None, opt.option("N", "number of hums, 8 to 20 s each")] = None,
+    config: Annotated[str | None, opt.option("YAML", "how hums are rendered")] = None,
+    workers: opt.Processes = None,
+    data: opt.Data = None,
+) -> int:
+    """Render training songs as hums, for state distillation."""
     from dataclasses import replace
 
-    from qbhkit.config import build_config, config_path, read_yaml
+    from qbhkit.config import load_config
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.render_hums import RenderConfig, render_all
 
-    config = RenderConfig()
-    if options.config:
-        path = config_path(options.config)
-        config = build_config(RenderConfig, read_yaml(path), str(path))
-    if options.count is not None:
-        config = replace(config, count=options.count)
-    songs = training_songs(config.corpora, options.data or data_dir())
+    how = load_config(RenderConfig, config) if config else RenderConfig()
+    if count is not None:
+        how = replace(how, count=count)
+    songs = training_songs(how.corpora, data or data_dir())
     say(f"{len(songs.ids)} songs to render")
-    out = options.out or cache_dir() / "rendered.safetensors"
-    workers = options.workers or os.cpu_count() or 1
-    rendered = render_all(config, songs, out, workers, progress=not quiet())
+    out = out or cache_dir() / "rendered.safetensors"
+    workers = workers or os.cpu_count() or 1
+    rendered = render_all(how, songs, out, workers, progress=not quiet())
     frames = rendered.arrays["frames"]
     print(f"{out}: {len(frames)} rendered hums, {frames.sum() / 36000:.1f} h")
     return 0
 
 
-def verify_corpus(options: argparse.Namespace) -> int:
-    """Run ``qbhkit data verify``."""
+@opt.add_command(app, "verify", "qbhkit data verify mir-qbsh")
+def verify_corpus(name: _Name, data: opt.Data = None) -> int:
+    """Check a corpus on disk."""
     from qbhkit.catalogue.build import read_sources
     from qbhkit.corpora import open_corpus
     from qbhkit.corpora.duplicates import MelodyMatcher
     from qbhkit.corpora.fetch import is_inside
     from qbhkit.storage import read_json
 
-    data = options.data or data_dir()
-    corpus = open_corpus(options.name, data)
-    sums_path = data / f"{options.name}.sums.json"
+    data = data or data_dir()
+    corpus = open_corpus(name, data)
+    sums_path = data / f"{name}.sums.json"
     if sums_path.is_file():
         sums = read_json(sums_path, "fetch the corpus again")
         if not isinstance(sums, dict) or not all(map(is_inside, sums)):
             raise QbhError(f"{sums_path} is no list of checksums: fetch the corpus again.")
-        for name, expected in sums.items():
-            path = data / options.name / name
+        for file, expected in sums.items():
+            path = data / name / file
             if not path.is_file() or sha256_file(path) != expected:
                 raise QbhError(f"{path} is missing or changed: fetch the corpus again.")
     songs, failures = read_sources([corpus])
     checked = "checksums match, " if sums_path.is_file() else ""
-    print(f"{options.name}: {checked}{len(songs)} songs in {len(corpus.files)} files")
+    print(f"{name}: {checked}{len(songs)} songs in {len(corpus.files)} files")
     pitches = {song.id: song.notes[:, 2] for song in songs if song.notes is not None}
     near = MelodyMatcher(pitches).groups(_SAME_TUNE)
     print(f"{len(near)} groups of near-duplicates, {sum(map(len, near))} songs in all")

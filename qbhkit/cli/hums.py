@@ -1,12 +1,13 @@
 """``qbhkit search``, ``serve`` and ``evaluate``: hums in, songs out."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from qbhkit.cli.catalogues import index_options
+import typer
+
+from qbhkit.cli import options as opt
 from qbhkit.cli.terminal import plain, quiet, say
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import write_json
@@ -16,27 +17,49 @@ if TYPE_CHECKING:
     from qbhkit.retrieval.searcher import Answer
 
 
-def search(options: argparse.Namespace) -> int:
-    """Run ``qbhkit search``."""
+app = typer.Typer()
+
+
+@opt.add_command(app, "search", "qbhkit search hum.wav --catalogue catalogue/ -k 5")
+def search(
+    queries: Annotated[list[str], opt.argument("QUERY", "audio or .f0.csv")],
+    catalogue: opt.InCatalogue,
+    k: Annotated[int, opt.option("K", "songs in each answer", "-k")] = 10,
+    method: opt.SearchMethod = "full",
+    takes: Annotated[
+        bool, opt.flag("--takes", "the queries are takes of one tune: give one answer")
+    ] = False,
+    save_match: Annotated[
+        Path | None,
+        opt.option(
+            "DIR", "write each hum as STEM.hum.wav, the matched seconds as STEM.match1.wav, ..."
+        ),
+    ] = None,
+    anchor: opt.Anchor = "anywhere",
+    as_json: opt.Json = False,
+    tracker: opt.HumTracker = None,
+    weights: opt.Weights = None,
+    index: opt.Index = "exact",
+    schema: opt.Schema = "qbhkit",
+) -> int:
+    """Find the songs that were hummed."""
     from qbhkit.pitch.frontends import query_loader
     from qbhkit.retrieval.searcher import answer_line, open_searcher, resolve_method
 
-    if options.k < 1:
+    if k < 1:
         raise QbhError("-k must be at least 1.")
-    method, weights = resolve_method(options.method, options.weights)
-    how = index_options(options.index, options)
-    searcher = open_searcher(options.catalogue, weights, options.index, **how)
-    load_query = query_loader(searcher.embedder.states_of, options.tracker)
+    method, weights = resolve_method(method, weights)
+    searcher = open_searcher(catalogue, weights, index, **opt.index_options(index, schema))
+    load_query = query_loader(searcher.embedder.states_of, tracker)
     failed = False
-    takes = [options.queries] if options.takes else [[query] for query in options.queries]
-    if options.save_match:
-        _refuse_to_overwrite(options.queries, options.save_match)
-    for names in takes:
+    if save_match:
+        _refuse_to_overwrite(queries, save_match)
+    for names in [queries] if takes else [[query] for query in queries]:
         query = ", ".join(names)
         try:
             hums = [load_query(name) for name in names]
             try:
-                answers = searcher.search([*hums], options.k, options.anchor, method)
+                answers = searcher.search([*hums], k, anchor, method)
             except QbhError as error:
                 raise QbhError(f"{query}: {error}.") from None
         except QbhError as error:
@@ -45,13 +68,13 @@ def search(options: argparse.Namespace) -> int:
             continue
         sure = searcher.confident(answers) if method == "full" else None
         line = answer_line(query, sum(hum.voiced_s for hum in hums), answers, sure)
-        if options.json:
+        if as_json:
             print(json.dumps(line), flush=True)  # ASCII: any locale can print it
         else:
             _print_answers(line, answers)
-        if options.save_match:
+        if save_match:
             try:
-                _save_matches(names, answers, searcher.catalogue, options.save_match)
+                _save_matches(names, answers, searcher.catalogue, save_match)
             except QbhError as error:
                 say(f"qbhkit: {error}")
                 failed = True
@@ -105,58 +128,100 @@ def _save_matches(
         write_wav(matched_audio(catalogue, answer), path)
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Run ``qbhkit serve``."""
+@opt.add_command(app, "serve", "qbhkit serve catalogue/    # then open http://127.0.0.1:8000")
+def serve(
+    catalogue: opt.Catalogue,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="address to bind; any other wants a credential, and an HTTPS proxy before it, "
+            "because browsers give the microphone only to this machine or over HTTPS"
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free port")] = 8000,
+    most_mb: Annotated[float, opt.option("MB", "largest recording")] = 20,
+    timeout: Annotated[
+        float, opt.option("S", "seconds to send a recording, and again to answer it")
+    ] = 30,
+    queue: Annotated[
+        int, opt.option("N", "recordings that may wait; more are refused with status 503")
+    ] = 8,
+    token_file: Annotated[
+        Path | None,
+        opt.option(
+            "FILE",
+            "holds the credential that requests must carry (Authorization: Bearer ...); required "
+            "if other machines can reach the service",
+        ),
+    ] = None,
+    tracker: opt.HumTracker = None,
+    weights: opt.Weights = None,
+    index: opt.Index = "exact",
+    schema: opt.Schema = "qbhkit",
+) -> int:
+    """Serve a catalogue over HTTP, with a page to hum into."""
     try:
-        from qbhkit.service.app import ServiceConfig
+        from qbhkit.service.app import Recognise, ServiceConfig
         from qbhkit.service.server import read_token, run
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"qbhkit serve needs {error.name}: pip install 'qbhkit[service]'."
         ) from None
     from qbhkit.retrieval.searcher import open_searcher
-    from qbhkit.service.recogniser import Recogniser
+    from qbhkit.service.recogniser import recogniser
 
     config = ServiceConfig(
-        most_mb=options.most_mb,
-        timeout_s=options.timeout,
-        queue=options.queue,
-        token=read_token(options.token_file) if options.token_file else None,
+        most_mb=most_mb,
+        timeout_s=timeout,
+        queue=queue,
+        token=read_token(token_file) if token_file else None,
     )
 
-    def load() -> tuple[Recogniser, int]:
-        how = index_options(options.index, options)
-        searcher = open_searcher(options.catalogue, options.weights, options.index, **how)
-        recogniser = Recogniser(searcher, options.tracker, config.longest_s)
-        recogniser.warm_up()
-        return recogniser, recogniser.songs
+    def load() -> tuple[Recognise, int]:
+        how = opt.index_options(index, schema)
+        searcher = open_searcher(catalogue, weights, index, **how)
+        recognise = recogniser(searcher, tracker, config.longest_s)
+        return recognise, len(searcher.catalogue.songs)
 
     def ready(address: str) -> None:
-        say(f"{options.catalogue} answers at {address} (stop with Ctrl-C)")
+        say(f"{catalogue} answers at {address} (stop with Ctrl-C)")
 
-    run(load, config, options.host, options.port, ready)
+    run(load, config, host, port, ready)
     return 0
 
 
-def evaluate(options: argparse.Namespace) -> int:
-    """Run ``qbhkit evaluate``."""
+@opt.add_command(
+    app,
+    "evaluate",
+    "qbhkit evaluate --queries hums.csv --catalogue catalogue/ --out result.json",
+)
+def evaluate(
+    queries: Annotated[Path, opt.option("CSV", "columns path,song_id[,singer]")],
+    catalogue: opt.InCatalogue,
+    out: opt.OutJson,
+    anchor: opt.Anchor = "anywhere",
+    method: opt.Methods = None,
+    tracker: opt.HumTracker = None,
+    weights: opt.Weights = None,
+) -> int:
+    """Measure how often hums find their songs."""
     from qbhkit.evaluation.evaluate import evaluate as measure
     from qbhkit.weights import DEFAULT_EMBEDDING
 
     found = measure(
-        options.queries,
-        options.catalogue,
-        options.method or ["full"],
-        options.anchor,
-        options.weights or DEFAULT_EMBEDDING,
-        options.tracker,
+        queries,
+        catalogue,
+        [str(name) for name in method or ["full"]],
+        anchor,
+        weights or DEFAULT_EMBEDDING,
+        tracker,
         progress=not quiet(),
     )
     for failure in found.failures:
         say(f"qbhkit: {failure.reason}")
     result = found.as_json()
-    write_json(options.out, result)
-    print(f"{len(found.queries)} queries, {found.songs} songs, anchor {options.anchor}")
+    write_json(out, result)
+    print(f"{len(found.queries)} queries, {found.songs} songs, anchor {anchor}")
     print(f"{'method':16}{'top-1':>22}{'top-5':>22}{'top-10':>22}{'MRR':>22}")
     for method, block in result["methods"].items():
         cells = [

@@ -1,19 +1,31 @@
 """``qbhkit melody``: track recordings."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from qbhkit.cli import options as opt
 from qbhkit.cli.terminal import quiet, report_failures, say
 from qbhkit.errors import QbhError
 
+app = typer.Typer()
+_Inputs = Annotated[list[str], opt.argument("IN", "audio file or folder of them")]
 
-def melody(options: argparse.Namespace) -> int:
-    """Run ``qbhkit melody``."""
+
+@opt.add_command(app, "melody", "qbhkit melody hums/ song.mp3 --out f0/")
+def melody(
+    inputs: _Inputs,
+    out: opt.Out,
+    tracker: opt.RecordingTracker = None,
+    workers: opt.Processes = None,
+) -> int:
+    """Track the melody of recordings and write it as CSV files, STEM.f0.csv."""
     from qbhkit.corpora import stem_of
     from qbhkit.pitch.folder_to_csv import extract_all
     from qbhkit.pitch.trackers import default_song_tracker
 
-    named = [path for name in options.inputs for path in _audio_files(Path(name))]
+    named = [path for name in inputs for path in _audio_files(Path(name))]
     paths = list({path.resolve(): path for path in reversed(named)}.values())[::-1]  # each once
     stems: dict[str, Path] = {}
     for path in paths:
@@ -24,14 +36,14 @@ def melody(options: argparse.Namespace) -> int:
             )
         stems[stem] = path
     done = extract_all(
-        {path: options.out / f"{stem}.f0.csv" for stem, path in stems.items()},
-        options.tracker or default_song_tracker(),
-        options.workers,
+        {path: out / f"{stem}.f0.csv" for stem, path in stems.items()},
+        tracker or default_song_tracker(),
+        workers,
         progress=not quiet(),
     )
     if done.reused:
         say(f"{done.reused} of {len(paths)} were there already")
-    return report_failures(done.failures, len(paths), options.inputs)
+    return report_failures(done.failures, len(paths), inputs)
 
 
 def _audio_files(path: Path) -> list[Path]:

@@ -1,12 +1,14 @@
 """``qbhkit train``, ``cross-validate``, ``ablate`` and ``bench``."""
 
-import argparse
 import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+import typer
+
+from qbhkit.cli import options as opt
 from qbhkit.cli.terminal import quiet, say
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.storage import cache_dir, data_dir, write_json
@@ -15,21 +17,39 @@ if TYPE_CHECKING:
     from qbhkit.training_loop import RunConfig
 
 
-def train(options: argparse.Namespace) -> int:
-    """Run ``qbhkit train``."""
+app = typer.Typer()
+
+
+@opt.add_command(app, "train", "qbhkit train tiny --out runs/tiny --set epochs=3 --resume")
+def train(
+    config: opt.Config,
+    overrides: opt.Overrides = None,
+    resume: Annotated[bool, opt.flag("--resume", "continue from the last checkpoint")] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one")
+    ] = "auto",
+    devices: Annotated[
+        int, opt.option("N", "number of GPUs, or of CPU processes, that share each batch")
+    ] = 1,
+    out: Annotated[
+        Path | None, opt.option("DIR", "for checkpoint and weights (default: in the cache)")
+    ] = None,
+    log: Annotated[Path | None, opt.option("JSON", "the curve (default: in DIR)")] = None,
+    data: opt.Data = None,
+) -> int:
+    """Train an encoder or a melody network."""
     from qbhkit.config import RENAMED_VALUES, config_path, read_yaml
     from qbhkit.figures import save_figure, training_figure
     from qbhkit.storage import read_json
 
-    path = config_path(options.config)
-    values = read_yaml(path)
-    out = options.out or cache_dir() / "runs" / path.stem
-    log = options.log or out / f"train_{path.stem}.json"
-    data = options.data or data_dir()
-    run = _Run(values, path, out, log, options)
+    path = config_path(config)
+    values = read_yaml(path, overrides or ())
+    out = out or cache_dir() / "runs" / path.stem
+    log = log or out / f"train_{path.stem}.json"
+    run = _Run(values, path, out, log, resume, device, devices)
     kinds = {"melody": _train_melody, "state-distillation": _distil}
     kind = str(values.get("kind"))
-    kinds.get(RENAMED_VALUES.get(kind, kind), _train_embedding)(run, data)
+    kinds.get(RENAMED_VALUES.get(kind, kind), _train_embedding)(run, data or data_dir())
     curve = read_json(log, "train again")["curve"]
     save_figure(training_figure(curve, path.stem), out, "curve")
     print(f"weights: {run.weights}\ncurve: {log}")
@@ -43,7 +63,9 @@ class _Run(NamedTuple):
     path: Path
     out: Path
     log: Path
-    options: argparse.Namespace
+    resume: bool
+    device: str
+    devices: int
 
     @property
     def weights(self) -> Path:
@@ -58,8 +80,8 @@ class _Run(NamedTuple):
         """Return the arguments that every kind of training takes."""
         from qbhkit.training_loop import make_fabric
 
-        fabric = make_fabric(config, self.options.device, self.options.devices)
-        return {"resume": self.options.resume, "progress": not quiet(), "fabric": fabric}
+        fabric = make_fabric(config, self.device, self.devices)
+        return {"resume": self.resume, "progress": not quiet(), "fabric": fabric}
 
 
 def _train_embedding(run: _Run, data: Path) -> None:
@@ -132,29 +154,50 @@ def _train_melody(run: _Run, data: Path) -> None:
     )
 
 
-def cross_validate(options: argparse.Namespace) -> int:
-    """Run ``qbhkit cross-validate``."""
+@opt.add_command(
+    app,
+    "cross-validate",
+    "qbhkit cross-validate best --out folds.json --stress",
+    former="crossfold",
+)
+def cross_validate(
+    config: opt.Config,
+    out: opt.OutJson,
+    overrides: opt.Overrides = None,
+    init_from: Annotated[
+        str | None, opt.option("NAME", "weights to start from (default: those of CONFIG)")
+    ] = None,
+    no_finetune: Annotated[
+        bool, opt.flag("--no-finetune", "score the weights without fine-tuning them")
+    ] = False,
+    stress: Annotated[
+        bool, opt.flag("--stress", "search transposed and stretched hums too")
+    ] = False,
+    models: opt.Models = None,
+    tracker: opt.HumTracker = None,
+    data: opt.Data = None,
+) -> int:
+    """Score a training recipe on hums whose songs and singers the model has not seen."""
     from dataclasses import asdict, replace
 
-    from qbhkit.config import build_config, config_path, read_yaml
+    from qbhkit.config import config_path, load_config
     from qbhkit.embedding.training import TrainConfig
     from qbhkit.evaluation import cross_validation
     from qbhkit.weights import weights_path
 
-    path = config_path(options.config)
-    config = build_config(TrainConfig, read_yaml(path), str(path))
-    config = replace(config, init_from=str(weights_path(options.init_from or config.init_from)))
-    if options.no_finetune:
-        config = replace(config, hums=None)
-    data, progress = options.data or data_dir(), not quiet()
-    cv_data = cross_validation.mir_qbsh_data(config, data, options.tracker, progress)
-    folder = options.models or cache_dir() / "cross-validation" / path.stem
+    recipe = load_config(TrainConfig, config, overrides or ())
+    recipe = replace(recipe, init_from=str(weights_path(init_from or recipe.init_from)))
+    if no_finetune:
+        recipe = replace(recipe, hums=None)
+    progress = not quiet()
+    cv_data = cross_validation.mir_qbsh_data(recipe, data or data_dir(), tracker, progress)
+    folder = models or cache_dir() / "cross-validation" / config_path(config).stem
     found = cross_validation.cross_validate(
-        config, cv_data, folder, options.stress, progress, ("vote", "full", "vector")
+        recipe, cv_data, folder, stress, progress, ("vote", "full", "vector")
     )
-    named = replace(config, init_from=Path(config.init_from).stem)
+    named = replace(recipe, init_from=Path(recipe.init_from).stem)
     result = {"config": asdict(named), "songs": len(cv_data.songs.contours), **found}
-    write_json(options.out, result)
+    write_json(out, result)
     for method, blocks in {"vote": found, **found["methods"]}.items():
         for name, block in blocks.items():
             if "ranks" in block:
@@ -165,21 +208,29 @@ def cross_validate(options: argparse.Namespace) -> int:
     return 0
 
 
-def ablate(options: argparse.Namespace) -> int:
-    """Run ``qbhkit ablate``."""
-    from qbhkit.config import build_config, config_path, read_yaml
+@opt.add_command(app, "ablate", "qbhkit ablate ablation --budget tiny --out table.json")
+def ablate(
+    grid: Annotated[str, opt.argument("GRID", "YAML file or shipped name")],
+    budget: Annotated[str, opt.option("NAME", "one of GRID's budgets")],
+    out: Annotated[Path, opt.option("JSON", "resumed if it exists")],
+    overrides: opt.Overrides = None,
+    models: opt.Models = None,
+    tracker: opt.HumTracker = None,
+    data: opt.Data = None,
+) -> int:
+    """Compare training recipes that differ in one part."""
+    from qbhkit.config import config_path, load_config
     from qbhkit.embedding.training import TrainConfig
     from qbhkit.evaluation import ablation, cross_validation
 
-    path = config_path(options.grid)
-    grid = build_config(ablation.Grid, read_yaml(path), str(path))
-    data, progress = options.data or data_dir(), not quiet()
+    recipes = load_config(ablation.Grid, grid, overrides or ())
+    progress = not quiet()
 
     def data_for(config: TrainConfig) -> cross_validation.CrossValidationData:
-        return cross_validation.mir_qbsh_data(config, data, options.tracker, progress)
+        return cross_validation.mir_qbsh_data(config, data or data_dir(), tracker, progress)
 
-    folder = options.models or cache_dir() / "ablation" / path.stem
-    found = ablation.ablate(grid, options.budget, data_for, folder, options.out, progress)
+    folder = models or cache_dir() / "ablation" / config_path(grid).stem
+    found = ablation.ablate(recipes, budget, data_for, folder, out, progress)
     print(f"{'':40}{'start: top-1':>14}{'top-10':>9}{'anywhere: top-1':>17}{'top-10':>9}")
     for line in ablation.table(found):
         start, anywhere = (
@@ -190,21 +241,32 @@ def ablate(options: argparse.Namespace) -> int:
     return 0
 
 
-def bench(options: argparse.Namespace) -> int:
-    """Run ``qbhkit bench``."""
+# What follows the benchmark's name is passed on to it, --help included.
+@opt.add_command(
+    app,
+    "bench",
+    "qbhkit bench augment",
+    cls=None,
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+)
+def bench(
+    name: Annotated[str, opt.argument("NAME", "an unknown name lists all")],
+    rest: Annotated[list[str] | None, opt.argument("OPTIONS", "of the benchmark")] = None,
+) -> int:
+    """Run one of the kit's benchmarks."""
     from qbhkit.evaluation import benchmarks
 
     found = (module.name for module in iter_modules(benchmarks.__path__))
-    names = [name.removeprefix("bench_") for name in found if name.startswith("bench_")]
-    if options.name not in names:
-        raise QbhError(f"There is no benchmark {options.name!r}: use one of {', '.join(names)}.")
+    names = [one.removeprefix("bench_") for one in found if one.startswith("bench_")]
+    if name not in names:
+        raise QbhError(f"There is no benchmark {name!r}: use one of {', '.join(names)}.")
     try:
-        benchmark = import_module(f"{benchmarks.__name__}.bench_{options.name}")
+        benchmark = import_module(f"{benchmarks.__name__}.bench_{name}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("qbhkit"):
             raise
         raise MissingPackageError(
-            f"The benchmark {options.name} needs {error.name}: pip install {error.name}."
+            f"The benchmark {name} needs {error.name}: pip install {error.name}."
         ) from None
-    sys.argv = [f"qbhkit bench {options.name}", *options.rest]
+    sys.argv = [f"qbhkit bench {name}", *(rest or [])]
     return int(benchmark.main() or 0)

@@ -1,45 +1,84 @@
 """``qbhkit weights``: convert, import and calibrate trained weights."""
 
-import argparse
+from pathlib import Path
+from typing import Annotated
 
+from qbhkit.cli import options as opt
 from qbhkit.cli.terminal import say
 from qbhkit.errors import QbhError
 
+app = opt.group(
+    "weights",
+    "Convert, import and calibrate weights.",
+    "qbhkit weights convert ResNet_NS.hdf5 mean.npy std.npy",
+)
 
-def convert(options: argparse.Namespace) -> int:
-    """Run ``qbhkit weights convert``."""
+
+@opt.add_command(
+    app,
+    "convert",
+    "qbhkit weights convert ResNet_NS.hdf5 x_data_mean_total_31.npy x_data_std_total_31.npy",
+)
+def convert(
+    keras: Annotated[Path, opt.argument("WEIGHTS.hdf5", "Keras 2 weights")],
+    mean: Annotated[Path, opt.argument("MEAN.npy", "(31, 513) dB")],
+    std: Annotated[Path, opt.argument("STD.npy", "(31, 513) dB")],
+    out: Annotated[
+        Path | None, opt.option("DIR", "for crnn.safetensors (default: where the kit looks for it)")
+    ] = None,
+) -> int:
+    """Convert the published Keras weights of the melody network."""
     from qbhkit.pitch.keras_weights import convert_crnn
     from qbhkit.weights import crnn_path
 
     found = crnn_path()
-    written = convert_crnn(options.keras, options.mean, options.std, options.out or found.parent)
+    written = convert_crnn(keras, mean, std, out or found.parent)
     print(f"weights: {written}")
     if written.resolve() != found.resolve():
         say(f"qbhkit looks for these weights at {found}: copy them there.")
     return 0
 
 
-def import_checkpoint(options: argparse.Namespace) -> int:
-    """Run ``qbhkit weights import-checkpoint``."""
+@opt.add_command(
+    app,
+    "import-checkpoint",
+    "qbhkit weights import-checkpoint contour_model/ --out weights/",
+    former="convert-original",
+)
+def import_checkpoint(
+    folder: Annotated[Path, opt.argument("FOLDER", "holds hparams.dat and checkpoint_best.pt")],
+    out: opt.Out,
+) -> int:
+    """Import a checkpoint of the published PyTorch code, as original.safetensors."""
     from qbhkit.embedding.import_checkpoint import import_checkpoint
 
-    print(f"weights: {import_checkpoint(options.folder, options.out)}")
+    print(f"weights: {import_checkpoint(folder, out)}")
     return 0
 
 
-def calibrate_weights(options: argparse.Namespace) -> int:
-    """Run ``qbhkit weights calibrate``."""
+@opt.add_command(app, "calibrate", "qbhkit weights calibrate mine.safetensors result.json")
+def calibrate(
+    weights: Annotated[str, opt.argument("NAME", "shipped weights or a .safetensors file")],
+    result: Annotated[
+        Path,
+        opt.argument(
+            "JSON",
+            "result of cross-validate, or of evaluate on hums not used in training",
+        ),
+    ],
+) -> int:
+    """Store a confidence calibration with weights."""
     from qbhkit.config import build_config
     from qbhkit.retrieval.confidence import Calibration
     from qbhkit.storage import read_json
     from qbhkit.weights import load_weights, save_weights, weights_path
 
     cure = "give the JSON of 'qbhkit cross-validate', or of 'qbhkit evaluate' on enough hums"
-    values = read_json(options.result, cure)
+    values = read_json(result, cure)
     if not isinstance(values, dict) or not isinstance(values.get("calibration"), dict):
-        raise QbhError(f"{options.result} holds no calibration: {cure}.")
-    build_config(Calibration, values["calibration"], str(options.result))
-    path, stored = weights_path(options.weights), load_weights(options.weights)
+        raise QbhError(f"{result} holds no calibration: {cure}.")
+    build_config(Calibration, values["calibration"], str(result))
+    path, stored = weights_path(weights), load_weights(weights)
     save_weights(path, stored.arrays, stored.config | {"calibration": values["calibration"]})
     print(f"{path}: {values['calibration']}")
     return 0

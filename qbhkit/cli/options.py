@@ -1,0 +1,185 @@
+"""How commands are added, and the options that several of them share."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import typer
+from typer.core import TyperCommand
+
+from qbhkit.evaluation import METHODS
+from qbhkit.pitch.trackers import TRACKERS
+from qbhkit.retrieval.index import INDEXES
+
+FORMER_OPTIONS = {  # names of version 1.0
+    "--first": "--limit",
+    "--together": "--takes",
+    "--only-start": "--no-finetune",
+    "--start": "--init-from",
+}
+
+
+class _Command(TyperCommand):
+    """Accept unambiguous abbreviations of options, and the names they had in version 1.0."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        names = [name for param in self.get_params(ctx) for name in param.opts if name[:2] == "--"]
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*(_full(arg, names) for arg in args[:end]), *args[end:]])
+
+
+def _full(argument: str, names: list[str]) -> str:
+    option, *value = argument.split("=", 1)
+    if option[:2] != "--" or option in names:
+        return argument
+    present = FORMER_OPTIONS.get(option)
+    meant = [present] if present in names else [name for name in names if name.startswith(option)]
+    return "=".join([meant[0], *value]) if len(meant) == 1 else argument
+
+
+def add_command(
+    to: typer.Typer, name: str, example: str, former: str = "", **settings: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that makes a function a command.
+
+    Args:
+        to: the group of commands.
+        name: of the command.
+        example: shown under its help.
+        former: its name in version 1.0, which no help page shows.
+        settings: what else :meth:`typer.Typer.command` takes.
+    """
+
+    def add(run: Callable[..., Any]) -> Callable[..., Any]:
+        text = (run.__doc__ or "").splitlines()[0]
+        how = {"cls": _Command, "help": text, "epilog": f"\b\nexample:\n  {example}", **settings}
+        to.command(name, **how)(run)
+        if former:
+            to.command(former, hidden=True, **how)(run)
+        return run
+
+    return add
+
+
+def group(name: str, text: str, example: str) -> typer.Typer:
+    """Return a group of commands."""
+    return typer.Typer(
+        name=name, help=text, epilog=f"\b\nexample:\n  {example}", rich_markup_mode=None
+    )
+
+
+def option(metavar: str | None, text: str | None = None, name: str = "") -> Any:
+    """Describe an option; its name is that of the parameter, if none is given."""
+    return typer.Option(*filter(None, [name]), metavar=metavar, help=text)
+
+
+def flag(name: str, text: str) -> Any:
+    """Describe an option without a value."""
+    return typer.Option(name, help=text)
+
+
+def argument(metavar: str, text: str | None = None) -> Any:
+    """Describe an argument."""
+    return typer.Argument(metavar=metavar, help=text)
+
+
+if TYPE_CHECKING:
+    _Tracker: TypeAlias = str
+    _Index: TypeAlias = str
+    _Kind: TypeAlias = str
+    _SearchMethod: TypeAlias = str
+    _Method: TypeAlias = str
+else:  # typer takes the choices from Literal
+    _Tracker, _Index, _Kind = Literal[*TRACKERS], Literal[*INDEXES], Literal[*list(INDEXES)[1:]]
+    _SearchMethod = Literal[*METHODS[:4]]
+    _Method = StrEnum("Method", {name: name for name in METHODS})  # lists take no Literal
+
+
+def _tracker(what: str, default: str) -> Any:
+    return typer.Option(help=f"pitch tracker for {what} (default: {default})")
+
+
+_FOR_SONGS = "crnn-lite, or crnn where its converted weights are in the data folder"
+HumTracker = Annotated[
+    _Tracker | None, _tracker("the hums", "swift-f0, or pyin where that is missing")
+]
+SongTracker = Annotated[_Tracker | None, _tracker("recordings of songs", _FOR_SONGS)]
+MixTracker = Annotated[_Tracker | None, _tracker("the mixes", _FOR_SONGS)]
+RecordingTracker = Annotated[
+    _Tracker | None, _tracker("the recordings; swift-f0 suits a voice alone", _FOR_SONGS)
+]
+AddedTracker = Annotated[
+    _Tracker | None, _tracker("recordings of songs", "the catalogue's; others are refused")
+]
+Data = Annotated[
+    Path | None,
+    option("DIR", "folder with the corpora, one each (default: $QBHKIT_DATA, else the cache)"),
+]
+Out = Annotated[Path, option("DIR")]
+OutJson = Annotated[Path, option("JSON")]
+Models = Annotated[Path | None, option("DIR", "for the models (default: in the cache)")]
+InCatalogue = Annotated[Path, option("CAT")]
+OutCatalogue = Annotated[Path, option("CAT", "the catalogue")]
+Catalogue = Annotated[Path, argument("CAT")]
+Sources = Annotated[
+    list[str],
+    argument(
+        "SOURCE...", "corpus name, file or folder (.mid .abc .f0.csv .wav .flac .ogg .mp3 ...)"
+    ),
+]
+Config = Annotated[str, argument("CONFIG", "YAML file or shipped name")]
+Overrides = Annotated[
+    list[str] | None,
+    option("KEY=VALUE", "changes CONFIG, such as learning_rate=1e-3; may be repeated", "--set"),
+]
+Weights = Annotated[str | None, option("NAME", "shipped weights or a .safetensors file")]
+Processes = Annotated[int | None, option("N", "processes (default: one a core)")]
+Workers = Annotated[
+    int | None, option("N", "Dask processes that share the work (default: one process)")
+]
+Scheduler = Annotated[
+    str | None,
+    option(
+        "ADDRESS",
+        "a Dask cluster that shares the work, such as tcp://10.0.0.1:8786; waits for its workers",
+    ),
+]
+Anchor = Annotated[
+    Literal["start", "anywhere"],
+    typer.Option(
+        help="start: the hum begins with the song; its first 14 s are compared with the "
+        "beginnings of songs"
+    ),
+]
+SearchMethod = Annotated[
+    _SearchMethod,
+    typer.Option(
+        help="full: window voting, then alignment of the best songs; vote: window voting; vector: "
+        "single vector; end-to-end: full, with states of the melody network in place of the "
+        "pitch, in a catalogue built with --weights stage1; only full and end-to-end report "
+        "confidence"
+    ),
+]
+Methods = Annotated[list[_Method] | None, flag("--method", "may be repeated (default: full)")]
+Index = Annotated[
+    _Index,
+    typer.Option(
+        help="what finds the most similar windows; faiss and postgres must first be built with "
+        "'qbhkit catalogue index'; exact compares all"
+    ),
+]
+IndexKind = Annotated[
+    _Kind,
+    typer.Option(
+        help="faiss: a file in the catalogue's folder; postgres: tables in the database of "
+        "QBHKIT_POSTGRES, a libpq connection string"
+    ),
+]
+Schema = Annotated[str, option("NAME", "of the catalogue in the database of QBHKIT_POSTGRES")]
+Json = Annotated[bool, flag("--json", "one JSON object a line, nothing else")]
+
+
+def index_options(index: str, schema: str) -> dict[str, str]:
+    """Return the options that an index takes besides its catalogue."""
+    return {"schema": schema} if index == "postgres" else {}
