@@ -1,10 +1,9 @@
 """Map a function over many items, in this process or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any, TypeVar
+from warnings import catch_warnings
 
 from qbhkit.errors import QbhError
 
@@ -21,43 +20,57 @@ def parallel_map(
 ) -> Iterator[Result]:
     """Yield ``work(item)`` for every item, in order.
 
-    With one worker, or one item, everything happens in this process.
-
     Args:
         work: a function at the top level of a module, which worker processes import.
         items: arguments of ``work``.
-        workers: number of processes, 1 or more.
+        workers: number of processes; with one, or one item, everything happens in this process.
         prepare: called with ``arguments`` once in each process, to set up module globals that
-            ``work`` uses. In worker processes torch then uses one thread.
+            ``work`` uses. In worker processes torch and NumPy use one thread.
         arguments: of ``prepare``; they are sent to each process once.
-
-    Yields:
-        Results in the order of the items.
 
     Raises:
         QbhError: if a worker process dies. Errors of ``prepare`` in this process, and of ``work``,
             are raised as they are.
     """
-    workers = min(workers, len(items))
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    workers = min(effective_n_jobs(workers), len(items))
     if workers <= 1:
         prepare(*arguments)
         yield from map(work, items)
         return
-    # not fork, which would copy torch's threads in a state in which they can hang
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start, (prepare, arguments)) as processes:
-        try:
-            yield from processes.map(work, items)
-        except BrokenProcessPool:
-            raise QbhError(
-                "A worker process died, perhaps for lack of memory: run it again with --workers 1."
-            ) from None
-        finally:  # a stop must not wait for the rest of the list
-            processes.shutdown(wait=True, cancel_futures=True)
+    processes = Parallel(
+        workers, "loky", return_as="generator", max_nbytes=None, idle_worker_timeout=10,
+        inner_max_num_threads=1, initializer=_Start(prepare, arguments),
+    )  # fmt: skip
+    results = processes(delayed(_attempt)(work, item) for item in items)
+    try:
+        for result in results:
+            if isinstance(result, QbhError):
+                raise result
+            yield result
+    except BrokenProcessPool:
+        raise QbhError(
+            "A worker process died, perhaps for lack of memory: run it again with --workers 1."
+        ) from None
+    finally:
+        with catch_warnings(category=UserWarning, action="ignore"):  # that the rest is not done
+            results.close()
 
 
-def _start(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    import torch
+class _Start:
+    """Prepare a worker; joblib compares starts, so they must not be equal by their arrays."""
 
-    torch.set_num_threads(1)  # the other cores have workers of their own
-    prepare(*arguments)
+    def __init__(self, prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self.prepare, self.arguments = prepare, arguments
+
+    def __call__(self) -> None:
+        self.prepare(*self.arguments)
+
+
+def _attempt(work: Callable[[Item], Result], item: Item) -> Result | QbhError:
+    """Return bad input as a result: joblib would raise it before the results ahead of it."""
+    try:
+        return work(item)
+    except QbhError as error:
+        return error

@@ -1,10 +1,13 @@
 import os
+import time
 
+import numpy as np
 import pytest
 
 from qbhkit.errors import QbhError
 from qbhkit.parallel import parallel_map
 
+GIVEN = np.arange(3)  # arrays, which do not compare to true or false
 _prepared = []
 
 
@@ -13,10 +16,14 @@ def prepare(*arguments):
 
 
 def describe(item):
-    """What a process knows: the item, its own number, what it was given, torch's threads."""
+    """What a process knows: the item, its own number, and what it was given."""
+    return item, os.getpid(), len(_prepared), _prepared[0][0].tolist()
+
+
+def threads(_):
     import torch
 
-    return item, os.getpid(), list(_prepared), torch.get_num_threads()
+    return torch.get_num_threads()
 
 
 def work(item):
@@ -24,7 +31,11 @@ def work(item):
         os._exit(9)
     if item == "fail":
         raise QbhError("song.mid is damaged.")
-    return item
+    if item == "break":
+        return {}["key"]
+    if item == "sleep":
+        time.sleep(60)
+    return os.getpid()
 
 
 @pytest.fixture(autouse=True)
@@ -32,47 +43,60 @@ def nothing_prepared():
     _prepared.clear()
 
 
-def run(function, items, workers):
-    return list(parallel_map(function, items, workers, prepare, ("a", 3)))
-
-
 @pytest.mark.parametrize(("count", "workers"), [(5, 1), (1, 4), (0, 4)])
 def test_one_worker_or_item_stays_in_this_process(count, workers):
-    found = run(describe, range(count), workers)
-    assert [item for item, *_ in found] == [*range(count)]
-    assert all(process == os.getpid() for _, process, *_ in found)
-    assert _prepared == [("a", 3)]
+    results = parallel_map(describe, range(count), workers, prepare, (GIVEN,))
+    assert [(item, process) for item, process, *_ in results] == [
+        (item, os.getpid()) for item in range(count)
+    ]
+    assert _prepared == [(GIVEN,)]
 
 
-def test_two_workers_keep_the_order_and_are_prepared_once():
-    found = run(describe, range(20), 2)
-    assert [item for item, *_ in found] == [*range(20)]
-    assert os.getpid() not in {process for _, process, *_ in found}
-    assert all(given == [("a", 3)] for *_, given, _ in found)
-    assert all(threads == 1 for *_, threads in found)
+def test_two_workers_keep_the_order_and_are_prepared_once_a_call():
+    for given in (np.arange(3), np.arange(1, 4)):
+        found = list(parallel_map(describe, range(20), 2, prepare, (given,)))
+        assert [item for item, *_ in found] == [*range(20)]
+        assert os.getpid() not in {process for _, process, *_ in found}
+        assert all(rest == [1, given.tolist()] for _, _, *rest in found)
     assert _prepared == []
+
+
+def test_workers_leave_the_other_cores_to_one_another():
+    assert list(parallel_map(threads, range(2), 2, prepare, ())) == [1, 1]
 
 
 def test_results_come_before_the_rest_is_done_here():
     done = []
-
-    def slow(item):
-        done.append(item)
-        return item
-
-    results = parallel_map(slow, [1, 2, 3], 1, prepare, ())
-    assert next(results) == 1
+    results = parallel_map(done.append, [1, 2, 3], 1, prepare, ())
+    next(results)
     assert done == [1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_errors_of_the_work_are_raised_as_they_are_after_the_results_before(workers):
+def test_bad_input_is_raised_as_it_is_after_the_results_before(workers):
     results = parallel_map(work, ["a", "fail", "b"], workers, prepare, ())
-    assert next(results) == "a"
+    assert next(results)
     with pytest.raises(QbhError, match=r"^song\.mid is damaged\.$"):
         next(results)
 
 
+def test_faults_of_the_code_keep_their_kind():
+    with pytest.raises(KeyError):
+        list(parallel_map(work, ["break", "a"], 2, prepare, ()))
+
+
 def test_a_worker_that_dies_is_an_error_with_a_cure():
     with pytest.raises(QbhError, match=r"worker process died.*--workers 1\.$"):
-        run(work, ["a", "die", "b"], 2)
+        list(parallel_map(work, ["a", "die", "b"], 2, prepare, ()))
+
+
+def test_a_stop_does_not_wait_for_the_rest():
+    results = parallel_map(work, ["a", *["sleep"] * 9], 2, prepare, ())
+    worker = next(results)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)
+    results.close()
+    while os.path.exists(f"/proc/{worker}") and time.monotonic() < began + 20:
+        time.sleep(0.05)
+    assert time.monotonic() < began + 20

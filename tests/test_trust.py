@@ -17,8 +17,8 @@ BENCHMARKS = PACKAGE / "evaluation" / "benchmarks"
 # Two tools of the kit's authors: one writes pickles for the unpickler to refuse, the other runs
 # modules of the kit with one operator changed.
 FUZZER, MUTATOR = BENCHMARKS / "fuzz_targets.py", BENCHMARKS / "bench_mutants.py"
-UNPICKLERS = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-LOADERS = {"yaml", "torch", "numpy"}
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
+LOADERS = {"yaml", "torch", "numpy", "joblib"}
 RUNNERS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pd.read_pickle"}
 
 
@@ -27,7 +27,7 @@ def dangers(code: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name in UNPICKLERS]
+            found += [alias.name for alias in node.names if alias.name in {*UNPICKLERS, "joblib"}]
         elif isinstance(node, ast.ImportFrom):
             loads = node.module in LOADERS and any("load" in alias.name for alias in node.names)
             found += [f"from {node.module}"] * (loads or node.module in UNPICKLERS)
@@ -80,7 +80,7 @@ def test_pickle_serves_the_restricted_unpickler_alone():
     [
         "import pickle", "from pickle import loads", "import joblib", "import marshal", "eval(x)",
         "exec(x)", "__import__(x)", "os.system(x)", "yaml.load(x)", "yaml.unsafe_load(x)",
-        "from yaml import load", "torch.load(x)", "torch.load(x, weights_only=False)",
+        "from yaml import load", "from joblib import load", "torch.load(x)", "torch.load(x, weights_only=False)",
         "np.load(x)", "np.load(x, allow_pickle=True)", "np.save(x, y, allow_pickle=1)",
         "subprocess.run(x, shell=True)",
     ],

@@ -1,93 +1,52 @@
-"""Download and unpack corpora: downloads resume, hashes are checked, archives are untrusted."""
+"""Download and unpack corpora: hashes are checked, and archives are not trusted."""
 
-import http.client
 import stat
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from errno import ENOSPC
 from pathlib import Path, PurePosixPath
 
+import pooch
 from tqdm import tqdm
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import sha256_file
 
-_BLOCK_BYTES = 1 << 16
-_TRIES = 5
+_TRIES = 3
 _MOST_UNPACKED_BYTES = 4 << 30
 _MOST_GROWTH = 100  # times the size of the archive; music and labels grow far less
 _SMALL_BYTES = 16 << 20  # always allowed, whatever the growth
 _MOST_MEMBERS = 200_000
 
 
-def download(
-    url: str, target: Path, sha256: str, wait_s: float = 1.0, progress: bool = True
-) -> None:
-    """Download a file; after a broken connection the rest is requested.
+def download(url: str, target: Path, sha256: str, progress: bool = True) -> None:
+    """Download a file in up to three tries; it appears only when it is complete.
 
     Args:
         url: address.
-        target: file to write; the part so far is kept beside it as ``NAME.part``, for the next call
-            too.
-        sha256: expected hash; a file that has it is not downloaded again.
-        wait_s: pause before the second try; doubled each time, five tries in all.
+        target: file to write; one that has the expected hash is not downloaded again.
+        sha256: expected hash.
         progress: show a bar on standard error.
 
     Raises:
-        QbhError: if the server cannot be reached, or the file has another hash.
+        QbhError: if the file cannot be fetched, or has another hash.
     """
-    if target.is_file() and sha256_file(target) == sha256:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    for attempt in range(_TRIES):
-        try:
-            _continue(url, part, progress)
-            break
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno == ENOSPC:
-                raise OSError(ENOSPC, error.strerror, str(part)) from None
-            if isinstance(error, urllib.error.HTTPError):
-                if error.code == 416 and part.is_file():
-                    break  # the part is the whole file; its hash decides
-                if error.code < 500:
-                    raise QbhError(f"{url} answers {error.code}: fetch it by hand.") from None
-            if attempt == _TRIES - 1:
-                raise QbhError(
-                    f"{url} cannot be fetched ({error}): try again later, it will resume."
-                ) from None
-            time.sleep(wait_s * 2**attempt)
-    found = sha256_file(part)
-    if found != sha256:
-        part.unlink()
+    pooch.get_logger().setLevel("ERROR")
+    name, folder = target.name, target.parent
+    store = pooch.Pooch(folder, "", {name: sha256}, {name: url}, retry_if_failed=_TRIES - 1)
+    try:
+        store.fetch(name, downloader=pooch.HTTPDownloader(progress, chunk_size=1 << 16))
+    except OSError as error:  # errors of the connection, too
+        if error.errno:
+            error.filename = error.filename or str(target)
+            raise
         raise QbhError(
-            f"{url} has the SHA-256 {found}, not the expected {sha256}, and was deleted: the "
-            "file on the server has changed or the connection is tampered with."
-        )
-    part.replace(target)
-
-
-def _continue(url: str, part: Path, progress: bool) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        resumed = answer.status == 206
-        expected = answer.headers.get("Content-Length")
-        total = int(expected) + (have if resumed else 0) if expected else None
-        bar = tqdm(
-            total=total, initial=have if resumed else 0, unit="B", unit_scale=True,
-            desc=part.stem, disable=not progress,
-        )  # fmt: skip
-        with bar, open(part, "ab" if resumed else "wb") as out:
-            while block := answer.read(_BLOCK_BYTES):
-                out.write(block)
-                bar.update(len(block))
-    if total is not None and part.stat().st_size < total:
-        raise OSError(f"the connection broke at {part.stat().st_size} of {total} bytes")
+            f"{url} cannot be fetched ({error}): try again later, or fetch it by hand."
+        ) from None
+    except ValueError:
+        raise QbhError(
+            f"{url} does not have the expected SHA-256 {sha256}: the file on the server has "
+            "changed, or the connection is tampered with."
+        ) from None
 
 
 def unpack(archive: Path, target: Path) -> None:

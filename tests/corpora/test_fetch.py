@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import io
 import stat
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,39 +27,33 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:
-    """A loopback server whose behaviour each test sets; it remembers what it was asked."""
+    """A loopback server whose behaviour each test sets; it counts its answers."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.ranges = True
         self.break_after: list[int] = []  # bytes sent before the connection breaks, one an answer
         self.statuses: list[int] = []  # answered before anything else
-        self.asked: list[str | None] = []  # the Range header of each request
+        self.answers = 0
         self.url = ""
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _seconds: None))
     plan = Server(CONTENT)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            plan.asked.append(asked)
+            plan.answers += 1
             if plan.statuses:
                 self.send_error(plan.statuses.pop(0))
                 return
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and plan.ranges else 0
-            if start >= len(plan.content):
-                self.send_error(416)
-                return
-            body = plan.content[start:]
-            self.send_response(206 if asked and plan.ranges else 200)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(plan.content)))
             self.end_headers()
-            sent = plan.break_after.pop(0) if plan.break_after else len(body)
+            sent = plan.break_after.pop(0) if plan.break_after else len(plan.content)
             with contextlib.suppress(ConnectionError):
-                self.wfile.write(body[:sent])
+                self.wfile.write(plan.content[:sent])
 
         def log_message(self, *_arguments: object) -> None:
             pass
@@ -71,104 +67,52 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def get(server: Server, target: Path, sha256: str = SHA256) -> None:
-    download(server.url, target, sha256, wait_s=0, progress=False)
+def get(server: Server, target: Path) -> None:
+    download(server.url, target, SHA256, progress=False)
 
 
-def test_a_file_is_fetched_whole(server, tmp_path):
+@pytest.mark.parametrize(
+    "trouble", [{}, {"break_after": [100_000, 50_000]}, {"statuses": [500, 503]}]
+)
+def test_a_file_is_fetched_whole_in_up_to_three_tries(server, tmp_path, trouble):
+    vars(server).update(trouble)
     get(server, tmp_path / "new" / "a.zip")
-    assert (tmp_path / "new" / "a.zip").read_bytes() == CONTENT
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.zip"]
-    assert server.asked == [None]
+    assert tree(tmp_path) == {"new/a.zip": CONTENT}
+    assert server.answers == (3 if trouble else 1)
+    get(server, tmp_path / "new" / "a.zip")  # it is not fetched again
+    assert server.answers == (3 if trouble else 1)
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(server, tmp_path):
-    server.break_after = [100_000, 50_000]
-    get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
-
-
-def test_without_ranges_it_begins_again(server, tmp_path):
-    server.ranges = False
-    server.break_after = [100_000]
-    get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=100000-"]
-
-
-def test_the_next_call_resumes_what_the_last_one_left(server, tmp_path):
-    server.break_after = [10_000] * 5
-    with pytest.raises(QbhError, match=r"cannot be fetched \(the connection broke at 50000 of 300"):
-        get(server, tmp_path / "a.zip")
-    assert not (tmp_path / "a.zip").exists()
-    assert (tmp_path / "a.zip.part").read_bytes() == CONTENT[:50_000]
-    get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked[-1] == "bytes=50000-"
-    assert not (tmp_path / "a.zip.part").exists()
-
-
-def test_a_part_that_is_the_whole_file_is_taken(server, tmp_path):
-    (tmp_path / "a.zip.part").write_bytes(CONTENT)
-    get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked == ["bytes=300000-"]
-
-
-def test_a_wrong_hash_is_refused_and_the_file_removed(server, tmp_path):
-    server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(QbhError, match=f"has the SHA-256 .*, not the expected {SHA256}"):
-        get(server, tmp_path / "a.zip")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_wrong_hash_leaves_an_older_file_alone(server, tmp_path):
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        ({"break_after": [50_000] * 9}, r"cannot be fetched \(.*try again later"),
+        ({"statuses": [500] * 9}, "cannot be fetched .*500 .*try again later"),
+        ({"statuses": [404] * 9}, "cannot be fetched .*404 .*fetch it by hand"),
+        ({"url": "http://127.0.0.1:1/corpus.zip"}, "cannot be fetched .*try again later"),
+        ({"content": CONTENT[:-1] + b"!"}, f"does not have the expected SHA-256 {SHA256}"),
+    ],
+)
+def test_what_cannot_be_fetched_leaves_an_older_file_alone(server, tmp_path, trouble, says):
+    vars(server).update(trouble)
     (tmp_path / "a.zip").write_bytes(b"older")
-    server.content = b"tampered"
-    with pytest.raises(QbhError, match="not the expected"):
+    with pytest.raises(QbhError, match=says):
         get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == b"older"
+    assert tree(tmp_path) == {"a.zip": b"older"}
+    if trouble.keys() <= {"break_after", "statuses"}:
+        vars(server).update(break_after=[], statuses=[])
+        get(server, tmp_path / "a.zip")  # a clean start
+        assert tree(tmp_path) == {"a.zip": CONTENT}
 
 
-def test_an_outdated_file_is_replaced(server, tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"older")
-    get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+def test_a_full_disk_is_no_fault_of_the_server(server, tmp_path, monkeypatch):
+    def full(*_arguments, **_named):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-
-def test_a_complete_file_is_not_fetched_again(server, tmp_path):
-    (tmp_path / "a.zip").write_bytes(CONTENT)
-    get(server, tmp_path / "a.zip")
-    assert server.asked == []
-
-
-@pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_refusal_is_not_repeated(server, tmp_path, status):
-    server.statuses = [status] * 9
-    with pytest.raises(QbhError, match=f"answers {status}: fetch it by hand"):
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
+    with pytest.raises(OSError, match="No space left") as caught:
         get(server, tmp_path / "a.zip")
-    assert len(server.asked) == 1
-
-
-def test_a_server_error_is_tried_again(server, tmp_path):
-    server.statuses = [500, 503]
-    get(server, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert len(server.asked) == 3
-
-
-def test_a_lasting_server_error_is_given_up(server, tmp_path):
-    server.statuses = [500] * 9
-    with pytest.raises(QbhError, match=r"cannot be fetched .*try again later"):
-        get(server, tmp_path / "a.zip")
-    assert len(server.asked) == 5
-
-
-def test_a_server_that_is_not_there(server, tmp_path):
-    url = "http://127.0.0.1:1/corpus.zip"
-    with pytest.raises(QbhError, match="cannot be fetched"):
-        download(url, tmp_path / "a.zip", SHA256, wait_s=0, progress=False)
+    assert caught.value.filename == str(tmp_path / "a.zip")
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:
@@ -186,42 +130,31 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_single_top_folder_is_taken_away(tmp_path):
-    source = archive(tmp_path / "a.zip", {"TOP/a.txt": b"1", "TOP/deep/b.txt": b"2"})
-    unpack(source, tmp_path / "new" / "out")
-    assert tree(tmp_path / "new" / "out") == {"a.txt": b"1", "deep/b.txt": b"2"}
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
-
-
-def test_the_waste_of_a_mac_does_not_count_as_a_top_folder(tmp_path):
-    source = archive(tmp_path / "a.zip", {"TOP/a.txt": b"1", "__MACOSX/TOP/._a.txt": b"x"})
-    unpack(source, tmp_path / "out")
-    assert tree(tmp_path / "out") == {"a.txt": b"1"}
-
-
-def test_an_archive_without_a_top_folder_is_kept_as_it_is(tmp_path):
-    source = archive(tmp_path / "a.zip", {"a.txt": b"1", "deep/b.txt": b"2"})
-    unpack(source, tmp_path / "out")
-    assert tree(tmp_path / "out") == {"a.txt": b"1", "deep/b.txt": b"2"}
+@pytest.mark.parametrize(
+    ("members", "wanted"),
+    [
+        ({"TOP/a.txt": b"1", "TOP/deep/b.txt": b"2"}, {"a.txt": b"1", "deep/b.txt": b"2"}),
+        ({"TOP/a.txt": b"1", "__MACOSX/TOP/._a.txt": b"x"}, {"a.txt": b"1"}),
+        ({"a.txt": b"1", "deep/b.txt": b"2"}, {"a.txt": b"1", "deep/b.txt": b"2"}),
+    ],
+)
+def test_a_single_top_folder_is_taken_away(tmp_path, members, wanted):
+    unpack(archive(tmp_path / "a.zip", members), tmp_path / "new" / "out")
+    assert tree(tmp_path / "new") == {f"out/{name}": content for name, content in wanted.items()}
     (tmp_path / "plain").mkdir()
     usual = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == usual
+    assert stat.S_IMODE((tmp_path / "new" / "out").stat().st_mode) == usual
 
 
-def test_an_older_folder_is_replaced_altogether(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_bytes(b"old")
-    unpack(archive(tmp_path / "a.zip", {"TOP/a.txt": b"1"}), tmp_path / "out")
-    assert tree(tmp_path / "out") == {"a.txt": b"1"}
-
-
-def test_a_link_to_an_older_folder_is_replaced_alone(tmp_path):
+def test_an_older_folder_is_replaced_altogether_and_of_a_link_only_the_link(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "old.txt").write_bytes(b"old")
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     unpack(archive(tmp_path / "a.zip", {"TOP/a.txt": b"1"}), tmp_path / "out")
     assert tree(tmp_path / "out") == {"a.txt": b"1"}
     assert tree(tmp_path / "disk") == {"old.txt": b"old"}
+    unpack(archive(tmp_path / "a.zip", {"TOP/b.txt": b"2"}), tmp_path / "out")
+    assert tree(tmp_path / "out") == {"b.txt": b"2"}
 
 
 def with_link() -> bytes:
@@ -270,17 +203,15 @@ def lying_bomb() -> bytes:
     return bytes(raw)
 
 
-def tar(kind: bytes = tarfile.REGTYPE) -> bytes:
+def tar() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as stored:
-        member = tarfile.TarInfo("../evil")
-        member.type, member.linkname = kind, "/etc/passwd"
-        stored.addfile(member)
+        stored.addfile(tarfile.TarInfo("../evil"))
     return buffer.getvalue()
 
 
-def damaged_inside(member: bytes = CONTENT[:20_000]) -> bytes:
-    raw = bytearray(zipped({"TOP/a": member, "TOP/text": b"do re mi " * 500}))
+def damaged_inside() -> bytes:
+    raw = bytearray(zipped({"TOP/a": CONTENT[:20_000]}))
     raw[5_000] ^= 0xFF
     return bytes(raw)
 
@@ -307,7 +238,6 @@ def with_field(after: int, value: int) -> bytes:
     ("content", "says"),
     [
         (zipped({"TOP/a": b"1", "../evil": b"2"}), "unsafe path '../evil'"),
-        (zipped({"TOP/../../evil": b"2"}), "unsafe path"),
         (zipped({"TOP\\..\\..\\evil": b"2"}), "unsafe path"),
         (zipped({"/evil": b"2"}), "unsafe path '/evil'"),
         (zipped({"C:/evil": b"2"}), "unsafe path"),
@@ -317,8 +247,6 @@ def with_field(after: int, value: int) -> bytes:
         (bomb(), "would grow to over 100 times its size"),
         (lying_bomb(), "is damaged"),
         (tar(), "is damaged"),  # no tar is ever unpacked
-        (tar(tarfile.SYMTYPE), "is damaged"),
-        (b"this is no archive" * 100, "is damaged"),
         (b"", "is damaged"),
         (zipped({"TOP/a": CONTENT})[:100_000], "is damaged"),
         (damaged_inside(), "is damaged"),
@@ -378,19 +306,16 @@ def test_fetch_and_verify_by_command(server, offered, capsys):
     assert capsys.readouterr().out.startswith("mir-qbsh: checksums match, 2 songs in 2 files\n")
 
     assert main(["data", "fetch", *arguments]) == 0  # the archive is there: nothing is asked
-    assert len(server.asked) == 1
+    assert server.answers == 1
     assert main(["data", "list", "--data", str(offered)]) == 0
     assert "here, 2 files" in capsys.readouterr().out
 
 
-def test_verify_finds_a_changed_and_a_missing_file(offered, capsys):
+def test_verify_finds_a_changed_file(offered, capsys):
     arguments = ["mir-qbsh", "--data", str(offered)]
     assert main(["data", "fetch", *arguments]) == 0
     changed = offered / "mir-qbsh" / "readme.txt"
     changed.write_text("hallo")
-    assert main(["data", "verify", *arguments]) == 2
-    assert "readme.txt is missing or changed" in capsys.readouterr().err
-    changed.unlink()
     assert main(["data", "verify", *arguments]) == 2
     assert "readme.txt is missing or changed" in capsys.readouterr().err
 
@@ -400,7 +325,7 @@ def test_fetch_by_command_refuses_a_tampered_archive(server, offered, capsys):
     assert main(["data", "fetch", "mir-qbsh", "--data", str(offered)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.count("not the expected") == 1
+    assert said.err.count("not have the expected") == 1
     assert not (offered / "mir-qbsh").exists()
     assert main(["data", "verify", "mir-qbsh", "--data", str(offered)]) == 2
 
