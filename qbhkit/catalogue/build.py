@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -49,11 +49,10 @@ def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], 
 
     Args:
         sources: as :func:`build_catalogue` takes them; songs are returned as they are.
-        data: the folder that holds named corpora; :func:`~qbhkit.storage.data_dir` if None.
+        data: the folder of named corpora; :func:`~qbhkit.storage.data_dir` if None.
 
     Raises:
-        QbhError: if a source is neither a file, a folder nor a corpus, if no file can be read, or
-            if two songs have the same id.
+        QbhError: if a source is not known, no file can be read, or two songs have the same id.
     """
     listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
     if listed and all(isinstance(one, Song) for one in listed):
@@ -67,14 +66,7 @@ def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], 
 
 
 def read_sources(corpora: Iterable[Corpus]) -> tuple[list[Song], list[Failure]]:
-    """Read the songs of corpora; a file that cannot be read does not stop the others.
-
-    Returns:
-        Songs in order, and the failures.
-
-    Raises:
-        QbhError: if two songs have the same id; names both files.
-    """
+    """Return the songs of corpora and the files that cannot be read; refuse an id twice."""
     songs: dict[str, Song] = {}
     failures = []
     read: set[Path] = set()
@@ -112,42 +104,26 @@ class ShardResult(NamedTuple):
 
     entry: ShardEntry | None  # None if no song of the group could be indexed
     failures: list[Failure]
-    reused: bool
+    reused: bool = False
 
 
-@dataclass(frozen=True)
-class Group:
-    """Songs that become one shard.
-
-    Args:
-        songs: any number of songs in notes or f0, or a single recording.
-        entries: their descriptions.
-        tracked: the shard that holds the recording's contour already, and its number there; None
-            if the recording has to be tracked.
-    """
+class Group(NamedTuple):
+    """Songs that become one shard: any number of songs in notes or f0, or a single recording."""
 
     songs: Sequence[Song]
     entries: Sequence[SongEntry]
-    tracked: tuple[ShardEntry, int] | None = None
+    tracked: tuple[ShardEntry, int] | None  # shard and number that hold a recording's contour
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Everything besides the songs that a shard is built from.
-
-    Args:
-        folder: of the catalogue.
-        embedder: computes the vectors.
-        grid: the windows.
-        tracker: identity of the tracker.
-        get_tracker: opens a tracker by its name; called for the first recording.
-    """
+    """Everything besides the songs that a shard is built from."""
 
     folder: Path
     embedder: Embedder
     grid: WindowGrid
-    tracker: str
-    get_tracker: TrackerFactory
+    tracker: str  # its identity
+    get_tracker: TrackerFactory = field(compare=False)
 
     @cached_property
     def song_tracker(self) -> Tracker:
@@ -155,7 +131,7 @@ class BuildContext:
         return self.get_tracker(self.tracker.split("@")[0])
 
     def build_shard(self, group: Group) -> ShardResult:
-        """Build the shard of a group and write it; songs that cannot be indexed are left out."""
+        """Build and write the shard of a group; songs that cannot be indexed are left out."""
         entries, contours, cuts, failures = [], [], [], []
         for song, entry in zip(group.songs, group.entries, strict=True):
             try:
@@ -170,18 +146,12 @@ class BuildContext:
             contours.append(contour)
             cuts.append(cut)
         if not cuts:
-            return ShardResult(None, failures, False)
-        shard = Shard(
-            entries,
-            contours,
-            self.embedder.embed(np.concatenate([cut.frames for cut in cuts])).astype(np.float16),
-            np.repeat(np.arange(len(cuts)), [len(cut.frames) for cut in cuts]).astype(np.int32),
-            np.concatenate([cut.start for cut in cuts]),
-            np.concatenate([cut.end for cut in cuts]),
-            np.concatenate([cut.at_start for cut in cuts]),
-        )
+            return ShardResult(None, failures)
+        owner = np.repeat(np.arange(len(cuts)), [len(cut.frames) for cut in cuts])
+        frames, *windows = (np.concatenate(column) for column in zip(*cuts, strict=True))
+        shard = Shard(entries, contours, self.embedder.embed(frames), owner, *windows)
         written = write_shard(self.folder, self.embedder.identity, self.grid, shard)
-        return ShardResult(written, failures, False)
+        return ShardResult(written, failures)
 
     def _contour_of(self, song: Song, tracked: tuple[ShardEntry, int] | None) -> Contour:
         if song.audio is None:
@@ -195,20 +165,14 @@ class BuildContext:
             return from_f0(self.song_tracker.track(audio))
 
 
-class Executor(Protocol):
-    """Where shards are built: in this process, or by the workers of a Dask cluster."""
-
-    def __call__(
-        self, context: BuildContext, groups: Iterable[tuple[int, Group]]
-    ) -> Iterator[tuple[int, ShardResult]]:
-        """Yield the number of each group and its result, in any order."""
-        ...
+Executor = Callable[[BuildContext, Iterable[tuple[int, Group]]], Iterator[tuple[int, ShardResult]]]
+"""Builds numbered groups and yields each number with its result, in any order."""
 
 
 def serial_executor(
     context: BuildContext, groups: Iterable[tuple[int, Group]]
 ) -> Iterator[tuple[int, ShardResult]]:
-    """Build one shard after the other in this process: the default :class:`Executor`."""
+    """Build one shard after the other in this process: the default executor."""
     return ((number, context.build_shard(group)) for number, group in groups)
 
 
@@ -224,22 +188,17 @@ def build_catalogue(
 ) -> BuildReport:
     """Build a catalogue or bring one up to date; an interrupted build continues where it stopped.
 
-    A recording is not tracked again if the catalogue holds its contour from the same bytes and the
-    same tracker.
-
     Args:
         sources: files, folders and names of corpora, one or several; or songs in memory.
         out: folder of the catalogue; created if it is missing.
         embedder: computes the vectors; or the name or file of its weights.
-        tracker: name of the tracker for recordings; the default one for songs if None.
-        get_tracker: opens a tracker by its name; called for the first recording.
-        grid: the windows of songs; by default those of :func:`~qbhkit.embedding.windows.grid_for`.
+        tracker: name of the tracker for recordings; the default one for songs if None. Recordings
+            that it has tracked for this catalogue are not tracked again.
+        get_tracker: opens a tracker by its name.
+        grid: the windows of songs; by default those that suit the embedder.
         progress: show a progress bar.
-        executor: where the shards are built: in this process, or by what
-            :func:`~qbhkit.catalogue.dask_backend.open_executor` yields.
-
-    Returns:
-        Counts, and the files and songs that could not be used.
+        executor: what builds the shards, as :func:`~qbhkit.catalogue.dask_backend.open_executor`
+            yields it.
 
     Raises:
         QbhError: if a source is none of these, if there are no such weights, or if not a single
@@ -255,7 +214,7 @@ def build_catalogue(
     entries, reused = [], 0
     with sole_writer(path):
         context = BuildContext(path, embedder, grid, identity, get_tracker)
-        for result in ShardBuilder(context, executor).build_all(songs, progress):
+        for result in build_shards(context, intact_shards(path), songs, progress, executor):
             failures += result.failures
             if result.entry:
                 entries.append(result.entry)
@@ -268,75 +227,53 @@ def build_catalogue(
     return BuildReport(manifest.songs, manifest.windows, reused, failures)
 
 
-class ShardBuilder:
-    """Build the shards of songs, except those that the folder holds already.
+def build_shards(
+    context: BuildContext,
+    intact: Mapping[ShardEntry, str],
+    songs: Sequence[Song],
+    progress: bool,
+    executor: Executor,
+) -> list[ShardResult]:
+    """Build the shards of up to 256 songs, except those that are ``intact`` in the folder.
 
-    Args:
-        context: what shards are built from.
-        executor: where they are built.
-
-    Attributes:
-        intact: the undamaged shards in the folder, and their recipes.
+    A recording has a shard of its own, so that it is tracked once, even if the build is interrupted
+    or a song is inserted before it. The results of recordings come last.
     """
+    by_recipe = {recipe: entry for entry, recipe in intact.items()}
+    tracked = {
+        (song["content"], song["tracker"]): (entry, number)
+        for entry, recipe in intact.items()
+        for number, song in enumerate(json.loads(recipe)["songs"])
+        if "tracker" in song
+    }
+    symbolic = [song for song in songs if song.audio is None]
+    starts = range(0, len(symbolic), _SONGS_PER_SHARD)
+    groups = [symbolic[begin : begin + _SONGS_PER_SHARD] for begin in starts]
+    groups += [[song] for song in songs if song.audio is not None]
+    results: dict[int, ShardResult] = {}
+    with tqdm(total=len(songs), desc="catalogue", unit="song", disable=not progress) as bar:
 
-    def __init__(self, context: BuildContext, executor: Executor = serial_executor) -> None:
-        self.context, self.executor = context, executor
-        self.intact = intact_shards(context.folder)
-        self._by_recipe = {recipe: entry for entry, recipe in self.intact.items()}
-        self._tracked = {
-            (song["content"], song["tracker"]): (entry, number)
-            for entry, recipe in self.intact.items()
-            for number, song in enumerate(json.loads(recipe)["songs"])
-            if "tracker" in song
-        }
+        def finish(number: int, result: ShardResult) -> None:
+            results[number] = result
+            bar.update(len(groups[number]))
 
-    def build_all(self, songs: Sequence[Song], progress: bool) -> list[ShardResult]:
-        """Build the shards of all songs: up to 256 songs a shard, but one shard per recording.
+        def missing() -> Iterator[tuple[int, Group]]:
+            for number, group in enumerate(groups):
+                entries = [song_entry(song, context.tracker) for song in group]
+                recipe = recipe_of(context.embedder.identity, context.grid, entries)
+                if known := by_recipe.get(recipe):
+                    finish(number, ShardResult(known, [], reused=True))
+                else:
+                    content = entries[0]["content"], context.tracker
+                    yield number, Group(group, entries, tracked.get(content))
 
-        Tracking a recording takes seconds. With a shard of its own it is tracked once, even if the
-        build is interrupted or a song is inserted before it.
-
-        Returns:
-            The results: first of the songs in notes or f0, then of the recordings, in their order.
-        """
-        symbolic = [song for song in songs if song.audio is None]
-        starts = range(0, len(symbolic), _SONGS_PER_SHARD)
-        groups = [symbolic[begin : begin + _SONGS_PER_SHARD] for begin in starts]
-        groups += [[song] for song in songs if song.audio is not None]
-        results: dict[int, ShardResult] = {}
-        with tqdm(total=len(songs), desc="catalogue", unit="song", disable=not progress) as bar:
-
-            def finish(number: int, result: ShardResult) -> None:
-                results[number] = result
-                bar.update(len(groups[number]))
-
-            def missing_groups() -> Iterator[tuple[int, Group]]:
-                for number, group in enumerate(map(self._describe, groups)):
-                    if known := self._by_recipe.get(self._recipe(group)):
-                        finish(number, ShardResult(known, [], True))
-                    else:
-                        yield number, group
-
-            for number, result in self.executor(self.context, missing_groups()):
-                finish(number, result)
-        return [results[number] for number in range(len(groups))]
-
-    def _describe(self, songs: Sequence[Song]) -> Group:
-        tracker = self.context.tracker
-        entries = [song_entry(song, tracker) for song in songs]
-        return Group(songs, entries, self._tracked.get((entries[0]["content"], tracker)))
-
-    def _recipe(self, group: Group) -> str:
-        return recipe_of(self.context.embedder.identity, self.context.grid, group.entries)
+        for number, result in executor(context, missing()):
+            finish(number, result)
+    return [results[number] for number in range(len(groups))]
 
 
 def song_entry(song: Song, tracker: str) -> SongEntry:
-    """Describe a song as a shard stores it. A recording is hashed by its bytes, not decoded.
-
-    Args:
-        song: the song.
-        tracker: identity of the tracker, which is stored with a recording.
-    """
+    """Describe a song as a shard stores it, a recording with the identity of its tracker."""
     entry = {"id": song.id, "title": song.title, "source": song.source, "licence": song.licence}
     content = hashlib.sha256()
     if song.notes is not None:

@@ -1,8 +1,7 @@
 """Build a catalogue on the workers of a Dask cluster: on this machine, or an existing one.
 
-Workers write their shards into the catalogue's folder, which all of them must share, and send back
-only names and counts. Only the client writes the manifest. If a worker or the client dies, the
-finished shards remain, and the next build adds what is missing.
+Workers write shards into the catalogue's folder, which all of them must share; only the client
+writes the manifest. If one of them dies, the finished shards remain for the next build.
 """
 
 import logging
@@ -12,24 +11,16 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import lru_cache
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import qbhkit
-from qbhkit.catalogue.build import (
-    BuildContext,
-    Executor,
-    Group,
-    ShardResult,
-    TrackerFactory,
-    serial_executor,
-)
+from qbhkit.catalogue.build import BuildContext, Executor, Group, ShardResult, serial_executor
 from qbhkit.embedding.embedder import ContourEmbedder, Embedder
-from qbhkit.embedding.windows import WindowGrid
 from qbhkit.errors import Failure, QbhError, missing_package
 from qbhkit.pitch import trackers
 from qbhkit.weights import DEFAULT_EMBEDDING
@@ -64,16 +55,14 @@ def open_executor(
     Args:
         workers: number of processes to start on this machine.
         scheduler: address of an existing cluster instead, such as ``tcp://10.0.0.1:8786``. Its
-            workers need the kit, and must find recordings and catalogue under the same paths. The
-            build waits for the first worker.
+            workers need the kit, and must find recordings and catalogue under the same paths.
         weights: name or file of the client's weights; the workers load them too.
 
     Yields:
         What ``build_catalogue`` and ``add_songs`` take as ``executor``.
 
     Raises:
-        QbhError: if there are no workers to start, or the scheduler cannot be reached.
-        MissingPackageError: if dask is not installed.
+        QbhError: if dask is missing, there are no workers, or the scheduler cannot be reached.
     """
     if workers is None and scheduler is None:
         yield serial_executor
@@ -98,7 +87,7 @@ def open_executor(
             ) from None
         with silence_logging_cmgr(logging.CRITICAL), client:  # errors are reported once
             _refuse_without_kit(client)
-            yield DaskExecutor(client, partial(ContourEmbedder, weights), has_workers)
+            yield DaskExecutor(client, weights, has_workers)
 
 
 def _probe(address: str) -> None:
@@ -120,7 +109,7 @@ def _refuse_without_kit(client: Any) -> None:
     client.wait_for_workers(1)
     found = client.run(import_module, __name__, on_error="return")
     try:
-        found["scheduler"] = client.run_on_scheduler(import_module, __name__)
+        client.run_on_scheduler(import_module, __name__)
     except ImportError as error:
         found["scheduler"] = error
     for where, result in found.items():
@@ -136,12 +125,12 @@ def _refuse_without_kit(client: Any) -> None:
 def _scheduler(
     workers: int | None, scheduler: str | None
 ) -> Iterator[tuple[str, Callable[[], bool]]]:
-    """Yield the address of a scheduler, and a function that says whether workers can be expected.
+    """Yield the address of a scheduler, and what says whether workers can be expected.
 
     If no scheduler is given, start one with workers on this machine.
     """
     if scheduler is not None:
-        yield scheduler, _always
+        yield scheduler, lambda: True
         return
     import dask
     from distributed import LocalCluster, Status
@@ -180,36 +169,17 @@ def _scheduler(
                 os.environ[name] = before[name]
 
 
-def _always() -> bool:
-    return True
-
-
 def dask_setup(worker: Any) -> None:
-    """Leave errors and KeyboardInterrupt to the client process, which reports them once.
-
-    Args:
-        worker: the one that starts; Dask calls this function in each.
-    """
+    """Leave errors and KeyboardInterrupt to the client; Dask calls this in every worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 class DaskExecutor:
-    """Build shards on the workers of a Dask cluster: an :class:`~qbhkit.catalogue.build.Executor`.
+    """Build shards on the workers of the cluster that a client is connected to."""
 
-    Args:
-        client: connected to the scheduler.
-        make_embedder: opens the client's embedder; called once on each worker.
-        has_workers: says whether there is a worker or one can be expected.
-    """
-
-    def __init__(
-        self,
-        client: Any,
-        make_embedder: Callable[[], Embedder],
-        has_workers: Callable[[], bool] = _always,
-    ) -> None:
-        self.client, self.make_embedder, self.has_workers = client, make_embedder, has_workers
+    def __init__(self, client: Any, weights: str, has_workers: Callable[[], bool]) -> None:
+        self.client, self.weights, self.has_workers = client, weights, has_workers
 
     def __call__(
         self, context: BuildContext, groups: Iterable[tuple[int, Group]]
@@ -218,50 +188,44 @@ class DaskExecutor:
 
         A group whose workers died is tried again at the end, alone, because another group on the
         same workers may have killed them. If its workers die again, its songs fail.
-
-        Raises:
-            QbhError: if a worker has another model or tracker or does not share the folder, if the
-                scheduler is gone, or if no worker is left.
         """
         from distributed import CancelledError
         from distributed.comm import CommClosedError
 
-        order = _WorkOrder(
-            context.folder.absolute(),
-            context.embedder.identity,
-            context.grid,
-            context.tracker,
-            self.make_embedder,
-            context.get_tracker,
-        )
         suspects = []
         try:
-            for number, group, result in self._run(order, groups):
+            for number, group, result in self._run(context, groups):
                 if result is None:
                     suspects.append((number, group))
                 else:
                     yield number, result
-            for number, group, result in self._run(order, suspects, alone=True):
-                failures = [_worker_died(song.source) for song in group.songs]
-                yield number, result or ShardResult(None, failures, False)
+            for number, group, result in self._run(context, suspects, alone=True):
+                reason = "was given up: whichever worker tried it died, perhaps for lack of memory."
+                given_up = [Failure(s.source, f"{s.source} {reason}") for s in group.songs]
+                yield number, result or ShardResult(None, given_up)
         except (CancelledError, CommClosedError):
             raise QbhError(
                 "The Dask scheduler is gone: start it and run the same command again to go on."
             ) from None
 
     def _run(
-        self, order: "_WorkOrder", groups: Iterable[tuple[int, Group]], alone: bool = False
+        self, context: BuildContext, groups: Iterable[tuple[int, Group]], alone: bool = False
     ) -> Iterator[tuple[int, Group, ShardResult | None]]:
         """Yield the results of groups, None where the workers died; ``alone``: one at a time."""
         from distributed import as_completed
 
+        folder = context.folder.absolute()  # workers may have another working folder
+        to_send = replace(context, folder=folder, embedder=cast(Embedder, None))  # they open theirs
+        order = to_send, context.embedder.identity, self.weights
         left = iter(groups)
         pending: dict[str, tuple[int, Group]] = {}
         done = as_completed(loop=self.client.loop)
         while True:
             most = 1 if alone else max(_MIN_PENDING, 2 * sum(self.client.nthreads().values()))
             for number, group in islice(left, max(0, most - len(pending))):
-                future = self.client.submit(_build, order, _absolute_paths(group), pure=False)
+                songs = [replace(s, audio=s.audio and s.audio.absolute()) for s in group.songs]
+                sent = group._replace(songs=songs)
+                future = self.client.submit(_build, order, sent, pure=False)
                 pending[future.key] = number, group
                 done.add(future)
             if not pending:
@@ -270,7 +234,7 @@ class DaskExecutor:
                 self._refuse_without_workers()
                 time.sleep(_POLL_S)
             future = next(done)
-            yield *pending.pop(future.key), self._result(future, order.folder)
+            yield *pending.pop(future.key), self._result(future, folder)
 
     def _result(self, future: Any, folder: Path) -> ShardResult | None:
         from distributed import KilledWorker
@@ -301,35 +265,12 @@ class DaskExecutor:
             )
 
 
-@dataclass(frozen=True)
-class _WorkOrder:
-    """What travels to a worker so that it builds the shards that the client would."""
-
-    folder: Path
-    model: str
-    grid: WindowGrid
-    tracker: str
-    make_embedder: Callable[[], Embedder] = field(compare=False)
-    get_tracker: TrackerFactory = field(compare=False)
-
-
-def _absolute_paths(group: Group) -> Group:
-    """Return the group with absolute paths: workers may have another working folder."""
-    songs = [replace(song, audio=song.audio and song.audio.absolute()) for song in group.songs]
-    return replace(group, songs=songs)
-
-
-def _worker_died(source: str) -> Failure:
-    reason = "whichever worker tried it died, perhaps for lack of memory"
-    return Failure(source, f"{source} was given up: {reason}.")
-
-
-def _build(order: _WorkOrder, group: Group) -> ShardResult:
+def _build(order: tuple[BuildContext, str, str], group: Group) -> ShardResult:
     """Build a shard on a worker."""
     import torch
 
     torch.set_num_threads(1)  # the other cores have workers of their own
-    context = _open_context(order)
+    context = _opened(*order)
     if any(song.audio is not None for song in group.songs):
         identity = trackers.identity_of(context.tracker.split("@")[0])
         _refuse_other("tracker", identity, context.tracker)
@@ -337,10 +278,10 @@ def _build(order: _WorkOrder, group: Group) -> ShardResult:
 
 
 @lru_cache(maxsize=1)
-def _open_context(order: _WorkOrder) -> BuildContext:
-    embedder = order.make_embedder()
-    _refuse_other("model", embedder.identity, order.model)
-    return BuildContext(order.folder, embedder, order.grid, order.tracker, order.get_tracker)
+def _opened(context: BuildContext, model: str, weights: str) -> BuildContext:
+    embedder = ContourEmbedder(weights)
+    _refuse_other("model", embedder.identity, model)
+    return replace(context, embedder=embedder)
 
 
 def _refuse_other(what: str, here: str, wanted: str) -> None:

@@ -17,11 +17,7 @@ class Duplicate(NamedTuple):
 
 
 class DuplicateIndex:
-    """The songs of a catalogue, searchable by melody.
-
-    Songs in notes are compared by their notes, in any key and tempo; others by the pitch changes of
-    their contours.
-    """
+    """The songs of a catalogue: those in notes by their notes, others by their contours."""
 
     def __init__(self) -> None:
         self._songs: dict[str, SongEntry] = {}
@@ -48,10 +44,6 @@ class DuplicateIndex:
 
     def duplicate_of(self, song: SongEntry, contour: Contour | None) -> Duplicate | None:
         """Return the duplicate that a song would be, or None if its melody is new.
-
-        Args:
-            song: its description.
-            contour: of a song without notes; None if it is not known yet.
 
         Raises:
             QbhError: if its id belongs to a song with another melody.

@@ -1,7 +1,6 @@
 """Change and inspect catalogues: add and remove songs, merge, describe, verify.
 
-Shards are immutable and the manifest is replaced last, so an interrupted change leaves the
-catalogue as it was.
+The manifest is replaced last, so an interrupted change leaves the catalogue as it was.
 """
 
 from collections import Counter
@@ -16,8 +15,8 @@ import numpy as np
 from qbhkit.catalogue.build import (
     BuildContext,
     Executor,
-    ShardBuilder,
     TrackerFactory,
+    build_shards,
     serial_executor,
     song_entry,
 )
@@ -26,10 +25,9 @@ from qbhkit.catalogue.files import (
     CURE,
     MANIFEST,
     Manifest,
-    Shard,
     ShardEntry,
     copy_shard,
-    damaged_shards,
+    intact_shards,
     publish,
     read_manifest,
     read_melodies,
@@ -37,6 +35,7 @@ from qbhkit.catalogue.files import (
     read_shard,
     read_songs,
     recipe_of,
+    shard_files,
     sole_writer,
     write_shard,
 )
@@ -49,14 +48,14 @@ from qbhkit.pitch import trackers
 _LENGTH_TOLERANCE = 2e-3  # half precision rounds each of 512 numbers
 
 
-class AddReport(NamedTuple):
-    """What was added, and what was not."""
+class ChangeReport(NamedTuple):
+    """What a catalogue holds after a change, and what is not in it."""
 
-    added: int
-    songs: int  # in the catalogue now
+    songs: int
     windows: int
-    duplicates: list[Duplicate]
-    failures: list[Failure]
+    added: int = 0
+    duplicates: Sequence[Duplicate] = ()  # songs that were left out
+    failures: Sequence[Failure] = ()  # songs that could not be indexed
 
 
 def add_songs(
@@ -67,26 +66,20 @@ def add_songs(
     get_tracker: TrackerFactory = trackers.get_tracker,
     progress: bool = True,
     executor: Executor = serial_executor,
-) -> AddReport:
+) -> ChangeReport:
     """Add songs to a catalogue, in new shards; if interrupted, call it again to continue.
 
-    Songs whose melody the catalogue holds already are left out. Songs in notes are compared by
-    their notes, in any key and tempo; recordings and f0 tracks by the pitch changes of their
-    contours, which finds another file of the same recording, but not another excerpt or
-    performance.
+    Songs whose melody the catalogue holds already are left out: in notes, in any key and tempo; of
+    recordings and f0 tracks, in another file, but not in another excerpt or performance.
 
     Args:
         songs: as :func:`~qbhkit.catalogue.build.songs_from` returns them.
         path: folder of the catalogue.
-        embedder: must be the one that the catalogue was built with.
-        tracker: name of the tracker for recordings, which must be the catalogue's own; None: that.
-        get_tracker: opens a tracker by its name; called for the first recording.
+        embedder: computes the vectors.
+        tracker: name of the tracker for recordings; the one of the catalogue if None.
+        get_tracker: opens a tracker by its name.
         progress: show a progress bar.
-        executor: where the shards are built: in this process, or by what
-            :func:`~qbhkit.catalogue.dask_backend.open_executor` yields.
-
-    Returns:
-        Counts, the songs that the catalogue held already, and those that could not be indexed.
+        executor: as :func:`~qbhkit.catalogue.build.build_catalogue` takes it.
 
     Raises:
         QbhError: if the catalogue was built with another model or tracker, or an id is taken by
@@ -98,10 +91,9 @@ def add_songs(
     with _locked(path) as manifest:
         _check_model_and_tracker(path, manifest, embedder, tracker, songs)
         context = BuildContext(path, embedder, manifest.grid, manifest.tracker, get_tracker)
-        builder = ShardBuilder(context, executor)
-        index = DuplicateIndex()
+        intact, index = intact_shards(path), DuplicateIndex()
         for entry in manifest.shards:
-            if entry not in builder.intact:
+            if entry not in intact:
                 raise QbhError(f"{entry.path(path)} is missing or damaged: {CURE}.")
             for song, contour in zip(*read_melodies(path, entry), strict=True):
                 index.add(song, contour)
@@ -115,7 +107,7 @@ def add_songs(
                 index.add(described, known)
                 fresh.append(new)
         entries, failures = [], []
-        for result in builder.build_all(fresh, progress):
+        for result in build_shards(context, intact, fresh, progress, executor):
             failures += result.failures
             if result.entry is None:
                 continue
@@ -131,7 +123,7 @@ def add_songs(
             manifest = replace(manifest, shards=manifest.shards + tuple(entries))
             publish(path, manifest)
     added = sum(entry.songs for entry in entries)
-    return AddReport(added, manifest.songs, manifest.windows, duplicates, failures)
+    return ChangeReport(manifest.songs, manifest.windows, added, duplicates, failures)
 
 
 @contextmanager
@@ -161,20 +153,8 @@ def _check_model_and_tracker(
             )
 
 
-class RemoveReport(NamedTuple):
-    """What is left, and how many shards were rewritten."""
-
-    songs: int
-    windows: int
-    rewritten: int
-
-
-def remove_songs(ids: Sequence[str], path: Path) -> RemoveReport:
+def remove_songs(ids: Sequence[str], path: Path) -> ChangeReport:
     """Remove songs: the shards that hold them are rewritten; nothing is tracked or embedded again.
-
-    Args:
-        ids: of the songs.
-        path: folder of the catalogue.
 
     Raises:
         QbhError: if an id is unknown, or no song would be left; the catalogue then stays as it was.
@@ -187,40 +167,33 @@ def remove_songs(ids: Sequence[str], path: Path) -> RemoveReport:
         unwanted = set(ids)
         if unknown := unwanted.difference(*held):
             raise QbhError(f"{path} holds no song {min(unknown)}: nothing was removed.")
-        shards, rewritten = [], 0
+        shards = []
         for entry, names in zip(manifest.shards, held, strict=True):
             kept = [k for k, name in enumerate(names) if name not in unwanted]
-            if len(kept) == len(names):
-                shards.append(entry)
-            elif kept:
-                shards.append(_rewrite(path, path, entry, kept, manifest))
-                rewritten += 1
+            shards += _keep(path, path, entry, kept, manifest)
         if not shards:
             raise QbhError(f"{path} would hold no song: delete the folder instead.")
         manifest = replace(manifest, shards=tuple(shards))
         publish(path, manifest)
-    return RemoveReport(manifest.songs, manifest.windows, rewritten)
+    return ChangeReport(manifest.songs, manifest.windows)
 
 
-def _rewrite(
+def _keep(
     source: Path, target: Path, entry: ShardEntry, kept: Sequence[int], manifest: Manifest
-) -> ShardEntry:
-    shard = read_shard(source, entry).only(kept)
-    return write_shard(target, manifest.model, manifest.grid, shard)
+) -> list[ShardEntry]:
+    """Write what is kept of a shard into a catalogue, and return the shard there, if any."""
+    if not kept:
+        return []
+    if len(kept) < entry.songs:
+        shard = read_shard(source, entry).only(kept)
+        return [write_shard(target, manifest.model, manifest.grid, shard)]
+    if source != target:
+        copy_shard(source, target, entry)
+    return [entry]
 
 
-class MergeReport(NamedTuple):
-    """What the merged catalogue holds, and the songs that were left out."""
-
-    songs: int
-    windows: int
-    duplicates: list[Duplicate]
-
-
-def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
+def merge_catalogues(paths: Sequence[Path], out: Path) -> ChangeReport:
     """Merge catalogues into one. A melody that several of them hold is kept from the first.
-
-    Shards without duplicates are copied unchanged.
 
     Args:
         paths: the catalogues, built with the same model, tracker and windows.
@@ -253,16 +226,10 @@ def merge_catalogues(paths: Sequence[Path], out: Path) -> MergeReport:
                 plan.append((path, entry, kept))
             for song, contour in own:  # added late: duplicates inside one catalogue are kept
                 index.add(song, contour)
-        shards = []
-        for path, entry, kept in plan:
-            if len(kept) == entry.songs:
-                copy_shard(path, out, entry)
-                shards.append(entry)
-            elif kept:
-                shards.append(_rewrite(path, out, entry, kept, manifests[0]))
-        manifest = replace(manifests[0], shards=tuple(shards))
+        parts = [_keep(path, out, entry, kept, manifests[0]) for path, entry, kept in plan]
+        manifest = replace(manifests[0], shards=tuple(shard for part in parts for shard in part))
         publish(out, manifest)
-    return MergeReport(manifest.songs, manifest.windows, duplicates)
+    return ChangeReport(manifest.songs, manifest.windows, duplicates=duplicates)
 
 
 def _read_compatible(paths: Sequence[Path]) -> list[Manifest]:
@@ -295,11 +262,7 @@ class CatalogueInfo(NamedTuple):
 
 
 def describe_catalogue(path: Path) -> CatalogueInfo:
-    """Describe a catalogue, from its manifest and the headers of its shards.
-
-    Raises:
-        QbhError: if it is missing, unfinished, of another format, or damaged.
-    """
+    """Describe a catalogue by the headers of its files; raise QbhError if it cannot be read."""
     path = Path(path)
     manifest = read_manifest(path)
     songs = [song for entry in manifest.shards for song in read_songs(path, entry)]
@@ -318,21 +281,15 @@ def describe_catalogue(path: Path) -> CatalogueInfo:
 
 
 class VerifyReport(NamedTuple):
-    """What is intact, and what is wrong with the rest."""
+    """What is intact, and what is not."""
 
-    songs: int
+    songs: int  # intact
     windows: int
-    problems: list[Failure]  # file and reason
+    problems: list[Failure]  # files that are missing, damaged or wrong
 
 
 def verify_catalogue(path: Path) -> VerifyReport:
-    """Check every byte of a catalogue, and that its files fit together.
-
-    Returns:
-        The numbers of intact songs and windows, and each file that is missing, damaged or wrong.
-
-    Raises:
-        QbhError: if there is no catalogue.
+    """Check every byte of a catalogue, and that its files fit together; there must be one.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
@@ -343,7 +300,8 @@ def verify_catalogue(path: Path) -> VerifyReport:
         if not (path / MANIFEST).is_file():
             raise
         problems = [Failure(str(path / MANIFEST), str(error))]
-        for file in damaged_shards(path):
+        intact = {entry.path(path) for entry in intact_shards(path)}
+        for file in sorted(set(shard_files(path)) - intact):
             problems.append(Failure(str(file), f"{file} is damaged: {CURE}."))
         return VerifyReport(0, 0, problems)
     songs, windows, problems = 0, 0, []
@@ -354,12 +312,19 @@ def verify_catalogue(path: Path) -> VerifyReport:
         try:
             shard = read_shard(path, entry)
             dims.add(shard.vectors.shape[1])
-            wrong = _wrong_content(shard, read_recipe(path, entry), manifest)
-            if len(dims) > 1:
-                wrong = wrong or "holds vectors of another size than the others"
-            for song in shard.songs:
-                if file_of.setdefault(song["id"], file) != file:
-                    wrong = wrong or f"holds {song['id']}, as {file_of[song['id']]} does"
+            lengths = np.linalg.norm(shard.vectors.astype(np.float32), axis=1)
+            elsewhere = [k for k in shard.songs if file_of.setdefault(k["id"], file) != file]
+            wrong = ""
+            if read_recipe(path, entry) != recipe_of(manifest.model, manifest.grid, shard.songs):
+                wrong = "was made by another model or with other windows"
+            elif not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():
+                wrong = "holds vectors that are not of length 1"
+            elif len({song["id"] for song in shard.songs}) < len(shard.songs):
+                wrong = "holds two songs of one id"
+            elif len(dims) > 1:
+                wrong = "holds vectors of another size than the others"
+            elif elsewhere:
+                wrong = f"holds {elsewhere[0]['id']}, as {file_of[elsewhere[0]['id']]} does"
             if wrong:
                 raise QbhError(f"{file} {wrong}: {CURE}.")
         except QbhError as error:
@@ -367,15 +332,3 @@ def verify_catalogue(path: Path) -> VerifyReport:
             continue
         songs, windows = songs + entry.songs, windows + entry.windows
     return VerifyReport(songs, windows, problems)
-
-
-def _wrong_content(shard: Shard, recipe: str, manifest: Manifest) -> str:
-    """Return what is wrong with a shard despite its right checksum and shapes, or nothing."""
-    if recipe != recipe_of(manifest.model, manifest.grid, shard.songs):
-        return "was made by another model or with other windows"
-    lengths = np.linalg.norm(shard.vectors.astype(np.float32), axis=1)
-    if not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():
-        return "holds vectors that are not of length 1"
-    if len({song["id"] for song in shard.songs}) < len(shard.songs):
-        return "holds two songs of one id"
-    return ""

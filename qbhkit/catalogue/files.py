@@ -1,17 +1,14 @@
 """The files of a catalogue: immutable shards named by a hash of their bytes, and a manifest.
 
-A shard stores its recipe: the format, the model, the windows, and for each song its id, title,
-source, licence and a hash of its content. A build reuses every shard in the folder whose recipe is
-the one it needs. No other progress is recorded, so a build may be killed at any moment.
-``manifest.json`` lists the shards that form the catalogue; it is replaced only when all shards of
-the next one are written.
+A shard stores the recipe that it was made from, and a build reuses every shard whose recipe it
+needs, so it may be killed at any moment. ``manifest.json``, which lists the shards of the
+catalogue, is replaced when all shards of the next one are written.
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -43,7 +40,7 @@ _ARRAYS = {
     "at_start": np.bool_,
 }
 
-_WRONG = (ValueError, KeyError, TypeError, AttributeError)  # raised by malformed values
+_WRONG = (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError)  # of bad files
 
 SongEntry = dict[str, str]
 """id, title, source, licence and content (a hash) of a song. Songs in notes have melody too: a hash
@@ -63,27 +60,19 @@ class ShardEntry:
             raise ValueError(f"{self.sha256!r} is not a checksum")
 
     def path(self, folder: Path) -> Path:
-        """Return the shard's file in the catalogue ``folder``."""
+        """Return the shard's file in the folder of a catalogue."""
         return folder / "shards" / f"{self.sha256}.safetensors"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a catalogue was built with, and its shards in order.
-
-    Args:
-        format: of the files.
-        model: identity of the weights.
-        tracker: identity of the tracker for recordings.
-        grid: the windows.
-        shards: without repetition, none of them empty.
-    """
+    """What a catalogue was built with, and its shards in order."""
 
     format: int
-    model: str
-    tracker: str
+    model: str  # identity of the weights
+    tracker: str  # identity of the tracker for recordings
     grid: WindowGrid
-    shards: tuple[ShardEntry, ...]
+    shards: tuple[ShardEntry, ...]  # none of them twice
 
     def __post_init__(self) -> None:
         if len(set(self.shards)) < len(self.shards):
@@ -105,24 +94,18 @@ class Shard(NamedTuple):
 
     songs: list[SongEntry]
     contours: list[Contour]
-    vectors: NDArray[np.float16]  # (W, D) of length 1
-    song: NDArray[np.int32]  # (W,) number within the shard, ascending
-    start: NDArray[np.int32]  # (W,) first frame
-    end: NDArray[np.int32]  # (W,) frame after the last
-    at_start: NDArray[np.bool_]  # (W,) begins at the first note
+    vectors: NDArray  # (W, D) of length 1
+    song: NDArray  # (W,) number within the shard, ascending
+    start: NDArray  # (W,) first frame
+    end: NDArray  # (W,) frame after the last
+    at_start: NDArray  # (W,) begins at the first note
 
     def only(self, kept: Sequence[int]) -> "Shard":
         """Return the shard of some of its songs, given by their ascending numbers."""
         rows = np.isin(self.song, kept)
-        return Shard(
-            [self.songs[k] for k in kept],
-            [self.contours[k] for k in kept],
-            self.vectors[rows],
-            np.searchsorted(kept, self.song[rows]).astype(np.int32),
-            self.start[rows],
-            self.end[rows],
-            self.at_start[rows],
-        )
+        songs, contours = [self.songs[k] for k in kept], [self.contours[k] for k in kept]
+        cut = Shard(songs, contours, *(column[rows] for column in self[2:]))
+        return cut._replace(song=np.searchsorted(kept, cut.song))
 
 
 class Melodies(NamedTuple):
@@ -133,11 +116,7 @@ class Melodies(NamedTuple):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a catalogue.
-
-    Raises:
-        QbhError: if it is missing, damaged or of another format, or the catalogue is unfinished.
-    """
+    """Read the manifest of a catalogue; raise QbhError if it is not one that can be searched."""
     path = folder / MANIFEST
     if not path.is_file() and (folder / "shards").is_dir():
         raise QbhError(f"{folder} is unfinished: run the command that builds it again.")
@@ -150,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} does not exist: check the path, or build a catalogue there with 'qbhkit "
             "catalogue build SONGS --out CATALOGUE'."
         ) from None
-    except (OSError, RecursionError, *_WRONG) as error:
+    except _WRONG as error:
         raise QbhError(f"{path} is damaged ({error}): {CURE}.") from None
     if found != CATALOGUE_FORMAT:
         raise QbhError(f"{folder} has format {found}, not {CATALOGUE_FORMAT}: {CURE}.")
@@ -187,11 +166,7 @@ def _signed(values: dict[str, Any]) -> str:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing a catalogue; its folder is created if it is missing.
-
-    Raises:
-        QbhError: if another process is writing it.
-    """
+    """Keep others from writing a folder, which is created; raise QbhError if one does already."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -223,11 +198,9 @@ def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> Sha
     """Write a shard, and return its entry; its file is named by the hash of its bytes."""
     from safetensors.numpy import save
 
-    arrays = {
-        "pitch": np.concatenate([contour.pitch_st for contour in shard.contours]),
-        "frames": np.array([len(contour) for contour in shard.contours]),
-        **{key: getattr(shard, key) for key in ("vectors", "song", "start", "end", "at_start")},
-    }
+    pitch = np.concatenate([contour.pitch_st for contour in shard.contours])
+    frames = np.array([len(contour) for contour in shard.contours])
+    arrays = dict(zip(_ARRAYS, (pitch, frames, *shard[2:]), strict=True))
     arrays = {key: array.astype(_ARRAYS[key]) for key, array in arrays.items()}
     content = save(arrays, {"recipe": recipe_of(model, grid, shard.songs)})
     sha256 = hashlib.sha256(content).hexdigest()
@@ -238,21 +211,14 @@ def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> Sha
 
 
 def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
-    """Read a shard, and check its checksum, shapes and offsets.
+    """Read a shard, and check every byte and offset; raise QbhError if it is damaged.
 
     Args:
         folder: of the catalogue.
         entry: of the shard.
         mapped: leave the vectors in the file, as a read-only memory map.
-
-    Raises:
-        QbhError: if it is missing or damaged.
     """
-    path = entry.path(folder)
-    if not path.is_file():
-        raise QbhError(f"{path} is missing: {CURE}.")
-    if sha256_file(path) != entry.sha256:
-        raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
+    path = _checked(folder, entry)
     with _reading(path) as stored:
         songs = _songs_of(stored)
         part = {key: stored.get_tensor(key) for key in _ARRAYS if key != "vectors" or not mapped}
@@ -260,19 +226,22 @@ def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
             part["vectors"] = map_float16(path, "vectors")
         if len(songs) != entry.songs or not _consistent(part, entry):
             raise ValueError("its parts do not fit together")
-        return Shard(
-            songs,
-            _contours(part["pitch"], part["frames"]),
-            *(part[key] for key in ("vectors", "song", "start", "end", "at_start")),
-        )
+        pitch, frames, *windows = (part[key] for key in _ARRAYS)
+        return Shard(songs, _contours(pitch, frames), *windows)
+
+
+def _checked(folder: Path, entry: ShardEntry) -> Path:
+    """Return the path of a shard that is there and undamaged."""
+    path = entry.path(folder)
+    if not path.is_file():
+        raise QbhError(f"{path} is missing: {CURE}.")
+    if sha256_file(path) != entry.sha256:
+        raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
+    return path
 
 
 def read_melodies(folder: Path, entry: ShardEntry) -> Melodies:
-    """Read the songs and contours of a shard, but not its vectors; its checksum is not checked.
-
-    Raises:
-        QbhError: if it is missing or cannot be read.
-    """
+    """Read the songs and contours of a shard, unchecked; raise QbhError if it cannot be read."""
     with _reading(entry.path(folder)) as stored:
         pitch, frames = stored.get_tensor("pitch"), stored.get_tensor("frames")
         return Melodies(_songs_of(stored), _contours(pitch, frames))
@@ -290,10 +259,16 @@ def read_recipe(folder: Path, entry: ShardEntry) -> str:
         return str(stored.metadata()["recipe"])
 
 
+def shard_files(folder: Path) -> list[Path]:
+    """Return the files in the folder of a catalogue that are named as shards."""
+    files = sorted((folder / "shards").glob("*.safetensors"))
+    return [file for file in files if _HEX_SHA256.fullmatch(file.stem)]
+
+
 def intact_shards(folder: Path) -> dict[ShardEntry, str]:
     """Return the undamaged shards in a folder and their recipes, listed in a manifest or not."""
     found = {}
-    for path in sorted((folder / "shards").glob("*.safetensors")):
+    for path in shard_files(folder):
         with suppress(QbhError):  # of another format, or not a shard: built again
             if path.stem == sha256_file(path):
                 with _reading(path) as stored:
@@ -303,28 +278,12 @@ def intact_shards(folder: Path) -> dict[ShardEntry, str]:
     return found
 
 
-def damaged_shards(folder: Path) -> list[Path]:
-    """Return the shards in a folder whose bytes differ from the hash in their names."""
-    files = sorted((folder / "shards").glob("*.safetensors"))
-    named = [file for file in files if _HEX_SHA256.fullmatch(file.stem)]
-    return [file for file in named if sha256_file(file) != file.stem]
-
-
 def copy_shard(source: Path, target: Path, entry: ShardEntry) -> None:
-    """Copy a shard of one catalogue into another, unless that has it already.
-
-    Raises:
-        QbhError: if it is missing or damaged.
-    """
-    path, copy = entry.path(source), entry.path(target)
-    if copy.is_file() and sha256_file(copy) == entry.sha256:
-        return
-    if not path.is_file():
-        raise QbhError(f"{path} is missing: {CURE}.")
-    with atomic_path(copy) as part:
-        shutil.copyfile(path, part)
-        if sha256_file(part) != entry.sha256:
-            raise QbhError(f"{path} is damaged (its checksum differs): {CURE}.")
+    """Copy a shard of one catalogue into another; raise QbhError if it is missing or damaged."""
+    content, copy = _checked(source, entry).read_bytes(), entry.path(target)
+    if not copy.is_file() or sha256_file(copy) != entry.sha256:
+        with atomic_path(copy) as part:
+            part.write_bytes(content)
 
 
 @contextmanager
@@ -337,7 +296,7 @@ def _reading(path: Path) -> Iterator[Any]:
             yield stored
     except FileNotFoundError:
         raise QbhError(f"{path} is missing: {CURE}.") from None
-    except (SafetensorError, OSError, RecursionError, *_WRONG) as error:
+    except (SafetensorError, *_WRONG) as error:
         raise QbhError(f"{path} is damaged ({error}): {CURE}.") from None
 
 

@@ -34,9 +34,7 @@ class StackedArrays:
     def __getitem__(self, rows: Any) -> NDArray:
         """Return a copy of the rows that a slice or an array of row numbers selects."""
         if isinstance(rows, slice):
-            begin, end, step = rows.indices(len(self))
-            if step != 1:
-                return self[np.arange(begin, end, step)]
+            begin, end, _ = rows.indices(len(self))
             spans = zip(self.parts, self._begin, strict=False)
             inside = [part[max(0, begin - at) : max(0, end - at)] for part, at in spans]
             return np.concatenate(inside)
@@ -49,47 +47,11 @@ class StackedArrays:
         return found
 
 
-class RowSubset:
-    """A selection of the rows of an array, read when they are used.
-
-    Args:
-        vectors: (W, D).
-        rows: (C,) row numbers.
-
-    Attributes:
-        shape, dtype, ndim, size: of the selected rows.
-        parts: the arrays that hold them.
-    """
-
-    ndim = 2
-
-    def __init__(self, vectors: "Vectors", rows: NDArray[np.int64]) -> None:
-        self._vectors, self._rows = vectors, rows
-        self.parts: list[NDArray] = getattr(vectors, "parts", [vectors])
-        self.shape: tuple[int, int] = len(rows), vectors.shape[1]
-        self.size = self.shape[0] * self.shape[1]
-        self.dtype: np.dtype[Any] = vectors.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> NDArray:
-        """Return a copy of the rows that a slice or an array of row numbers selects."""
-        return self._vectors[self._rows[rows]]
-
-
-Vectors = NDArray | StackedArrays | RowSubset
+Vectors = NDArray | StackedArrays
 
 
 def map_float16(path: Path, name: str) -> NDArray:
-    """Map a float16 tensor of a safetensors file into memory, read-only.
-
-    Args:
-        path: a file that safetensors has opened without error.
-        name: of the tensor.
-
-    Returns:
-        float16, in its stored shape.
+    """Map a float16 tensor of a safetensors file, which must be intact, into memory, read-only.
 
     Raises:
         ValueError: if it is not in half precision.

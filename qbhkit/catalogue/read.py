@@ -1,19 +1,14 @@
-"""Open a catalogue for searching: the contours, windows and vectors of many songs.
+"""Open a catalogue for searching: the contours, windows and vectors of many songs."""
 
-A catalogue is a folder. Its ``manifest.json`` names the model, the tracker and the windows that it
-was built with, and lists immutable shards of up to 256 songs (a recording has a shard of its own),
-each named by a hash of its bytes. :mod:`~qbhkit.catalogue.build` builds catalogues,
-:mod:`~qbhkit.catalogue.edit` adds and removes songs, merges and verifies.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.catalogue.files import CURE, read_manifest, read_shard
+from qbhkit.catalogue.files import CURE, SongEntry, read_manifest, read_shard
 from qbhkit.catalogue.memmap import StackedArrays, Vectors
 from qbhkit.contour import CONTOUR_HOP_S, Contour
 from qbhkit.embedding.windows import WindowGrid
@@ -24,48 +19,31 @@ _MOST_IN_MEMORY = 1 << 18  # windows: 256 MB at 512 half-precision numbers each
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """An opened catalogue: all songs with their contours and windows.
-
-    Attributes:
-        path: its folder.
-        model: identity of the weights that embedded it.
-        tracker: identity of the tracker for recordings.
-        grid: its windows.
-        songs: id, title, source and licence of each song, and hashes of its content.
-        contours: the contour of each song.
-        vectors: (W, D) float16, memory-mapped if there are more than 262,144 windows.
-        song: (W,) song number of each window.
-        start_s, end_s: (W,) seconds.
-        at_start: (W,) whether a window begins at the song's first note.
-        number: the number of each song by its id.
-    """
+    """An opened catalogue: its songs, their contours, and their W windows."""
 
     path: Path
-    model: str
-    tracker: str
+    model: str  # identity of the weights that embedded it
+    tracker: str  # identity of the tracker for recordings
     grid: WindowGrid
-    songs: list[dict[str, str]]
+    songs: list[SongEntry]
     contours: list[Contour]
-    vectors: Vectors
-    song: NDArray[np.int64]
-    start_s: NDArray[np.float64]
-    end_s: NDArray[np.float64]
-    at_start: NDArray[np.bool_]
-    number: dict[str, int] = field(init=False)
+    vectors: Vectors  # (W, D) float16, memory-mapped if there are more than 262,144 windows
+    song: NDArray[np.int64]  # (W,) song number
+    start_s: NDArray[np.float64]  # (W,)
+    end_s: NDArray[np.float64]  # (W,)
+    at_start: NDArray[np.bool_]  # (W,) begins at the song's first note
 
-    def __post_init__(self) -> None:
-        ids = {entry["id"]: k for k, entry in enumerate(self.songs)}
-        object.__setattr__(self, "number", ids)
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """The number of each song by its id."""
+        return {entry["id"]: k for k, entry in enumerate(self.songs)}
 
 
 def open_catalogue(path: str | PathLike[str]) -> Catalogue:
-    """Open a catalogue and check all its files.
+    """Open a catalogue for searching, and check all its files.
 
     Args:
-        path: folder of the catalogue.
-
-    Returns:
-        Its songs with their contours, and the window vectors (W, 512) float16.
+        path: its folder.
 
     Raises:
         QbhError: if it is missing, unfinished, of another format, or a file is damaged.

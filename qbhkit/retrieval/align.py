@@ -28,8 +28,7 @@ class Alignments(NamedTuple):
 class Aligner:
     """Find the stretch of a song that a hum follows, at half to double speed at every moment.
 
-    The path and the key are those of least mean distance between hum and song. A single frame
-    counts for at most 3 semitones.
+    A single frame counts for at most 3 semitones.
 
     Args:
         contours: the songs.
@@ -56,13 +55,10 @@ class Aligner:
         Args:
             hum: with at least one voiced frame.
             songs: (C,) their numbers.
-            start: (C,) first frames of stretches of the songs that are similar to the hum.
-            end: (C,) frames after their last. Only the key is taken from these stretches: the path
-                may lie anywhere.
+            start: (C,) first frames of stretches that are similar to the hum, which give the key;
+                paths may lie elsewhere.
+            end: (C,) frames after their last.
             from_start: whether paths begin at the songs' first notes.
-
-        Returns:
-            Paths in frames of the songs.
         """
         lead, pitch = self.lead[songs], held_pitch(hum)
         found = paths_through_songs(

@@ -1,8 +1,4 @@
-"""Two classic baselines: linear scaling, and key-invariant subsequence dynamic time warping.
-
-Both compare the hum's pitch with the pitch of every song, and neither is trained. Compiled with
-numba; songs are shared among threads.
-"""
+"""Two classic baselines, untrained: linear scaling, and key-invariant subsequence DTW."""
 
 import numpy as np
 from numba import njit, prange
@@ -18,16 +14,11 @@ SCALES = np.exp2(np.linspace(-1, 1, 17))
 _FAR = 1e9  # distance to a song without a voiced frame
 
 
-def voiced_pitch(contour: Contour) -> NDArray[np.float32]:
-    """Return the pitch (N,) of the voiced frames, pauses left out."""
-    return contour.pitch_st[contour.voiced]
-
-
 class LinearScaling:
     """Stretch the hum as a whole, place it on the song, and measure the mean distance.
 
-    The key is removed by the mean difference; the best of 17 scales and, for ``anywhere``, of
-    starts every 0.2 s counts. Score: minus the mean absolute difference in semitones.
+    The best of 17 scales and, for ``anywhere``, of starts every 0.2 s counts. Score: minus the mean
+    absolute difference in semitones, after the mean difference (the key) is removed.
 
     Args:
         contours: the songs.
@@ -41,7 +32,7 @@ class LinearScaling:
         self._songs = flatten([held_pitch(contour) for contour in contours])
 
     def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
-        """Score every song (songs,); raise QbhError if under 1 s of the hum is voiced."""
+        """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
         _refuse_short(hum)
         sung, _ = hum.trimmed()
         at = np.flatnonzero(sung.voiced).astype(np.float32) + np.float32(0.5)
@@ -53,12 +44,10 @@ class LinearScaling:
 
 
 class SubsequenceDtw:
-    """Align hum and song by dynamic time warping, each step at half to double speed.
+    """Align hum and song, without their pauses, by DTW, each step at half to double speed.
 
-    Pauses are left out on both sides. The keys tried put the hum's median on the median of each
-    stretch of the song that is about as long as the hum. Score: minus the mean absolute difference
-    in semitones along the best path, which uses the whole hum and begins anywhere, or at the song's
-    start.
+    Score: minus the mean absolute difference in semitones along the best path. The keys tried put
+    the hum's median on the median of each stretch of the song that is about as long as the hum.
 
     Args:
         contours: the songs.
@@ -69,17 +58,16 @@ class SubsequenceDtw:
     """
 
     def __init__(self, contours: list[Contour]) -> None:
-        pitches = [voiced_pitch(contour) for contour in contours]
-        self._pitches, self._songs = pitches, flatten(pitches)
+        self._pitches = [contour.pitch_st[contour.voiced] for contour in contours]
+        self._songs = flatten(self._pitches)
 
     def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
-        """Score every song (songs,); raise QbhError if under 1 s of the hum is voiced."""
+        """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
         _refuse_short(hum)
-        pitch = voiced_pitch(hum)
+        pitch = hum.pitch_st[hum.voiced]
         middle = voiced_median(pitch, pitch > 0)
-        medians, offset = flatten(
-            [_medians(song, len(pitch), match_from) for song in self._pitches]
-        )
+        spans = [_medians(song, len(pitch), match_from) for song in self._pitches]
+        medians, offset = flatten(spans)
         return -distances_to_songs(
             pitch, self._songs, middle - medians, offset, match_from == "start"
         )

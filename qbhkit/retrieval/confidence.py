@@ -1,8 +1,7 @@
 """Confidence of an answer: the probability that it is the right song, and when to refuse it.
 
-A score alone says little, since some hums resemble every song; its lead over the songs that follow
-says more. Both go through a logistic curve, fitted on hums whose song is in the catalogue and on
-the same hums with their song left out.
+A logistic curve of the score and of its lead over the songs that follow, since some hums resemble
+every song, is fitted on hums with their song in the catalogue and on the same hums without it.
 """
 
 from collections.abc import Sequence
@@ -17,19 +16,15 @@ from qbhkit.errors import QbhError
 
 _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
 # In a small catalogue the best wrong song leads by as much as the right one does in a large one. So
-# that false accepts stay as rare, ten imagined songs are added to catalogues of fewer songs than
-# this. They score what the next ten of 2,048 songs score in the median (from the start, measured:
-# DECISIONS.md).
+# that false accepts stay as rare, ten imagined songs are added to catalogues of fewer songs. They
+# score what the next ten of 2,048 songs score in the median (DECISIONS.md).
 _FEW_SONGS = 1000
 _IMAGINED_SCORE = 0.42
-_PENALTY = 1e-3  # on the squared weights of the fit
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The weight of the distance in a score, and the curve and threshold of the confidence.
-
-    It is stored with a model's weights.
+    """How weights turn distances and scores into confidence; stored with them.
 
     Args:
         distance: what a semitone of mean distance subtracts from the score.
@@ -98,34 +93,25 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
         distance: the one of the calibration that the scores were made with.
         keep: share of the right first answers that must not be refused, 0 to 1.
 
-    Returns:
-        The calibration.
-
     Raises:
         QbhError: if no first answer is right, or there is only one song.
     """
-    from scipy.optimize import minimize
+    from sklearn.linear_model import LogisticRegression
 
-    if not cases:
-        raise QbhError("A calibration needs hums that find their songs.")
-    if min(len(case.scores) for case in cases) < 2:
+    if any(len(case.scores) < 2 for case in cases):
         raise QbhError("A calibration needs a catalogue of two songs or more.")
-    rows, right = (np.concatenate(part) for part in zip(*map(_firsts, cases), strict=True))
+    answers = [_first_answers(case) for case in cases]
+    right = np.array([answer for _, both in answers for answer in both], bool)
     if not right.any():
         raise QbhError("A calibration needs hums that find their songs.")
-    mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-9
-    inputs, sign = (rows - mean) / spread, np.where(right, 1.0, -1.0)
-
-    def loss(weights: NDArray) -> float:
-        margins = sign * (weights[0] + inputs @ weights[1:])
-        return float(np.logaddexp(0, -margins).mean() + _PENALTY * weights[1:] @ weights[1:])
-
-    fitted = minimize(loss, np.zeros(3)).x
-    score, lead = fitted[1:] / spread
-    bias = fitted[0] - np.array([score, lead]) @ mean
+    inputs = np.concatenate([rows for rows, _ in answers])  # (N, 2)
+    mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-9
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+    fit.fit((inputs - mean) / spread, right)
+    score, lead = fit.coef_[0] / spread
+    bias = fit.intercept_[0] - np.array([score, lead]) @ mean
     curve = Calibration(distance, float(bias), float(score), float(lead), 0.0)
-    first = [_first(case.scores, case.truth, curve) for case in cases]
-    sure = [confidence for confidence, is_right in first if is_right]
+    sure = curve.confidence(*inputs[right].T)
     return replace(curve, threshold=float(np.quantile(sure, 1 - keep)))
 
 
@@ -135,10 +121,10 @@ def refusal(
     """Measure a threshold on hums of songs that it was not chosen on.
 
     Args:
-        cases: as for :func:`calibrate`.
+        cases: as :func:`calibrate` takes them.
         groups: of each case, its song; a group is never on both sides.
-        distance: as for :func:`calibrate`.
-        keep: as for :func:`calibrate`.
+        distance: as :func:`calibrate` takes it.
+        keep: as :func:`calibrate` takes it.
         folds: how many parts the groups are dealt into.
 
     Returns:
@@ -153,33 +139,22 @@ def refusal(
         for case, name in zip(cases, groups, strict=True):
             if name not in tested:
                 continue
-            confidence, is_right = _first(case.scores, case.truth, found)
-            absent, _ = _first(_without(case), -1, found)
-            errors += [(confidence - is_right) ** 2, absent**2]
-            refused.append(absent < found.threshold)
-            if confidence >= found.threshold:
-                right.append(is_right)
-            if is_right:
-                kept.append(confidence >= found.threshold)
+            rows, truly = _first_answers(case)
+            sure = found.confidence(*rows.T)
+            passed = sure >= found.threshold
+            errors += [*(sure - truly) ** 2]
+            refused.append(not passed[1])
+            right += [truly[0]] if passed[0] else []
+            kept += [passed[0]] if truly[0] else []
     parts = (kept, refused, right, errors)
     return Refusal(*(float(np.mean(part)) if part else None for part in parts))
 
 
-def _without(case: Case) -> NDArray[np.float64]:
-    return np.delete(case.scores, case.truth)
-
-
-def _firsts(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
+def _first_answers(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
     """Return (2, 2) score and lead of the first answer, with the song and without, and if right."""
     rows, right = [], []
-    for scores, truth in ((case.scores, case.truth), (_without(case), -1)):
+    for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
         best = np.argsort(-scores, kind="stable")[:1]
         rows.append([scores[best[0]], leads(scores, best)[0]])
         right.append(best[0] == truth)
     return np.array(rows), np.array(right)
-
-
-def _first(scores: NDArray, truth: int, found: Calibration) -> tuple[float, bool]:
-    """Return the confidence of the first answer, and whether it is right."""
-    best = np.argsort(-scores, kind="stable")[:1]
-    return float(found.confidence(scores[best], leads(scores, best))[0]), bool(best[0] == truth)

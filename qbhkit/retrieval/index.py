@@ -1,8 +1,4 @@
-"""Nearest windows among unit vectors: one protocol, a lazy registry, and exact search with NumPy.
-
-``exact`` compares every vector, ``faiss`` searches an approximate index in memory, ``postgres``
-asks a server. All of them return exact cosines.
-"""
+"""Nearest windows among unit vectors: a protocol, a lazy registry, and exact search with NumPy."""
 
 import hashlib
 import mmap
@@ -13,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.catalogue.memmap import RowSubset, Vectors
+from qbhkit.catalogue.memmap import Vectors
 from qbhkit.errors import QbhError
 
 if TYPE_CHECKING:
@@ -25,9 +21,7 @@ INDEXES = {
     "faiss": "qbhkit.retrieval.index_faiss:FaissIndex",
     "postgres": "qbhkit.retrieval.index_postgres:PostgresIndex",
 }
-# Vectors converted to float32 at a time: 8 MB at 512 numbers each, which the allocator keeps.
-# Larger blocks would be requested from the system each time, page by page.
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 4096  # converted to float32 at a time: 8 MB at 512 numbers, which the allocator keeps
 _BLOCKS_HELD = 32  # of a memory map, before its pages are released
 _HASHED_ROWS = 65536  # at a time
 _MOST_QUERIES = 64  # at a time: all their dot products are in memory at once
@@ -47,11 +41,7 @@ class WindowIndex(Protocol):
     name: str
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
-
-        Raises:
-            QbhError: if the queries have another shape or are not finite, or ``k`` is under 1.
-        """
+        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1; refuse others."""
         ...
 
 
@@ -63,12 +53,8 @@ def build_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowInde
         catalogue: holds the windows; an older index of them is replaced.
         options: as the ``build`` method of its class takes them.
 
-    Returns:
-        The index, opened.
-
     Raises:
-        QbhError: if there is no such index, or it cannot be written.
-        MissingPackageError: if its package is not installed; says what to install.
+        QbhError: if there is no such index, its package is missing, or it cannot be written.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
@@ -86,7 +72,6 @@ def open_index(name: str, catalogue: "Catalogue", **options: Any) -> WindowIndex
 
     Raises:
         QbhError: if there is no such index, it is damaged, or it was built from other windows.
-        MissingPackageError: if its package is not installed; says what to install.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """
@@ -102,11 +87,7 @@ def _class_of(name: str) -> Any:
 
 
 def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
-    """Return queries as (Q, size) float32.
-
-    Raises:
-        QbhError: if they have another shape, hold NaN or infinite values, or ``k`` is under 1.
-    """
+    """Return queries as (Q, size) float32; raise QbhError for what an index cannot answer."""
     queries = np.asarray(queries)
     if queries.ndim != 2 or queries.shape[1] != size:
         raise QbhError(f"This index takes queries of shape (Q, {size}), not {queries.shape}.")
@@ -120,14 +101,7 @@ def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
 def rescored(
     vectors: Vectors, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int
 ) -> Nearest:
-    """Choose the ``k`` nearest of each query's candidates by their exact cosines.
-
-    Args:
-        vectors: (W, D), may be memory-mapped; no page of the map stays in memory.
-        queries: (Q, D).
-        candidates: (Q, C) rows, -1 for none; no row twice.
-        k: 1 or more.
-    """
+    """Choose the ``k`` nearest of (Q, C) candidate rows by their exact cosines; -1 is no row."""
     similarity = np.empty(candidates.shape, np.float32)
     for begin in range(0, len(queries), _MOST_QUERIES):
         some = slice(begin, begin + _MOST_QUERIES)
@@ -148,16 +122,7 @@ def _padded(found: Nearest, k: int) -> Nearest:
 
 
 def checksum(vectors: Vectors) -> str:
-    """Return the SHA-256 of float16 vectors, as 64 hex digits: it identifies a set of windows.
-
-    Raises:
-        QbhError: if they are not (W, D) in half precision.
-    """
-    if vectors.ndim != 2 or vectors.dtype != np.float16:
-        raise QbhError(
-            f"An index is made from (W, D) vectors in half precision, not {vectors.dtype} of shape "
-            f"{vectors.shape}."
-        )
+    """Return the SHA-256 of (W, D) vectors as 64 hex digits: it identifies a set of windows."""
     digest = hashlib.sha256(str(vectors.shape[1]).encode())
     for begin in range(0, len(vectors), _HASHED_ROWS):
         digest.update(np.ascontiguousarray(vectors[begin : begin + _HASHED_ROWS]).data)
@@ -173,18 +138,13 @@ class BestWindows(NamedTuple):
 
 
 class ExactIndex:
-    """Search windows exactly.
-
-    A memory map is read block by block at every search, and never held in memory.
+    """Search windows exactly; a memory map is read block by block at every search.
 
     Args:
         vectors: (W, D) float16 or float32, each of length 1, song after song.
         song: (W,) song number of each window, rising.
         songs: number of songs.
         rows: (W,) row of the catalogue of each window; 0 to W - 1 by default.
-
-    Raises:
-        QbhError: if the shapes do not fit or songs are not in order.
     """
 
     name = "exact"
@@ -204,43 +164,26 @@ class ExactIndex:
         self._present, self._first = np.unique(song, return_index=True)
 
     @classmethod
-    def build(cls, catalogue: "Catalogue") -> "ExactIndex":
-        """Return the index of a catalogue: its vectors as they are."""
-        return cls.open(catalogue)
-
-    @classmethod
     def open(cls, catalogue: "Catalogue") -> "ExactIndex":
         """Return the index of a catalogue: its vectors as they are."""
         return cls(_held(catalogue.vectors), catalogue.song, len(catalogue.songs))
 
-    def only(self, places: NDArray) -> "ExactIndex":
-        """Return the index of some windows, held in memory; their rows stay the same.
+    build = open
 
-        Args:
-            places: rising places of windows in this index, or (W,) booleans.
-        """
-        places = np.flatnonzero(places) if places.dtype == bool else places
-        vectors = _held(self.vectors[places])
+    def only(self, chosen: NDArray[np.bool_]) -> "ExactIndex":
+        """Return the index of some windows, chosen by (W,) booleans; their rows stay the same."""
+        vectors = _held(self.vectors[np.flatnonzero(chosen)])
         _release(self.vectors)
-        return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
+        return ExactIndex(vectors, self.song[chosen], self.songs, self.rows[chosen])
 
     def of_songs(self, songs: NDArray[np.int64]) -> "ExactIndex":
-        """Return the index of all windows of some songs (C,); it reads the same vectors."""
-        at = np.flatnonzero(np.isin(self._present, songs))
-        ends = np.append(self._first, len(self.song))[at + 1]
-        spans = [np.arange(*span) for span in zip(self._first[at], ends, strict=True)]
-        places = np.concatenate([np.zeros(0, np.int64), *spans])
-        vectors = RowSubset(self.vectors, places)
-        return ExactIndex(vectors, self.song[places], self.songs, self.rows[places])
+        """Return the index of all windows of some songs (C,)."""
+        wanted = np.zeros(self.songs, bool)
+        wanted[songs] = True
+        return self.only(wanted[self.song])
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1.
-
-        Equally near windows come in the order of their rows.
-
-        Raises:
-            QbhError: if the queries have another shape or are not finite, or ``k`` is under 1.
-        """
+        """Find the nearest windows, as an index does; ties come in the order of their rows."""
         queries = checked_queries(queries, k, self.vectors.shape[1])
         similarity = np.full((len(queries), k), -np.inf, np.float32)
         row = np.full((len(queries), k), -1, np.int64)
@@ -294,14 +237,8 @@ def _held(vectors: Vectors) -> Vectors:
 def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:
     """Return the best window of every song, as far as lists of the nearest windows name it.
 
-    Args:
-        near: (Q, k) windows, best first.
-        song: (W,) song number of each row.
-        songs: number of songs.
-
-    Returns:
-        Similarities and rows (Q, songs). A song without a window in the list has the row -1 and the
-        similarity of the last window of the list, which is an upper bound.
+    A song without a window in the list has the row -1 and the similarity of the last window of the
+    list, which is an upper bound.
     """
     last = near.similarity[:, -1:]
     best = BestWindows(np.repeat(last, songs, axis=1), np.full((len(last), songs), -1, np.int64))
@@ -322,17 +259,9 @@ def _first_hit(dots: NDArray, first: NDArray, highest: NDArray) -> NDArray[np.in
 
 
 def _to_float32(block: NDArray, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Convert an array to float32.
+    """Convert an array to float32, in the first rows of ``out``; float32 is returned itself.
 
-    Torch converts float16 several times as fast as NumPy, with the same result. Most of the
-    remaining time is spent on allocating memory, which ``out`` avoids.
-
-    Args:
-        block: of any shape, float16 or float32.
-        out: (R, ...) array to write to, with at least as many rows; allocated if None.
-
-    Returns:
-        The rows of ``out`` that were written, or a new array; a float32 block is returned itself.
+    Torch converts float16 several times as fast as NumPy; the rest is allocation, unless ``out``.
     """
     if block.dtype != np.float16 or not block.flags.writeable:  # torch warns of read-only arrays
         return block.astype(np.float32, copy=False)
@@ -349,9 +278,6 @@ def _release(vectors: Vectors) -> None:
         base = part
         while isinstance(base, np.ndarray):
             base = base.base
-        if (
-            isinstance(base, mmap.mmap)
-            and not part.flags.writeable  # pages of a writable map may not be saved yet
-            and hasattr(mmap, "MADV_DONTNEED")
-        ):
+        saved = not part.flags.writeable  # pages of a writable map may not be saved yet
+        if isinstance(base, mmap.mmap) and saved and hasattr(mmap, "MADV_DONTNEED"):
             base.madvise(mmap.MADV_DONTNEED)

@@ -1,12 +1,9 @@
 """Approximate search in memory with FAISS (MIT); its candidates are scored again exactly.
 
-Vectors are reduced by PCA and stored with a byte a number in a graph (HNSW). Of very many windows,
-where a graph is slow to build, inverted lists of product-quantised vectors (IVF-PQ) are searched.
-The full vectors are read for the best candidates only, so they may be memory-mapped.
+Vectors are reduced by PCA and stored in a graph (HNSW), or, as a graph of very many windows is slow
+to build, in inverted lists of product-quantised vectors (IVF-PQ).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import gcd
 from pathlib import Path
@@ -36,36 +33,20 @@ Kind = Literal["flat", "hnsw", "ivf-pq"]
 
 @dataclass(frozen=True)
 class FaissChoices:
-    """How vectors are reduced, kept and searched.
+    """How vectors are reduced, kept and searched."""
 
-    Args:
-        kind: ``flat`` compares all windows, in half precision; by the number of windows if None.
-        flat_up_to: number of windows up to which the kind is ``flat``.
-        hnsw_up_to: number of windows up to which it is ``hnsw``; beyond, ``ivf-pq``.
-        size: numbers that PCA keeps of a vector.
-        sample: windows that PCA and quantisers are trained on.
-        neighbours: of a window in the graph; twice as many in its lowest layer.
-        effort_build: candidates kept while the graph is built (``efConstruction``).
-        effort: candidates kept while it is searched (``efSearch``).
-        lists: inverted lists; 4 times the root of the number of windows if None.
-        probes: lists that are read; an eighth of them, and 512 at least, if None.
-        pq_parts: into which product quantisation divides a vector; each takes half a byte.
-        candidates: windows of a query that are scored exactly; 4 for each window asked for if that
-            is more.
-    """
-
-    kind: Kind | None = None
-    flat_up_to: int = 10_000
-    hnsw_up_to: int = 300_000
-    size: int = 128
-    sample: int = 100_000
-    neighbours: int = 16
-    effort_build: int = 100
-    effort: int = 400
-    lists: int | None = None
-    probes: int | None = None
-    pq_parts: int = 64
-    candidates: int = 400
+    kind: Kind | None = None  # flat compares all windows; by the number of windows if None
+    flat_up_to: int = 10_000  # windows
+    hnsw_up_to: int = 300_000  # windows; beyond, ivf-pq
+    size: int = 128  # numbers that PCA keeps of a vector
+    sample: int = 100_000  # windows that PCA and quantisers are trained on
+    neighbours: int = 16  # of a window in the graph
+    effort_build: int = 100  # candidates kept while the graph is built (efConstruction)
+    effort: int = 400  # candidates kept while it is searched (efSearch)
+    lists: int | None = None  # inverted lists; 4 times the root of the number of windows if None
+    probes: int | None = None  # lists that are read; an eighth of them, and 512 at least, if None
+    pq_parts: int = 64  # into which product quantisation divides a vector, half a byte each
+    candidates: int = 400  # windows that are scored exactly; at least 4 for each one asked for
 
     def kind_for(self, windows: int) -> Kind:
         """Return the kind of index for a number of windows."""
@@ -77,29 +58,16 @@ class FaissChoices:
 
 
 class FaissIndex:
-    """Search windows approximately.
-
-    Args:
-        vectors: (W, D) in half precision, each of length 1; may be memory-mapped.
-        index: of FAISS, over the same rows.
-        choices: how it was built and is searched.
-        threads: of a search; OpenMP's number if None.
-    """
+    """Search (W, D) windows approximately, by an index of FAISS over the same rows."""
 
     name = "faiss"
 
-    def __init__(
-        self, vectors: Vectors, index: Any, choices: FaissChoices, threads: int | None = None
-    ) -> None:
-        self.vectors, self.index, self.choices, self.threads = vectors, index, choices, threads
+    def __init__(self, vectors: Vectors, index: Any, choices: FaissChoices) -> None:
+        self.vectors, self.index, self.choices = vectors, index, choices
 
     @classmethod
     def build(
-        cls,
-        catalogue: Catalogue,
-        folder: Path | None = None,
-        choices: FaissChoices | None = None,
-        threads: int | None = None,
+        cls, catalogue: Catalogue, folder: Path | None = None, choices: FaissChoices | None = None
     ) -> "FaissIndex":
         """Build the index of a catalogue and write it; an older one is replaced at the end.
 
@@ -107,18 +75,15 @@ class FaissIndex:
             catalogue: its vectors are read block by block.
             folder: ``faiss`` in the catalogue's folder if None.
             choices: the defaults if None.
-            threads: of the build and of later searches.
 
         Raises:
             QbhError: if a vector holds NaN, there are too few windows for the kind that is asked
                 for, or another process writes an index there.
-            MissingPackageError: if faiss is not installed.
         """
         choices, vectors = choices or FaissChoices(), catalogue.vectors
         folder = folder or catalogue.path / "faiss"
         source = checksum(vectors)
-        with _threads(threads):
-            index = _trained(vectors, choices)
+        index = _trained(vectors, choices)
         file = folder / f"{token_hex(8)}.faiss"  # the older one stays until the manifest names this
         with sole_writer(folder):
             with atomic_path(file) as part:
@@ -126,23 +91,18 @@ class FaissIndex:
                     _faiss().write_index(index, str(part))
                 except RuntimeError as error:
                     raise unwritten(file, error) from None
-            head = {"format": FAISS_FORMAT, "vectors": source, "choices": asdict(choices)}
-            manifest = head | {"file": file.name, "sha256": sha256_file(file)}
+            manifest = {
+                "format": FAISS_FORMAT, "vectors": source, "choices": asdict(choices),
+                "file": file.name, "sha256": sha256_file(file),
+            }  # fmt: skip
             write_json(folder / "manifest.json", manifest)
             for old in set(folder.glob("*.faiss")) - {file}:
                 old.unlink()
-        return cls(vectors, index, choices, threads)
+        return cls(vectors, index, choices)
 
     @classmethod
-    def open(
-        cls, catalogue: Catalogue, folder: Path | None = None, threads: int | None = None
-    ) -> "FaissIndex":
-        """Open what :meth:`build` wrote; arguments as there.
-
-        Raises:
-            QbhError: if it is missing or damaged, or was built from other vectors.
-            MissingPackageError: if faiss is not installed.
-        """
+    def open(cls, catalogue: Catalogue, folder: Path | None = None) -> "FaissIndex":
+        """Open what :meth:`build` wrote; raise QbhError if it is damaged or of other windows."""
         folder = folder or catalogue.path / "faiss"
         where = folder / "manifest.json"
         manifest = read_json(where, _CURE)
@@ -167,24 +127,14 @@ class FaissIndex:
             raise QbhError(f"{file} is not a FAISS index: {_CURE}.") from None
         if (index.ntotal, index.d) != catalogue.vectors.shape:
             raise QbhError(f"{file} holds other windows than {catalogue.path}: {_CURE}.")
-        return cls(catalogue.vectors, index, choices, threads)
+        return cls(catalogue.vectors, index, choices)
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find about the ``k`` nearest windows of each of (Q, D) vectors of length 1.
-
-        Returns:
-            Windows in the order of their exact cosines; a nearer one may have been missed.
-
-        Raises:
-            QbhError: if the queries have another shape or are not finite, or ``k`` is under 1.
-        """
+        """Find about the nearest windows, as an index does, in the order of their exact cosines."""
         windows, size = self.vectors.shape
         queries = checked_queries(queries, k, size)
         asked = min(windows, max(self.choices.candidates, _CANDIDATES_A_WINDOW * k))
-        if not windows:
-            return rescored(self.vectors, queries, np.empty((len(queries), 0), np.int64), k)
-        with _threads(self.threads):
-            _, candidates = self.index.search(queries, asked, params=self._parameters(asked))
+        _, candidates = self.index.search(queries, asked, params=self._parameters(asked))
         return rescored(self.vectors, queries, candidates, k)
 
     def _parameters(self, asked: int) -> Any:
@@ -241,15 +191,3 @@ def _faiss() -> Any:
     except ImportError:
         raise missing_package("The index faiss", "faiss-cpu") from None
     return faiss
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Set the number of threads that FAISS uses in the block."""
-    faiss = _faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

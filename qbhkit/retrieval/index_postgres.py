@@ -1,19 +1,15 @@
 """Windows on a PostgreSQL server with pgvector: the index that many processes and machines share.
 
-A catalogue is a schema of its own with the tables ``about``, ``batches``, ``songs`` and
-``windows``. It holds all that an answer names, so a client needs no file of the catalogue. Each
-write is one transaction: readers see the songs before it or after it, never a part of them.
-
-The connection string is libpq's, from an argument or the variable ``QBHKIT_POSTGRES``; what it
-leaves out comes from libpq's own variables and password file. The server needs memory to build the
-graph of many windows fast: put ``options='-c maintenance_work_mem=4GB'`` into the string.
+A catalogue is a schema with the tables ``about``, ``batches``, ``songs`` and ``windows``, written
+in one transaction: readers see the older catalogue or the newer one. The connection string is
+libpq's; ``options='-c maintenance_work_mem=4GB'`` in it builds the graph of many windows faster.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +22,7 @@ POSTGRES_FORMAT = 1
 VARIABLE = "QBHKIT_POSTGRES"
 _SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
 _CONNECT_TIMEOUT_S = 10
-_MOST_EFFORT = 1000  # pgvector's highest ef_search
+_EFFORT, _MOST_EFFORT = 200, 1000  # candidates kept during a search (hnsw.ef_search)
 _CURE = "write the catalogue to the server again"
 
 _TABLES = """
@@ -65,151 +61,98 @@ _SIGHT = """
 SELECT set_config('hnsw.ef_search', %s, true),
     set_config('hnsw.iterative_scan', 'relaxed_order', true)
 """
-_PASSAGES = """
-SELECT songs.id, songs.title, songs.source, songs.licence, windows.start_s, windows.end_s
-FROM unnest(%s::bigint[]) WITH ORDINALITY AS asked (number, place)
-JOIN {schema}.windows USING (number) JOIN {schema}.songs ON songs.number = windows.song
-ORDER BY asked.place
-"""
-
-
-class Passage(NamedTuple):
-    """A window as the server stores it."""
-
-    song_id: str
-    title: str
-    source: str
-    licence: str
-    start_s: float
-    end_s: float
 
 
 class PostgresIndex:
     """Search windows on a server; give each thread an index of its own.
 
-    A row is a window's number on the server. Songs that are added continue the numbers, so a row of
-    the catalogue that was written stays the same until the schema is written anew.
-
     Args:
-        schema: of the catalogue on the server.
+        catalogue: the one that was written.
+        schema: its name on the server: small letters, digits and underscores.
         dsn: libpq's connection string; ``QBHKIT_POSTGRES`` if None.
-        effort: candidates kept during a search (``hnsw.ef_search``), 1 to 1000.
-
-    Attributes:
-        model: identity of the weights that made the vectors.
-        size: of a vector.
 
     Raises:
-        QbhError: if the server cannot be reached or holds no such catalogue.
-        MissingPackageError: if psycopg or pgvector is not installed.
+        QbhError: if the server cannot be reached or does not hold the windows of the catalogue.
     """
 
     name = "postgres"
 
-    def __init__(self, schema: str = "qbhkit", dsn: str | None = None, effort: int = 200) -> None:
-        self.schema, self.effort = _checked(schema), effort
-        self._server = _Server(dsn)
-        with self._server.transaction() as run:
-            about = _about(run, schema)
-        if about is None:
+    def __init__(
+        self, catalogue: Catalogue, schema: str = "qbhkit", dsn: str | None = None
+    ) -> None:
+        self.schema, self._dsn, self._connection = _checked(schema), dsn, _connect(dsn)
+        self.size = catalogue.vectors.shape[1]
+        vectors, wrong = catalogue.vectors, ""
+        with self._transaction() as run:
+            if not _is_ours(run, schema):
+                wrong = f"The server holds no catalogue {schema}"
+            else:
+                batches = self._batches = self._read_batches(run)
+        if not wrong and (
+            sum(windows for _, windows, _ in batches) != len(vectors)
+            or any(checksum(vectors[at : at + count]) != sha256 for at, count, sha256 in batches)
+        ):
+            wrong = f"The schema {schema} on the server holds other windows than {catalogue.path}"
+        if wrong:
             self.close()
-            raise QbhError(f"The server holds no catalogue {schema}: {_CURE}.")
-        self.model, self.size = about
-        self._opened: list[tuple[int, int, str]] | None = None  # batches of a catalogue in memory
-
-    @classmethod
-    def build(
-        cls,
-        catalogue: Catalogue,
-        schema: str = "qbhkit",
-        dsn: str | None = None,
-        readers: Sequence[str] = (),
-    ) -> "PostgresIndex":
-        """Write a catalogue to a server; an older one in the schema is replaced at the end.
-
-        Args:
-            catalogue: its songs and windows are written, its contours are not.
-            schema: small letters, digits and underscores.
-            dsn: of a role that may create schemas, and the extension pgvector where it is missing.
-            readers: roles that may search the catalogue.
-
-        Raises:
-            QbhError: if the server cannot be reached or refuses, or the schema holds something
-                else. Nothing has changed then.
-            MissingPackageError: if psycopg or pgvector is not installed.
-        """
-        new, size = f"{_checked(schema)}__new", catalogue.vectors.shape[1]
-        with closing(_Server(dsn)) as server, server.transaction() as run:
-            _lock(run, schema)
-            run.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            older = _about(run, schema) is not None
-            if not older and _exists(run, schema):
-                raise QbhError(f"The schema {schema} holds something else: choose another name.")
-            run.execute(_sql("CREATE SCHEMA {schema}", new))
-            run.execute(_sql(_TABLES, new, size))
-            about = POSTGRES_FORMAT, catalogue.model, size
-            run.execute(_sql("INSERT INTO {schema}.about VALUES (%s, %s, %s)", new), about)
-            _insert(run, new, catalogue)
-            run.execute(_sql(_GRAPH, new))
-            for role in readers:
-                _grant(run, new, role)
-            if older:  # only now, so that readers wait for no more than the change of names
-                run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS EXCLUSIVE MODE", schema))
-                run.execute(_sql("DROP SCHEMA {schema} CASCADE", schema))
-            run.execute(_sql("ALTER SCHEMA {schema} RENAME TO {name}", new, name=schema))
-        return cls(schema, dsn)
+            raise QbhError(f"{wrong}: {_CURE}.")
 
     @classmethod
     def open(
         cls, catalogue: Catalogue, schema: str = "qbhkit", dsn: str | None = None
     ) -> "PostgresIndex":
-        """Connect, and check that the rows on the server are those of this catalogue.
+        """Connect to the index of a catalogue; arguments and errors as of the class."""
+        return cls(catalogue, schema, dsn)
 
-        Songs that are added later are not found until it is opened again.
+    @classmethod
+    def build(
+        cls, catalogue: Catalogue, schema: str = "qbhkit", dsn: str | None = None
+    ) -> "PostgresIndex":
+        """Write a catalogue to a server; an older one in the schema is replaced at the end.
+
+        Who may read it is up to the server (``ALTER DEFAULT PRIVILEGES``).
+
+        Args:
+            catalogue: its songs and windows are written, its contours are not.
+            schema: small letters, digits and underscores.
+            dsn: of a role that may create schemas, and the extension pgvector where it is missing.
 
         Raises:
-            QbhError: if the rows differ; also as the class.
+            QbhError: if the server refuses, or the schema holds something else. Nothing has changed
+                then.
         """
-        index = cls(schema, dsn)
-        with index._server.transaction() as run:
-            batches = index._opened = index._batches(run)
-        vectors = catalogue.vectors
-        if sum(windows for _, windows, _ in batches) != len(vectors) or any(
-            checksum(vectors[first : first + windows]) != digest
-            for first, windows, digest in batches
-        ):
-            index.close()
-            raise QbhError(
-                f"The schema {schema} on the server holds other windows than {catalogue.path}: "
-                f"{_CURE}."
-            )
-        return index
+        new = f"{_checked(schema)}__new"
+        with closing(_connect(dsn)) as connection, _transaction(connection) as run:
+            # One writer of a schema at a time, until its transaction ends.
+            lock = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+            run.execute(lock, [f"qbhkit {schema}"])
+            run.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            older = _is_ours(run, schema)
+            exists = run.execute("SELECT to_regnamespace(%s)", [schema]).fetchone()
+            if not older and exists != (None,):
+                raise QbhError(f"The schema {schema} holds something else: choose another name.")
+            run.execute(_sql("CREATE SCHEMA {schema}", new))
+            run.execute(_sql(_TABLES, new, catalogue.vectors.shape[1]))
+            _insert(connection, new, catalogue)
+            run.execute(_sql(_GRAPH, new))
+            if older:  # only now, so that readers wait for no more than the change of names
+                run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS EXCLUSIVE MODE", schema))
+                run.execute(_sql("DROP SCHEMA {schema} CASCADE", schema))
+            run.execute(_sql("ALTER SCHEMA {schema} RENAME TO {name}", new, name=schema))
+        return cls(catalogue, schema, dsn)
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find about the ``k`` nearest windows of each of (Q, D) vectors of length 1.
-
-        All queries of a call see the same songs.
-
-        Returns:
-            Windows in the order of their exact cosines; a nearer one may have been missed. A window
-            of a song that was added later has the row -1 and its cosine, which is an upper bound of
-            those that follow.
-
-        Raises:
-            QbhError: if the queries have another shape or are not finite, ``k`` is under 1, the
-                server fails, or its catalogue is no longer the one that was opened.
-        """
+        """Find about the nearest windows, as an index does, in the order of their exact cosines."""
         queries = checked_queries(queries, k, self.size)
         similarity = np.full((len(queries), k), -1, np.float32)
         row = np.full((len(queries), k), -1, np.int64)
-        asked = max(k, self.effort)
+        asked = max(k, _EFFORT)
         statement = _sql(_NEAREST, self.schema, self.size)
-        with self._server.transaction() as run:
+        with self._transaction() as run:
             run.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Before the first statement, so that a reader who waits here sees the new catalogue.
             run.execute(_sql("LOCK TABLE {schema}.windows IN ACCESS SHARE MODE", self.schema))
-            opened = self._opened
-            if opened is not None and self._batches(run)[: len(opened)] != opened:
+            if self._read_batches(run) != self._batches:
                 raise QbhError(
                     f"The schema {self.schema} on the server was written anew: open it again."
                 )
@@ -220,77 +163,35 @@ class PostgresIndex:
                 found = run.execute(statement, values, prepare=False).fetchall()
                 if found:
                     row[q, : len(found)], similarity[q, : len(found)] = zip(*found, strict=True)
-        if opened is not None:  # its catalogue in memory has no rows for songs added later
-            row[row >= sum(windows for _, windows, _ in opened)] = -1
         return Nearest(similarity, row)
 
-    def _batches(self, run: Any) -> list[tuple[int, int, str]]:
+    def _read_batches(self, run: Any) -> list[tuple[int, int, str]]:
+        """Return which windows the schema holds: first number, count and checksum of each batch."""
         statement = "SELECT first, windows, sha256 FROM {schema}.batches ORDER BY first"
         return list(run.execute(_sql(statement, self.schema)).fetchall())
 
-    def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
-        """Describe windows, in the order of their (N,) rows.
-
-        Raises:
-            QbhError: if there is no such window, or the server fails.
-        """
-        wanted = [int(row) for row in rows]
-        with self._server.transaction() as run:
-            found = run.execute(_sql(_PASSAGES, self.schema), [wanted]).fetchall()
-        if len(found) != len(wanted):
-            raise QbhError(f"The catalogue {self.schema} was written anew meanwhile: search again.")
-        return [Passage(*values) for values in found]
-
-    def add(self, catalogue: Catalogue) -> None:
-        """Add all songs of another catalogue; searches at the same time see all of them or none.
-
-        Args:
-            catalogue: made by the same model.
-
-        Raises:
-            QbhError: if it is of another model, a song is there already, or the server fails.
-                Nothing has changed then.
-        """
-        if (catalogue.model, catalogue.vectors.shape[1]) != (self.model, self.size):
-            raise QbhError(
-                f"{catalogue.path} was made by the model {catalogue.model}, the catalogue "
-                f"{self.schema} on the server by {self.model}: build one again with its weights."
-            )
-        with self._server.transaction() as run:
-            _lock(run, self.schema)
-            if _about(run, self.schema) != (self.model, self.size):
-                raise QbhError(f"The catalogue {self.schema} was written anew: open it again.")
-            _insert(run, self.schema, catalogue)
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        if self._connection.closed:  # it was lost
+            self._connection = _connect(self._dsn)
+        with _transaction(self._connection) as run:
+            yield run
 
     def close(self) -> None:
         """Close the connection."""
-        self._server.close()
-
-
-class _Server:
-    """A connection that is opened again when it is lost, and whose errors are one sentence."""
-
-    def __init__(self, dsn: str | None) -> None:
-        self._dsn = dsn
-        self._connection = _connect(dsn)
-
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        """Yield a cursor; commit after the block, or roll back if it raises."""
-        import psycopg
-
-        if self._connection.closed:
-            self._connection = _connect(self._dsn)
-        try:
-            with self._connection.transaction(), self._connection.cursor() as run:
-                yield run
-        except psycopg.Error as error:
-            raise QbhError(
-                f"PostgreSQL failed ({_first_line(error)}): nothing has changed."
-            ) from None
-
-    def close(self) -> None:
         self._connection.close()
+
+
+@contextmanager
+def _transaction(connection: Any) -> Iterator[Any]:
+    """Yield a cursor; commit after the block, or roll back and say why in one sentence."""
+    import psycopg
+
+    try:
+        with connection.transaction(), connection.cursor() as run:
+            yield run
+    except psycopg.Error as error:
+        raise QbhError(f"PostgreSQL failed ({_first_line(error)}): nothing has changed.") from None
 
 
 def _connect(dsn: str | None) -> Any:
@@ -302,9 +203,8 @@ def _connect(dsn: str | None) -> Any:
     except ImportError:
         raise missing_package("The index postgres", "'psycopg[binary]' pgvector") from None
     try:
-        known: dict[str, Any] = conninfo_to_dict(
-            dsn if dsn is not None else os.environ.get(VARIABLE, "")
-        )
+        written = dsn if dsn is not None else os.environ.get(VARIABLE, "")
+        known: dict[str, Any] = conninfo_to_dict(written)
     except psycopg.ProgrammingError:
         raise QbhError(
             f"The connection string (argument or {VARIABLE}) is malformed: write "
@@ -341,66 +241,41 @@ def _sql(template: str, schema: str, size: int = 0, **names: str) -> Any:
     return sql.SQL(template).format(**parts, halfvec=sql.SQL(f"halfvec({int(size)})"))
 
 
-def _lock(run: Any, schema: str) -> None:
-    """Let one writer of a schema in at a time, until its transaction ends."""
-    run.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"qbhkit {schema}"])
-
-
-def _exists(run: Any, schema: str) -> bool:
-    found = run.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchone()
-    return found is not None
-
-
-def _about(run: Any, schema: str) -> tuple[str, int] | None:
-    """Return model and vector size of the catalogue in a schema; None if there is none."""
+def _is_ours(run: Any, schema: str) -> bool:
+    """Return whether a schema holds a catalogue; raise QbhError if it is of another format."""
     (known,) = run.execute(_OUR_COLUMNS, [f"{schema}.about"]).fetchone()
     if known < 3:  # no such table, or one of another program
-        return None
-    columns = _sql("SELECT format, model, size FROM {schema}.about", schema)
-    version, model, size = run.execute(columns).fetchone() or (None, "", 0)
+        return False
+    stored = run.execute(_sql("SELECT format FROM {schema}.about", schema)).fetchone()
+    (version,) = stored or (None,)
     if version != POSTGRES_FORMAT:
         raise QbhError(
             f"The catalogue {schema} has format {version}, not {POSTGRES_FORMAT}: {_CURE}."
         )
-    return model, size
+    return True
 
 
-def _grant(run: Any, schema: str, role: str) -> None:
-    run.execute(_sql("GRANT USAGE ON SCHEMA {schema} TO {role}", schema, role=role))
-    run.execute(_sql("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}", schema, role=role))
-
-
-def _insert(run: Any, schema: str, catalogue: Catalogue) -> None:
-    """Append songs and windows to those on the server."""
-    if not catalogue.songs:
-        return
+def _insert(connection: Any, schema: str, catalogue: Catalogue) -> None:
     from pgvector import HalfVector
     from pgvector.psycopg import register_vector
 
-    register_vector(run.connection)
-    run = run.connection.cursor()  # only a later cursor knows the type
-    ids = [_text(song["id"]) for song in catalogue.songs]
-    known = run.execute(
-        _sql("SELECT id FROM {schema}.songs WHERE id = ANY(%s) LIMIT 1", schema), [ids]
-    ).fetchone()
-    if known is not None:
-        raise QbhError(f"The song {known[0]} is on the server already: leave it out.")
-    first_song, first = (
-        run.execute(_sql(f"SELECT count(*) FROM {{schema}}.{table}", schema)).fetchone()[0]
-        for table in ("songs", "windows")
-    )
-    batch = first, len(catalogue.vectors), checksum(catalogue.vectors)
+    register_vector(connection)
+    run = connection.cursor()  # only a later cursor knows the type
+    vectors = catalogue.vectors
+    about = POSTGRES_FORMAT, catalogue.model, vectors.shape[1]
+    run.execute(_sql("INSERT INTO {schema}.about VALUES (%s, %s, %s)", schema), about)
+    batch = 0, len(vectors), checksum(vectors)
     run.execute(_sql("INSERT INTO {schema}.batches VALUES (%s, %s, %s)", schema), batch)
     with run.copy(_sql("COPY {schema}.songs FROM STDIN", schema)) as copy:
-        for number, song in enumerate(catalogue.songs, first_song):
+        for number, song in enumerate(catalogue.songs):
             fields = (_text(song[key]) for key in ("id", "title", "source", "licence"))
             copy.write_row((number, *fields))
     with run.copy(_sql("COPY {schema}.windows FROM STDIN (FORMAT BINARY)", schema)) as copy:
         copy.set_types(["int8", "int8", "float8", "float8", "halfvec"])
         spans = zip(catalogue.song, catalogue.start_s, catalogue.end_s, strict=True)
-        for number, (song, start_s, end_s) in enumerate(spans, first):
-            vector = HalfVector(catalogue.vectors[number - first])
-            copy.write_row((number, first_song + int(song), float(start_s), float(end_s), vector))
+        for number, (song, start_s, end_s) in enumerate(spans):
+            vector = HalfVector(vectors[number])
+            copy.write_row((number, int(song), float(start_s), float(end_s), vector))
     run.execute(_sql("ANALYZE {schema}.windows", schema))
 
 

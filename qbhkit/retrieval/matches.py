@@ -22,11 +22,10 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
     Args:
         catalogue: the one that was searched.
         answer: of the search.
-        rate_hz: of the result; notes are rendered at 16 kHz.
+        rate_hz: of a recording; a melody is rendered at 16 kHz.
 
     Returns:
-        The part of the recording, if the song is one and its file still exists; otherwise its
-        melody, hummed as it is written.
+        The part of the recording, if there is one; otherwise the melody, hummed as it is written.
 
     Raises:
         QbhError: if the song is not in the catalogue, or nothing in those seconds is voiced.
@@ -44,18 +43,14 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
             return Audio(whole.samples[first:last], rate_hz)
     contour = catalogue.contours[number]
     first, last = (round(at_s / contour.hop_s) for at_s in (answer.start_s, answer.end_s))
-    notes = notes_of(Contour(contour.frames[first:last], contour.hop_s))
+    notes = _notes_of(Contour(contour.frames[first:last], contour.hop_s))
     if not len(notes):
         raise QbhError(f"Nothing from {answer.start_s} to {answer.end_s} s is voiced.")
     return render_hum(notes, _AS_WRITTEN, np.random.default_rng(0)).audio
 
 
-def notes_of(contour: Contour) -> NDArray[np.float64]:
-    """Return the notes of a contour: a new one wherever the pitch changes by half a semitone.
-
-    Returns:
-        (M, 3) onset in seconds, duration in seconds, MIDI pitch; rests are left out.
-    """
+def _notes_of(contour: Contour) -> NDArray[np.float64]:
+    """Return (M, 3) notes: a new one wherever the pitch changes by half a semitone."""
     pitch = np.round(contour.pitch_st)
     change = np.flatnonzero(np.diff(pitch, prepend=-1))
     length = np.diff(change, append=len(pitch))

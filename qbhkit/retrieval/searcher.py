@@ -1,8 +1,7 @@
 """From a hum to ranked songs with the matched seconds.
 
 Windows of the hum vote for songs by their vectors; the best songs are then aligned with the hum
-frame by frame. Both together give the score; the score and its lead over the songs that follow give
-the confidence.
+frame by frame. Vote and distance give the score, the score and its lead the confidence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,7 +71,7 @@ def answer_line(
 
 
 class Scores(NamedTuple):
-    """How well every song matches a hum."""
+    """How well every song matches a hum, in the catalogue's order."""
 
     score: NDArray[np.float64]  # (songs,)
     vote: NDArray[np.float64]  # (songs,)
@@ -87,11 +86,13 @@ class Searcher:
 
     Args:
         catalogue: the songs.
-        embedder: must be the one the catalogue was built with; its weights bring the calibration.
-        windows: how hums are cut; by default what suits the embedder.
-        index: finds windows where ``match_from`` is ``anywhere``; if None, all are compared. After
-            an approximate index, all windows of the best songs are compared again.
+        embedder: the one the catalogue was built with; its weights bring the calibration.
         tracker: name of the pitch tracker for hums; the default one if None.
+
+    Attributes:
+        windows: how hums are cut.
+        index: finds windows where ``match_from`` is ``anywhere``; first ``exact``, which compares
+            all.
 
     Raises:
         QbhError: if the catalogue was made by another model.
@@ -100,12 +101,7 @@ class Searcher:
     """
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        embedder: Embedder,
-        windows: QueryWindows | None = None,
-        index: WindowIndex | None = None,
-        tracker: str | None = None,
+        self, catalogue: Catalogue, embedder: Embedder, tracker: str | None = None
     ) -> None:
         if catalogue.model != embedder.identity:
             raise QbhError(
@@ -113,11 +109,12 @@ class Searcher:
                 f"{embedder.identity}: choose its --weights, or build it again with these."
             )
         self.catalogue, self.embedder = catalogue, embedder
-        self.windows = windows or query_windows_for(embedder.reading)
+        self.windows = query_windows_for(embedder.reading)
         self._load_query = query_loader(embedder.states_of, tracker)
         self.calibration = Calibration.of(embedder)
         self.exact = ExactIndex.open(catalogue)
-        self.index = index or self.exact
+        self.index: WindowIndex = self.exact
+        self._hop_s = catalogue.contours[0].hop_s
         self._first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
         first_s = np.minimum.reduceat(catalogue.start_s, self._first)
         self._since_s = catalogue.start_s - first_s[catalogue.song]  # (W,) since the first note
@@ -150,15 +147,7 @@ class Searcher:
         match_from: MatchFrom = "anywhere",
         method: Method = "full",
     ) -> list[list[Answer]]:
-        """Search many hums at once: the catalogue's windows are read once for several of them.
-
-        Returns:
-            The answers to each hum, as of :meth:`search`.
-
-        Raises:
-            QbhError: if a hum cannot be read, or less than 1 s of it is voiced; says which one,
-                counted from 1.
-        """
+        """Search many hums, several at a time; an error says which hum, counted from 1."""
         return [self._answers(scores, k) for scores in self.scores_many(hums, match_from, method)]
 
     def _answers(self, found: Scores, k: int) -> list[Answer]:
@@ -178,42 +167,35 @@ class Searcher:
         if found.paths is None:
             return answers
         sure = self.calibration.confidence(found.score[order], leads(found.score, order))
-        answers = [
-            answer._replace(confidence=round(float(confidence), 4))
-            for answer, confidence in zip(answers, sure, strict=True)
-        ]
         place = {int(song): c for c, song in enumerate(found.aligned)}
-        return [
-            self._with_path(answer, found, place[song]) if song in place else answer
-            for song, answer in zip(map(int, order), answers, strict=True)
-        ]
+        for rank, song in enumerate(order):
+            answer = answers[rank]._replace(confidence=round(float(sure[rank]), 4))
+            if song in place:
+                answer = self._with_path(answer, found, found.paths, place[song])
+            answers[rank] = answer
+        return answers
+
+    def _with_path(self, answer: Answer, found: Scores, paths: Alignments, c: int) -> Answer:
+        """Add what the alignment with the song tells."""
+        start, end = int(paths.start[c]), int(paths.end[c])
+        answer = answer._replace(distance_st=round(float(found.distance_st[c]), 4))
+        if start == end:  # no path: the song is far shorter than the hum
+            return answer
+        return answer._replace(
+            start_s=round(start * self._hop_s, 3),
+            end_s=round(end * self._hop_s, 3),
+            tempo_ratio=round((end - start) / int(paths.frames[c]), 3),
+            transposition_st=round(float(paths.transposition_st[c]), 2),
+        )
 
     def confident(self, answers: Sequence[Answer]) -> bool:
         """Return whether the first answer's confidence reaches the calibrated threshold."""
         return bool(answers) and (answers[0].confidence or 0.0) >= self.calibration.threshold
 
-    def _with_path(self, answer: Answer, found: Scores, c: int) -> Answer:
-        """Add what the alignment with the song tells."""
-        assert found.paths is not None
-        start, end = int(found.paths.start[c]), int(found.paths.end[c])
-        answer = answer._replace(distance_st=round(float(found.distance_st[c]), 4))
-        if start == end:  # no path: the song is far shorter than the hum
-            return answer
-        hop_s = self.catalogue.contours[0].hop_s
-        return answer._replace(
-            start_s=round(start * hop_s, 3),
-            end_s=round(end * hop_s, 3),
-            tempo_ratio=round((end - start) / int(found.paths.frames[c]), 3),
-            transposition_st=round(float(found.paths.transposition_st[c]), 2),
-        )
-
     def scores(
-        self,
-        hum: Source | Takes,
-        match_from: MatchFrom = "anywhere",
-        method: Method = "full",
+        self, hum: Source | Takes, match_from: MatchFrom = "anywhere", method: Method = "full"
     ) -> Scores:
-        """Score every song.
+        """Score every song; one that is not aligned gets the worst distance.
 
         Args:
             hum: path, samples, f0 track or contour, as :func:`qbhkit.to_contour` takes it; or a
@@ -223,11 +205,7 @@ class Searcher:
                 ``anywhere`` compares with all windows.
             method: ``vector`` compares each segment of the hum as a single vector; ``vote`` lets
                 several windows of each segment vote; ``full`` also aligns the best songs, which
-                any of their windows may vote for. A song that is not aligned gets the worst
-                distance.
-
-        Returns:
-            Scores in the catalogue's order.
+                any of their windows may vote for.
 
         Raises:
             QbhError: if the hum cannot be read, or less than 1 s of it is voiced.
@@ -240,7 +218,7 @@ class Searcher:
         match_from: MatchFrom = "anywhere",
         method: Method = "full",
     ) -> Iterator[Scores]:
-        """Yield the scores of each hum, as of :meth:`scores`; errors as :meth:`search_many`."""
+        """Yield the scores of each hum; an error says which hum, counted from 1."""
         cuts = []
         for number, hum in enumerate(hums, 1):
             try:
@@ -251,16 +229,12 @@ class Searcher:
             yield from self._scores_of(cuts[begin : begin + _BATCH], match_from, method)
 
     def cut_query(
-        self,
-        hum: Source | Takes,
-        match_from: MatchFrom = "anywhere",
-        method: Method = "full",
+        self, hum: Source | Takes, match_from: MatchFrom = "anywhere", method: Method = "full"
     ) -> QueryCut:
         """Return the segments and windows of a hum that are compared; errors as :meth:`scores`."""
         takes = hum if isinstance(hum, list) else [hum]
         contours = [self._load_query(take) for take in takes]
-        windows = self._windows_for(method)
-        return cut_query(contours, match_from, windows, self.embedder.reading)
+        return cut_query(contours, match_from, self._windows_for(method), self.embedder.reading)
 
     def _windows_for(self, method: Method) -> QueryWindows:
         return replace(self.windows, windows=((0.0, 1.0),)) if method == "vector" else self.windows
@@ -322,9 +296,8 @@ class Searcher:
         match_from: MatchFrom,
     ) -> tuple[NDArray[np.float64], Alignments]:
         """Return (C,) mean distances over segments, and each song's path of its nearest segment."""
-        hop_s = self.catalogue.contours[0].hop_s
-        starts = np.round(self.catalogue.start_s[rows] / hop_s).astype(np.int64)  # (segments, C)
-        ends = np.round(self.catalogue.end_s[rows] / hop_s).astype(np.int64)
+        starts = np.round(self.catalogue.start_s[rows] / self._hop_s).astype(int)  # (segments, C)
+        ends = np.round(self.catalogue.end_s[rows] / self._hop_s).astype(int)
         found = [
             self.aligner.align(segment, songs, start, end, match_from == "start")
             for segment, start, end in zip(segments, starts, ends, strict=True)
@@ -381,14 +354,13 @@ def open_searcher(
 
     Raises:
         QbhError: if the catalogue or the index is missing or damaged, or other weights made it.
-        MissingPackageError: if the package of the index is not installed.
 
     Notebook: notebooks/11_hum_it_yourself.py
     """
-    catalogue = open_catalogue(Path(path))
+    catalogue = open_catalogue(path)
     searcher = Searcher(catalogue, open_embedder(weights or DEFAULT_EMBEDDING), tracker=tracker)
     if index != ExactIndex.name:
-        searcher.index = open_index(index, searcher.catalogue, **options)
+        searcher.index = open_index(index, catalogue, **options)
     return searcher
 
 
@@ -406,8 +378,8 @@ def search(
     Args:
         hum: path of a recording or of an f0 CSV, (samples, rate_hz), an f0 track or a contour; or a
             list of several takes of one tune.
-        catalogue: the folder of a catalogue, which stays open for the next call; or a searcher,
-            whose weights and tracker are used.
+        catalogue: its folder, which stays open for the next call; or a searcher, whose weights and
+            tracker are used.
         k: number of answers.
         match_from: ``start`` if the hum begins with the song, which is easier to find; else
             ``anywhere``.
@@ -419,12 +391,10 @@ def search(
         tracker: name of the pitch tracker for hums; the default one if None.
 
     Returns:
-        The ``k`` best songs, best first: title, matched seconds (``start_s``, ``end_s``),
-        ``confidence`` from 0 to 1, ``transposition_st`` and ``tempo_ratio``.
+        The ``k`` best songs, best first.
 
     Raises:
         QbhError: if the hum or the catalogue cannot be used, or less than 1 s of the hum is voiced.
-        MissingPackageError: if the tracker's package is not installed.
 
     Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py
     """
@@ -445,11 +415,7 @@ def _opened(
 
 
 def resolve_method(method: str, weights: str | None) -> tuple[Method, str | None]:
-    """Return the search method and the weights that a name stands for.
-
-    Raises:
-        QbhError: if there is no such method.
-    """
+    """Return the search method and the weights that a name stands for, or raise QbhError."""
     if method == STATE_METHOD:
         return "full", weights or STATE_METHOD
     if method not in METHODS:

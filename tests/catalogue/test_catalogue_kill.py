@@ -13,8 +13,8 @@ import soundfile
 
 from qbhkit.catalogue.edit import verify_catalogue
 
-KILLS = 10
-RECORDINGS, TUNES = 18, 8
+KILLS = 6
+RECORDINGS, TUNES = 12, 8
 
 # A build or an addition in which every recording and every shard takes a while.
 CHILD = """
@@ -88,7 +88,7 @@ def finish(action, source, catalogue):
 
 
 def kill_often(action, source, catalogue, before, seed):
-    """Kill the command at ten random moments; each run continues from what the last one left.
+    """Kill the command at random moments; each run continues from what the last one left.
 
     Each run is allowed up to three shards and a moment more. If it ends before it is killed, which
     happens on a busy machine, the catalogue is reset.
@@ -116,12 +116,8 @@ def shards_of(catalogue):
     return files_of(catalogue / "shards")
 
 
-def work_on(catalogue):
-    return Counter(log_of(catalogue).read_text().split())
-
-
 @pytest.mark.parametrize("action", ["build", "add"])
-def test_ten_kills_at_random_moments_change_nothing(source, tmp_path, action):
+def test_kills_at_random_moments_change_nothing(source, tmp_path, action):
     before, at_once, killed = (tmp_path / name for name in ("before", "at_once", "killed"))
     before.mkdir()
     if action == "add":
@@ -139,7 +135,9 @@ def test_ten_kills_at_random_moments_change_nothing(source, tmp_path, action):
     log_of(killed).write_text("")
     finish(action, source, killed)
     left = {"tracked": RECORDINGS - recordings, "embedded": len(shards_of(killed).keys() - done)}
-    assert work_on(killed) == Counter(left)  # finished work is not repeated
+    assert Counter(log_of(killed).read_text().split()) == Counter(
+        left
+    )  # finished work is not repeated
     assert files_of(killed) == files_of(at_once)
     if action == "add":
         assert shards_of(before).items() < shards_of(killed).items()

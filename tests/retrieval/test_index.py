@@ -30,11 +30,20 @@ def naive(vectors, song, songs, queries, admitted):
     return best
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
-@pytest.mark.parametrize("most_single_bytes", [0, 1 << 30])
-def test_best_windows_equal_a_naive_loop(dtype, share, most_single_bytes, monkeypatch):
+@pytest.mark.parametrize(
+    ("dtype", "share", "most_single_bytes", "block_rows"),
+    [
+        (np.float32, 1.0, 1 << 30, 4096),
+        (np.float16, 0.5, 1 << 30, 7),
+        (np.float16, 1.0, 0, 7),
+        (np.float32, 0.1, 0, 4096),
+        (np.float16, 0.0, 0, 4096),
+    ],
+)
+def test_best_windows_equal_a_naive_loop(dtype, share, most_single_bytes, block_rows, monkeypatch):
     monkeypatch.setattr(index_module, "_MOST_SINGLE_BYTES", most_single_bytes)
+    monkeypatch.setattr(index_module, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(index_module, "_MOST_QUERIES", 3)  # of five, at a time
     rng = np.random.default_rng(3)
     song = np.sort(rng.integers(0, 12, 60))
     vectors, queries = unit_rows(rng, 60, dtype=dtype), unit_rows(rng, 5)
@@ -63,7 +72,7 @@ def test_some_windows_keep_their_names():
     np.testing.assert_array_equal(some.row[:, [1, 3]], whole.row[:, [1, 3]])
     assert (some.similarity[:, [0, 2]] == -1).all()
     np.testing.assert_array_equal(songs.nearest(vectors[5:6], 1).row, [[5]])
-    assert songs.only(np.array([0, 9])).rows.tolist() == [5, 19]
+    assert songs.only(songs.rows % 7 == 5).rows.tolist() == [5, 19]
     assert len(index.of_songs(np.zeros(0, int)).rows) == 0
 
 
@@ -77,50 +86,15 @@ def test_the_best_of_a_list_bounds_the_songs_that_it_does_not_name():
     assert best.row.tolist() == [[0, -1, 4, -1], [-1, 2, -1, -1]]
 
 
-def test_a_window_finds_itself():
-    vectors = unit_rows(np.random.default_rng(5), 30)
-    song = np.repeat(np.arange(10), 3)
-    found = ExactIndex(vectors, song, 10).best_windows(vectors)
-    rows = np.arange(30)
-    np.testing.assert_array_equal(found.row[rows, song], rows)
-    np.testing.assert_allclose(found.similarity[rows, song], 1.0, atol=1e-6)
-    np.testing.assert_array_equal(found.similarity.argmax(axis=1), song)
-
-
-def test_blocks_do_not_change_the_answer(monkeypatch):
-    rng = np.random.default_rng(6)
-    vectors, queries = unit_rows(rng, 50), unit_rows(rng, 4)
-    index = ExactIndex(vectors, np.sort(rng.integers(0, 9, 50)), 9)
-    whole = index.best_windows(queries)
-    monkeypatch.setattr(index_module, "_BLOCK_ROWS", 7)
-    blocks = index.best_windows(queries)
-    np.testing.assert_allclose(blocks.similarity, whole.similarity, atol=1e-6)
-    np.testing.assert_array_equal(blocks.row, whole.row)
-
-
-def test_no_admitted_window_at_all():
-    vectors = unit_rows(np.random.default_rng(7), 6)
-    index = ExactIndex(vectors, np.repeat([0, 1], 3), 2)
-    found = index.only(np.zeros(6, bool)).best_windows(vectors[:2])
-    np.testing.assert_array_equal(found.similarity, np.full((2, 2), -1))
-
-
-def test_songs_without_windows_get_minus_one():
-    vectors = unit_rows(np.random.default_rng(8), 4)
-    found = ExactIndex(vectors, np.array([1, 1, 3, 3]), 5).best_windows(vectors[:1])
-    assert found.similarity[0, [0, 2, 4]].tolist() == [-1, -1, -1]
-    assert found.similarity[0, 1] == pytest.approx(1.0, abs=1e-6)
-
-
 def test_of_equal_windows_the_first_is_named():
     vector = unit_rows(np.random.default_rng(9), 1)
     vectors = np.repeat(vector, 6, axis=0)
     found = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).best_windows(vector)
     assert found.row.tolist() == [[0, 3]]
     assert found.similarity[0, 0] == found.similarity[0, 1]
-    later = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).only(np.array([1, 2, 5]))
-    later = later.best_windows(vector)
-    assert later.row.tolist() == [[1, 5]]
+    later = np.array([False, True, True, False, False, True])
+    some = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).only(later)
+    assert some.best_windows(vector).row.tolist() == [[1, 5]]
 
 
 @pytest.mark.parametrize(
@@ -136,17 +110,6 @@ def test_malformed_input_is_refused(vectors, song):
         ExactIndex(vectors, song, 3)
 
 
-def test_many_queries_are_searched_in_parts_with_the_same_result(monkeypatch):
-    rng = np.random.default_rng(3)
-    index = ExactIndex(rng.normal(size=(40, 8)).astype(np.float32), np.repeat(np.arange(8), 5), 8)
-    queries = rng.normal(size=(11, 8))
-    whole = index.best_windows(queries)
-    monkeypatch.setattr("qbhkit.retrieval.index._MOST_QUERIES", 3)
-    parts = index.best_windows(queries)
-    np.testing.assert_allclose(parts.similarity, whole.similarity, rtol=1e-6)
-    np.testing.assert_array_equal(parts.row, whole.row)
-
-
 def naive_nearest(vectors, queries, k):
     """Sort all windows for every query."""
     dots = queries.astype(np.float32) @ vectors.astype(np.float32).T
@@ -154,9 +117,10 @@ def naive_nearest(vectors, queries, k):
     return np.take_along_axis(dots, order, axis=1), order
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("block_rows", [7, 1000])
-@pytest.mark.parametrize("most_single_bytes", [0, 1 << 30])
+@pytest.mark.parametrize(
+    ("dtype", "block_rows", "most_single_bytes"),
+    [(np.float16, 7, 0), (np.float16, 1000, 1 << 30), (np.float32, 7, 1 << 30)],
+)
 def test_nearest_equals_a_naive_sort(dtype, block_rows, most_single_bytes, monkeypatch):
     monkeypatch.setattr(index_module, "_MOST_SINGLE_BYTES", most_single_bytes)
     monkeypatch.setattr(index_module, "_BLOCK_ROWS", block_rows)
@@ -169,20 +133,14 @@ def test_nearest_equals_a_naive_sort(dtype, block_rows, most_single_bytes, monke
     np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
 
 
-def test_more_windows_asked_for_than_there_are():
+def test_more_windows_asked_for_than_there_are_or_nothing_asked():
     vectors = unit_rows(np.random.default_rng(11), 3)
-    found = ExactIndex(vectors, np.arange(3), 3).nearest(vectors[:2], 5)
+    index = ExactIndex(vectors, np.arange(3), 3)
+    found = index.nearest(vectors[:2], 5)
     assert found.row.shape == (2, 5)
     assert sorted(found.row[0, :3]) == [0, 1, 2]
     assert found.row[:, 3:].tolist() == found.similarity[:, 3:].tolist() == [[-1, -1]] * 2
-
-
-def test_nearest_without_windows_or_without_queries():
-    empty = ExactIndex(np.zeros((0, 8), np.float16), np.zeros(0, int), 0)
-    found = empty.nearest(unit_rows(np.random.default_rng(12), 2), 3)
-    assert found.row.tolist() == found.similarity.tolist() == [[-1] * 3] * 2
-    full = ExactIndex(unit_rows(np.random.default_rng(13), 4), np.arange(4), 4)
-    assert full.nearest(np.zeros((0, 8)), 3).row.shape == (0, 3)
+    assert index.nearest(np.zeros((0, 8)), 3).row.shape == (0, 3)
 
 
 def test_of_equally_near_windows_the_first_come_first(monkeypatch):
@@ -197,7 +155,6 @@ def test_of_equally_near_windows_the_first_come_first(monkeypatch):
     [
         (np.zeros((2, 7)), 1, r"queries of shape \(Q, 8\), not \(2, 7\)"),
         (np.zeros(8), 1, r"queries of shape \(Q, 8\), not \(8,\)"),
-        (np.full((1, 8), np.nan), 1, "NaN"),
         (np.full((1, 8), np.inf), 1, "NaN or infinite"),
         (np.zeros((1, 8)), 0, "1 window or more, not 0"),
     ],
@@ -237,9 +194,8 @@ def test_a_memory_map_is_searched_but_not_held(tmp_path, monkeypatch):
 
 
 def test_changes_to_a_private_memory_map_are_not_lost(tmp_path):
-    vectors = mapped(
-        tmp_path / "vectors.npy", unit_rows(np.random.default_rng(17), 20, dtype=np.float16), "c"
-    )
+    rows = unit_rows(np.random.default_rng(17), 20, dtype=np.float16)
+    vectors = mapped(tmp_path / "vectors.npy", rows, "c")
     vectors[0] = vectors[5]
     index_module.checksum(vectors)
     np.testing.assert_array_equal(vectors[0], vectors[5])
@@ -265,13 +221,8 @@ def test_the_checksum_names_the_vectors():
     vectors = unit_rows(np.random.default_rng(19), 12, dtype=np.float16)
     changed = vectors.copy()
     changed[-1, -1] += np.float16(0.01)
-    names = {
-        index_module.checksum(each)
-        for each in (vectors, vectors.copy(), changed, vectors[:-1], vectors.reshape(24, 4))
-    }
-    assert len(names) == 4
-    with pytest.raises(QbhError, match="half precision, not float64"):
-        index_module.checksum(np.zeros((3, 2)))
+    several = (vectors, vectors.copy(), changed, vectors[:-1], vectors.reshape(24, 4))
+    assert len({index_module.checksum(each) for each in several}) == 4
 
 
 def test_the_registry_builds_and_opens():
