@@ -1,16 +1,14 @@
 """Rule-based humming distortions, vectorised over a batch of contours.
 
-Every rule takes frames (B, L, 2) (MIDI semitones, voiced) and an explicit random generator, and
-draws its own parameters for each of the B contours. A rule with a chance applies to that share of
-the contours; rules that few contours draw are computed for those rows only. Time rules are in
-:func:`warp_positions`: they decide which source frame each of the L output frames reads, so that a
-contour is read from its song only once. The others are in :func:`distort`, in the order of a real
-hum: what is sung, how it is sung, how it is tracked.
+Rules of time decide which frame of its song each frame of a window reads (:func:`warp_positions`).
+The others change what was read, in the order of a real hum: what is sung, how it is sung, how it is
+tracked (:func:`distort`). Every rule draws for each contour by itself.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -25,6 +23,7 @@ from qbhkit.errors import QbhError
 
 Frames = NDArray[np.float32]
 Voiced = NDArray[np.bool_]
+_Sung = tuple[NDArray, Voiced]  # (B, L) pitch, and where it sounds
 
 
 @dataclass(frozen=True)
@@ -97,35 +96,23 @@ class Distortions:
             check_range(self, 1, math.inf, "glide_frames")
 
 
+_NAMES = [field.name for field in fields(Distortions)]
+_FIRST = {
+    "time": "start_shift",
+    "pitch": "key_st",
+    "voicing": "crop_chance",
+    "tracker": "jitter_st",
+}
+_EDGES = [*(_NAMES.index(name) for name in _FIRST.values()), len(_NAMES)]
 GROUPS: dict[str, tuple[str, ...]] = {
-    "time": ("start_shift", "tempo_octaves", "slice_tempo"),
-    "pitch": (
-        "key_st", "range_chance", "range_scale", "offset_chance", "offset_st", "octave_chance",
-        "drift_chance", "drift_st", "modulation_chance", "modulation_st", "note_chance", "note_st",
-        "wrong_note", "left_out_chance", "left_out_share", "added_chance", "added_share",
-        "glide_chance", "glide_frames", "smooth_chance",
-    ),
-    "voicing": (
-        "crop_chance", "crop_share", "dropout_chance", "dropout_share", "fill_chance",
-        "legato_chance", "legato_frames", "staccato_chance", "staccato_share",
-    ),
-    "tracker": (
-        "jitter_st", "absurd_chance", "absurd_share", "octave_note_chance", "octave_note_share",
-        "lost_frame_chance", "lost_frame_share",
-    ),
-}  # fmt: skip
+    group: tuple(_NAMES[begin:end])
+    for group, (begin, end) in zip(_FIRST, pairwise(_EDGES), strict=True)
+}
 """The fields of each group of rules; ``most_slices`` alone distorts nothing, so it has no group."""
 
 
 def without(rules: Distortions, *groups: str) -> Distortions:
-    """Switch groups of rules off.
-
-    Args:
-        rules: strengths and chances.
-        groups: names in :data:`GROUPS`.
-
-    Returns:
-        The same rules with every field of these groups at 0.
+    """Set every field of some :data:`GROUPS` of rules to 0.
 
     Raises:
         QbhError: if there is no such group.
@@ -138,14 +125,7 @@ def without(rules: Distortions, *groups: str) -> Distortions:
 
 
 def with_only(rules: Distortions, *groups: str) -> Distortions:
-    """Switch off every rule except those of some groups; without a group, all rules.
-
-    Args:
-        rules: strengths and chances.
-        groups: names in :data:`GROUPS`.
-
-    Raises:
-        QbhError: if there is no such group.
+    """Switch off every rule except those of some :data:`GROUPS`; without a group, all rules.
 
     Notebook: notebooks/04_augmentation.py
     """
@@ -161,12 +141,10 @@ def warp_positions(
     Args:
         start: (B,) first frame of each window in its song.
         length: (B,) window length in frames.
-        reading: how a window becomes L frames. A stretched window has as many frames at every
-            tempo, so that it covers more or less of the song; a window that keeps its speed has
-            more or fewer frames.
-        rules: ``start_shift``, ``tempo_octaves``, ``slice_tempo`` and ``most_slices`` are used. For
-            windows that keep their speed the crop is used too, because what is left of a cropped
-            hum lies in the middle as every hum does (:func:`after_warp`).
+        reading: how a window becomes L frames. At another tempo a stretched window covers more or
+            less of the song; a window that keeps its speed has more or fewer frames.
+        rules: the group ``time`` is used, and the crop for windows that keep their speed, because
+            what is left of a cropped hum lies in the middle too (:func:`after_warp`).
         rng: the random generator.
 
     Returns:
@@ -206,10 +184,10 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
     Args:
         frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced.
         rules: strengths and chances.
-        rng: the random generator; the same state gives the same result.
+        rng: the random generator.
 
     Returns:
-        (B, L, 2) float32; unvoiced frames have pitch 0; no contour loses all its voiced frames.
+        (B, L, 2) float32; no contour loses all its voiced frames.
 
     Notebook: notebooks/03_contours.py, notebooks/04_augmentation.py
     """
@@ -236,11 +214,11 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
     return np.stack([np.where(voiced, pitch, 0.0), voiced], axis=-1).astype(np.float32)
 
 
-Rule = Callable[[NDArray, Voiced, Distortions, Generator], tuple[NDArray, Voiced]]
+_Rule = Callable[[NDArray, Voiced, Distortions, Generator], _Sung]
 
 
 def _to_some(
-    rule: Rule, chance: float, pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
+    rule: _Rule, chance: float, pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
 ) -> None:
     """Apply a rule to the contours that draw it, in place."""
     rows = np.flatnonzero(rng.random(len(pitch)) < chance)
@@ -252,11 +230,6 @@ def _chosen(chance: float, batch: int, rng: Generator) -> Voiced:
     return rng.random((batch, 1)) < chance
 
 
-def _slice_of_frame(slices: NDArray, length: int) -> NDArray[np.int64]:
-    """(B, L) index of the equal slice in which a frame lies, for (B,) numbers of slices."""
-    return (np.arange(length) * slices[:, None]) // length
-
-
 def _held(values: NDArray, present: Voiced) -> NDArray:
     """Carry each present value forward until the next one; the first also backwards."""
     index = np.where(present, np.arange(values.shape[1]), -1)
@@ -265,7 +238,7 @@ def _held(values: NDArray, present: Voiced) -> NDArray:
     return np.take_along_axis(values, np.where(last < 0, first, last), axis=1)
 
 
-def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> tuple[NDArray, Voiced]:
+def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> _Sung:
     """Give every frame a pitch; in chosen contours, sing through pauses between voiced frames."""
     count = np.cumsum(voiced, axis=1)
     between = (count > 0) & (count < count[:, -1:])
@@ -279,7 +252,7 @@ def _note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
     return np.cumsum(change, axis=1)
 
 
-def _note_ends(note: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _note_ends(note: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(B, L) first frame of the note to which a frame belongs, and the first frame after it."""
     at, length = np.arange(note.shape[1]), note.shape[1]
     change = note[:, 1:] != note[:, :-1]
@@ -289,9 +262,7 @@ def _note_ends(note: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
     return begin, end
 
 
-def _legato(
-    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
-) -> tuple[NDArray, Voiced]:
+def _legato(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
     """Hold notes through the short rests between two of them."""
     at, length = np.arange(voiced.shape[1]), voiced.shape[1]
     before = np.maximum.accumulate(np.where(voiced, at, -length), axis=1)
@@ -299,9 +270,7 @@ def _legato(
     return pitch, voiced | (after - before - 1 <= rules.legato_frames)
 
 
-def _leave_out(
-    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
-) -> tuple[NDArray, Voiced]:
+def _leave_out(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
     """Leave notes out: rest, or hold the note before, instead of them."""
     note = _note_index(pitch, voiced)
     draw = np.take_along_axis(rng.random(note.shape), note, axis=1)
@@ -309,9 +278,7 @@ def _leave_out(
     return _held(pitch, draw >= rules.left_out_share), voiced & ~resting
 
 
-def _add_notes(
-    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
-) -> tuple[NDArray, Voiced]:
+def _add_notes(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
     """Sing a passing note in a note's second half, between it and the next or beside it."""
     note = _note_index(pitch, voiced)
     begin, end = _note_ends(note)
@@ -323,9 +290,7 @@ def _add_notes(
     return pitch + step * (drawn & second_half), voiced
 
 
-def _glide(
-    pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator
-) -> tuple[NDArray, Voiced]:
+def _glide(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
     """Slide into a note from the one before, where no rest lies between."""
     begin, end = _note_ends(_note_index(pitch, voiced))
     longest = rng.integers(1, rules.glide_frames + 1, (len(pitch), 1))
@@ -336,18 +301,17 @@ def _glide(
     return pitch + (np.take_along_axis(pitch, before, axis=1) - pitch) * left * joined, voiced
 
 
-def _note_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
+def _note_errors(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
     batch, length = note.shape
-    spread = np.where(
-        _chosen(rules.note_chance, batch, rng), rng.uniform(0.2, 1.0, (batch, 1)), 0.0
-    )
+    chosen = _chosen(rules.note_chance, batch, rng)
+    spread = np.where(chosen, rng.uniform(0.2, 1.0, (batch, 1)), 0.0)
     error = rng.normal(0, rules.note_st, (batch, length)) * spread
     wrong = rng.random((batch, length)) < rules.wrong_note
     error += np.where(wrong, rng.choice([-4, -3, -2, -1, 1, 2, 3, 4], (batch, length)), 0)
     return np.take_along_axis(error, note, axis=1)
 
 
-def _slow_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
+def _slow_errors(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
     """(B, L) key, drift, modulation, offsets and octave jumps of slices."""
     batch, length = len(note), note.shape[1]
     total = np.repeat(rng.uniform(-rules.key_st, rules.key_st, (batch, 1)), length, axis=1)
@@ -357,7 +321,8 @@ def _slow_errors(note: NDArray[np.int64], rules: Distortions, rng: Generator) ->
     modulation = rng.choice([-1, 1], (batch, 1)) * rng.uniform(0.5, 1, (batch, 1))
     modulation *= rules.modulation_st * _chosen(rules.modulation_chance, batch, rng)
     total += modulation * (note >= np.take_along_axis(note, moment, axis=1))
-    owner = _slice_of_frame(rng.integers(1, rules.most_slices + 1, batch), length)
+    slices = rng.integers(1, rules.most_slices + 1, (batch, 1))
+    owner = (np.arange(length) * slices) // length  # (B, L) the equal slice of each frame
     offsets = rng.normal(0, rules.offset_st, (batch, rules.most_slices))
     offsets *= _chosen(rules.offset_chance, batch, rng)
     jumped = rng.integers(0, rules.most_slices, (batch, 1)) == np.arange(rules.most_slices)
@@ -373,9 +338,7 @@ def _scale_range(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Genera
     return centre + (pitch - centre) * scale
 
 
-def _staccato(
-    note: NDArray[np.int64], voiced: Voiced, rules: Distortions, rng: Generator
-) -> Voiced:
+def _staccato(note: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> Voiced:
     """Silence the last frame or two of some notes."""
     batch, length = note.shape
     short = rng.random((batch, length)) < rules.staccato_share
@@ -396,7 +359,7 @@ def _smooth(pitch: NDArray, voiced: Voiced, chosen: Voiced, rng: Generator) -> N
     return np.where(chosen & voiced, smooth, pitch)
 
 
-def _octave_notes(note: NDArray[np.int64], rules: Distortions, rng: Generator) -> NDArray:
+def _octave_notes(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
     """(B, L) octave errors of single notes, in semitones."""
     error = np.zeros(note.shape)
     rows = np.flatnonzero(rng.random(len(note)) < rules.octave_note_chance)

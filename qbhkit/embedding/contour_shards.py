@@ -34,19 +34,15 @@ def write_shards(
 ) -> ContourBank:
     """Write contours as they come, with no more than one of them in memory.
 
-    The old files of the folder are replaced only when all new ones are written; training that has
-    opened them goes on with the old ones.
+    Old files are replaced only when all new ones are written; training that has opened them goes on
+    with the old ones.
 
     Args:
         contours: the songs' contours, all with the same hop.
         folder: where they are kept; created if it is missing.
-        groups: (songs,) songs with the same number are variants of one tune; by default every song
-            is its own tune. They are read after the contours, so the iterator of the contours may
-            fill a list of groups.
+        groups: (songs,) tune of each song; by default every song is its own. They are read last, so
+            the iterator of the contours may fill a list of them.
         progress: show a bar on standard error.
-
-    Returns:
-        The bank, as :func:`open_shards` returns it.
 
     Raises:
         QbhError: if no contour has a voiced frame, their hops differ, or there are not as many
@@ -100,11 +96,7 @@ def _write_header(stream: Any, frames: int) -> None:
 
 
 def open_shards(folder: Path) -> ContourBank:
-    """Open contours that :func:`write_shards` wrote, and verify the checksum of every file.
-
-    Returns:
-        A bank over memory maps: only the pages of songs that are drawn are read, and the operating
-        system may drop them whenever it needs the memory.
+    """Map contours that :func:`write_shards` wrote, after the checksum of every file is verified.
 
     Raises:
         QbhError: if the folder holds no contours, they have another format, or a file is missing

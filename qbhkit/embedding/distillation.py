@@ -1,8 +1,7 @@
 """State distillation: audio to the contour encoder's space without choosing a pitch.
 
-A student encoder reads the states of the melody network instead of a contour. It learns to give
-the vectors that a trained contour encoder, its teacher, gives for the song that is sung, so that
-what it embeds is searched in the teacher's catalogues.
+A student encoder reads the states of the melody network, and learns to give the vectors that its
+teacher, a trained contour encoder, gives for the song that is sung.
 
 Source: fixed facts, "An end-to-end variant".
 """
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from qbhkit.embedding.embedder import ContourEmbedder, load_encoder
+from qbhkit.embedding.embedder import ContourEmbedder, encoder_arrays, load_encoder, run_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.rendered_pairs import PartBatch, PartConfig, RenderedBank
-from qbhkit.embedding.training import spread_of
+from qbhkit.embedding.training import Trainee, spread_of
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
 from qbhkit.training_loop import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
@@ -38,48 +37,23 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class DistillationConfig(RunConfig):
-    """Describe one training run; a batch is of parts of rendered hums.
-
-    Args:
-        kind: ``state-distillation``.
-        teacher: weights of the contour encoder whose vectors are learned.
-        bank: file of rendered hums to learn from.
-        parts: which parts of them.
-        contrast: weight of InfoNCE between the vectors of the batch and the teacher's, which is
-            added to 1 - cosine of each vector with its own; 0 for none.
-        temperature: of InfoNCE at the start.
-        watched: parts of held-back hums that are drawn once for validation.
-        encoder: its ``inputs`` are the channels of the states.
-    """
+    """Describe one training run; a batch is of parts of rendered hums."""
 
     kind: str = DISTILLATION_KIND
     batch: int = 256
-    teacher: str = "stage1"
-    bank: str = "rendered.safetensors"
+    teacher: str = "stage1"  # weights of the contour encoder whose vectors are learned
+    bank: str = "rendered.safetensors"  # of rendered hums to learn from
     parts: PartConfig = field(default_factory=PartConfig)
+    # Weight of InfoNCE between the batch's vectors and the teacher's, beside 1 - cosine.
     contrast: float = 0.5
-    temperature: float = 0.05
-    watched: int = 512
+    temperature: float = 0.05  # of InfoNCE at the start
+    watched: int = 512  # parts of held-back hums, drawn once for validation
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(inputs=256))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind != DISTILLATION_KIND:
             raise QbhError(f"kind must be {DISTILLATION_KIND!r}, not {self.kind!r}.")
-
-
-class Student(nn.Module):
-    """Hold an encoder of states and its loss, whose temperature is learned too."""
-
-    def __init__(self, config: DistillationConfig) -> None:
-        super().__init__()
-        self.encoder = ContourEncoder(config.encoder)
-        self.contrast = make_loss("infonce", "all", temperature=config.temperature)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Embed (B, L, C) as (B, D)."""
-        embeddings: Tensor = self.encoder(states)
-        return embeddings
 
 
 def train_student(
@@ -93,28 +67,22 @@ def train_student(
 ) -> ContourEncoder:
     """Train an encoder of states to give its teacher's vectors; the teacher stays as it is.
 
-    Checkpoint and log are those of :func:`qbhkit.training_loop.fit`. Every tenth tune is held
-    back. The log shows the mean cosine with the teacher's vectors, ``cosine`` in training and
-    ``validation_cosine`` on held-back tunes, and how well the vectors of held-back parts find the
-    teacher's, ``validation_mrr``. Batches are drawn from generators seeded by (seed, epoch, step),
-    so that a resumed run sees the batches it would have seen.
+    Every tenth tune is held back. The log shows the mean cosine with the teacher's vectors,
+    ``cosine`` in training and ``validation_cosine`` on held-back tunes, and how well the vectors of
+    held-back parts find the teacher's, ``validation_mrr``.
 
     Args:
         config: the run.
         bank: rendered hums.
-        folder: where the checkpoint is kept.
+        folder: and the rest: as for :func:`qbhkit.embedding.training.train_encoder`.
         log: JSON file of the curve.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
-        fabric: what carries the run; by default one device, a GPU if torch finds one.
-
-    Returns:
-        The trained encoder in evaluation mode.
+        fabric: what carries the run; one device.
 
     Raises:
-        QbhError: if the bank's states do not fit the encoder, or its vectors the teacher's; if the
-            bank holds too few tunes; if there is more than one device; if ``resume`` finds no
-            checkpoint, or one of another configuration; if the loss is no longer finite.
+        QbhError: if bank, encoder and teacher do not fit together; if the bank holds too few tunes;
+            and as :func:`qbhkit.embedding.training.train_encoder` does.
     """
     fabric = fabric or make_fabric(config)
     if fabric.world_size > 1:
@@ -130,8 +98,8 @@ def train_student(
     trained_on, held_back = bank.split(_HELD_BACK)
     if not len(trained_on):
         raise QbhError("There are too few tunes to hold some back: render more hums.")
-    student = Student(config)
-    reading = teacher.reading
+    contrast = make_loss("infonce", "all", temperature=config.temperature)
+    student, reading = Trainee(config.encoder, contrast), teacher.reading
 
     def batches(epoch: int) -> Iterator[PartBatch]:
         for step in range(config.steps_per_epoch):
@@ -145,7 +113,7 @@ def train_student(
         value = 1 - cosine
         if config.contrast:
             tunes = torch.from_numpy(parts.tunes).to(fabric.device)
-            value = value + config.contrast * student.contrast(found, wanted, tunes)
+            value = value + config.contrast * contrast(found, wanted, tunes)
         return Loss(value, {"cosine": cosine.item(), "spread": spread_of(found)})
 
     watched = held_back.draw(
@@ -153,8 +121,8 @@ def train_student(
     )
     truth = teacher.embed(watched.windows)
 
-    def after(trained: Student, epoch: int) -> dict[str, float]:
-        found = _embed(trained.encoder, watched.states, fabric.device)
+    def after(trained: Trainee, epoch: int) -> dict[str, float]:
+        found = run_encoder(trained.encoder, _batches(watched.states), fabric.device)
         cosine = float((found * truth).sum(axis=1).mean())
         return {"validation_cosine": cosine, "validation_mrr": pair_mrr(found, truth)}
 
@@ -164,16 +132,8 @@ def train_student(
     ).encoder
 
 
-def _embed(
-    encoder: ContourEncoder, states: NDArray, device: "torch.device | str" = "cpu"
-) -> NDArray[np.float32]:
-    """Embed (B, L, C) in batches that fit into memory."""
-    with torch.inference_mode():
-        parts = [
-            encoder(torch.from_numpy(states[begin : begin + _BATCH]).to(device)).cpu().numpy()
-            for begin in range(0, len(states), _BATCH)
-        ]
-    return np.concatenate(parts)
+def _batches(states: NDArray) -> list[NDArray]:
+    return [states[begin : begin + _BATCH] for begin in range(0, len(states), _BATCH)]
 
 
 def export_student(
@@ -190,7 +150,6 @@ def export_student(
     Raises:
         QbhError: if a weight is too large for float16.
     """
-    arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
     config = {
         "kind": DISTILLATION_KIND,
         "encoder": asdict(encoder.config),
@@ -198,7 +157,7 @@ def export_student(
         "teacher": teacher.identity,
         "states_of": states_of,
     }
-    save_weights(path, arrays, config, half=True)
+    save_weights(path, encoder_arrays(encoder), config, half=True)
 
 
 class StateEmbedder:
@@ -211,12 +170,8 @@ class StateEmbedder:
         weights: a ``.safetensors`` file or the name of a run.
 
     Attributes:
-        weights: identity of the student.
-        identity: of the teacher, whose catalogues are searched.
-        reading: how windows become frames.
-        embedding_dim: length of a vector.
-        states_of: identity of the network whose states are embedded.
-        calibration: stored with the weights, or None.
+        weights: identity of the student; ``identity`` is that of the teacher, whose catalogues are
+            searched. The others are those of :class:`qbhkit.embedding.embedder.Embedder`.
 
     Raises:
         QbhError: if the weights are missing, damaged, or of another kind.
@@ -242,15 +197,6 @@ class StateEmbedder:
         self.embedding_dim = self.encoder.config.embedding_dim
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
-        """Embed windows.
-
-        Args:
-            frames: (B, L, 2 + C) of :class:`~qbhkit.pitch.frontends.StateContour`, of which only
-                the C states are read. L is ``reading.frames``.
-
-        Returns:
-            (B, embedding_dim) float32, each of length 1.
-        """
-        if not len(frames):
-            return np.zeros((0, self.embedding_dim), np.float32)
-        return _embed(self.encoder, np.ascontiguousarray(frames[..., 2:], np.float32))
+        """Embed windows (B, L, 2 + C), of which only the C states are read, as unit vectors."""
+        states = np.ascontiguousarray(frames[..., 2:], np.float32)
+        return run_encoder(self.encoder, _batches(states))

@@ -1,5 +1,6 @@
 """Embed contours with trained weights; :func:`embed` is the front door's ``qbhkit.embed``."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -44,10 +45,7 @@ class Embedder(Protocol):
 
 
 def open_embedder(weights: str = DEFAULT_EMBEDDING) -> Embedder:
-    """Open weights of either kind, an encoder of contours or one of states.
-
-    Args:
-        weights: a ``.safetensors`` file or the name of shipped weights.
+    """Open weights of either kind, an encoder of contours or one of states, by file or by name.
 
     Raises:
         QbhError: if the weights are missing, damaged, or hold no encoder.
@@ -124,22 +122,19 @@ class ContourEmbedder:
         self.embedding_dim = self.encoder.config.embedding_dim
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
-        """Embed windows.
+        """Embed windows (B, L, 2) in MIDI semitones, read by ``reading``, as unit vectors."""
+        batches = [frames[begin : begin + _BATCH] for begin in range(0, len(frames), _BATCH)]
+        return run_encoder(self.encoder, (normalise(one, self.normalisation) for one in batches))
 
-        Args:
-            frames: (B, L, 2) MIDI semitones (0 where unvoiced) and voiced, read by ``reading``.
 
-        Returns:
-            (B, embedding_dim) float32, each of length 1.
-        """
-        if not len(frames):
-            return np.zeros((0, self.embedding_dim), np.float32)
-        parts = []
-        with torch.inference_mode():
-            for begin in range(0, len(frames), _BATCH):
-                batch = normalise(frames[begin : begin + _BATCH], self.normalisation)
-                parts.append(self.encoder(torch.from_numpy(batch)).numpy())
-        return np.concatenate(parts)
+def run_encoder(
+    encoder: ContourEncoder, batches: Iterable[NDArray], device: "torch.device | str" = "cpu"
+) -> NDArray[np.float32]:
+    """Embed batches (B, L, C), one after another, as (sum of B, embedding_dim)."""
+    parts = [np.zeros((0, encoder.config.embedding_dim), np.float32)]
+    with torch.inference_mode():
+        parts += [encoder(torch.from_numpy(one).to(device)).cpu().numpy() for one in batches]
+    return np.concatenate(parts)
 
 
 def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:
@@ -162,16 +157,19 @@ def export_encoder(
     """Write an encoder's weights with what is needed to use them.
 
     Args:
-        encoder: of any kind.
+        encoder: of contours.
         path: the ``.safetensors`` file to write.
         reading: how its windows became frames in training.
         how: normalisation it was trained with.
-        half: write float16, which halves the size and keeps about 3 digits; loading makes it
-            float32 again.
+        half: write float16, half the size and about 3 digits; loading makes it float32 again.
 
     Raises:
         QbhError: if a weight is too large for float16.
     """
-    arrays = {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}
     config = {"encoder": asdict(encoder.config), **asdict(reading), "normalisation": how}
-    save_weights(path, arrays, config, half)
+    save_weights(path, encoder_arrays(encoder), config, half)
+
+
+def encoder_arrays(encoder: ContourEncoder) -> dict[str, NDArray]:
+    """Return an encoder's weights by name."""
+    return {key: value.detach().cpu().numpy() for key, value in encoder.state_dict().items()}

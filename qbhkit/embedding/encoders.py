@@ -1,8 +1,4 @@
-"""Contour (B, L, 2) to vector (B, embedding_dim): stages narrow it in time, then pooling.
-
-Every variant of the published network is an :class:`EncoderConfig`, which :class:`ContourEncoder`
-builds; its ``forward`` shows the way of a contour through the network.
-"""
+"""Contour (B, L, 2) to vector (B, embedding_dim): stages narrow it in time, then pooling."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qbhkit.config import check_range
 from qbhkit.embedding.pooling import ContextAttention, LastState, MaxOverTime, SimpleAttention
 from qbhkit.errors import QbhError
 from qbhkit.training_loop import initialise_vector_maths
@@ -29,27 +26,6 @@ CONTOUR_CHANNELS = 2  # of a contour: normalised pitch, voiced
 class EncoderConfig:
     """Say what an encoder is made of.
 
-    Args:
-        widths: channels of each stage, equal or growing. An ``lstm`` has as many layers, each of
-            them with the last of these widths, half of it in either direction.
-        convolutions: convolutions in each stage.
-        kernel: frames a convolution sees, odd (published: 3).
-        heads: context vectors of the pooling ``context``; must divide the last width.
-        embedding_dim: length of the embedding (published: 512).
-        dropout: share of the pooled values dropped in training.
-        kind: a key of ``ENCODER_STAGES``. ``conv``: stages of convolutions, each of which ends in a
-            max-pool over time. ``lstm``: a bidirectional LSTM, which keeps every frame.
-        block: ``plain``: the convolutions of a stage one after another. ``residual``: with a
-            shortcut around them.
-        compression: how many input frames become one frame before pooling (published: about 160);
-            it must be a product of one whole number over 1 for each stage. None halves time in
-            each stage. A tuple gives the frames of each stage's max-pool, 1 for no max-pool.
-        linear: channels of a linear layer before the first stage; 0 for none.
-        pooling: how all frames become one vector, a key of ``POOLINGS``. ``context``: attention to
-            learned context vectors. ``attention``: a learned score for each channel of each frame.
-            ``gru``: the last state of a GRU. ``max``: the largest value of each channel.
-        inputs: channels of a frame: 2 for contours, or the number of a network's states.
-
     Raises:
         QbhError: if a value is impossible, or has no meaning for the ``kind``.
 
@@ -57,35 +33,36 @@ class EncoderConfig:
     Notebook: notebooks/05_encoder_and_loss.py
     """
 
+    # Channels of each stage. An lstm has as many layers, all of the last of these widths.
     widths: tuple[int, ...] = (64, 128, 256)
-    convolutions: int = 2
-    kernel: int = 3
-    heads: int = 8
-    embedding_dim: int = 512
-    dropout: float = 0.0
-    kind: str = "conv"
-    block: Block = "plain"
+    convolutions: int = 2  # in each stage
+    kernel: int = 3  # frames a convolution sees, odd (published: 3)
+    heads: int = 8  # context vectors of the pooling ``context``; must divide the last width
+    embedding_dim: int = 512  # published: 512
+    dropout: float = 0.0  # share of the pooled values dropped in training
+    kind: str = "conv"  # a key of ``ENCODER_STAGES``
+    block: Block = "plain"  # ``residual`` has a shortcut around the convolutions of a stage
+    # How many frames become one (published: about 160), a product of one whole number over 1 for
+    # each stage; None halves time in each stage; a tuple gives each max-pool, 1 for none.
     compression: int | tuple[int, ...] | None = None
-    linear: int = 0
-    pooling: str = "context"
-    inputs: int = CONTOUR_CHANNELS
+    linear: int = 0  # channels of a linear layer before the first stage; 0 for none
+    pooling: str = "context"  # a key of ``POOLINGS``
+    inputs: int = CONTOUR_CHANNELS  # of a frame: 2, or the number of a network's states
 
     def __post_init__(self) -> None:
         choices = {"kind": ENCODER_STAGES, "block": get_args(Block), "pooling": POOLINGS}
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise QbhError(f"{name} must be {' or '.join(known)}, not {value!r}.")
-        for name in ("convolutions", "kernel", "heads", "embedding_dim", "compression", "inputs"):
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(number is not None and number < 1 for number in numbers):
-                raise QbhError(f"{name} must be at least 1, not {value}.")
+        check_range(self, 1, math.inf, "convolutions", "kernel", "heads", "embedding_dim", "inputs")
+        check_range(self, 0, math.inf, "linear")
+        pools = self.compression if isinstance(self.compression, tuple) else (self.compression,)
+        if any(pool is not None and pool < 1 for pool in pools):
+            raise QbhError(f"compression must be at least 1, not {self.compression}.")
         if not self.widths or min(self.widths) < 1:
             raise QbhError(f"widths must be one or more numbers from 1, not {self.widths}.")
         if self.kernel % 2 == 0:
             raise QbhError(f"kernel must be odd, not {self.kernel}.")
-        if self.linear < 0:
-            raise QbhError(f"linear must be at least 0, not {self.linear}.")
         if not 0 <= self.dropout < 1:
             raise QbhError(f"dropout must be at least 0 and less than 1, not {self.dropout}.")
         if self.pooling == "context" and self.widths[-1] % self.heads:
@@ -131,13 +108,7 @@ def _factorings(number: int, count: int, least: int = 2) -> Iterator[tuple[int, 
 
 
 class TimeConvolution(nn.Conv1d):
-    """Convolve over time as over images one pixel high, which trains twice as fast.
-
-    Args:
-        inputs: channels in.
-        outputs: channels out.
-        kernel: frames that it sees.
-    """
+    """Convolve over time as over images one pixel high, which trains twice as fast."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=False)
@@ -158,13 +129,7 @@ def _convolutions(inputs: int, outputs: int, config: EncoderConfig) -> list[nn.M
 
 
 class Residual(nn.Module):
-    """Add a shortcut around the convolutions of a stage.
-
-    Args:
-        inputs: channels in.
-        outputs: channels out; if they differ, the shortcut has a convolution.
-        config: convolutions and kernel.
-    """
+    """Add a shortcut around the convolutions of a stage; if the channels change, it has one too."""
 
     def __init__(self, inputs: int, outputs: int, config: EncoderConfig) -> None:
         super().__init__()
@@ -181,13 +146,7 @@ class Residual(nn.Module):
 
 
 class BiLstm(nn.Module):
-    """Read frames forwards and backwards; channels come first, as in the convolutions.
-
-    Args:
-        inputs: channels in.
-        width: channels out, half of them from either direction.
-        layers: number of layers.
-    """
+    """Read frames forwards and backwards; each direction gives half of the channels."""
 
     def __init__(self, inputs: int, width: int, layers: int) -> None:
         super().__init__()
@@ -248,14 +207,9 @@ class ContourEncoder(nn.Module):
         self.output = nn.Linear(config.widths[-1], config.embedding_dim)
 
     def forward(self, contours: Tensor) -> Tensor:
-        """Embed normalised contours.
+        """Embed normalised contours (B, L, inputs) as (B, embedding_dim), each of length 1.
 
-        Args:
-            contours: (B, L, inputs), inputs = 2 for contours. If L is less than ``config.total``,
-                they are padded with zeros at both ends.
-
-        Returns:
-            (B, embedding_dim), each of length 1.
+        If L is less than ``config.total``, they are padded with zeros at both ends.
 
         Raises:
             QbhError: if the shape is not (B, L, inputs) with L > 0.
@@ -275,19 +229,12 @@ class ContourEncoder(nn.Module):
 
 
 def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[np.float32]]:
-    """Return the tensors of normalised contours on their way through an encoder.
-
-    Args:
-        encoder: of any kind.
-        contours: (B, L, inputs).
+    """Return the tensors of normalised contours (B, L, inputs) on their way through an encoder.
 
     Returns:
         In this order: ``contour`` (B, inputs, L); ``stage 1`` and so on (B, C, T), each after its
         max-pool, or a single one for an encoder without max-pools; ``summary`` (B, C), the pooled
         vector; ``vector`` (B, embedding_dim).
-
-    Raises:
-        QbhError: if the shape is not (B, L, inputs) with L > 0.
 
     Notebook: notebooks/05_encoder_and_loss.py
     """

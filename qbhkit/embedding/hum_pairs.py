@@ -1,6 +1,6 @@
-"""Training pairs of real hums: a part of a hum, and the window of the song that it sings.
+"""Training pairs of real hums, which are aligned with their songs first.
 
-Each hum is aligned with its song first, so that every part of it has a window of the song.
+A pair is a part of a hum, and the window of the song that it sings.
 """
 
 import math
@@ -16,13 +16,13 @@ from tqdm.auto import tqdm
 
 from qbhkit.audio import load
 from qbhkit.config import check_range
-from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, from_f0, held_pitch, normalise
+from qbhkit.contour import CONTOUR_HOP_S, Contour, Normalisation, from_f0, held_pitch
 from qbhkit.corpora.folders import HumRecording
 from qbhkit.corpora.hum_csv import Pair, read_pairs
 from qbhkit.corpora.songs import Song
 from qbhkit.dtw import warping_path
-from qbhkit.embedding.augment import Distortions, after_warp, distort, warp_positions
-from qbhkit.embedding.sampling import ContourBank, PairBatch
+from qbhkit.embedding.augment import Distortions
+from qbhkit.embedding.sampling import ContourBank, Humming, PairBatch
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.pitch.trackers import Tracker
@@ -55,7 +55,7 @@ def align_hum(
     number: int,
     song: Contour,
     tracker: Tracker,
-    start_s: float | None = None,
+    start_s: float = 0.0,
     end_s: float | None = None,
 ) -> AlignedHum:
     """Track a recorded hum and align it with its song.
@@ -65,7 +65,7 @@ def align_hum(
         number: the song's number among the songs, kept in the result.
         song: its contour, whose hop the hum's contour gets.
         tracker: of the hum's pitch.
-        start_s: where the hum begins in the song; None for the song's first note.
+        start_s: where in the song the hum begins, with the first note from there on.
         end_s: where it ends at the latest; None for the song's end.
 
     Raises:
@@ -84,7 +84,7 @@ def align_hum(
         raise QbhError(f"{recording}: {error}.") from None
 
 
-def align_contours(hum: Contour, song: Contour, start_s: float | None = None) -> Alignment:
+def align_contours(hum: Contour, song: Contour, start_s: float = 0.0) -> Alignment:
     """Align a hum with its song from a known beginning; the end is found.
 
     The alignment is the path of least distance in pitch, at half to twice the song's tempo, in the
@@ -94,7 +94,7 @@ def align_contours(hum: Contour, song: Contour, start_s: float | None = None) ->
     Args:
         hum: aligned from its first to its last voiced frame.
         song: with the same hop.
-        start_s: where the hum begins in the song; None for the song's first note.
+        start_s: where in the song the hum begins, with the first note from there on.
 
     Raises:
         QbhError: if hum or song has no voiced frame (the song: from there on).
@@ -102,23 +102,18 @@ def align_contours(hum: Contour, song: Contour, start_s: float | None = None) ->
     Source: :mod:`qbhkit.dtw`.
     Notebook: notebooks/04_augmentation.py, notebooks/07_train_supervised.py
     """
-    if start_s is not None:
-        skipped = round(start_s / song.hop_s)
-        rest, lead_s = Contour(song.frames[skipped:], song.hop_s).trimmed()
-        song_from_s = skipped * song.hop_s + lead_s
-    else:
-        rest, song_from_s = song.trimmed()
+    skipped = round(start_s / song.hop_s)
+    rest, lead_s = Contour(song.frames[skipped:], song.hop_s).trimmed()
     sung, hum_from_s = hum.trimmed()
     if not len(sung) or not len(rest):
         raise QbhError("there is nothing voiced to align")
     pitch = held_pitch(sung)
     tune = held_pitch(rest)[: 2 * len(pitch)]
-    keys_st = _keys(pitch, tune)
-    found = warping_path(pitch, tune, keys_st, True, _CAP_ST, _STEP_COST_ST)
+    found = warping_path(pitch, tune, _keys(pitch, tune), True, _CAP_ST, _STEP_COST_ST)
     if not len(found.frames):
         raise QbhError("the song is less than half as long as the hum")
     hum_s = (np.arange(len(pitch)) + 0.5) * hum.hop_s + hum_from_s
-    song_s = (found.frames + 0.5) * song.hop_s + song_from_s
+    song_s = (found.frames + 0.5) * song.hop_s + (skipped * song.hop_s + lead_s)
     return Alignment(hum_s, song_s, found.key_st, found.distance_st)
 
 
@@ -144,33 +139,21 @@ _FOR_REAL_HUMS = Distortions(
 class HumConfig:
     """Say how pairs of real hums are drawn.
 
-    Args:
-        share: share of each batch; the rest are self-supervised pairs.
-        farthest_st: hums whose mean distance from their song is larger are left out.
-        shortest_s: shortest part of a hum, seconds; lengths are drawn log-uniformly up to the whole
-            hum.
-        at_start: share of the parts that begin with the hum.
-        song_shift: largest shift of the song's window, as a share of its length, because windows of
-            a catalogue do not begin where a hum does.
-        song_octaves: the length of the song's window is multiplied by 2 ** uniform(-x, x). Windows
-            that keep their speed have the catalogue's length instead, and begin up to
-            ``song_early_s`` before the hum.
-        song_early_s: see ``song_octaves``, seconds (published: windows every 5 s).
-        plain: share of the hums that are not augmented.
-        augmentation: distortions of the others.
-
     Raises:
         QbhError: if a number is out of its range.
     """
 
-    share: float = 0.4
-    farthest_st: float = 1.2
-    shortest_s: float = 3.0
-    at_start: float = 0.4
+    share: float = 0.4  # of each batch; the rest are self-supervised pairs
+    farthest_st: float = 1.2  # hums that are farther from their song are left out
+    shortest_s: float = 3.0  # part of a hum; lengths are log-uniform up to the whole hum
+    at_start: float = 0.4  # share of the parts that begin with the hum
+    # Windows of a catalogue do not begin and end where a hum does: the song's window is shifted by
+    # a share of its length at most, and is 2 ** uniform(-x, x) as long. One that keeps its speed
+    # has the catalogue's length, and begins up to so many seconds early (published: every 5 s).
     song_shift: float = 0.05
     song_octaves: float = 0.12
     song_early_s: float = 5.0
-    plain: float = 0.2
+    plain: float = 0.2  # share of the hums that are not augmented
     augmentation: Distortions = field(default_factory=lambda: _FOR_REAL_HUMS)
 
     def __post_init__(self) -> None:
@@ -213,34 +196,31 @@ class HumPairs:
         self._sung = ContourBank([hum.hum for hum in self._hums])
         self._songs = ContourBank(songs)
         self._song = np.array([hum.song for hum in self._hums])
-        self._config, self._reading, self._how = config, reading, how
+        self._config, self._humming = config, Humming(reading, config.augmentation, how)
         self.tunes = self._songs.tunes
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` parts of hums; a hum may come more than once."""
-        config = self._config
+        humming, reading = self._humming, self._humming.reading
         which = rng.integers(len(self._hums), size=count)
         part_s, window_s = self._parts(which, rng)  # (B, 2) beginning and length
         begin, length = part_s.T / self._sung.hop_s
-        warped = warp_positions(begin, length, self._reading, config.augmentation, rng)
-        straight = self._reading.positions(begin, length)
-        plain = rng.random((count, 1)) < config.plain
-        sung = self._sung.read(which, np.where(plain, straight, warped))
-        rules = after_warp(self._reading, config.augmentation)
-        sung = np.where(plain[..., None], sung, distort(sung, rules, rng))
+        warped = humming.positions(begin, length, rng)
+        plain = rng.random((count, 1)) < self._config.plain
+        sung = self._sung.read(which, np.where(plain, reading.positions(begin, length), warped))
+        sung = np.where(plain[..., None], sung, humming.distorted(sung, rng))
         begin, length = self._song_windows(window_s, rng).T / self._songs.hop_s
         song = self._song[which]
-        read = self._songs.read(song, self._reading.positions(begin, length))
-        return PairBatch(
-            normalise(read, self._how), normalise(sung, self._how), self._songs.groups[song]
-        )
+        read = self._songs.read(song, reading.positions(begin, length))
+        return humming.batch(read, sung, self._songs.groups[song])
 
     def _song_windows(self, window_s: NDArray, rng: Generator) -> NDArray:
         """Move (B, 2) begins and lengths, in seconds, to where a catalogue's windows may lie."""
         config, (begin_s, length_s) = self._config, window_s.T
-        if self._reading.window_s is not None:
+        fixed_s = self._humming.reading.window_s
+        if fixed_s is not None:
             begin_s = np.maximum(0, begin_s - rng.uniform(0, config.song_early_s, len(begin_s)))
-            return np.stack([begin_s, np.full_like(begin_s, self._reading.window_s)], axis=1)
+            return np.stack([begin_s, np.full_like(begin_s, fixed_s)], axis=1)
         shift = rng.uniform(-config.song_shift, config.song_shift, len(begin_s))
         octaves = rng.uniform(-config.song_octaves, config.song_octaves, len(begin_s))
         return np.stack([begin_s + shift * length_s, length_s * 2**octaves], axis=1)
@@ -296,12 +276,6 @@ def find_pairs(
     hums: Iterable[HumRecording], songs: Iterable[Song], tracker: Tracker, progress: bool = True
 ) -> tuple[list[Pair], list[Failure]]:
     """Find the stretch of its song that each hum hums, from the song's first note.
-
-    Args:
-        hums: recordings.
-        songs: of all hums.
-        tracker: of the hums' pitch.
-        progress: show a bar on standard error.
 
     Returns:
         A pair for each hum, and the hums that could not be aligned.

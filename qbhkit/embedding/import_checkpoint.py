@@ -1,9 +1,8 @@
 """Convert checkpoints of the published PyTorch code to weights of the kit.
 
-That code (github.com/jdasam/qbh_project) writes two files into a folder: ``hparams.dat``, its
-hyper-parameters as a pickled object of plain values, and ``checkpoint_best.pt``, a dict with the
-``state_dict`` of the network and that of the optimiser. This is the only module of the kit that
-reads a pickle, and it accepts plain values only.
+That code (github.com/jdasam/qbh_project) writes two files into a folder: ``hparams.dat``, a pickled
+object of plain values, and ``checkpoint_best.pt``, with the ``state_dict`` of the network. This is
+the only module of the kit that reads a pickle, and it accepts plain values only.
 """
 
 import io
@@ -11,7 +10,6 @@ import pickle
 import pickletools
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,16 +20,14 @@ from torch import Tensor
 from qbhkit.embedding.embedder import export_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.windows import Reading
-from qbhkit.errors import QbhError
+from qbhkit.errors import QbhError, naming
 
 _CURE = "give a folder that the original code trained into"
 _HPARAMS_BYTES = 16 << 10  # at most, for the original's 70 values or so
 _REPEATS = 8  # of values in it, at most: each can double what there is
 _LARGEST = 4096  # of the sizes in it
 _READING = Reading(200, 20.0)  # windows of 20 s as they are
-_POOLINGS: dict[str, str] = {
-    "context_attention": "context", "simple_attention": "attention", "rnn": "gru",
-}  # fmt: skip
+_POOLINGS = {"context_attention": "context", "simple_attention": "attention", "rnn": "gru"}
 _RESIDUAL = {
     "body.0": "conv_1", "body.1": "bn_1", "body.3": "conv_2", "body.4": "bn_2",
     "shortcut.0": "conv_3", "shortcut.1": "bn_3",
@@ -60,14 +56,26 @@ def import_checkpoint(folder: Path, out: Path) -> Path:
     hparams, checkpoint = Path(folder) / "hparams.dat", Path(folder) / "checkpoint_best.pt"
     for path in (hparams, checkpoint):
         if not path.is_file():
-            raise QbhError(f"{path} does not exist: {_CURE}.")
+            raise _error(f"{path} does not exist")
     config = _config(hparams, _read_hparams(hparams))
     with torch.device("meta"):  # names and shapes, no memory yet
         network = ContourEncoder(config)
-    network.load_state_dict(_tensors(_State(checkpoint), network), assign=True)
+    tensors = _tensors(checkpoint, _read_state(checkpoint), network)
+    network.load_state_dict(tensors, assign=True)
     target = Path(out) / "original.safetensors"
     export_encoder(network, target, _READING, "published")
     return target
+
+
+def _error(problem: str) -> QbhError:
+    return QbhError(f"{problem}: {_CURE}.")
+
+
+def _foreign(path: Path, name: str) -> QbhError:
+    return QbhError(
+        f"{path} holds {name[:80]!r}, which is no plain value and could run code, so it was not "
+        f"read: {_CURE}, or save only its numbers and texts."
+    )
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -86,44 +94,30 @@ class _PlainUnpickler(pickle.Unpickler):
         raise _foreign(self._path, f"{module}.{name}")
 
 
-def _foreign(path: Path, name: str) -> QbhError:
-    return QbhError(
-        f"{path} holds {name[:80]!r}, which is no plain value and could run code, so it was not "
-        f"read: {_CURE}, or save only its numbers and texts."
-    )
-
-
 def _read_hparams(path: Path) -> dict[str, Any]:
     """Read pickled hyper-parameters: a dict, or an object's attributes."""
     with open(path, "rb") as stream:
         data = stream.read(_HPARAMS_BYTES + 1)
     if len(data) > _HPARAMS_BYTES:
-        raise QbhError(f"{path} is larger than {_HPARAMS_BYTES >> 10} KiB: {_CURE}.")
+        raise _error(f"{path} is larger than {_HPARAMS_BYTES >> 10} KiB")
     try:
-        _refuse_bombs(path, data)
+        # Small pickles can take all memory, or years to read: by a far slot of the memo, which is a
+        # list, or by nested tuples that hold the same tuple twice, all of which a dict would hash.
+        codes = [(code.name, value) for code, value, _ in pickletools.genops(data)]
+        slots = [int(value or 0) for name, value in codes if "PUT" in name]
+        repeats = sum("GET" in name or name == "DUP" for name, _ in codes)
+        if max(slots, default=0) > len(data) or repeats > _REPEATS:
+            raise _error(f"{path} is no plain list of hyper-parameters")
         found = _PlainUnpickler(path, data).load()
     except QbhError:
         raise
     except Exception:  # damaged bytes may raise anything
-        raise QbhError(f"{path} is damaged or no pickle: {_CURE}.") from None
+        raise _error(f"{path} is damaged or no pickle") from None
     if isinstance(found, SimpleNamespace):
         found = vars(found)
     if not isinstance(found, dict):
-        raise QbhError(f"{path} must hold hyper-parameters, not {type(found).__name__}: {_CURE}.")
+        raise _error(f"{path} must hold hyper-parameters, not {type(found).__name__}")
     return found
-
-
-def _refuse_bombs(path: Path, data: bytes) -> None:
-    """Refuse small pickles that would take all memory, or years, to read.
-
-    They have a far slot of the memo, which is a list, or nested tuples that hold the same tuple
-    twice, all of which a dict would hash.
-    """
-    codes = [(code.name, value) for code, value, _ in pickletools.genops(data)]
-    slots = [int(value or 0) for name, value in codes if "PUT" in name]
-    repeats = sum("GET" in name or name == "DUP" for name, _ in codes)
-    if max(slots, default=0) > len(data) or repeats > _REPEATS:
-        raise QbhError(f"{path} is no plain list of hyper-parameters: {_CURE}.")
 
 
 def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
@@ -131,17 +125,17 @@ def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
 
     def get(name: str, kind: type) -> Any:
         if name not in hparams:
-            raise QbhError(f"{path} has no {name}: {_CURE}.")
+            raise _error(f"{path} has no {name}")
         value = hparams[name]
         if type(value) is not kind or (kind is int and value not in range(1, _LARGEST + 1)):
             wanted = f"a whole number from 1 to {_LARGEST}" if kind is int else f"a {kind.__name__}"
-            raise QbhError(f"{path}: {name} must be {wanted}: {_CURE}.")
+            raise _error(f"{path}: {name} must be {wanted}")
         return value
 
     hidden, layers, residual = get("hidden_size", int), get("num_layers", int), get("use_res", bool)
     if get("input_size", int) != 2 or layers < 2:
-        raise QbhError(f"{path}: input_size must be 2 and num_layers at least 2: {_CURE}.")
-    values: dict[str, Any] = {
+        raise _error(f"{path}: input_size must be 2 and num_layers at least 2")
+    values = {
         "widths": _widths(layers, hidden, get("use_gradual_size", bool)),
         "convolutions": 2 if residual else 1,
         "kernel": get("kernel_size", int),
@@ -152,10 +146,8 @@ def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
         "linear": hidden if get("use_pre_encoder", bool) else 0,
         "pooling": _POOLINGS.get(get("summ_type", str), "max"),
     }
-    try:
+    with naming(path):
         return EncoderConfig(**values)
-    except QbhError as error:
-        raise QbhError(f"{path}: {error}") from None
 
 
 def _widths(layers: int, hidden: int, gradual: bool) -> tuple[int, ...]:
@@ -176,97 +168,86 @@ def _pools(layers: int, ratio: int) -> tuple[int, ...]:
     return (*[least + 1] * larger, *[least] * (layers - 1 - larger), 1)
 
 
-class _State:
-    """The state dict of a checkpoint, from which tensors are taken by name."""
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read the tensors of a checkpoint by name."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes may raise anything
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise _foreign(path, refused[1]) from None
+        raise _error(f"{path} is damaged or no PyTorch checkpoint") from None
+    state = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise _error(f"{path} has no state_dict")
+    for prefix in ("module.", "contour_encoder."):  # data-parallel, end-to-end
+        inner = [key for key in state if key.startswith(prefix)]
+        state = {key.removeprefix(prefix): state[key] for key in inner} or state
+    return dict(state)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged bytes may raise anything
-            if refused := re.search(r"GLOBAL (\S+)", str(error)):
-                raise _foreign(path, refused[1]) from None
-            raise QbhError(f"{path} is damaged or no PyTorch checkpoint: {_CURE}.") from None
-        state = found.get("state_dict") if isinstance(found, dict) else None
-        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-            raise QbhError(f"{path} has no state_dict: {_CURE}.")
-        for prefix in ("module.", "contour_encoder."):  # data-parallel, end-to-end
-            inner = [key for key in state if key.startswith(prefix)]
-            state = {key.removeprefix(prefix): state[key] for key in inner} or state
-        self.tensors: dict[str, Any] = dict(state)
 
-    def take(self, name: str, like: Tensor) -> Tensor:
-        """Take out a tensor, which must have the shape and type of ``like``."""
-        if name not in self.tensors:
-            raise QbhError(f"{self.path} has no {name}, which its hparams.dat wants: {_CURE}.")
-        found = self.tensors.pop(name)
-        if not _is_plain(found):
-            raise QbhError(f"{self.path}, layer {name}: must be a plain tensor: {_CURE}.")
+def _tensors(path: Path, state: dict[str, Any], network: ContourEncoder) -> dict[str, Tensor]:
+    """Return the network's tensors by name; every tensor of the state must be used."""
+
+    def take(name: str, like: Tensor) -> Tensor:
+        if name not in state:
+            raise _error(f"{path} has no {name}, which its hparams.dat wants")
+        found, layer = state.pop(name), f"{path}, layer {name}"
+        if not (
+            isinstance(found, Tensor)
+            and not found.is_nested
+            and found.layout == torch.strided
+            and found.device.type == "cpu"
+            and found.is_contiguous()
+        ):
+            raise _error(f"{layer}: must be a plain tensor")
         if found.shape != like.shape or found.is_floating_point() != like.is_floating_point():
-            raise QbhError(
-                f"{self.path}, layer {name}: hparams.dat wants {_kind_of(like)}, "
-                f"not {_kind_of(found)}: {_CURE}."
-            )
+            raise _error(f"{layer}: hparams.dat wants {_kind_of(like)}, not {_kind_of(found)}")
         found = found.to(like.dtype)
         if not found.isfinite().all():
-            raise QbhError(f"{self.path}, layer {name}: holds NaN or infinite values: {_CURE}.")
+            raise _error(f"{layer}: holds NaN or infinite values")
         if name.endswith("running_var") and found.min() < 0:
-            raise QbhError(f"{self.path}, layer {name}: holds a negative variance: {_CURE}.")
+            raise _error(f"{layer}: holds a negative variance")
         return found
 
-
-def _is_plain(value: Any) -> bool:
-    """Return whether a value is a dense, contiguous tensor in memory."""
-    return (
-        isinstance(value, Tensor)
-        and not value.is_nested
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and value.is_contiguous()
-    )
+    names = _names(network.config)
+    tensors = {}
+    for key, wanted in network.state_dict().items():
+        layer, _, part = key.rpartition(".")
+        if key == "pooling.context":
+            vectors = take("final_attention.context_vector", wanted.unsqueeze(2))
+            tensors[key] = vectors.squeeze(2)  # (heads, channels)
+            continue
+        tensors[key] = take(f"{names[layer]}.{part}", wanted)
+        if wanted.ndim == 3:
+            convolution = names[layer]
+        elif part == "running_mean":  # of the norm that follows, which absorbs the bias
+            tensors[key] = tensors[key] - take(f"{convolution}.bias", wanted)
+    if network.config.pooling == "attention":
+        state.pop("final_attention.attention_net.bias", None)  # cancelled by the softmax
+    for name in state:
+        raise _error(f"{path}, layer {name}: the network of its hparams.dat has no such one")
+    return tensors
 
 
 def _kind_of(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _tensors(state: _State, network: ContourEncoder) -> dict[str, Tensor]:
-    """Return the network's tensors by name; every tensor of the state must be used."""
-    names = dict(_names(network.config))
-    tensors = {}
-    for key, wanted in network.state_dict().items():
-        layer, _, part = key.rpartition(".")
-        if key == "pooling.context":
-            vectors = state.take("final_attention.context_vector", wanted.unsqueeze(2))
-            tensors[key] = vectors.squeeze(2)  # (heads, channels)
-            continue
-        tensors[key] = state.take(f"{names[layer]}.{part}", wanted)
-        if wanted.ndim == 3:
-            convolution = names[layer]
-        elif part == "running_mean":  # of the norm that follows, which absorbs the bias
-            tensors[key] = tensors[key] - state.take(f"{convolution}.bias", wanted)
-    if network.config.pooling == "attention":
-        state.tensors.pop("final_attention.attention_net.bias", None)  # cancelled by the softmax
-    for name in state.tensors:
-        raise QbhError(
-            f"{state.path}, layer {name}: the network of its hparams.dat has no such one: {_CURE}."
-        )
-    return tensors
-
-
-def _names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
-    """Yield the name of each layer in this kit, and its name in the original."""
-    yield "linear", "pre_encoder"
+def _names(config: EncoderConfig) -> dict[str, str]:
+    """Return the name of each layer in the original, by its name in this kit."""
+    names = {
+        "linear": "pre_encoder",
+        "pooling.project": "final_attention.attention_net",
+        "pooling.score": "final_attention.attention_net",
+        "pooling.gru": "final_rnn",
+        "output": "fc",
+    }
     for number in range(len(config.widths)):
         name = f"encoder.conv_{number}"
         if config.block == "residual":  # and its pool
-            for ours, theirs in _RESIDUAL.items():
-                yield f"stages.{2 * number}.{ours}", f"{name}.{theirs}"
+            names |= {f"stages.{2 * number}.{a}": f"{name}.{b}" for a, b in _RESIDUAL.items()}
         else:  # convolution, norm, rectifier, pool
-            yield f"stages.{4 * number}", f"{name}.conv_norm.0"
-            yield f"stages.{4 * number + 1}", f"{name}.conv_norm.1"
-    yield "pooling.project", "final_attention.attention_net"
-    yield "pooling.score", "final_attention.attention_net"
-    yield "pooling.gru", "final_rnn"
-    yield "output", "fc"
+            names[f"stages.{4 * number}"] = f"{name}.conv_norm.0"
+            names[f"stages.{4 * number + 1}"] = f"{name}.conv_norm.1"
+    return names

@@ -1,8 +1,8 @@
 """Losses on a batch of pairs: three hinges and InfoNCE, and the choice of negatives.
 
 Each loss reads one matrix, the similarity of every anchor to every positive. A row's own positive
-is on the diagonal, its negatives are among the positives of other tunes. The loss is then taken
-again with anchors and positives exchanged, and both are averaged.
+is on the diagonal, its negatives are among the positives of other tunes. Every loss is the mean of
+two: from anchors to positives, and from positives to anchors.
 """
 
 import math
@@ -16,11 +16,8 @@ from torch import Tensor, nn
 
 from qbhkit.errors import MissingPackageError, QbhError
 
-# pytorch-metric-learning mines the hardest and the semi-hard negatives, with the only one of its
-# miners that stays within (B, B): TripletMarginMiner unrolls (B, B, B), which takes 1.3 s instead
-# of 0.05 s a call at B = 512. Its losses are used in tests only. Its TripletMarginLoss would
-# replace one line of ours, which must run without the extra; its NTXentLoss unrolls (B, B, B)
-# floats and has a constant temperature; it has no hinge of means.
+# pytorch-metric-learning mines the hardest and the semi-hard negatives. Its TripletMarginMiner and
+# its losses unroll (B, B, B): 1.3 s instead of 0.05 s a call at B = 512.
 
 LossName = Literal["hinge", "hinge-of-means", "euclidean", "infonce"]
 Mining = Literal["all", "nearest", "random", "semi-hard", "hardest"]
@@ -43,8 +40,7 @@ class Negatives:
         mining: ``all``; the ``nearest``; some at ``random``; ``semi-hard``, the nearest one that is
             farther than the row's own positive, if there is one; the ``hardest``, the nearest one.
         count: how many a row has, if ``nearest`` or ``random``; fewer if the batch has fewer.
-        generator: of ``random``, on the CPU; by default torch's own, which
-            :func:`qbhkit.training_loop.fit` seeds every epoch.
+        generator: of ``random``, on the CPU; by default torch's own.
 
     Raises:
         QbhError: if there is no such mining, or ``count`` is not positive.
@@ -73,9 +69,6 @@ class Negatives:
             near: (B, B) similarities, with each row's own positive on the diagonal.
             groups: (B,) tune of each row; rows of one tune are never each other's negatives.
 
-        Returns:
-            Rows and columns of the negatives in ``near``.
-
         Raises:
             QbhError: if all rows belong to one tune.
         """
@@ -98,38 +91,6 @@ class Negatives:
         return Chosen(own.repeat_interleave(most), columns.flatten())
 
 
-def triplet_hinge(
-    anchors: Tensor,
-    positives: Tensor,
-    groups: Tensor,
-    margin: float = 0.5,
-    negatives: int | None = None,
-) -> Tensor:
-    """Mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
-
-    This is :func:`hinge` with the nearest negatives, or all of them.
-
-    Args:
-        anchors: (B, D) of length 1.
-        positives: (B, D) of length 1, row by row the same tune.
-        groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-        margin: how much nearer a positive must be than a negative, in cosine.
-        negatives: how many of the nearest negatives a row has (published: 4, drawn at random); None
-            for all.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        QbhError: if all rows belong to one tune.
-
-    Source: fixed facts, "Loss"; Schroff et al., "FaceNet", 2015, for negatives from the batch.
-    Notebook: notebooks/05_encoder_and_loss.py
-    """
-    chosen = Negatives("all") if negatives is None else Negatives("nearest", negatives)
-    return hinge(anchors, positives, groups, chosen, margin)
-
-
 def hinge(
     anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
 ) -> Tensor:
@@ -145,9 +106,6 @@ def hinge(
         negatives: how they are chosen; 0 is returned if there are none (semi-hard).
         margin: how much nearer a positive must be than a negative, in cosine.
 
-    Returns:
-        Scalar.
-
     Raises:
         QbhError: if all rows belong to one tune.
 
@@ -157,25 +115,25 @@ def hinge(
     return _hinge(anchors @ positives.T, groups, negatives, margin)
 
 
+def triplet_hinge(
+    anchors: Tensor,
+    positives: Tensor,
+    groups: Tensor,
+    margin: float = 0.5,
+    negatives: int | None = None,
+) -> Tensor:
+    """Take :func:`hinge` with a number of the nearest negatives of each row; None for all.
+
+    Notebook: notebooks/05_encoder_and_loss.py
+    """
+    chosen = Negatives("all") if negatives is None else Negatives("nearest", negatives)
+    return hinge(anchors, positives, groups, chosen, margin)
+
+
 def euclidean_hinge(
     anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
 ) -> Tensor:
-    """Mean over triplets of max(0, margin + d(anchor, positive) - d(anchor, negative)).
-
-    With all negatives, the mean is taken as in :func:`hinge`.
-
-    Args:
-        anchors: (B, D) of length 1.
-        positives: (B, D) of length 1, row by row the same tune.
-        groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-        negatives: how they are chosen; 0 is returned if there are none (semi-hard).
-        margin: how much nearer a positive must be than a negative, in distance (0 to 2).
-
-    Returns:
-        Scalar.
-
-    Raises:
-        QbhError: if all rows belong to one tune.
+    """Take :func:`hinge` on the distance, 0 to 2, instead of the cosine.
 
     Source: Schroff et al., "FaceNet", 2015, with the distance in place of its square.
     Notebook: notebooks/05_encoder_and_loss.py
@@ -191,20 +149,8 @@ def hinge_of_means(
 ) -> Tensor:
     """Mean over anchors of max(0, margin - s(anchor, positive) + mean of s(anchor, negatives)).
 
-    Unlike in the mean over triplets, far negatives make up for near ones.
-
-    Args:
-        anchors: (B, D) of length 1.
-        positives: (B, D) of length 1, row by row the same tune.
-        groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-        negatives: how they are chosen; an anchor without any (semi-hard) is left out.
-        margin: how much nearer a positive must be than the negatives' mean, in cosine.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        QbhError: if all rows belong to one tune.
+    It takes what :func:`hinge` takes. Far negatives make up for near ones; an anchor without
+    negatives (semi-hard) is left out.
 
     Source: fixed facts, "Loss", the mean-of-similarities form.
     Notebook: notebooks/05_encoder_and_loss.py
@@ -248,20 +194,7 @@ class InfoNCE(nn.Module):
     def forward(
         self, anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives
     ) -> Tensor:
-        """Mean over anchors of -log softmax(s / temperature) at the positive.
-
-        Args:
-            anchors: (B, D) of length 1.
-            positives: (B, D) of length 1, row by row the same tune.
-            groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-            negatives: the ones among which the positive is to be found; usually all.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            QbhError: if all rows belong to one tune.
-        """
+        """Mean over anchors of -log softmax(s / temperature) at the positive; see :func:`hinge`."""
         with torch.no_grad():
             self.log_temperature.clamp_(*map(math.log, _TEMPERATURES))
 
@@ -277,16 +210,9 @@ class InfoNCE(nn.Module):
 
 
 class PairLoss(nn.Module):
-    """Hold a loss and its choice of negatives, as a training loop calls them.
+    """Hold a loss and its choice of negatives, as a training loop calls them."""
 
-    Args:
-        loss: takes anchors (B, D), positives (B, D), groups (B,) and negatives.
-        negatives: how they are chosen after the warm-up.
-    """
-
-    def __init__(
-        self, loss: Callable[[Tensor, Tensor, Tensor, Negatives], Tensor], negatives: Negatives
-    ) -> None:
+    def __init__(self, loss: Callable[..., Tensor], negatives: Negatives) -> None:
         super().__init__()
         self.loss = loss
         self.negatives = negatives
@@ -294,20 +220,10 @@ class PairLoss(nn.Module):
     def forward(
         self, anchors: Tensor, positives: Tensor, groups: Tensor, warm: bool = False
     ) -> Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch, as :func:`hinge` takes it.
 
-        Args:
-            anchors: (B, D) of length 1.
-            positives: (B, D) of length 1, row by row the same tune.
-            groups: (B,) tune of each row; rows of one tune are never each other's negatives.
-            warm: take all negatives. With mined ones only, an untrained encoder collapses into one
-                vector (measured, DECISIONS.md).
-
-        Returns:
-            Scalar.
-
-        Raises:
-            QbhError: if all rows belong to one tune.
+        In the warm-up it takes all negatives: with mined ones only, an untrained encoder collapses
+        into one vector (measured, DECISIONS.md).
         """
         return self.loss(anchors, positives, groups, Negatives("all") if warm else self.negatives)
 
@@ -331,10 +247,6 @@ def make_loss(
         negatives: how many a row has, if ``nearest`` or ``random``.
         temperature: of InfoNCE at the start.
         generator: of ``random``.
-
-    Returns:
-        A module that takes anchors (B, D), positives (B, D), groups (B,), and whether training is
-        still in its warm-up; it returns a scalar.
 
     Raises:
         QbhError: if there is no such kind or mining, or a number is out of its range.

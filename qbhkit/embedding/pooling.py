@@ -7,10 +7,6 @@ from torch import Tensor, nn
 class ContextAttention(nn.Module):
     """Sum frames weighted by their similarity to learned context vectors, one for each head.
 
-    Args:
-        width: channels.
-        heads: must divide ``width``.
-
     Source: fixed facts, "Embedding network"; Yang et al., "Hierarchical attention networks", 2016.
     Notebook: notebooks/05_encoder_and_loss.py
     """

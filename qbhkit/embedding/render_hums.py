@@ -1,13 +1,13 @@
 """Render hums to learn from: training songs sung with a hummer's errors, and tracked.
 
 Every hum is drawn from a generator of its own, synthesised, degraded as recordings are, and tracked
-by ``crnn-lite``. The states are kept, and which stretch of the song each 100 ms sings. Hums are
-written in parts of fifty, each atomically, so that a stopped run goes on.
+by ``crnn-lite``.
 """
 
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +34,9 @@ from qbhkit.pitch.crnn_lite import LiteExtractor
 from qbhkit.pitch.frontends import STATE_NETWORK, StateFrontend
 from qbhkit.pitch.trackers import get_tracker, identity_of
 from qbhkit.provenance import made_from, record
-from qbhkit.synthesis.accompaniment import arrange_accompaniment, render_parts
-from qbhkit.synthesis.mixing import MixConfig, degrade_recording, mix
+from qbhkit.synthesis.accompaniment import render_accompaniment
+from qbhkit.synthesis.degrade import degrade_recording
+from qbhkit.synthesis.mixing import mix
 from qbhkit.synthesis.singer import Line, RenderedVoice, Voice, render_line, sung_line
 from qbhkit.synthesis.timbre import Timbre, sing
 from qbhkit.synthesis.voices import spoken_timbres
@@ -53,47 +54,24 @@ _TRIADS = np.array([[0, 4, 7], [0, 3, 7], [-4, 0, 3], [-3, 0, 5], [-7, -3, 0], [
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """Say how hums are drawn; shares are of all hums.
-
-    Args:
-        kind: ``rendered-hums``.
-        count: how many.
-        seed: of everything.
-        corpora: names of the corpora to sing from; their held-out songs are left out.
-        length_s: shortest and longest stretch of a song as it is sung, seconds.
-        at_start: share that begins with the song.
-        median_st: lowest and highest median pitch, MIDI semitones: the keys of real singers.
-        tempo_octaves: tempo is 2 ** uniform(-x, x).
-        spoken: share sung with the consonants and the timbre of a speech synthesiser.
-        speech: voices of flite that lend them; empty for none.
-        utterances: how many titles of songs each of them speaks.
-        accompanied: share with an accompaniment.
-        snr_db: lowest and highest ratio of voice to accompaniment.
-        degraded: share of each degradation: room, band limits, clipping, 8 bits; noise twice as
-            often.
-    """
+    """Say how hums are drawn; shares are of all hums."""
 
     kind: str = "rendered-hums"
     count: int = 3000
-    seed: int = 0
-    corpora: tuple[str, ...] = (
-        "essenFolksong",
-        "oneills1850",
-        "airdsAirs",
-        "ryansMammoth",
-        "miscFolk",
-        "pop909",
-    )
-    length_s: tuple[float, float] = (8.0, 20.0)
-    at_start: float = 0.3
-    median_st: tuple[float, float] = (45.0, 70.0)
-    tempo_octaves: float = 0.4
-    spoken: float = 0.4
-    speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")
-    utterances: int = 10
-    accompanied: float = 0.15
-    snr_db: tuple[float, float] = (0.0, 20.0)
-    degraded: float = 0.25
+    seed: int = 0  # of everything
+    corpora: tuple[str, ...] = (  # to sing from; their held-out songs are left out
+        "essenFolksong", "oneills1850", "airdsAirs", "ryansMammoth", "miscFolk", "pop909",
+    )  # fmt: skip
+    length_s: tuple[float, float] = (8.0, 20.0)  # of a stretch of a song as it is sung
+    at_start: float = 0.3  # share that begins with the song
+    median_st: tuple[float, float] = (45.0, 70.0)  # median pitch, MIDI: the keys of real singers
+    tempo_octaves: float = 0.4  # tempo 2 ** uniform(-x, x)
+    spoken: float = 0.4  # share with the consonants and the timbre of a speech synthesiser
+    speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")  # voices of flite; empty for none
+    utterances: int = 10  # titles of songs that each of them speaks
+    accompanied: float = 0.15  # share with an accompaniment
+    snr_db: tuple[float, float] = (0.0, 20.0)  # of voice to accompaniment
+    degraded: float = 0.25  # share of each: room, band, clipping, 8 bits; noise twice as often
 
     def __post_init__(self) -> None:
         if self.kind != "rendered-hums":
@@ -117,35 +95,25 @@ def make_pool(config: RenderConfig, songs: TrainingSongs) -> SynthesisPool:
     Raises:
         QbhError: if flite is asked for and not installed, or no song has enough notes.
     """
-    sung = [
-        (_rising(song.notes), tune)
-        for song, tune in zip(songs.songs, songs.groups, strict=True)
-        if song.notes is not None
-    ]
-    sung = [(notes, tune) for notes, tune in sung if len(notes) >= _FEWEST_NOTES]
+    sung = []
+    for song, tune in zip(songs.songs, songs.groups, strict=True):
+        if song.notes is not None:  # of notes that begin together, the first
+            notes = song.notes[np.diff(song.notes[:, 0], prepend=-np.inf) > 1e-3]
+            if len(notes) >= _FEWEST_NOTES:
+                sung.append((notes, tune))
     if not sung:
         raise QbhError(f"There is nothing to sing: no song has {_FEWEST_NOTES} notes.")
     titles = [song.title for song in songs.songs]
-    timbres = (
-        spoken_timbres(config.speech, titles, config.utterances, get_tracker().track, config.seed)
-        if config.speech
-        else []
-    )
+    timbres: list[Timbre] = []
+    if config.speech:
+        timbres = spoken_timbres(
+            config.speech, titles, config.utterances, get_tracker().track, config.seed
+        )
     return SynthesisPool(config, [notes for notes, _ in sung], [tune for _, tune in sung], timbres)
 
 
-def _rising(notes: NDArray) -> NDArray[np.float64]:
-    """Leave out notes that begin together with the one before."""
-    return notes[np.diff(notes[:, 0], prepend=-np.inf) > 1e-3]
-
-
 def render_one(number: int, pool: SynthesisPool, frontend: StateFrontend) -> RenderedHum:
-    """Sing a stretch of a song, and track it.
-
-    Args:
-        number: of the hum; the same number gives the same hum.
-        pool: songs and voices.
-        frontend: tracks it.
+    """Sing a stretch of a song, and track it; the same number gives the same hum.
 
     Raises:
         QbhError: if no voice was found in any of twenty attempts.
@@ -167,13 +135,7 @@ def render_one(number: int, pool: SynthesisPool, frontend: StateFrontend) -> Ren
 
 
 def draw_stretch(notes: NDArray, config: RenderConfig, rng: Generator) -> NDArray[np.float64]:
-    """Draw the notes of a stretch of a song; it ends early where a long rest comes.
-
-    Args:
-        notes: (M, 3) of the whole song, in its own time.
-        config: says how long it lasts when sung, and which share begins with the song.
-        rng: the random generator.
-    """
+    """Draw some of a song's notes (M, 3), in its own time, up to a long rest at the most."""
     first = 0 if rng.random() < config.at_start else int(rng.integers(len(notes)))
     length_s = rng.uniform(*config.length_s)
     ends_s = notes[:, 0] + notes[:, 1]
@@ -224,7 +186,7 @@ def _record(line: Line, voice: Voice, pool: SynthesisPool, rng: Generator) -> Au
     samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, rate_hz)
     if rng.random() < config.accompanied:
         samples = _accompany(samples, line, hum, config, rng)
-    return Audio(degrade_recording(samples, MixConfig(degraded=config.degraded), rng), rate_hz)
+    return Audio(degrade_recording(samples, config.degraded, rng), rate_hz)
 
 
 def _accompany(
@@ -238,8 +200,9 @@ def _accompany(
     for start_s, pitch in zip(starts_s, sung, strict=True):
         for tone in rng.choice(_TRIADS):
             chords.append([start_s, _CHORD_S, 48 + (round(pitch) + tone) % 12])
-    parts = arrange_accompaniment(np.array(chords), _CHORD_S / 4, length_s, rng)
-    accompaniment = render_parts(parts, length_s, LiteExtractor.rate_hz).samples
+    accompaniment = render_accompaniment(
+        np.array(chords), _CHORD_S / 4, length_s, LiteExtractor.rate_hz, rng
+    )
     f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0)
     return mix(samples, f0, accompaniment[: len(samples)], rng.uniform(*config.snr_db))
 
@@ -249,8 +212,8 @@ def sung_spans(
 ) -> NDArray[np.float32]:
     """Return which stretch of the song each 100 ms of a recording sings.
 
-    A sung onset is at the song's onset, and between two onsets time passes evenly. Before the first
-    note and after the last one the song stands still.
+    A sung onset is at the song's onset; before the first note and after the last the song stands
+    still.
 
     Args:
         notes: (M, 3) that were sung, in the song's own time.
@@ -286,9 +249,6 @@ def render_all(
         workers: processes.
         progress: show a bar on standard error.
 
-    Returns:
-        The bank.
-
     Raises:
         QbhError: if there is nothing to sing, or a voice is missing.
     """
@@ -300,8 +260,10 @@ def render_all(
         "songs": digest.hexdigest(),
         "drawn": json.loads(json.dumps(asdict(config))),
     }
-    if path.is_file() and _holds(path, recipe):
-        return read_rendered(path)
+    if path.is_file():
+        with suppress(QbhError):  # a damaged bank is rendered again
+            if (stored := read_rendered(path)).recipe == recipe:
+                return stored
     folder = path.with_name(f"{path.stem}-parts")
     note = folder / "made_of.json"
     if not made_from(note, recipe):
@@ -325,13 +287,6 @@ def render_all(
     join_rendered(list(parts), path, recipe)
     shutil.rmtree(folder)
     return read_rendered(path)
-
-
-def _holds(path: Path, recipe: dict[str, object]) -> bool:
-    try:
-        return read_rendered(path).recipe == recipe
-    except QbhError:
-        return False
 
 
 _prepared: tuple[SynthesisPool, StateFrontend]  # of this process

@@ -1,8 +1,6 @@
 """Banks of rendered hums: network states of recordings, and the stretches of songs that they sing.
 
-A bank is one file. For every rendered hum it holds the states of each 100 ms, the stretch of the
-song that each 100 ms sings, and the whole song's pitch, so that any part of a recording can be
-drawn together with its part of the song. :mod:`qbhkit.embedding.render_hums` makes banks.
+A bank is one file. :mod:`qbhkit.embedding.render_hums` makes it.
 """
 
 import json
@@ -18,8 +16,8 @@ from numpy.typing import NDArray
 from qbhkit.config import present_names
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats
 from qbhkit.embedding.augment import Distortions, Frames, warp_positions
-from qbhkit.embedding.sampling import ContourBank, gather
-from qbhkit.embedding.windows import Reading
+from qbhkit.embedding.sampling import ContourBank
+from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError, naming
 from qbhkit.storage import write_arrays
 
@@ -30,34 +28,21 @@ _TIMING = Distortions(start_shift=0.04, tempo_octaves=0.1, slice_tempo=0.15)
 
 
 class RenderedHum(NamedTuple):
-    """One recording of a stretch of a song.
+    """One recording of a stretch of a song."""
 
-    Args:
-        states: (N, C) every 100 ms.
-        spans: (N, 2) where in the song each of them begins and ends, in frames of the song.
-        song: the whole song.
-        tune: songs of the same number are variants of one tune.
-    """
-
-    states: NDArray[Any]
-    spans: NDArray[Any]
-    song: Contour
-    tune: int
+    states: NDArray[Any]  # (N, C) every 100 ms
+    spans: NDArray[Any]  # (N, 2) where each of them begins and ends, in frames of the song
+    song: Contour  # all of it
+    tune: int  # songs of the same number are variants of one tune
 
 
 @dataclass(frozen=True)
 class PartConfig:
-    """Which parts of a rendered hum are shown to the encoder.
+    """Say which parts of a rendered hum are shown to the encoder."""
 
-    Args:
-        shortest_s: shortest part, seconds; lengths are drawn log-uniformly up to the whole hum.
-        at_start: share of the parts that begin with the hum.
-        timing: how unevenly a part is read; only its rules of time are used.
-    """
-
-    shortest_s: float = 3.0
-    at_start: float = 0.25
-    timing: Distortions = field(default_factory=lambda: _TIMING)
+    shortest_s: float = 3.0  # lengths are log-uniform up to the whole hum
+    at_start: float = 0.25  # share of the parts that begin with the hum
+    timing: Distortions = field(default_factory=lambda: _TIMING)  # only the rules of time are used
 
 
 class PartBatch(NamedTuple):
@@ -69,12 +54,12 @@ class PartBatch(NamedTuple):
 
 
 def write_rendered(path: Path, hums: Sequence[RenderedHum], recipe: dict[str, Any]) -> None:
-    """Write a bank, atomically; states are kept in half precision.
+    """Write a bank of one hum or more, atomically; states are kept in half precision.
 
     Args:
         path: of the file.
         hums: at least one.
-        recipe: plain values that say how they were made; :func:`read_rendered` returns them.
+        recipe: plain values that say how they were made.
     """
     arrays: dict[str, NDArray[Any]] = {
         "states": np.concatenate([hum.states for hum in hums]).astype(np.float16),
@@ -88,7 +73,7 @@ def write_rendered(path: Path, hums: Sequence[RenderedHum], recipe: dict[str, An
 
 
 def join_rendered(parts: Sequence[Path], path: Path, recipe: dict[str, Any]) -> None:
-    """Write what several files hold as one, atomically: see :func:`write_rendered`."""
+    """Write what several files hold as one, atomically."""
     found = [read_rendered(part).arrays for part in parts]
     _save({key: np.concatenate([one[key] for one in found]) for key in found[0]}, path, recipe)
 
@@ -171,30 +156,14 @@ class RenderedBank:
         return len(self._rows)
 
     def split(self, every: int) -> tuple["RenderedBank", "RenderedBank"]:
-        """Hold back every k-th tune, with all its hums; k is ``every``.
-
-        Returns:
-            The hums of the other tunes, and those of the tunes held back.
-        """
+        """Return the hums of most tunes, and those of every k-th tune; k is ``every``."""
         tunes = self._songs.groups[self._rows]
         held = np.isin(tunes, np.unique(tunes)[::every])
-        return (
-            RenderedBank(self._stored, self._rows[~held]),
-            RenderedBank(self._stored, self._rows[held]),
-        )
+        learnt, held_back = self._rows[~held], self._rows[held]
+        return RenderedBank(self._stored, learnt), RenderedBank(self._stored, held_back)
 
     def draw(self, count: int, reading: Reading, config: PartConfig, rng: Generator) -> PartBatch:
-        """Draw parts.
-
-        Args:
-            count: B; no hum comes twice while there are enough.
-            reading: of parts and windows, onto L frames.
-            config: which parts.
-            rng: the random generator.
-
-        Returns:
-            States (B, L, C), windows (B, L, 2) and tunes (B,).
-        """
+        """Draw ``count`` parts; no hum comes twice while there are enough."""
         row = rng.choice(self._rows, count, replace=len(self._rows) < count)
         whole, offset = self._lengths[row], self._offsets[row]
         shortest = np.minimum(config.shortest_s / CONTOUR_HOP_S, whole)
@@ -203,7 +172,7 @@ class RenderedBank:
         first = np.floor(rng.random(count) * (whole - length + 1)).astype(np.int64)
         first[rng.random(count) < config.at_start] = 0
         read = warp_positions(first, length, reading, config.timing, rng)  # (B, L)
-        states = gather(self._states, offset, whole, read).astype(np.float32)
+        states = stretch(self._states, read, offset[:, None], whole[:, None]).astype(np.float32)
         begin = self._spans[offset + first, 0]
         end = self._spans[offset + first + length - 1, 1]
         windows = self._songs.read(row, reading.positions(begin, end - begin))

@@ -1,7 +1,7 @@
 """Training pairs of songs: a window of a song, and the same window as if it were hummed."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -9,27 +9,10 @@ from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, Normalisation, normalise
 from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, warp_positions
-from qbhkit.embedding.windows import WindowRange, draw_windows
+from qbhkit.embedding.windows import Reading, WindowRange, draw_windows, stretch
 from qbhkit.errors import QbhError
 
-
-def gather(frames: NDArray, offsets: NDArray, lengths: NDArray, positions: NDArray) -> NDArray[Any]:
-    """Read the nearest frames at fractional positions of rows, and zeros outside of a row.
-
-    Args:
-        frames: (total,) or (total, C), the frames of all rows one after another.
-        offsets: (B,) first frame of each row that is read.
-        lengths: (B,) its length in frames.
-        positions: (B, L) in frames; 0.5 is the middle of a row's frame 0.
-
-    Returns:
-        (B, L) or (B, L, C).
-    """
-    index = np.floor(positions).astype(np.int64)
-    inside = (index >= 0) & (index < lengths[:, None])
-    found = frames[np.where(inside, offsets[:, None] + index, 0)]
-    found[~inside] = 0
-    return found
+_REDRAWN = 3  # times that a window with too little voice is drawn again
 
 
 class ContourBank:
@@ -49,23 +32,19 @@ class ContourBank:
     def __init__(self, contours: Sequence[Contour], groups: Sequence[int] | None = None) -> None:
         if not any(contour.voiced.any() for contour in contours):
             raise QbhError("There is no melody to train on: every contour is empty or unvoiced.")
-        hop_s, *others = {contour.hop_s for contour in contours}
+        self.hop_s, *others = {contour.hop_s for contour in contours}
         if others:
             raise QbhError("The contours of a bank must all have the same hop.")
-        lengths = np.array([len(contour) for contour in contours])
-        self._hold(
-            np.concatenate([contour.pitch_st for contour in contours]),
-            np.concatenate([[0], np.cumsum(lengths)[:-1]]),
-            lengths,
-            np.arange(len(contours)) if groups is None else np.asarray(groups),
-            hop_s,
-        )
+        self.pitch = np.concatenate([contour.pitch_st for contour in contours])
+        self.lengths = np.array([len(contour) for contour in contours])
+        self.offsets = np.cumsum(self.lengths) - self.lengths
+        self.groups = np.arange(len(contours)) if groups is None else np.asarray(groups)
 
     @classmethod
     def over(
         cls, pitch: NDArray, offsets: NDArray, lengths: NDArray, groups: NDArray, hop_s: float
     ) -> "ContourBank":
-        """Make a bank of arrays without copying them, as ``contour_shards.open_shards`` does.
+        """Make a bank of arrays without copying them.
 
         Args:
             pitch: (total,) float32 MIDI semitones of all songs, 0 where unvoiced.
@@ -75,14 +54,9 @@ class ContourBank:
             hop_s: seconds between frames.
         """
         bank = cls.__new__(cls)
-        bank._hold(pitch, offsets, lengths, groups, hop_s)
+        bank.pitch, bank.offsets, bank.lengths, bank.groups = pitch, offsets, lengths, groups
+        bank.hop_s = hop_s
         return bank
-
-    def _hold(
-        self, pitch: NDArray, offsets: NDArray, lengths: NDArray, groups: NDArray, hop_s: float
-    ) -> None:
-        self.pitch, self.offsets, self.lengths, self.groups = pitch, offsets, lengths, groups
-        self.hop_s = hop_s
 
     @property
     def tunes(self) -> int:
@@ -90,16 +64,9 @@ class ContourBank:
         return int(self.groups.max()) + 1
 
     def read(self, song: NDArray[np.int64], positions: NDArray) -> Frames:
-        """Read the nearest frames of songs at fractional positions, unvoiced outside.
-
-        Args:
-            song: (B,) song numbers.
-            positions: (B, L) in frames.
-
-        Returns:
-            (B, L, 2).
-        """
-        pitch = gather(self.pitch, self.offsets[song], self.lengths[song], positions)
+        """Read songs (B,) at positions (B, L) in frames, unvoiced outside: (B, L, 2)."""
+        offset, length = self.offsets[song][:, None], self.lengths[song][:, None]
+        pitch = stretch(self.pitch, positions, offset, length)
         return np.stack([pitch, pitch != 0], axis=-1)
 
 
@@ -109,51 +76,6 @@ class PairBatch(NamedTuple):
     anchors: Frames  # (B, L, 2) normalised
     positives: Frames  # (B, L, 2) normalised
     groups: NDArray[np.int64]  # (B,)
-
-
-_REDRAWN = 3  # times that a window with too little voice is drawn again
-
-
-def sample_pairs(
-    bank: ContourBank,
-    batch: int,
-    window: WindowRange,
-    rules: Distortions,
-    how: Normalisation,
-    rng: Generator,
-) -> PairBatch:
-    """Draw self-supervised pairs: a window of a song, and the same window as hummed.
-
-    Args:
-        bank: the songs.
-        batch: number of pairs, B, each from another song while there are enough.
-        window: lengths of the windows, and where they begin.
-        rules: humming distortions of the positives.
-        how: normalisation of both.
-        rng: the random generator.
-
-    Returns:
-        Anchors and positives (B, L, 2), and their tunes (B,).
-
-    Source: fixed facts, "Loss" (stage 1).
-    """
-    songs = len(bank.lengths)
-    song = rng.choice(songs, batch, replace=songs < batch)
-    start, length = draw_windows(bank.lengths[song], bank.hop_s, window, rng)
-    anchors = bank.read(song, window.reading.positions(start, length))
-    for _ in range(_REDRAWN):
-        shown = np.minimum(length, window.frames) if not window.stretched else window.frames
-        sparse = np.flatnonzero(anchors[..., 1].sum(axis=1) < window.min_voiced * shown)
-        if not sparse.size:
-            break
-        start[sparse], length[sparse] = draw_windows(
-            bank.lengths[song[sparse]], bank.hop_s, window, rng
-        )
-        read = window.reading.positions(start[sparse], length[sparse])
-        anchors[sparse] = bank.read(song[sparse], read)
-    positives = bank.read(song, warp_positions(start, length, window.reading, rules, rng))
-    positives = distort(positives, after_warp(window.reading, rules), rng)
-    return PairBatch(normalise(anchors, how), normalise(positives, how), bank.groups[song])
 
 
 class PairSource(Protocol):
@@ -170,15 +92,36 @@ class PairSource(Protocol):
         ...
 
 
+class Humming(NamedTuple):
+    """How the windows of pairs are read, and the positives distorted: as if they were hummed."""
+
+    reading: Reading
+    rules: Distortions
+    how: Normalisation
+
+    def positions(self, start: NDArray, length: NDArray, rng: Generator) -> NDArray:
+        """Return where the hums of windows (B,) are read: see :func:`warp_positions`."""
+        return warp_positions(start, length, self.reading, self.rules, rng)
+
+    def distorted(self, frames: Frames, rng: Generator) -> Frames:
+        """Distort what was read at these positions, (B, L, 2)."""
+        return distort(frames, after_warp(self.reading, self.rules), rng)
+
+    def batch(self, anchors: Frames, positives: Frames, groups: NDArray) -> PairBatch:
+        """Return pairs of (B, L, 2) semitones as a batch."""
+        return PairBatch(normalise(anchors, self.how), normalise(positives, self.how), groups)
+
+
 class SongPairs:
-    """Draw self-supervised pairs of songs: see :func:`sample_pairs`.
+    """Draw self-supervised pairs of songs (stage 1): a window, and the same window as hummed.
 
     Args:
         bank: the songs.
         window: lengths of the windows, and where they begin.
         rules: humming distortions of the positives.
-        how: normalisation.
+        how: normalisation of both.
 
+    Source: fixed facts, "Loss" (stage 1).
     Notebook: notebooks/05_encoder_and_loss.py
     """
 
@@ -186,12 +129,27 @@ class SongPairs:
         self, bank: ContourBank, window: WindowRange, rules: Distortions, how: Normalisation
     ) -> None:
         self.tunes = bank.tunes
-        self._drawn_from = (bank, window, rules, how)
+        self._bank, self._window = bank, window
+        self._humming = Humming(window.reading, rules, how)
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
-        """Draw ``count`` pairs."""
-        bank, window, rules, how = self._drawn_from
-        return sample_pairs(bank, count, window, rules, how, rng)
+        """Draw ``count`` pairs, each from another song while there are enough."""
+        bank, window, reading = self._bank, self._window, self._window.reading
+        songs = len(bank.lengths)
+        song = rng.choice(songs, count, replace=songs < count)
+        start, length = draw_windows(bank.lengths[song], bank.hop_s, window, rng)
+        anchors = bank.read(song, reading.positions(start, length))
+        for _ in range(_REDRAWN):
+            shown = window.frames if window.stretched else np.minimum(length, window.frames)
+            sparse = np.flatnonzero(anchors[..., 1].sum(axis=1) < window.min_voiced * shown)
+            if not sparse.size:
+                break
+            again = draw_windows(bank.lengths[song[sparse]], bank.hop_s, window, rng)
+            start[sparse], length[sparse] = again
+            anchors[sparse] = bank.read(song[sparse], reading.positions(*again))
+        positives = bank.read(song, self._humming.positions(start, length, rng))
+        positives = self._humming.distorted(positives, rng)
+        return self._humming.batch(anchors, positives, bank.groups[song])
 
 
 class MixedPairs:
@@ -213,15 +171,10 @@ class MixedPairs:
         self.tunes = int(max(tunes) if same_tunes else sum(tunes))
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
-        """Draw ``count`` pairs, source by source."""
+        """Draw ``count`` pairs, source by source; a source whose share is 0 gives none."""
         counts = np.diff(np.round(self._upto * count).astype(int), prepend=0)
-        parts = [
-            source.draw(number, rng) for source, number in zip(self._sources, counts, strict=True)
-        ]  # a source whose share is 0 gives no pairs
-        return PairBatch(
-            np.concatenate([part.anchors for part in parts]),
-            np.concatenate([part.positives for part in parts]),
-            np.concatenate(
-                [part.groups + at for part, at in zip(parts, self._offsets, strict=True)]
-            ),
-        )
+        parts = []
+        for source, number, first in zip(self._sources, counts, self._offsets, strict=True):
+            part = source.draw(number, rng)
+            parts.append(part._replace(groups=part.groups + first))
+        return PairBatch(*map(np.concatenate, zip(*parts, strict=True)))

@@ -1,8 +1,7 @@
 """Train an encoder of contours on pairs; write a checkpoint and a log.
 
-A stage is a mixture of pair sources plus weights to start from. Stage 1 draws from songs only,
-stage 2 from real hums too. Combined training goes on with stage 1, and every few epochs fine-tunes
-a deep copy of the network on hums.
+A stage is a mixture of pair sources plus weights to start from: stage 1 draws from songs, stage 2
+from real hums too. Combined training goes on with stage 1, and every few epochs fine-tunes a copy.
 """
 
 import math
@@ -25,15 +24,15 @@ from qbhkit.embedding.contour_shards import open_shards
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.hum_pairs import HumConfig, HumPairs
-from qbhkit.embedding.losses import LossName, Mining, make_loss
+from qbhkit.embedding.losses import LossName, Mining, PairLoss, make_loss
 from qbhkit.embedding.note_pairs import NotePairConfig, NotePairs
 from qbhkit.embedding.sampling import (
     ContourBank,
+    Humming,
     MixedPairs,
     PairBatch,
     PairSource,
     SongPairs,
-    sample_pairs,
 )
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
@@ -48,20 +47,11 @@ EncoderEvaluator = Callable[[nn.Module], dict[str, float]]
 
 @dataclass(frozen=True)
 class FineTune:
-    """Say how deep copies of the network are fine-tuned on hums in combined training.
+    """Say how deep copies of the network are fine-tuned on hums in combined training."""
 
-    Args:
-        every: epochs of self-supervision between two copies.
-        steps: training steps of a copy.
-        learning_rate: the highest learning rate of a copy.
-
-    Raises:
-        QbhError: if a number is out of its range.
-    """
-
-    every: int = 10
-    steps: int = 150
-    learning_rate: float = 4e-4
+    every: int = 10  # epochs of self-supervision between two copies
+    steps: int = 150  # of a copy
+    learning_rate: float = 4e-4  # the highest of a copy
 
     def __post_init__(self) -> None:
         check_range(self, 1, math.inf, "every", "steps")
@@ -72,60 +62,35 @@ class FineTune:
 class TrainConfig(RunConfig):
     """Describe one training run; a batch is of pairs.
 
-    Args:
-        kind: ``embedding``.
-        corpora: names of the corpora to learn from.
-        init_from: weights to start from; empty for random ones.
-        loss: as ``kind`` of :func:`qbhkit.embedding.losses.make_loss`.
-        mining: how negatives are chosen, as in :class:`qbhkit.embedding.losses.Negatives`.
-        margin: of the hinges.
-        negatives: how many a row has, if ``mining`` takes a number; null for all of the batch.
-        temperature: of InfoNCE at the start.
-        warm_epochs: epochs at the beginning that use all negatives. With the nearest ones only, an
-            untrained encoder collapses into one vector (measured, DECISIONS.md).
-        normalisation: ``key`` or ``published``.
-        hop_s: seconds between frames of the songs' contours.
-        window: which windows of songs are drawn.
-        augmentation: humming distortions of the self-supervised pairs.
-        note_pairs: how phrases are rendered from notes, besides windows of contours; null for none.
-        shards: folder of contours to learn from ('qbhkit data shards'), instead of the corpora's.
-        hums: how real hums are drawn; null for self-supervision only.
-        pairs: CSV file that pairs the hums with their songs.
-        songs: where those songs are: corpora, files or folders.
-        fine_tune: fine-tune copies on hums along the way, instead of the network itself.
-
     Raises:
         QbhError: if a value is wrong, or ``fine_tune`` is given without ``hums``.
     """
 
     kind: str = "embedding"
     corpora: tuple[str, ...] = (
-        "essenFolksong",
-        "oneills1850",
-        "airdsAirs",
-        "ryansMammoth",
-        "miscFolk",
-    )
+        "essenFolksong", "oneills1850", "airdsAirs", "ryansMammoth", "miscFolk",
+    )  # fmt: skip
     epochs: int = 60
     batch: int = 512
-    init_from: str = ""
+    init_from: str = ""  # weights to start from; empty for random ones
+    # As in losses.make_loss; negatives may be null for all of the batch.
     loss: LossName = "hinge"
     mining: Mining = "nearest"
     margin: float = 0.5
     negatives: int | None = 16
     temperature: float = 0.07
-    warm_epochs: int = 1
+    warm_epochs: int = 1  # at the beginning, with all negatives
     normalisation: Normalisation = "key"
-    hop_s: float = 0.1
-    window: WindowRange = field(default_factory=WindowRange)
-    augmentation: Distortions = field(default_factory=Distortions)
-    note_pairs: NotePairConfig | None = None
-    shards: str = ""
+    hop_s: float = 0.1  # between frames of the songs' contours
+    window: WindowRange = field(default_factory=WindowRange)  # of songs
+    augmentation: Distortions = field(default_factory=Distortions)  # of the self-supervised pairs
+    note_pairs: NotePairConfig | None = None  # phrases of notes, besides windows of contours
+    shards: str = ""  # folder of contours ('qbhkit data shards'), instead of the corpora's
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    hums: HumConfig | None = None
-    pairs: str = ""
-    songs: tuple[str, ...] = ()
-    fine_tune: FineTune | None = None
+    hums: HumConfig | None = None  # how real hums are drawn; null for self-supervision only
+    pairs: str = ""  # CSV file that pairs the hums with their songs
+    songs: tuple[str, ...] = ()  # where those songs are: corpora, files or folders
+    fine_tune: FineTune | None = None  # copies on hums along the way, not the network itself
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,31 +101,25 @@ class TrainConfig(RunConfig):
 
 
 def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
-    """Return the source of a run's self-supervised pairs.
-
-    Args:
-        config: the run.
-        songs: of its corpora.
+    """Return the source of a run's self-supervised pairs, from the songs of its corpora.
 
     Raises:
         QbhError: if there is nothing to learn from, or the shards have another hop.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
-    reading, how = config.window.reading, config.normalisation
     if config.shards:
         bank = open_shards(Path(config.shards))
     else:
         bank = ContourBank(songs.contours, songs.groups)
     if bank.hop_s != config.hop_s:
         raise QbhError(f"{config.shards} has a frame every {bank.hop_s:g} s: set hop_s to that.")
-    windows = SongPairs(bank, config.window, config.augmentation, how)
+    windows = SongPairs(bank, config.window, config.augmentation, config.normalisation)
     if config.note_pairs is None:
         return windows
     notes = [song.notes for song in songs.songs]
-    phrases = NotePairs(
-        notes, songs.groups, config.note_pairs, reading, config.augmentation, how, config.hop_s
-    )
+    humming = Humming(config.window.reading, config.augmentation, config.normalisation)
+    phrases = NotePairs(notes, songs.groups, config.note_pairs, humming, config.hop_s)
     share = config.note_pairs.share
     return MixedPairs([(windows, 1 - share), (phrases, share)], same_tunes=not config.shards)
 
@@ -168,16 +127,14 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
 class Trainee(nn.Module):
     """Hold an encoder and its loss, which may have parameters too."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: EncoderConfig, loss: PairLoss) -> None:
         super().__init__()
-        self.encoder = ContourEncoder(config.encoder)
-        mining: Mining = "all" if config.negatives is None else config.mining
-        count = 1 if config.negatives is None else config.negatives
-        self.loss = make_loss(config.loss, mining, config.margin, count, config.temperature)
+        self.encoder = ContourEncoder(config)
+        self.loss = loss
 
-    def forward(self, contours: Tensor) -> Tensor:
-        """Embed (B, L, 2) as (B, D)."""
-        embeddings: Tensor = self.encoder(contours)
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embed (B, L, C) as (B, D)."""
+        embeddings: Tensor = self.encoder(frames)
         return embeddings
 
 
@@ -195,9 +152,8 @@ def train_encoder(
     """Train an encoder: self-supervised, supervised, or both combined.
 
     Checkpoint and log are those of :func:`qbhkit.training_loop.fit`; the log also has the embedding
-    spread. Batches are drawn from generators seeded by (seed, epoch, step), so that a resumed run
-    sees the batches it would have seen. Several devices share each batch, and each of them has all
-    its negatives.
+    spread. A resumed run sees the batches it would have seen. Several devices share each batch, and
+    each of them has all its negatives.
 
     Args:
         config: the run.
@@ -223,19 +179,54 @@ def train_encoder(
     fabric = fabric or make_fabric(config)
     if config.batch % fabric.world_size:
         raise QbhError(f"{fabric.world_size} devices cannot share a batch of {config.batch}.")
-    trainee = Trainee(config)
+    mining: Mining = "all" if config.negatives is None else config.mining
+    count = 1 if config.negatives is None else config.negatives
+    loss = make_loss(config.loss, mining, config.margin, count, config.temperature)
+    trainee = Trainee(config.encoder, loss)
     if config.init_from:
-        _start_from(config.init_from, trainee.encoder)
-    if config.hums is None or hums is None:
-        if config.hums is not None:
-            raise QbhError("The configuration has hums, but there are none to learn from.")
-        return _run(config, fabric, trainee, songs, folder, log, evaluate, resume, progress).encoder
+        found = ContourEmbedder(config.init_from).encoder
+        if found.config != config.encoder:
+            raise QbhError(
+                f"{config.init_from} is another encoder: give 'encoder' the values of its training."
+            )
+        trainee.encoder.load_state_dict(found.state_dict())
+
+    def scores(trained: Trainee, _: int = 0) -> dict[str, float]:
+        return evaluate(trained.encoder) if evaluate else {}
+
+    if config.hums is None:
+        return _run(config, fabric, trainee, songs, folder, log, scores, resume, progress).encoder
+    if hums is None:
+        raise QbhError("The configuration has hums, but there are none to learn from.")
     mixed = MixedPairs([(songs, 1 - config.hums.share), (hums, config.hums.share)])
     if config.fine_tune is None:
-        return _run(config, fabric, trainee, mixed, folder, log, evaluate, resume, progress).encoder
-    copies = _Copies(config, fabric, mixed, folder, evaluate)
-    _run(config, fabric, trainee, songs, folder, log, copies, resume, progress)
-    return copies.best()
+        return _run(config, fabric, trainee, mixed, folder, log, scores, resume, progress).encoder
+    copied = range(config.fine_tune.every, config.epochs + 1, config.fine_tune.every)
+    copies = {epochs: folder / f"copy-{epochs:04d}" for epochs in copied}
+    if not copies:
+        raise QbhError("No copy would be fine-tuned: fine_tune.every is more than epochs.")
+    tuning = replace(
+        config, epochs=1, steps_per_epoch=config.fine_tune.steps,
+        learning_rate=config.fine_tune.learning_rate, warm_epochs=0, fine_tune=None,
+    )  # fmt: skip
+
+    def fine_tune(trained: Trainee, epoch: int) -> dict[str, float]:
+        line = scores(trained)
+        if place := copies.get(epoch + 1):
+            again, copy = replace(tuning, seed=config.seed + epoch), deepcopy(trained)
+            _run(again, fabric, copy, mixed, place, place / "log.json", scores, False, False)
+            line |= {f"fine_tuned_{key}": value for key, value in scores(copy).items()}
+        return line
+
+    _run(config, fabric, trainee, songs, folder, log, fine_tune, resume, progress)
+    states = [
+        torch.load(place / "checkpoint.pt", weights_only=True, map_location="cpu")
+        for place in copies.values()
+    ]
+    # the last of equals, which was trained for longer
+    best = max(reversed(states), key=lambda state: state["curve"][-1].get("validation_mrr", 0))
+    trainee.load_state_dict(best["network"])
+    return trainee.eval().encoder
 
 
 def _run(
@@ -245,7 +236,7 @@ def _run(
     source: PairSource,
     folder: Path,
     log: Path,
-    evaluate: "EncoderEvaluator | _Copies | None",
+    evaluate: Callable[[Trainee, int], dict[str, float]],
     resume: bool,
     progress: bool,
 ) -> Trainee:
@@ -262,85 +253,20 @@ def _run(
             gathered = cast(Tensor, fabric.all_gather(embeddings, sync_grads=True))
             shares = gathered.unflatten(1, (2, -1))  # (devices, 2, B / devices, D)
             embeddings = shares.permute(1, 2, 0, 3).flatten(0, 2)
-        anchors, positives = embeddings.chunk(2)
         groups = torch.from_numpy(pairs.groups).to(fabric.device)
-        warm = epoch < config.warm_epochs
-        value = trainee.loss(anchors, positives, groups, warm)
+        value = trainee.loss(*embeddings.chunk(2), groups, epoch < config.warm_epochs)
         return Loss(value, {"spread": spread_of(embeddings)})
-
-    def after(trained: Trainee, epoch: int) -> dict[str, float]:
-        if isinstance(evaluate, _Copies):
-            return evaluate(trained, epoch)
-        return evaluate(trained.encoder) if evaluate else {}
 
     speed = Speed("pairs_per_s", config.batch)
     return fit(
-        config, fabric, trainee, batches, loss_of, folder, log, speed, after, resume, progress
+        config, fabric, trainee, batches, loss_of, folder, log, speed, evaluate, resume, progress
     )
-
-
-class _Copies:
-    """Fine-tune a deep copy of the network every few epochs, each in a folder of its own."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        fabric: "Fabric",
-        source: PairSource,
-        folder: Path,
-        evaluate: EncoderEvaluator | None,
-    ) -> None:
-        assert config.fine_tune is not None
-        self._every, self._epochs = config.fine_tune.every, config.epochs
-        self._config = replace(
-            config, epochs=1, steps_per_epoch=config.fine_tune.steps,
-            learning_rate=config.fine_tune.learning_rate, warm_epochs=0, fine_tune=None,
-        )  # fmt: skip
-        self._fabric, self._source, self._folder, self._evaluate = fabric, source, folder, evaluate
-
-    def __call__(self, trained: Trainee, epoch: int) -> dict[str, float]:
-        """Return the scores of the network and, every few epochs, of its fine-tuned copy."""
-        line = self._evaluate(trained.encoder) if self._evaluate else {}
-        if (epoch + 1) % self._every:
-            return line
-        folder = self._folder_of(epoch + 1)
-        copy = _run(
-            replace(self._config, seed=self._config.seed + epoch), self._fabric, deepcopy(trained),
-            self._source, folder, folder / "log.json", self._evaluate, False, False,
-        )  # fmt: skip
-        tuned = self._evaluate(copy.encoder) if self._evaluate else {}
-        return line | {f"fine_tuned_{key}": value for key, value in tuned.items()}
-
-    def _folder_of(self, epochs: int) -> Path:
-        return self._folder / f"copy-{epochs:04d}"
-
-    def best(self) -> ContourEncoder:
-        """Return the best copy of this run; the folder may also hold copies of an older run."""
-        after = range(self._every, self._epochs + 1, self._every)
-        found = [self._folder_of(epochs) / "checkpoint.pt" for epochs in after]
-        if not found:
-            raise QbhError("No copy was fine-tuned: fine_tune.every is more than epochs.")
-        states = [torch.load(path, weights_only=True, map_location="cpu") for path in found]
-        # the last of equals, which was trained for longer
-        best = max(reversed(states), key=lambda state: state["curve"][-1].get("validation_mrr", 0))
-        trainee = Trainee(self._config)
-        trainee.load_state_dict(best["network"])
-        return trainee.eval().encoder
-
-
-def _start_from(weights: str, encoder: ContourEncoder) -> None:
-    found = ContourEmbedder(weights).encoder
-    if found.config != encoder.config:
-        raise QbhError(f"{weights} is another encoder: give 'encoder' the values of its training.")
-    encoder.load_state_dict(found.state_dict())
 
 
 def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvaluator | None:
     """Return an evaluator that searches for held-out songs by distorted windows of them.
 
-    Args:
-        config: the run, whose augmentation distorts the windows, once for all epochs.
-        contours: held-out songs. Variants of a tune among them count as wrong answers.
+    The windows are drawn and distorted once for all epochs. Variants of a tune count as wrong.
 
     Returns:
         A function from encoder to ``{"validation_mrr": ...}``, or None for fewer than two songs.
@@ -351,7 +277,8 @@ def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvalu
         return None
     rng = generator(config.seed, 0, Stream.WATCHED_PAIRS, 0)
     bank, rules = ContourBank(contours), config.augmentation
-    pairs = sample_pairs(bank, len(contours), config.window, rules, config.normalisation, rng)
+    source = SongPairs(bank, config.window, rules, config.normalisation)
+    pairs = source.draw(len(contours), rng)
     return _mrr_evaluator(pairs.positives, pairs.anchors)
 
 
@@ -359,16 +286,7 @@ _DISTRACTORS = 256  # windows of other songs
 
 
 def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) -> EncoderEvaluator:
-    """Return an evaluator that searches for the windows of held-out hums among those of others.
-
-    Args:
-        config: the run.
-        held_out: hums that the run does not learn from.
-        songs: gives the other songs.
-
-    Returns:
-        A function from encoder to ``{"validation_mrr": ...}``.
-    """
+    """Return an evaluator that searches for the windows of held-out hums among those of songs."""
     rng = generator(config.seed, 0, Stream.WATCHED_PAIRS, 0)
     pairs, others = held_out.draw(_DISTRACTORS, rng), songs.draw(_DISTRACTORS, rng)
     windows = np.concatenate([pairs.anchors, others.anchors])

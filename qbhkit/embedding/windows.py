@@ -1,7 +1,6 @@
 """Cut songs and queries into windows, and read each window on the L frames that an encoder sees.
 
-This is the only module that cuts: :func:`cut_song` cuts songs for a catalogue, :func:`cut_query`
-cuts hums, and :func:`draw_windows` draws windows of songs for training.
+This is the only module that cuts: songs for a catalogue, hums for a search, both for training.
 """
 
 import math
@@ -22,46 +21,50 @@ Query = Contour | Sequence[Contour]  # a hum, or several takes of one tune
 SHORTEST_QUERY_S = 1.0  # of voiced sound
 
 
-def stretch(frames: NDArray, positions: NDArray) -> NDArray:
+def stretch(
+    frames: NDArray,
+    positions: NDArray,
+    offset: int | NDArray = 0,
+    length: int | NDArray | None = None,
+) -> NDArray:
     """Read the nearest frames at fractional positions, and zeros (unvoiced) outside.
 
     Interpolation would invent glides between notes.
 
     Args:
-        frames: (N, C), of a contour C = 2.
+        frames: (N,) or (N, C), of a contour C = 2.
         positions: (...,) in frames; 0.5 is the middle of frame 0.
+        offset: frame from which positions are counted; an array if each has its own.
+        length: frames from there on that are not outside; by default all.
 
     Returns:
-        (..., C).
+        (...,) or (..., C).
     """
-    index = np.floor(positions).astype(int)
-    inside = (index >= 0) & (index < len(frames))
+    index = np.floor(positions).astype(np.int64)
+    inside = (index >= 0) & (index < (len(frames) if length is None else length))
     if not len(frames):
-        return np.zeros((*index.shape, frames.shape[1]), np.float32)
-    return np.where(inside[..., None], frames[np.clip(index, 0, len(frames) - 1)], 0)
+        return np.zeros((*index.shape, *frames.shape[1:]), frames.dtype)
+    found = frames[np.where(inside, offset + index, 0)]
+    found[~inside] = 0
+    return found
 
 
 @dataclass(frozen=True)
 class Reading:
     """Say how a window of any length becomes the L frames that an encoder sees.
 
-    Args:
-        frames: L.
-        window_s: None stretches every window to L frames. A number of seconds (published: 20) keeps
-            the speed of a window, which then lies in the middle of L frames with silence around it;
-            songs are cut into windows of this length.
+    None for ``window_s`` stretches every window to L frames. A number of seconds (published: 20)
+    keeps the speed of a window, which then lies in the middle of L frames with silence around it;
+    songs are cut into windows of this length.
 
     Notebook: notebooks/03_contours.py
     """
 
-    frames: int = 80
+    frames: int = 80  # L
     window_s: float | None = None
 
     def shares(self, length: NDArray) -> NDArray[np.float64]:
-        """Return which moment of its window each frame shows.
-
-        Args:
-            length: (B,) lengths of the windows in frames.
+        """Return which moment of its window each frame shows, for windows (B,) frames long.
 
         Returns:
             (B, L): 0 is the beginning of the window and 1 its end; frames around it lie outside.
@@ -73,11 +76,7 @@ class Reading:
         return (middles - around) / length[:, None]
 
     def positions(self, start: NDArray, length: NDArray) -> NDArray[np.float64]:
-        """Return the positions at which :func:`stretch` reads each frame.
-
-        Args:
-            start: (B,) first frames of the windows.
-            length: (B,) their lengths in frames.
+        """Return where :func:`stretch` reads windows of (B,) first frames and lengths.
 
         Returns:
             (B, L) in frames of the song; -1 outside of the window.
@@ -112,8 +111,7 @@ def sliding_windows(
 ) -> list[Window]:
     """Cut a contour into overlapping windows, and keep those that are voiced enough.
 
-    A contour shorter than ``length_s`` gives one window, as long as the contour. The last window of
-    a longer one ends with it, so that every part of a song lies in a window.
+    The last window ends with the contour; a shorter contour is one window.
 
     Args:
         contour: the song or hum.
@@ -122,7 +120,7 @@ def sliding_windows(
         min_voiced: smallest voiced share of a window's own frames, 0 to 1.
 
     Returns:
-        Windows in order of their start; an empty list if none is voiced enough.
+        Windows in order of their start.
 
     Source: fixed facts, "Contour".
     Notebook: notebooks/03_contours.py
@@ -144,21 +142,15 @@ def sliding_windows(
 class WindowGrid:
     """Say which windows of a song are embedded.
 
-    Args:
-        lengths_s: window lengths, seconds. A hum is compared with windows of all lengths, so that
-            a slower or faster hum is found too.
-        step_share: from one start to the next, as a share of the length.
-        first_lengths_s: further lengths for the window at the song's first note.
-        min_voiced: smallest voiced share of a window.
-
     Raises:
         ValueError: if a length or the step is not positive.
     """
 
+    # A hum is compared with windows of all lengths, so that a slower or faster one is found too.
     lengths_s: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0)
-    step_share: float = 0.25
-    first_lengths_s: tuple[float, ...] = (4.8, 6.7, 9.5, 13.5, 19.0)
-    min_voiced: float = 0.5
+    step_share: float = 0.25  # from one start to the next, as a share of the length
+    first_lengths_s: tuple[float, ...] = (4.8, 6.7, 9.5, 13.5, 19.0)  # more, at the first note
+    min_voiced: float = 0.5  # smallest voiced share of a window
 
     def __post_init__(self) -> None:
         for name in ("lengths_s", "first_lengths_s"):  # so that 20 and 20.0 are the same grid
@@ -185,15 +177,7 @@ class SongWindows(NamedTuple):
 
 
 def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindows:
-    """Cut a song into the windows of a grid that begins at the song's first note.
-
-    Args:
-        contour: the whole song.
-        grid: lengths and steps.
-        reading: how a window becomes L frames.
-
-    Returns:
-        Its windows: at least one if any frame is voiced.
+    """Cut a song, from its first note on, into the windows of a grid: at least one if it is voiced.
 
     Notebook: notebooks/03_contours.py, notebooks/08_catalogue_and_index.py
     """
@@ -216,27 +200,15 @@ def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindow
 class QueryWindows:
     """Say how a hum is cut into query segments, and each segment into query windows that vote.
 
-    Args:
-        segment_s: hums longer than this are cut into segments of this length, seconds. Segments
-            with less than 1 s of voice are left out; ``match_from="start"`` uses the first only.
-        segment_step_s: from one segment to the next, seconds.
-        windows: (start, length) of the windows of a segment, as shares of it; the first is the
-            whole segment.
-        sharpness: how much more the most similar windows count in the vote; 0 takes the mean.
+    Segments with less than 1 s of voice are left out.
     """
 
-    segment_s: float = 14.0
+    segment_s: float = 14.0  # longer hums are cut into segments of this length
     segment_step_s: float = 7.0
-    windows: tuple[tuple[float, float], ...] = (
-        (0.0, 1.0),
-        (0.0, 0.84),
-        (0.0, 0.7),
-        (0.0, 0.5),
-        (0.15, 0.85),
-        (0.3, 0.7),
-        (0.5, 0.5),
-    )
-    sharpness: float = 4.0
+    windows: tuple[tuple[float, float], ...] = (  # start and length as shares of the segment
+        (0.0, 1.0), (0.0, 0.84), (0.0, 0.7), (0.0, 0.5), (0.15, 0.85), (0.3, 0.7), (0.5, 0.5),
+    )  # the first is the whole segment  # fmt: skip
+    sharpness: float = 4.0  # how much more the most similar windows count; 0 takes the mean
 
 
 def is_long_enough(hum: Contour) -> bool:
@@ -262,15 +234,13 @@ class QueryCut(NamedTuple):
 def cut_query(hum: Query, match_from: MatchFrom, cut: QueryWindows, reading: Reading) -> QueryCut:
     """Cut a hum into segments and query windows; several takes of a tune are cut one by one.
 
+    A query window without voiced frames is replaced by its whole segment.
+
     Args:
         hum: one contour, or several takes; unvoiced frames at the ends are ignored.
         match_from: ``start`` keeps the first segment only.
         cut: lengths of segments and windows.
         reading: how a window becomes L frames.
-
-    Returns:
-        The segments, and the windows of each. A query window without voiced frames is replaced by
-        its whole segment.
 
     Raises:
         QbhError: if less than 1 s of a take is voiced, or ``match_from`` is neither.
@@ -324,26 +294,17 @@ def _segments(sung: Contour, cut: QueryWindows) -> tuple[NDArray[np.int64], int]
 class WindowRange:
     """Say which windows of songs an encoder is trained on.
 
-    Args:
-        shortest_s: shortest window, seconds.
-        longest_s: longest window, seconds; lengths are drawn log-uniformly.
-        frames: L, the frames that each window becomes.
-        stretched: whether windows are stretched to L frames; otherwise they keep their speed.
-        step_s: windows begin at multiples of this, seconds; 0 lets them begin anywhere.
-        at_start: share of windows that begin with the song.
-        min_voiced: windows of which a smaller share is voiced are drawn again, up to three times.
-
     Raises:
         QbhError: if a number is out of its range.
     """
 
     shortest_s: float = 4.0
-    longest_s: float = 16.0
-    frames: int = 80
-    stretched: bool = True
-    step_s: float = 0.0
-    at_start: float = 0.25
-    min_voiced: float = 0.5
+    longest_s: float = 16.0  # lengths are log-uniform
+    frames: int = 80  # L
+    stretched: bool = True  # to L frames; otherwise windows keep their speed
+    step_s: float = 0.0  # windows begin at multiples of this; 0 lets them begin anywhere
+    at_start: float = 0.25  # share of windows that begin with the song
+    min_voiced: float = 0.5  # with a smaller voiced share they are drawn again, up to three times
 
     def __post_init__(self) -> None:
         if not 0 < self.shortest_s <= self.longest_s < math.inf:
@@ -364,17 +325,7 @@ class WindowRange:
 def draw_windows(
     lengths: NDArray[np.int64], hop_s: float, window: WindowRange, rng: Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw a window of each of B songs.
-
-    Args:
-        lengths: (B,) lengths of the songs in frames.
-        hop_s: seconds between frames.
-        window: lengths, and where windows may begin.
-        rng: the random generator.
-
-    Returns:
-        (B,) first frames and (B,) lengths in frames.
-    """
+    """Draw a window of each of B songs, (B,) frames long: (B,) first frames and lengths."""
     batch = len(lengths)
     length_s = np.exp2(rng.uniform(np.log2(window.shortest_s), np.log2(window.longest_s), batch))
     length = np.minimum(length_s / hop_s, lengths)

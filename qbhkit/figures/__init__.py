@@ -1,5 +1,6 @@
 """One function for each figure, all in one style that colour-blind readers can use."""
 
+# ruff: noqa: F401
 from qbhkit.figures.learning import (
     encoder_figure,
     projection_figure,
@@ -27,31 +28,3 @@ from qbhkit.figures.results import (
     tracker_accuracy,
 )
 from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, save_figure
-
-__all__ = [
-    "FOURTH",
-    "HUM",
-    "SONG",
-    "THIRD",
-    "ablation_figure",
-    "contour_figure",
-    "distortions_figure",
-    "encoder_figure",
-    "f0_figure",
-    "growth_figure",
-    "hum_statistics_figure",
-    "match_figure",
-    "melody_figure",
-    "normalised_figure",
-    "path_figure",
-    "pipeline_figure",
-    "projection_figure",
-    "rank_matrix_figure",
-    "save_figure",
-    "similarity_figure",
-    "stages_figure",
-    "topk_figure",
-    "tracker_accuracy",
-    "training_figure",
-    "windows_figure",
-]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import Floats
-from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas, signed_colours
+from qbhkit.figures.style import HUM, PALETTE, SONG, canvas, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,19 +19,16 @@ _NOT_DRAWN = ("epoch", "rate", "pairs_per_s", "parts_per_s", "audio_s_per_s")
 def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure":
     """Show a training run: the losses, and beside them every measure between 0 and 1.
 
-    Args:
-        curve: a row for each epoch, as :func:`qbhkit.training_loop.fit` logs it.
-        title: of the figure.
+    The curve has a row for each epoch, as :func:`qbhkit.training_loop.fit` logs it.
 
     Notebook: notebooks/06_train_self_supervised.py, notebooks/12_paper_figures.py
     """
     keys = list(dict.fromkeys(key for line in curve for key in line if key not in _NOT_DRAWN))
-    sides: tuple[list[str], list[str]] = ([], [])
-    for key in keys:
-        sides["loss" not in key].append(key)
+    losses = [key for key in keys if "loss" in key]
+    sides = losses, [key for key in keys if key not in losses]
     with canvas(1, 2, figsize=(9, 2.8)) as (figure, panels):
         for axes, names in zip(panels, sides, strict=True):
-            for key, colour in zip(names, cycle((HUM, SONG, THIRD, FOURTH))):
+            for key, colour in zip(names, cycle(PALETTE[:4])):
                 points = [(line["epoch"] + 1, line[key]) for line in curve if key in line]
                 axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=key)
             axes.set_xlabel("epoch")
@@ -46,35 +43,29 @@ def training_figure(curve: Sequence[Mapping[str, float]], title: str) -> "Figure
 def encoder_figure(tensors: Mapping[str, Floats], title: str) -> "Figure":
     """Show the tensors of an encoder for one contour: a box each, its values in colour.
 
-    The sides of a box grow with the square roots of its frames and channels; colours are relative
-    to the largest value of each tensor.
-
-    Args:
-        tensors: by name, in order: (C, T) channels by frames, or (C,) after pooling.
-        title: of the figure.
+    A tensor is (C, T), channels by frames, or (C,) after pooling. The sides of a box grow with the
+    square roots of C and T; colours are relative to the largest value of each tensor.
 
     Notebook: notebooks/05_encoder_and_loss.py, notebooks/12_paper_figures.py
     """
     from matplotlib.patches import Rectangle
 
-    boxes = {name: values.reshape(len(values), -1) for name, values in tensors.items()}  # (C, T)
-    high, wide = np.sqrt([box.shape for box in boxes.values()]).T
+    boxes = [values.reshape(len(values), -1) for values in tensors.values()]  # (C, T) each
+    high, wide = np.sqrt([box.shape for box in boxes]).T
     room = np.maximum(wide, 5.5)  # for the words below
     middle = np.cumsum(room + 1.5) - room / 2
+    left, right = middle - wide / 2, middle + wide / 2
     floor = -high.max() / 2
     with canvas(figsize=(9, 3.4)) as (figure, axes):
-        for n, (name, box) in enumerate(boxes.items()):
-            left, right = middle[n] - wide[n] / 2, middle[n] + wide[n] / 2
+        for n, (name, box) in enumerate(zip(tensors, boxes, strict=True)):
             axes.imshow(
-                box / max(float(np.abs(box).max()), 1e-9), cmap=signed_colours(), vmin=-1, vmax=1,
-                extent=(left, right, -high[n] / 2, high[n] / 2), interpolation="nearest",
+                box / max(float(np.abs(box).max()), 1e-9), cmap=signed(), vmin=-1, vmax=1,
+                extent=(left[n], right[n], -high[n] / 2, high[n] / 2), interpolation="nearest",
             )  # fmt: skip
-            axes.add_patch(Rectangle((left, -high[n] / 2), wide[n], high[n], fill=False, lw=0.6))
+            axes.add_patch(Rectangle((left[n], -high[n] / 2), wide[n], high[n], fill=False, lw=0.6))
             if n:
-                before = middle[n - 1] + wide[n - 1] / 2
-                axes.annotate(
-                    "", (left - 0.2, 0), (before + 0.2, 0), arrowprops={"arrowstyle": "->"}
-                )
+                ends = (left[n] - 0.2, 0), (right[n - 1] + 0.2, 0)
+                axes.annotate("", *ends, arrowprops={"arrowstyle": "->"})
             shape = " × ".join(map(str, tensors[name].shape))
             axes.text(middle[n], floor - 1, f"{name}\n{shape}", ha="center", va="top")
         axes.set(title=title, aspect="auto", ylim=(floor - 6, 1 - floor))
@@ -97,9 +88,8 @@ def similarity_figure(
     Notebook: notebooks/05_encoder_and_loss.py
     """
     own = np.arange(len(near))
-    with canvas(
-        1, len(chosen), figsize=(1 + 1.9 * len(chosen), 2.9), sharey=True, squeeze=False
-    ) as (figure, panels):
+    how: Any = {"figsize": (1 + 1.9 * len(chosen), 2.9), "sharey": True, "squeeze": False}
+    with canvas(1, len(chosen), **how) as (figure, panels):
         for axes, (name, (rows, columns)) in zip(panels[0], chosen.items(), strict=True):
             picture = axes.imshow(near, cmap="gray_r", vmin=min(0, near.min()), vmax=1)
             axes.scatter(own, own, marker="s", s=60, facecolor="none", edgecolor=HUM, lw=2)
@@ -116,23 +106,18 @@ def similarity_figure(
 
 
 def projection_figure(results: Mapping[str, Any]) -> "Figure":
-    """Show hums and their songs on two principal axes, before and after training.
-
-    Args:
-        results: data/results/projection.json.
+    """Show hums and their songs (projection.json) on two axes, before and after training.
 
     Notebook: notebooks/12_paper_figures.py
     """
     panels = results["panels"]
-    colours = dict(zip(results["songs"], cycle((HUM, SONG, THIRD, FOURTH, "#56B4E9", "0.4"))))
+    colours = dict(zip(results["songs"], cycle(PALETTE)))
     with canvas(1, len(panels), figsize=(9.6, 3.9)) as (figure, grid):
         for axes, (name, block) in zip(grid, panels.items(), strict=True):
             for kind, shape, size, alpha in (("hums", "o", 22, 0.6), ("melodies", "*", 190, 1.0)):
+                style = {"marker": shape, "s": size, "alpha": alpha, "edgecolor": "white"}
                 for song, x, y in block[kind]:
-                    axes.scatter(
-                        x, y, marker=shape, s=size, color=colours[song], alpha=alpha,
-                        edgecolor="white", lw=0.5,
-                    )  # fmt: skip
+                    axes.scatter(x, y, color=colours[song], lw=0.5, **style)
             axes.set(title=f"{name}: {block['nearest']:.0%} nearest to their own")
             axes.set(xlabel="first principal axis", xticks=[], yticks=[])
         grid[0].set_ylabel("second principal axis")
@@ -166,20 +151,18 @@ def stages_figure(
             curves.plot(epochs, shown, color=colour, marker=".", label=name)
             curves.axvspan(done + 0.5, done + len(curve) + 0.5, color=colour, alpha=0.06, lw=0)
             done += len(curve)
-        curves.set(
-            title="Distorted melodies that no stage has seen", xlabel="epoch",
-            ylabel="MRR of finding their melody", ylim=(None, 1),
-        )  # fmt: skip
+        curves.set(title="Distorted melodies that no stage has seen", xlabel="epoch")
+        curves.set(ylabel="MRR of finding their melody", ylim=(None, 1))
         curves.legend(loc="lower right")
-        places = np.arange(len(next(iter(found.values()))))
-        for n, (name, colour) in enumerate(zip(found, (SONG, HUM), strict=True)):
+        for name, colour, aside in zip(found, (SONG, HUM), (-0.19, 0.19), strict=True):
             values = np.array([scored["top1"] for scored in found[name].values()])
             ends = np.array([scored["intervals"]["top1"] for scored in found[name].values()])
-            drawn = bars.bar(places + 0.38 * (n - 0.5), values, 0.36, color=colour, label=name)
+            places = np.arange(len(values))
+            drawn = bars.bar(places + aside, values, 0.36, color=colour, label=name)
             bars.bar_label(drawn, fmt="{:.3f}", fontsize=7.5, label_type="center", color="white")
             reach = np.abs(ends.T - values)
-            bars.errorbar(places + 0.38 * (n - 0.5), values, reach, fmt="none", color="0.2", lw=1)
-        bars.set_xticks(places, list(next(iter(found.values()))))
+            bars.errorbar(places + aside, values, reach, fmt="none", color="0.2", lw=1)
+            bars.set_xticks(places, list(found[name]))
         bars.set(title="Real hums", ylabel="top-1", ylim=(0, 1.3), yticks=np.linspace(0, 1, 6))
         bars.legend(loc="upper right")
         bars.set_axisbelow(True)

@@ -1,27 +1,43 @@
 """Figures of contours, f0 tracks and posteriors."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
 from qbhkit.contour import Contour, F0Track, Floats, hz_to_midi
-from qbhkit.figures.style import FOURTH, HUM, SONG, THIRD, canvas, signed_colours
+from qbhkit.figures.style import HUM, PALETTE, PITCH, SONG, THIRD, canvas, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def _draw_contour(
-    axes: "Axes", contour: Contour, label: str, colour: str, start_s: float = 0
+def _draw(
+    axes: "Axes", pitch: NDArray, voiced: NDArray, hop_s: float, start_s: float = 0, **style: Any
 ) -> None:
-    """Draw the voiced frames of a contour against time; rests are gaps."""
-    pitch = np.where(contour.voiced, contour.pitch_st, np.nan)
-    time_s = start_s + (np.arange(len(contour)) + 0.5) * contour.hop_s
-    axes.plot(time_s, pitch, color=colour, label=label, lw=2, marker=".", ms=4)
+    """Draw voiced frames against time; rests are gaps."""
+    time_s = start_s + (np.arange(len(pitch)) + 0.5) * hop_s
+    axes.plot(time_s, np.where(voiced, pitch, np.nan), **style)
+
+
+def _draw_contour(axes: "Axes", contour: Contour, label: str, colour: str, at_s: float = 0) -> None:
+    style = {"color": colour, "label": label, "lw": 2, "marker": ".", "ms": 4}
+    _draw(axes, contour.pitch_st, contour.voiced, contour.hop_s, at_s, **style)
+
+
+def _draw_f0(axes: "Axes", f0: F0Track, **style: Any) -> None:
+    midi_st = hz_to_midi(np.where(f0.voiced, f0.frequency_hz, np.nan))
+    _draw(axes, midi_st, f0.voiced, f0.hop_s, **style)
+
+
+def _label(axes: "Axes", title: str, xlabel: str, columns: int = 1) -> None:
+    """Label the axes of a melody; ticks at whole semitones, the legend above."""
+    axes.set(title=title, xlabel=xlabel, ylabel=PITCH)
+    axes.locator_params(axis="y", integer=True)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, borderaxespad=0.2)
 
 
 def contour_figure(contour: Contour, title: str) -> "Figure":
@@ -31,48 +47,30 @@ def contour_figure(contour: Contour, title: str) -> "Figure":
     """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
         _draw_contour(axes, contour, "voiced frames, 100 ms", HUM)
-        axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
-        axes.locator_params(axis="y", integer=True)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+        _label(axes, title, "time (s)")
     return figure
 
 
 def normalised_figure(
     contours: Mapping[str, np.ndarray], title: str, ylabel: str, hop_s: float | None = 0.1
 ) -> "Figure":
-    """Show normalised contours (N, 2) on one pair of axes, one colour each.
+    """Show normalised contours on one pair of axes, one colour each.
 
-    Args:
-        contours: by their names.
-        title: of the figure.
-        ylabel: unit of the pitch.
-        hop_s: seconds between frames; None if frames are those of a window of any length.
+    A contour is (N, 2). Frames are ``hop_s`` seconds apart; None if a window has any length.
 
     Notebook: notebooks/03_contours.py
     """
     with canvas(figsize=(8, 2.8)) as (figure, axes):
-        for (label, frames), colour in zip(
-            contours.items(), (HUM, SONG, THIRD, FOURTH), strict=False
-        ):
-            pitch = np.where(frames[:, 1] > 0, frames[:, 0], np.nan)
-            at = (np.arange(len(frames)) + 0.5) * (hop_s or 1)
-            axes.plot(at, pitch, color=colour, label=label, lw=2)
+        for (label, frames), colour in zip(contours.items(), PALETTE, strict=False):
+            voiced = frames[:, 1] > 0
+            _draw(axes, frames[:, 0], voiced, hop_s or 1, color=colour, label=label, lw=2)
         axes.set(title=title, xlabel="time (s)" if hop_s else "frame", ylabel=ylabel)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, title: str) -> "Figure":
-    """Draw a hum over the matched seconds of a song.
-
-    The hum is stretched to the length of the match and transposed to its median pitch.
-
-    Args:
-        hum: the query.
-        song: the whole song.
-        start_s: start of the match, seconds into the song.
-        end_s: its end.
-        title: of the figure.
+    """Draw a hum over the matched seconds of a whole song, stretched and transposed to fit them.
 
     Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
     """
@@ -85,70 +83,49 @@ def match_figure(hum: Contour, song: Contour, start_s: float, end_s: float, titl
     with canvas(figsize=(9, 3.2)) as (figure, axes):
         _draw_contour(axes, matched, "song", SONG, start_s)
         _draw_contour(axes, stretched, f"hum, moved by {key_st:+.1f} semitones", HUM, start_s)
-        _in_song(axes, title)
+        _label(axes, title, "time in the song (s)", columns=2)
     return figure
 
 
 def path_figure(
     hum: Contour, song: Contour, path: NDArray[np.int64], transposition_st: float, title: str
 ) -> "Figure":
-    """Draw a hum along its alignment path through a song, in the song's key.
+    """Draw a hum along its alignment path through a whole song, in the song's key.
 
-    Args:
-        hum: the query.
-        song: the whole song.
-        path: (N,) frames of the song, one for each frame of the hum from its first to its last
-            voiced one.
-        transposition_st: how much higher than the song the hum is.
-        title: of the figure.
+    The path is (N,) frames of the song, one for each frame of the trimmed hum, which is
+    ``transposition_st`` higher than the song.
 
     Notebook: notebooks/09_search_and_align.py, notebooks/12_paper_figures.py
     """
     sung, _ = hum.trimmed()
     first, last = int(path[0]), int(path[-1]) + 1
     around = slice(max(0, first - 20), last + 20)
-    voiced = sung.voiced
     with canvas(figsize=(9, 3.2)) as (figure, axes):
         part = Contour(song.frames[around], song.hop_s)
         _draw_contour(axes, part, "song", SONG, around.start * song.hop_s)
         axes.axvspan(first * song.hop_s, last * song.hop_s, color=SONG, alpha=0.08, lw=0)
-        at_s = (path[voiced] + 0.5) * song.hop_s
-        axes.plot(
-            at_s, sung.pitch_st[voiced] - transposition_st, "o", color=HUM, ms=3.5,
-            label=f"hum, moved by {-transposition_st:+.1f} semitones",
-        )  # fmt: skip
-        _in_song(axes, title)
+        at_s = (path[sung.voiced] + 0.5) * song.hop_s
+        pitch = sung.pitch_st[sung.voiced] - transposition_st
+        moved = f"hum, moved by {-transposition_st:+.1f} semitones"
+        axes.plot(at_s, pitch, "o", color=HUM, ms=3.5, label=moved)
+        _label(axes, title, "time in the song (s)", columns=2)
     return figure
 
 
-def _in_song(axes: "Axes", title: str) -> None:
-    """Label the axes of a song's melody; ticks at whole semitones, the legend above."""
-    axes.set(title=title, xlabel="time in the song (s)", ylabel="pitch (MIDI semitones)")
-    axes.locator_params(axis="y", integer=True)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
-
-
 def windows_figure(hum: Contour, windows: Sequence[tuple[float, float]], title: str) -> "Figure":
-    """Draw a hum, and below it its query windows.
-
-    Args:
-        hum: the query; unvoiced frames at its ends are cut off.
-        windows: (start, length) as shares of the hum.
-        title: of the figure.
+    """Draw a trimmed hum, and below it its query windows, (start, length) as shares of it.
 
     Notebook: notebooks/09_search_and_align.py
     """
     sung, _ = hum.trimmed()
-    with canvas(2, sharex=True, figsize=(9, 4), height_ratios=(3, 0.25 * len(windows) + 0.5)) as (
-        figure,
-        (top, below),
-    ):
+    heights = (3, 0.25 * len(windows) + 0.5)
+    with canvas(2, sharex=True, figsize=(9, 4), height_ratios=heights) as (figure, (top, below)):
         _draw_contour(top, sung, "hum", HUM)
-        top.set(title=title, ylabel="pitch (MIDI semitones)")
-        for row, (start, length) in enumerate(windows):
+        top.set(title=title, ylabel=PITCH)
+        for row, (start, length) in enumerate(windows, 1):
             below.barh(row, length * sung.duration_s, left=start * sung.duration_s, color=THIRD)
         below.set(xlabel="time since the first note (s)", ylabel="query window")
-        below.set_yticks(range(len(windows)), [str(row + 1) for row in range(len(windows))])
+        below.set_yticks(range(1, len(windows) + 1))
         below.invert_yaxis()
         below.grid(visible=False, axis="y")
     return figure
@@ -183,28 +160,26 @@ def melody_figure(
     hop, window = round(0.03 * audio.rate_hz), round(0.064 * audio.rate_hz)
     spectrum = np.abs(librosa.stft(samples, n_fft=window, hop_length=hop))
     level_db = librosa.amplitude_to_db(spectrum, ref=np.max)
-    with canvas(3, 1, figsize=(9, 5.5), sharex=True, height_ratios=(3, 3, 1)) as (
-        figure,
-        (above, middle, below),
-    ):
+    image: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "gray_r"}
+    heights = (3, 3, 1)
+    with canvas(3, 1, figsize=(9, 5.5), sharex=True, height_ratios=heights) as (figure, panels):
+        above, middle, below = panels
         above.imshow(
-            level_db, origin="lower", aspect="auto", cmap="gray_r", vmin=-36,
-            interpolation="bilinear", extent=(*extent_s, 0, audio.rate_hz / 2),
+            level_db, vmin=-36, interpolation="bilinear",
+            extent=(*extent_s, 0, audio.rate_hz / 2), **image,
         )  # fmt: skip
         above.set(title=title, ylabel="frequency (Hz)", ylim=(0, 2000))
-        middle.imshow(
-            posteriors[first:end, 1:].T, origin="lower", aspect="auto", cmap="gray_r",
-            norm=PowerNorm(0.5, 0.01, 1), extent=(*extent_s, 40, 95),
-        )  # fmt: skip
+        shown = posteriors[first:end]
+        brightness = PowerNorm(0.5, 0.01, 1)
+        middle.imshow(shown[:, 1:].T, norm=brightness, extent=(*extent_s, 40, 95), **image)
         middle.set(ylabel="P(pitch)\nMIDI semitones", ylim=(40, 84))
-        for found, colour, label in ((truth, SONG, "sung"), (track, HUM, "found")):
+        for found, colour, width, label in ((truth, SONG, 3, "sung"), (track, HUM, 1.5, "found")):
             if found is not None:
-                hz = np.where(found.voiced, found.frequency_hz, np.nan)[first:end]
-                time_s = extent_s[0] + (np.arange(len(hz)) + 0.5) * found.hop_s
-                above.plot(time_s, hz, color=colour, lw=3 if found is truth else 1.5, label=label)
+                hz, voiced = found.frequency_hz[first:end], found.voiced[first:end]
+                style = {"color": colour, "lw": width, "label": label}
+                _draw(above, hz, voiced, found.hop_s, extent_s[0], **style)
         above.legend(loc="upper right", frameon=True)
-        time_s = extent_s[0] + (np.arange(len(posteriors[first:end])) + 0.5) * track.hop_s
-        below.plot(time_s, 1 - posteriors[first:end, 0], color=HUM)
+        _draw(below, 1 - shown[:, 0], np.array(True), track.hop_s, extent_s[0], color=HUM)
         below.set(xlabel="time (s)", ylabel="P(voice)", ylim=(-0.05, 1.05), xlim=extent_s)
         for axes in (above, middle):
             axes.grid(False)
@@ -212,24 +187,16 @@ def melody_figure(
 
 
 def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figure":
-    """Draw the pitch that trackers found over the pitch that was sung; rests are gaps.
-
-    Args:
-        true: the f0 that was sung.
-        found: the f0 of at most three trackers, by name.
-        title: of the figure.
+    """Draw the f0 of at most three trackers, by name, over the f0 that was sung.
 
     Notebook: notebooks/02_trackers.py
     """
+    styles = (("0.75", 6), (HUM, 2), (SONG, 1.5), (THIRD, 1))  # thinner ones lie above
     with canvas(figsize=(8, 2.8)) as (figure, axes):
-        colours = ("0.75", HUM, SONG, THIRD)
-        widths = (6, 2, 1.5, 1)  # so that the lines below still show
-        rows = {"sung": true, **found}
-        for (label, track), colour, width in zip(rows.items(), colours, widths, strict=False):
-            hz = np.where(track.voiced, track.frequency_hz, np.nan)
-            time_s = (np.arange(len(hz)) + 0.5) * track.hop_s
-            axes.plot(time_s, hz_to_midi(hz), color=colour, label=label, lw=width)
-        axes.set(title=title, xlabel="time (s)", ylabel="pitch (MIDI semitones)")
+        tracks = {"sung": true, **found}
+        for (label, track), (colour, width) in zip(tracks.items(), styles, strict=False):
+            _draw_f0(axes, track, color=colour, label=label, lw=width)
+        axes.set(title=title, xlabel="time (s)", ylabel=PITCH)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -237,25 +204,13 @@ def f0_figure(true: F0Track, found: Mapping[str, F0Track], title: str) -> "Figur
 def distortions_figure(
     plain: Contour, versions: Mapping[str, Contour], title: str, columns: int = 3
 ) -> "Figure":
-    """Draw distorted versions of one melody, each on its own axes over the melody in grey.
-
-    Args:
-        plain: the melody.
-        versions: of the melody, by name; the axes of a row share their range of pitch.
-        title: of the figure.
-        columns: axes in a row.
+    """Draw distorted versions of a melody, by name, each on its own axes over the plain one.
 
     Notebook: notebooks/04_augmentation.py, notebooks/12_paper_figures.py
     """
     rows = -(-len(versions) // columns)
-    with canvas(
-        rows,
-        columns,
-        figsize=(9.6, 0.9 + 1.65 * rows),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-    ) as (figure, grid):
+    sharing: Any = {"sharex": True, "sharey": "row", "squeeze": False}
+    with canvas(rows, columns, figsize=(9.6, 0.9 + 1.65 * rows), **sharing) as (figure, grid):
         for axes, (name, version) in zip(grid.flat, versions.items(), strict=False):
             for contour, colour, width, label in (
                 (plain, "0.75", 4, "melody"), (version, HUM, 1.4, "distorted"),
@@ -274,7 +229,7 @@ def distortions_figure(
         named = grid[0, 0].get_legend_handles_labels()
         figure.legend(*named, loc="outside lower right", ncols=2)
         figure.supxlabel("time (s)", fontsize=10)
-        figure.supylabel("pitch (MIDI semitones)", fontsize=10)
+        figure.supylabel(PITCH, fontsize=10)
     return figure
 
 
@@ -301,8 +256,7 @@ def pipeline_figure(
         at_s = (np.arange(len(f0.voicing)) + 0.5) * f0.hop_s
         sound.fill_between(at_s, *envelope.T, color="0.45", lw=0)
         sound.set(title="sound\nof a hum", xlabel="time (s)", ylabel="pressure", yticks=[])
-        hz = np.where(f0.voiced, f0.frequency_hz, np.nan)
-        pitch.plot(at_s, hz_to_midi(hz), color=HUM, lw=1.2)
+        _draw_f0(pitch, f0, color=HUM, lw=1.2)
         pitch.set(title=f"f0\nevery {1000 * f0.hop_s:.0f} ms", ylabel="MIDI semitones")
         _draw_contour(kept, contour, "", HUM)
         kept.set(title=f"contour: {len(contour)} × 2\nevery {1000 * contour.hop_s:.0f} ms")
@@ -310,12 +264,10 @@ def pipeline_figure(
             axes.set_xlabel("time (s)")
             axes.locator_params(axis="y", integer=True)
         side = int(np.ceil(np.sqrt(len(vector))))
-        square = np.full(side * side, np.nan)
-        square[: len(vector)] = vector
+        square = np.full((side, side), np.nan)
+        square.flat[: len(vector)] = vector
         most = float(np.abs(vector).max())
-        embedded.imshow(
-            square.reshape(side, side), cmap=signed_colours(), vmin=-most, vmax=most, aspect="auto"
-        )
+        embedded.imshow(square, cmap=signed(), vmin=-most, vmax=most, aspect="auto")
         embedded.set(title=f"embedding\n{len(vector)} numbers", xticks=[], yticks=[])
         place = -np.arange(len(answers))
         colours = [SONG, *["0.75"] * (len(answers) - 1)]

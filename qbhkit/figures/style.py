@@ -1,7 +1,7 @@
 """What all figures share: the palette, the style, and how they are saved."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito, "Color universal design", 2008.
 HUM, SONG, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-METHOD_COLOURS = {
-    "full": HUM,
-    "vote": FOURTH,
-    "vector": "#56B4E9",
-    "end-to-end": "#E69F00",
-    "linear-scaling": SONG,
-    "dtw": THIRD,
-}
-_STYLE: dict[str, Any] = {
+SKY, ORANGE, YELLOW = "#56B4E9", "#E69F00", "#F0E442"
+PALETTE = (HUM, SONG, THIRD, FOURTH, SKY, "0.4")
+PITCH = "pitch (MIDI semitones)"
+_STYLE: Any = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "font.size": 10,
@@ -44,7 +39,7 @@ def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
     """
     import matplotlib.pyplot as plt
 
-    with _styled():
+    with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(*grid, **how)
         try:
             yield figure, axes
@@ -52,17 +47,11 @@ def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
             plt.close(figure)
 
 
-def signed_colours() -> "LinearSegmentedColormap":
+def signed() -> "LinearSegmentedColormap":
     """Return the palette of values around 0: blue below, white, orange above."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])
-
-
-def _styled() -> AbstractContextManager[None]:
-    import matplotlib
-
-    return matplotlib.rc_context(_STYLE)  # type: ignore[arg-type]
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> None:
@@ -70,8 +59,9 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> None:
 
     Notebook: notebooks/12_paper_figures.py
     """
-    for suffix in (".svg", ".png"):
-        with atomic_path(folder / f"{name}{suffix}") as part:
-            metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
-            with _styled():  # the salt of SVG ids is read when the file is written
-                figure.savefig(part, dpi=150, metadata=metadata)
+    import matplotlib.pyplot as plt
+
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        # the salt of SVG ids is read when the file is written
+        with atomic_path(folder / f"{name}{suffix}") as part, plt.rc_context(_STYLE):
+            figure.savefig(part, dpi=150, metadata=metadata)

@@ -5,12 +5,12 @@ import hmac
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkstemp
 from time import perf_counter
 from typing import Annotated, Any, get_type_hints
 
@@ -18,15 +18,8 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import exposition as prometheus
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -34,15 +27,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import qbhkit
+from qbhkit.audio import AUDIO_SUFFIXES
 from qbhkit.embedding.windows import MatchFrom
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.searcher import Answer
-from qbhkit.service.pool import BoundedPool, PoolFullError
-from qbhkit.service.upload import receive
 
-_MOST_UPLOADS = 128  # at a time, so that slow clients fill neither the disk nor the file table
-_RETRY_AFTER_S = 1  # a search takes a fraction of a second
-_CLIENT_GONE = 499  # counted for a client that has left; nothing is sent
+_HANG_UP_S = 10.0  # a refused client may send on for this time
+_CLIENT_GONE = 499  # counted only: nothing is sent to a client that has left
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -68,8 +59,7 @@ class ServiceConfig:
         longest_s: longest recording, seconds.
         timeout_s: to receive a recording, and again to answer it, seconds.
         queue: recordings that may wait while others are searched.
-        workers: recordings that are tracked at the same time (only one is searched at a time); by
-            default one per core, 4 at most.
+        workers: recordings that are tracked at the same time (one is searched at a time).
         token: the credential that requests must carry, if any.
 
     Raises:
@@ -118,7 +108,7 @@ class Problem(BaseModel):
 class Health(BaseModel):
     """That the service is running, and its limits."""
 
-    status: str
+    status: str = "ok"
     most_bytes: int = Field(description="largest recording")
     longest_s: float = Field(description="longest recording, seconds")
     needs_token: bool = Field(description="whether requests must carry the credential")
@@ -133,39 +123,51 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "the queue is full; see the header Retry-After"},
     504: {"model": Problem, "description": "the search took too long"},
 }
+_ANY_BYTES = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
         "description": "The recording as it is: wav, flac, ogg, mp3, aiff, m4a, mp4, webm or aac.",
         "required": True,
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("audio/*", "application/octet-stream")
-        },
+        "content": {"audio/*": _ANY_BYTES, "application/octet-stream": _ANY_BYTES},
     }
 }
 
 
-def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastAPI:
-    """Build the service.
+def create_app(
+    recognise: Recognise,
+    songs: int,
+    config: ServiceConfig,
+    ready: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """Build the service as an ASGI application.
 
     Args:
-        recognise: finds the songs of a file; called from ``config.workers`` threads, see
-            :class:`qbhkit.service.recogniser.Recogniser`.
+        recognise: as of :func:`qbhkit.service.recogniser.recogniser`; called from
+            ``config.workers`` threads.
         songs: number of songs in the catalogue, for the metrics.
         config: limits and credential.
-
-    Returns:
-        An ASGI application.
+        ready: called when the service starts to answer.
     """
-    pool = BoundedPool(config.workers, config.queue)
-    metrics = _Metrics(pool, songs)
+    threads = ThreadPoolExecutor(config.workers, thread_name_prefix="search")
+    # Running or waiting: a job counts until it ends, even if its client has left, so that work for
+    # which nobody waits cannot pile up.
+    jobs: set[Future[dict[str, Any]]] = set()
     folder = TemporaryDirectory(prefix="qbhkit-")
-    uploads = Path(folder.name)
+
+    registry = CollectorRegistry()
+    answered = Counter("qbhkit_requests", "answered", ["path", "status"], registry=registry)
+    seconds = Histogram("qbhkit_search_seconds", "from last byte to answer", registry=registry)
+    receiving = Gauge("qbhkit_receiving", "recordings being received", registry=registry)
+    counted = Gauge("qbhkit_jobs", "recordings searched or queued", registry=registry)
+    counted.set_function(lambda: len(jobs))
+    Gauge("qbhkit_songs", "songs in the catalogue", registry=registry).set(songs)
+    ProcessCollector(registry=registry)  # memory, files and time of the process
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        ready()
         yield
-        await asyncio.to_thread(pool.close)
+        await asyncio.to_thread(threads.shutdown, cancel_futures=True)
         folder.cleanup()
 
     app = FastAPI(
@@ -176,14 +178,26 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
     )
-    app.add_middleware(_Watch, requests=metrics.requests)
+    app.add_middleware(_watched, answered=answered)
+    guards = [Depends(_bearer(config.token))] if config.token is not None else []
 
     @app.exception_handler(RequestValidationError)
-    async def refuse(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def bad_parameter(_request: Request, error: RequestValidationError) -> JSONResponse:
         wrong = error.errors()[0]
         return JSONResponse({"detail": f"{wrong['loc'][-1]}: {wrong['msg']}."}, 422)
 
-    guards = [Depends(_bearer(config.token))] if config.token is not None else []
+    @app.exception_handler(QbhError)
+    async def bad_recording(_request: Request, error: QbhError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=_CLIENT_GONE)
+
+    def refuse_if_full() -> None:
+        if len(jobs) >= config.workers + config.queue:
+            retry = {"Retry-After": "1"}  # seconds; a search takes a fraction of one
+            raise HTTPException(503, "Too many recordings at once: try again in a moment.", retry)
 
     @app.post(
         "/search",
@@ -191,7 +205,6 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
         responses=_PROBLEMS,
         openapi_extra=_BODY,
         dependencies=guards,
-        tags=["search"],
     )
     async def search(
         request: Request,
@@ -200,66 +213,38 @@ def create_app(recognise: Recognise, songs: int, config: ServiceConfig) -> FastA
             MatchFrom,
             Query(alias="anchor", description="start: only the beginnings of songs are compared"),
         ] = "anywhere",
-        name: Annotated[
-            str, Query(max_length=200, description="of the recording, used in answer and errors")
-        ] = "recording",
+        name: Annotated[str, Query(max_length=200, description="of the recording")] = "recording",
     ) -> Response:
         """Find the songs of a recording, which is the body of the request."""
-        if pool.full or metrics.receiving >= _MOST_UPLOADS:
-            raise _busy()
-        metrics.receiving += 1
-        try:
-            path = await receive(request, uploads, name, config.most_bytes, config.timeout_s)
-        except ClientDisconnect:
-            return Response(status_code=_CLIENT_GONE)
-        finally:
-            metrics.receiving -= 1
+        refuse_if_full()  # before the body is sent, and again after it
+        with receiving.track_inprogress():
+            path = await _receive(request, folder.name, name, config, refuse_if_full)
         begin_s = perf_counter()
-        try:
-            job = pool.submit(recognise, path, name, k, match_from)
-        except PoolFullError:
-            path.unlink()
-            raise _busy() from None
+        job = threads.submit(recognise, path, name, k, match_from)
+        jobs.add(job)
+        job.add_done_callback(jobs.discard)
         job.add_done_callback(lambda _job: path.unlink())  # of cancelled jobs too
-        try:
-            line = await _result(job, request, config.timeout_s)
-        except QbhError as error:
-            raise HTTPException(422, str(error)) from None
-        except TimeoutError:
-            raise HTTPException(504, f"No answer within {config.timeout_s:g} s.") from None
-        except ClientDisconnect:
-            return Response(status_code=_CLIENT_GONE)
-        metrics.seconds.observe(perf_counter() - begin_s)
+        line = await _result(job, request, config.timeout_s)
+        seconds.observe(perf_counter() - begin_s)
         return Response(json.dumps(line), media_type="application/json")  # ASCII
 
-    @app.get("/healthz", tags=["operation"])
+    @app.get("/healthz")
     async def healthz() -> Health:
         """Tell that the service is running, and its limits."""
         return Health(
-            status="ok",
             most_bytes=config.most_bytes,
             longest_s=config.longest_s,
             needs_token=config.token is not None,
         )
 
-    @app.get(
-        "/metrics",
-        response_class=PlainTextResponse,
-        responses={401: _PROBLEMS[401]},
-        dependencies=guards,
-        tags=["operation"],
-    )
-    async def measured() -> Response:
+    @app.get("/metrics", response_class=PlainTextResponse, dependencies=guards)
+    async def metrics() -> Response:
         """Return metrics in the text format of Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        text = prometheus.generate_latest(registry)
+        return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST)
 
     app.mount("/", StaticFiles(directory=str(files("qbhkit.service") / "page"), html=True))
     return app
-
-
-def _busy() -> HTTPException:
-    retry = {"Retry-After": str(_RETRY_AFTER_S)}
-    return HTTPException(503, "Too many recordings at once: try again in a moment.", retry)
 
 
 def _bearer(token: str) -> Callable[..., Awaitable[None]]:
@@ -275,68 +260,97 @@ def _bearer(token: str) -> Callable[..., Awaitable[None]]:
     return check
 
 
+async def _receive(
+    request: Request,
+    folder: str,
+    name: str,
+    config: ServiceConfig,
+    refuse_if_full: Callable[[], None],
+) -> Path:
+    """Stream a body into a new file, which the caller must delete; leave none after a refusal."""
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise HTTPException(415, "Send the recording itself as the body, not a form with it.")
+    too_large = HTTPException(413, f"The recording has more than {config.most_mb:g} MB.")
+    if int(request.headers.get("content-length", 0)) > config.most_bytes:
+        raise too_large
+    suffix = Path(name).suffix.lower()
+    handle, path = mkstemp(suffix if suffix in AUDIO_SUFFIXES else "", "hum-", folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            async with asyncio.timeout(config.timeout_s):
+                async for block in request.stream():
+                    if file.tell() + len(block) > config.most_bytes:
+                        raise too_large
+                    file.write(block)
+        refuse_if_full()
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, TimeoutError):
+            slow = f"The recording took more than {config.timeout_s:g} s to send."
+            raise HTTPException(408, slow) from None
+        raise
+    return Path(path)
+
+
 async def _result(job: "Future[dict[str, Any]]", request: Request, timeout_s: float) -> Any:
     """Wait for a job; cancel it if it has not begun when time is up or its client has left."""
-    answer, gone = asyncio.wrap_future(job), asyncio.create_task(_gone(request))
-    either: set[asyncio.Future[Any]] = {answer, gone}
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, leaving = asyncio.wrap_future(job), asyncio.create_task(left())
+    either: set[asyncio.Future[Any]] = {answer, leaving}
     try:
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
-        raise ClientDisconnect if gone.done() else TimeoutError
+        if leaving.done():
+            raise ClientDisconnect
+        raise HTTPException(504, f"No answer within {timeout_s:g} s.")
     finally:
         answer.cancel()
-        gone.cancel()
+        leaving.cancel()
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _watched(app: ASGIApp, answered: Counter) -> ASGIApp:
+    """Count every answer, add the security headers, and let refused clients read why."""
 
-
-class _Metrics:
-    """The metrics of one service, in a registry of its own."""
-
-    def __init__(self, pool: BoundedPool, songs: int) -> None:
-        self.registry = CollectorRegistry()
-        self.receiving = 0
-        self.requests = Counter(
-            "qbhkit_requests", "requests answered", ["path", "status"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "qbhkit_search_seconds", "from the last byte to the answer", registry=self.registry
-        )
-        for name, text, value in (
-            ("qbhkit_receiving", "recordings being received", lambda: self.receiving),
-            ("qbhkit_jobs", "recordings searched or queued", lambda: pool.taken),
-            ("qbhkit_songs", "songs in the catalogue", lambda: songs),
-        ):
-            Gauge(name, text, registry=self.registry).set_function(value)
-        ProcessCollector(registry=self.registry)  # memory, files and time of the process
-
-
-class _Watch:
-    """Count every answer, and add the security headers."""
-
-    def __init__(self, app: ASGIApp, requests: Counter) -> None:
-        self._app, self._requests = app, requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def watch(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
         status = 500  # an exception passes through here before it becomes an answer
+        unread = scope["method"] not in ("GET", "HEAD")
 
-        async def watched(message: Message) -> None:
+        async def received() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message.get("more_body", False)
+            return message
+
+        async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(_HEADERS)
+                more = {"Connection": "close"} if unread else {}
+                MutableHeaders(scope=message).update(_HEADERS | more)
+            elif unread and not message.get("more_body"):
+                # Closing a socket with unread data loses the answer (RFC 9112, section 9.6), so the
+                # rest of the body is discarded before.
+                await send({**message, "more_body": True})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HANG_UP_S):
+                        while unread:
+                            await received()
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await app(scope, received, answer)
         finally:
             known = scope["path"] in ("/", "/search", "/healthz", "/metrics", "/openapi.json")
             path = scope["path"] if known else "other"  # so that labels stay few
-            self._requests.labels(path, status).inc()
+            answered.labels(path, status).inc()
+
+    return watch

@@ -1,23 +1,18 @@
-"""The service on a port: who may reach it, and how long a connection may stay idle."""
+"""The service on a port: who may reach it, and what uvicorn is told."""
 
-import asyncio
 import ipaddress
 import logging
 import math
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import h11
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qbhkit.errors import QbhError
 from qbhkit.service.app import Recognise, ServiceConfig, create_app
 
-_IDLE_S = 10.0  # a connection without a whole request is closed after this time
 _SHORTEST_TOKEN = 16  # letters
 
 
@@ -71,8 +66,8 @@ def run(
     shown = f"[{host}]" if ":" in host else host
     with bind(host, port) as listener:
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        app = create_app(*load(), config)
-        Server(app, config, lambda: ready(address)).run([listener])
+        app = create_app(*load(), config, lambda: ready(address))
+        uvicorn.Server(settings(app, config)).run([listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -97,97 +92,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class Server(uvicorn.Server):
-    """Run an application of :func:`qbhkit.service.app.create_app`.
-
-    Args:
-        app: the application.
-        config: its ``timeout_s`` is how long requests under way may take after a signal to stop.
-        ready: called when the service answers.
-    """
-
-    def __init__(self, app: FastAPI, config: ServiceConfig, ready: Callable[[], None]) -> None:
-        settings = uvicorn.Config(
-            app,
-            http=_Impatient,
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_level=logging.WARNING,
-            timeout_graceful_shutdown=math.ceil(config.timeout_s),
-        )
-        super().__init__(settings)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to answer, and call ``ready``."""
-        await super().startup(sockets)
-        self._ready()
-
-
-class _Impatient(H11Protocol):
-    """Close a connection that sends no whole request for a while.
-
-    uvicorn closes idle connections between requests only: one that never finishes the head of its
-    first request, or the body of a refused one, would stay open for ever.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._wire = _Wire(transport, self.loop, lambda: self.conn.their_state is h11.SEND_BODY)
-        super().connection_made(self._wire)  # type: ignore[arg-type]
-        self._expect_request_after(None)
-
-    def data_received(self, data: bytes) -> None:
-        if not self._wire.hung_up:
-            super().data_received(data)
-
-    def on_response_complete(self) -> None:
-        answered = self.cycle
-        super().on_response_complete()
-        self._expect_request_after(answered)
-
-    def _expect_request_after(self, answered: Any) -> None:
-        def close() -> None:
-            if self.cycle is answered:
-                self._wire.cut()
-
-        self.loop.call_later(_IDLE_S, close)
-
-
-class _Wire:
-    """Close a connection in two steps, so that a client that still sends can read its answer.
-
-    Closing a socket with unread data resets the connection and loses the answer: the client would
-    not learn why its recording was refused (RFC 9112, section 9.6).
-
-    Args:
-        transport: used for everything but closing.
-        loop: of the transport.
-        sends: returns whether the client has more to send.
-    """
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        sends: Callable[[], bool],
-    ) -> None:
-        self._transport, self._loop, self._sends = transport, loop, sends
-        self.hung_up = False
-        self.cut = transport.close
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def is_closing(self) -> bool:
-        return self.hung_up or self._transport.is_closing()
-
-    def close(self) -> None:
-        if self.is_closing() or not self._sends():
-            self.cut()
-            return
-        self.hung_up = True
-        self._transport.write_eof()
-        self._transport.resume_reading()  # what arrives is discarded
-        self._loop.call_later(_IDLE_S, self.cut)
+def settings(app: FastAPI, config: ServiceConfig) -> uvicorn.Config:
+    """Return uvicorn's settings: clients that stall on purpose are left to a reverse proxy."""
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_level=logging.WARNING,
+        limit_concurrency=128,  # connections; beyond, 503: neither disk nor file table fills up
+        h11_max_incomplete_event_size=16_384,  # bytes of a request's head
+        timeout_keep_alive=10,  # seconds
+        timeout_graceful_shutdown=math.ceil(config.timeout_s),
+    )

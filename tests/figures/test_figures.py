@@ -68,8 +68,8 @@ def test_query_windows_are_drawn_below_their_hum():
 
 
 def test_topk_curves_count_misses():
-    (line,) = lines(topk_figure({"vector": [1, 2, None, 40]}, "title", most=5))
-    np.testing.assert_allclose(line.get_ydata(), [0.25, 0.5, 0.5, 0.5, 0.5])
+    (line,) = lines(topk_figure({"vector": [1, 2, None, 40]}, "title"))
+    np.testing.assert_allclose(line.get_ydata(), [0.25, *[0.5] * 29])
 
 
 def test_rows_of_an_ablation_lie_at_what_they_gain():
@@ -255,9 +255,9 @@ def test_every_index_is_drawn_as_far_as_it_was_measured():
 
 
 def test_published_values_are_marked_beside_the_curves_and_their_bands():
-    figure = topk_figure({"full": [1, 2, None, 1]}, "t", most=5, marks={"others": [(3, 0.6)]})
+    figure = topk_figure({"full": [1, 2, None, 1]}, "t", marks={"others": [(3, 0.6)]})
     curve, mark = lines(figure)
-    np.testing.assert_allclose(curve.get_ydata(), [0.5, 0.75, 0.75, 0.75, 0.75])
+    np.testing.assert_allclose(curve.get_ydata(), [0.5, *[0.75] * 29])
     assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_label()) == (3, 0.6, "others")
     (band,) = figure.axes[0].collections
     at_one = [y for x, y in band.get_paths()[0].vertices if x == 1]

@@ -141,10 +141,9 @@ async function search() {
     });
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const answer = await fetch(`search?${asked}`, { method: "POST", body: sent.blob, headers });
-    const body = await answer.json();
-    if (answer.ok) list(body);
+    if (answer.ok) list(await answer.json());
     else if (answer.status === 401) askCredential();
-    else say(answer.status === 503 ? WORDS.busy : body.detail, true);
+    else say(answer.status === 503 ? WORDS.busy : (await answer.json()).detail, true);
   } catch {
     say(WORDS.away, true);
   } finally {
