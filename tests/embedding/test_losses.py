@@ -1,6 +1,7 @@
+import importlib.util
 import math
-import subprocess
 import sys
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from qbhkit.embedding import losses as kit_losses
 from qbhkit.embedding.losses import (
     InfoNCE,
     LossName,
@@ -22,6 +24,7 @@ from qbhkit.embedding.losses import (
 from qbhkit.errors import MissingPackageError, QbhError
 
 KINDS, MININGS = get_args(LossName), get_args(Mining)
+every_loss = pytest.mark.parametrize(("kind", "mining"), list(product(KINDS, MININGS)))
 APART = list(range(12))
 SHARED = [0, 0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 7]  # some tunes hold several rows
 
@@ -38,25 +41,6 @@ def pairs(seed, batch=12, noise=0.8):
     scale = noise * torch.arange(1, batch + 1)[:, None] / 4
     positives = normalize(anchors + scale * unit(rng, batch, 6), dim=1)
     return anchors, torch.cat([positives[:-1], -anchors[-1:]])
-
-
-def naive(anchors, positives, groups, margin, negatives):
-    """The definition of triplet_hinge, triplet by triplet."""
-    both = 0.0
-    for one, two in ((anchors, positives), (positives, anchors)):
-        rows = []
-        for i in range(len(one)):
-            near = float(one[i] @ two[i])
-            others = [j for j in range(len(one)) if groups[j] != groups[i]]
-            rows.append([max(0.0, margin - near + float(one[i] @ two[j])) for j in others])
-        if negatives is None:
-            active = [value for row in rows for value in row if value > 0]
-            both += sum(active) / max(1, len(active)) / 2
-        else:
-            most = min(negatives, min(map(len, rows)))
-            kept = [value for row in rows for value in sorted(row)[-most:]]
-            both += sum(kept) / len(kept) / 2
-    return both
 
 
 def cosine(x, y):
@@ -106,16 +90,6 @@ def naive_loss(kind, mining, anchors, positives, groups, margin, count, temperat
     return both
 
 
-@pytest.mark.parametrize("negatives", [None, 1, 4, 100])
-@pytest.mark.parametrize("margin", [0.1, 0.5])
-@pytest.mark.parametrize("groups", [APART, SHARED])
-def test_equals_a_naive_loop(negatives, margin, groups):
-    rng = np.random.default_rng(0)
-    anchors, positives = unit(rng, 12), unit(rng, 12)
-    found = triplet_hinge(anchors, positives, torch.tensor(groups), margin, negatives)
-    assert float(found) == pytest.approx(naive(anchors, positives, groups, margin, negatives))
-
-
 def test_the_margin_is_half_unless_told():
     batch = (*pairs(0), torch.tensor(APART))
     assert triplet_hinge(*batch) == triplet_hinge(*batch, margin=0.5) > 0
@@ -136,26 +110,26 @@ def test_a_single_triplet_that_costs_counts_whole():
     assert loss.item() == pytest.approx(0.5 - 0.9 + 0.6)  # one either way
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mining", MININGS)
-@pytest.mark.parametrize("groups", [APART, SHARED])
-@pytest.mark.parametrize(("margin", "count"), [(0.2, 4), (0.5, 100)])
-def test_every_loss_equals_a_naive_loop(kind, mining, groups, margin, count):
-    loss = make_loss(kind, mining, margin, count, 0.1, torch.Generator().manual_seed(5))
+@every_loss
+def test_every_loss_equals_a_naive_loop(kind, mining):
     anchors, positives = pairs(0)
-    found = loss(anchors, positives, torch.tensor(groups))
-    again = torch.Generator().manual_seed(5)
-    wanted = naive_loss(kind, mining, anchors, positives, groups, margin, count, 0.1, again)
-    assert wanted > 0.001
-    assert found.item() == pytest.approx(wanted, rel=1e-6)  # the temperature is float32
+    for groups, margin, count in ((APART, 0.2, 4), (SHARED, 0.5, 100)):
+        loss = make_loss(kind, mining, margin, count, 0.1, torch.Generator().manual_seed(5))
+        found = loss(anchors, positives, torch.tensor(groups))
+        again = torch.Generator().manual_seed(5)
+        wanted = naive_loss(kind, mining, anchors, positives, groups, margin, count, 0.1, again)
+        assert wanted > 0.001
+        assert found.item() == pytest.approx(wanted, rel=1e-6)  # the temperature is float32
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_mining_gives_another_loss(kind):
+def test_every_mining_gives_another_loss_and_all_of_them_warm_up_with_all_negatives(kind):
     """If two were equal on this batch, the comparison above could not tell them apart."""
     batch = (*pairs(0), torch.tensor(SHARED))
-    made = [make_loss(kind, mining, negatives=4) for mining in MININGS]
+    made = [make_loss(kind, mining, negatives=2) for mining in MININGS]
     assert len({round(loss(*batch).item(), 6) for loss in made}) == len(MININGS)
+    everything = make_loss(kind, "all")(*batch)
+    assert all(torch.equal(loss(*batch, warm=True), everything) for loss in made)
 
 
 @pytest.mark.parametrize("kind", ["hinge", "euclidean", "infonce"])  # it has no hinge of means
@@ -217,50 +191,27 @@ def test_the_shipped_training_repeats_bit_by_bit(negatives, ties):
         assert torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mining", MININGS)
-def test_warm_up_takes_all_negatives(kind, mining):
-    anchors, positives = pairs(2)
-    groups = torch.tensor(SHARED)
-    loss = make_loss(kind, mining, negatives=2)
-    everything = make_loss(kind, "all")(anchors, positives, groups)
-    assert torch.equal(loss(anchors, positives, groups, warm=True), everything)
-    assert torch.equal(loss(anchors, positives, groups), everything) == (mining == "all")
-
-
-def test_perfect_and_far_apart_costs_nothing():
-    vectors = torch.eye(8)
-    assert float(triplet_hinge(vectors, vectors, torch.arange(8), 0.5, None)) == 0
-    assert float(triplet_hinge(vectors, vectors, torch.arange(8), 0.5, 3)) == 0
+def test_perfect_and_far_apart_costs_nothing(mining):
     for kind in ("hinge", "hinge-of-means", "euclidean"):
-        for mining in MININGS:
-            assert float(make_loss(kind, mining)(vectors, vectors, torch.arange(8))) == 0
+        assert float(make_loss(kind, mining)(torch.eye(8), torch.eye(8), torch.arange(8))) == 0
 
 
-def test_collapsed_vectors_cost_the_margin():
-    same = torch.ones(6, 4) / 2
-    for negatives in (None, 2):
-        loss = triplet_hinge(same, same, torch.arange(6), 0.5, negatives)
-        assert float(loss) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mining", MININGS)
-@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-4])
-@pytest.mark.parametrize("batch", [6, 40])
-def test_collapsed_vectors_keep_a_finite_gradient(kind, mining, noise, batch):
+@every_loss
+def test_collapsed_vectors_cost_the_margin_and_keep_a_finite_gradient(kind, mining):
     torch.manual_seed(0)
-    weights = (torch.ones(2 * batch, 4) + noise * torch.randn(2 * batch, 4)).requires_grad_()
-    anchors, positives = normalize(weights, dim=1).chunk(2)
-    loss = make_loss(kind, mining, margin=0.5, negatives=3)
-    value = loss(anchors, positives, torch.arange(batch))
-    value.backward()
-    assert torch.isfinite(weights.grad).all()
-    if noise == 0:
-        seen = {"all": batch, "hardest": 2, "semi-hard": 1}.get(mining, 4)  # a row's logits
-        hinged = 0.0 if mining == "semi-hard" else 0.5  # no negative is farther than the positive
-        wanted = math.log(seen) if kind == "infonce" else hinged
-        assert value.item() == pytest.approx(wanted, abs=1e-6)
+    for noise, batch in ((0.0, 6), (0.0, 40), (1e-7, 6), (1e-4, 40)):
+        weights = (torch.ones(2 * batch, 4) + noise * torch.randn(2 * batch, 4)).requires_grad_()
+        anchors, positives = normalize(weights, dim=1).chunk(2)
+        loss = make_loss(kind, mining, margin=0.5, negatives=3)
+        value = loss(anchors, positives, torch.arange(batch))
+        value.backward()
+        assert torch.isfinite(weights.grad).all()
+        if noise == 0:
+            seen = {"all": batch, "hardest": 2, "semi-hard": 1}.get(mining, 4)  # a row's logits
+            hinged = 0.0 if mining == "semi-hard" else 0.5  # none is farther than the positive
+            wanted = math.log(seen) if kind == "infonce" else hinged
+            assert value.item() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_the_distance_of_equal_vectors_is_zero():
@@ -270,20 +221,6 @@ def test_the_distance_of_equal_vectors_is_zero():
     loss = euclidean_hinge(anchors, anchors, torch.arange(40), Negatives("hardest"), margin=2.0)
     distance = torch.cdist(anchors.double(), anchors.double()).fill_diagonal_(9).min(dim=1).values
     assert float(loss) == pytest.approx(float((2.0 - distance).mean()), abs=1e-6)
-
-
-def test_variants_of_a_tune_are_no_negatives():
-    vectors = normalize(torch.tensor([[1.0, 0], [1, 0.01], [0, 1]]), dim=1)
-    apart = triplet_hinge(vectors, vectors, torch.tensor([0, 1, 2]), 0.5, None)
-    together = triplet_hinge(vectors, vectors, torch.tensor([0, 0, 2]), 0.5, None)
-    assert float(apart) > 0.4
-    assert float(together) == 0
-    for kind in KINDS:
-        loss = make_loss(kind, "hardest")
-        apart = loss(vectors, vectors, torch.tensor([0, 1, 2]))
-        together = loss(vectors, vectors, torch.tensor([0, 0, 2]))
-        assert apart.item() > 0.3
-        assert together.item() < 1e-5
 
 
 @pytest.mark.parametrize("mining", MININGS)
@@ -302,16 +239,16 @@ def test_random_negatives_are_drawn_evenly_and_without_repeats():
     groups = torch.tensor(SHARED)
     negatives = Negatives("random", 3, torch.Generator().manual_seed(0))
     drawn = torch.zeros(12, 12)
-    for _ in range(2000):
+    for _ in range(300):
         rows, columns = negatives.choose(torch.eye(12), groups)
         assert rows.bincount().tolist() == [3] * 12
         once = torch.zeros(12, 12).index_put((rows, columns), torch.ones(36), accumulate=True)
         assert once.max() == 1
-        drawn += once / 2000
+        drawn += once / 300
     for row in range(12):
         others = drawn[row][groups != groups[row]]
         torch.testing.assert_close(
-            others, torch.full_like(others, 3 / len(others)), atol=0.06, rtol=0
+            others, torch.full_like(others, 3 / len(others)), atol=0.1, rtol=0
         )
         assert (drawn[row][groups == groups[row]] == 0).all()
 
@@ -344,8 +281,9 @@ def test_semi_hard_is_farther_than_the_positive_and_leaves_rows_out():
     assert columns.tolist() == [1, 0, 0]
 
 
-@pytest.mark.parametrize("kind", ["hinge", "hinge-of-means", "infonce"])
-@pytest.mark.parametrize("mining", MININGS)
+@pytest.mark.parametrize(
+    ("kind", "mining"), list(product(("hinge", "hinge-of-means", "infonce"), MININGS))
+)
 def test_gradient_pulls_positives_pushes_negatives_and_leaves_the_tune_alone(kind, mining):
     """With the axes as anchors, the positives are the matrix of similarities itself."""
     groups = torch.tensor(SHARED)
@@ -358,33 +296,6 @@ def test_gradient_pulls_positives_pushes_negatives_and_leaves_the_tune_alone(kin
     assert (near.grad[other] >= 0).all()
     assert (near.grad[other] > 0).sum() >= pulled.sum()
     assert (near.grad[~other & ~own] == 0).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mining", MININGS)
-def test_a_step_along_the_gradient_helps(kind, mining):
-    anchors, positives = (x.requires_grad_() for x in pairs(4))
-    groups = torch.tensor(SHARED)
-
-    def cost(anchors, positives):
-        seeded = torch.Generator().manual_seed(0)
-        loss = make_loss(kind, mining, margin=0.8, negatives=3, generator=seeded)
-        return loss(anchors, positives, groups)
-
-    before = cost(anchors, positives)
-    before.backward()
-    moved = [normalize(x - 0.01 * x.grad, dim=1).detach() for x in (anchors, positives)]
-    assert (moved[0] * moved[1]).sum() > (anchors * positives).sum()
-    assert cost(*moved).item() < before.item()
-
-
-def test_gradient_pulls_the_positive_nearer():
-    rng = np.random.default_rng(1)
-    anchors, positives = unit(rng, 6), unit(rng, 6).requires_grad_()
-    before = (anchors * positives).sum()
-    triplet_hinge(anchors, positives, torch.arange(6), 0.5, None).backward()
-    after = (anchors * (positives - 0.1 * positives.grad)).sum()
-    assert float(after.detach()) > float(before.detach())
 
 
 def test_only_infonce_has_a_parameter():
@@ -423,18 +334,15 @@ def test_the_temperature_stays_in_range_and_can_come_back(pushed_to, kept_at):
     assert float(loss.log_temperature.grad) != 0
 
 
-@pytest.mark.parametrize("temperature", [0.01, 1.0])
-def test_the_ends_of_the_range_are_in_it(temperature):
-    assert InfoNCE(temperature).log_temperature.exp().item() == pytest.approx(temperature)
+def test_the_ends_of_the_range_are_in_it():
+    for temperature in (0.01, 1.0):
+        assert InfoNCE(temperature).log_temperature.exp().item() == pytest.approx(temperature)
 
 
 def test_a_single_tune_is_refused():
-    with pytest.raises(QbhError, match="negative"):
-        triplet_hinge(torch.eye(3), torch.eye(3), torch.zeros(3), 0.5)
     for kind in KINDS:
-        for mining in MININGS:
-            with pytest.raises(QbhError, match="single tune"):
-                make_loss(kind, mining)(torch.eye(3), torch.eye(3), torch.zeros(3))
+        with pytest.raises(QbhError, match="single tune"):
+            make_loss(kind)(torch.eye(3), torch.eye(3), torch.zeros(3))
 
 
 def test_wrong_choices_are_named():
@@ -449,27 +357,20 @@ def test_wrong_choices_are_named():
             make_loss("infonce", temperature=temperature)
 
 
-@pytest.mark.parametrize("mining", MININGS)
-def test_a_missing_package_shows_when_the_loss_is_made(mining, monkeypatch):
+def test_the_package_is_asked_for_when_a_loss_needs_it_and_not_before(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("pytorch_metric_learning")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
-    if mining in ("semi-hard", "hardest"):
-        with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[training\]'"):
-            make_loss("hinge", mining)
-    else:
-        anchors, positives = pairs(6)
-        assert float(make_loss("hinge", mining)(anchors, positives, torch.arange(12))) > 0
-
-
-def test_the_package_loads_only_when_used():
-    code = (
-        "import sys; from qbhkit.embedding.losses import make_loss; make_loss('infonce'); "
-        "early = 'pytorch_metric_learning' in sys.modules; make_loss('hinge', 'hardest'); "
-        "print(early, 'pytorch_metric_learning' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    spec = importlib.util.spec_from_file_location("anew", kit_losses.__file__)
+    anew = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "anew", anew)
+    spec.loader.exec_module(anew)  # imported without the package
+    for mining in MININGS:
+        if mining in ("semi-hard", "hardest"):
+            with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[training\]'"):
+                anew.make_loss("hinge", mining)
+        else:
+            assert float(anew.make_loss("hinge", mining)(*pairs(6), torch.arange(12))) > 0
 
 
 def test_the_functions_can_be_called_without_the_factory():
