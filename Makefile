@@ -16,7 +16,7 @@ DEMO := $(QBHKIT_CACHE)/$(if $(FULL),full,demo)-catalogue
 TUNES := oneills1850 $(if $(FULL),ryansMammoth airdsAirs miscFolk essenFolksong,--limit 1000)
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.py))
 
-.PHONY: demo test notebooks compare evaluate train reproduce lint pair docs clean
+.PHONY: demo test notebooks compare evaluate train reproduce lint pair docs results clean
 
 demo: $(ENV)/demo.stamp
 	$(BIN)/qbhkit catalogue build $(TUNES) --out $(DEMO)
@@ -37,6 +37,10 @@ notebooks: $(ENV)/test.stamp
 # The README, the API reference and the notebooks as static pages; nothing is hosted.
 docs: $(ENV)/test.stamp
 	$(BIN)/python tests/tools/make_docs.py $(QBHKIT_CACHE)/docs
+
+# data/results/README.md from the JSON files beside it. Commit it.
+results: $(ENV)/test.stamp
+	$(BIN)/python tests/tools/make_results.py
 
 # The evaluation notebook on three catalogues, and one table of the results.
 compare: $(ENV)/test.stamp
