@@ -1,13 +1,13 @@
 """The published singing-voice melody network: 8 kHz audio to 442 pitch classes every 10 ms.
 
 Source: Kum, Lin, Su and Nam, "Semi-supervised learning using teacher-student models for vocal
-melody extraction", ISMIR 2020, and fixed facts, "Melody network". The trained weights are their
-authors' own; :mod:`qbhkit.pitch.keras_weights` converts them.
+melody extraction", ISMIR 2020, and fixed facts, "Melody network".
 """
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, leaky_relu_, max_pool2d
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qbhkit.audio import Audio
 from qbhkit.contour import F0_HOP_S, F0Track, Floats, midi_to_hz
@@ -41,65 +42,40 @@ _AMIN, _TOP_DB = 1e-10, 80.0  # librosa.power_to_db's defaults
 _STD_FLOOR = 1e-4
 _MOST_UNVOICED = 0.49  # below the threshold of voicing, also after rounding to three digits
 _BATCH = 4  # patches at a time: 1.2 s; more are no faster on a CPU and take more memory
-
-
-def class_midi() -> NDArray:
-    """Return the (441,) MIDI pitches of the classes after class 0, rising by 1/8 semitone."""
-    return LOWEST_MIDI + np.arange(CLASSES - 1) / STEPS_PER_ST
+CLASS_MIDI = LOWEST_MIDI + np.arange(CLASSES - 1) / STEPS_PER_ST  # (441,) of classes 1 to 441
 
 
 class Melody(NamedTuple):
-    """Hold the melody of a recording.
+    """Hold the melody of a recording."""
 
-    Args:
-        f0: N frames of 10 ms.
-        posteriors: (N, 442) float32, probabilities of no voice and of each pitch.
-    """
-
-    f0: F0Track
-    posteriors: Floats
+    f0: F0Track  # N frames of 10 ms
+    posteriors: Floats  # (N, 442) probabilities of no voice and of each pitch
 
 
-def decode(posteriors: NDArray, lowest_midi: float = LOWEST_SUNG_MIDI) -> F0Track:
-    """Read pitch and voicing off class probabilities.
+def decode(posteriors: NDArray) -> F0Track:
+    """Read pitch and voicing off (N, 442) class probabilities by the published rule.
 
-    The published rule takes the most likely of all 442 classes and calls a frame unvoiced if that
-    is class 0 or a pitch under MIDI 45; ``voiced`` of the track is exactly that decision. As with
-    other trackers, unvoiced frames have a frequency too: the most likely pitch from ``lowest_midi``
-    up. So the published pitch is ``frequency_hz`` where voiced, else 0.
-
-    Args:
-        posteriors: (N, 442), each row of sum 1.
-        lowest_midi: pitches below count as unvoiced, MIDI semitones, up to 95.
+    A frame is voiced if the most likely of all classes is a pitch from MIDI 45 up.
 
     Returns:
-        A track of N frames. Its voicing is 1 - P(class 0), raised to at least 0.5 in voiced frames
-        and limited to 0.49 in unvoiced ones.
-
-    Raises:
-        QbhError: if the shape is not (N, 442), or ``lowest_midi`` leaves no pitch.
+        A track of N frames: the most likely pitch from MIDI 45 up, in unvoiced frames too, and
+        1 - P(class 0), raised to 0.5 in voiced frames and limited to 0.49 in unvoiced ones.
 
     Source: fixed facts, "Melody network".
     """
-    posteriors = np.asarray(posteriors, np.float32)
-    if posteriors.ndim != 2 or posteriors.shape[1] != CLASSES:
-        raise QbhError(f"Posteriors must be (frames, {CLASSES}), not {posteriors.shape}.")
-    midi = class_midi()
-    lowest = int(np.searchsorted(midi, lowest_midi)) + 1  # class of the lowest pitch that counts
-    if lowest >= CLASSES:
-        raise QbhError(f"No pitch is left over MIDI {lowest_midi:g}: the highest is MIDI 95.")
+    lowest = int(np.searchsorted(CLASS_MIDI, LOWEST_SUNG_MIDI)) + 1  # class of the lowest pitch
     best = posteriors[:, lowest:].argmax(axis=1) + lowest
     sung = posteriors.argmax(axis=1) >= lowest
     found = np.take_along_axis(posteriors, best[:, None], axis=1)[:, 0] > 0
     voice = np.clip(1 - posteriors[:, 0], 0, 1)
     return F0Track(
-        np.where(found, midi_to_hz(midi[best - 1]), 0.0),
+        np.where(found, midi_to_hz(CLASS_MIDI[best - 1]), 0.0),
         np.where(sung, np.maximum(voice, 0.5), np.minimum(voice, _MOST_UNVOICED)),
     )
 
 
 class _Residual(nn.Module):
-    """One block: shortcut, three more convolutions, their sum, and a max-pool over frequency."""
+    """Shortcut, three more convolutions, their sum, and a max-pool over frequency."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -130,8 +106,7 @@ def _conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 class MelodyCrnn(nn.Module):
     """Classify the pitch of each frame of spectrogram patches.
 
-    The dropout of 0.5 after the convolutions and of 0.3 before the recurrent layer is the published
-    one. The published recurrent dropout has no counterpart in PyTorch and is left out.
+    The published recurrent dropout has no counterpart in PyTorch and is left out.
 
     Source: fixed facts, "Melody network".
     Notebook: notebooks/01_audio_to_melody.py
@@ -147,21 +122,8 @@ class MelodyCrnn(nn.Module):
         self.output = nn.Linear(STATES, CLASSES)
 
     def states(self, patches: Tensor) -> Tensor:
-        """Return the states of the recurrent layer.
-
-        Args:
-            patches: (B, 31, 513), (B, 31, 513, 1) or (B, 1, 31, 513), normalised dB.
-
-        Returns:
-            (B, 31, 512): 256 states of the forward direction, then 256 of the backward one.
-
-        Raises:
-            QbhError: if the shape is another one.
-        """
-        if tuple(patches.shape[1:]) not in (PATCH, (*PATCH, 1), (1, *PATCH)):
-            raise QbhError(f"Patches must be (batch, 31, 513), not {tuple(patches.shape)}.")
-        x = patches.reshape(-1, 1, *PATCH)  # (B, 1, 31, 513)
-        x = self.dropout(self.blocks(x))  # (B, 256, 31, 2)
+        """Return (B, 31, 512) recurrent states, forward ones first, of (B, 31, 513) dB."""
+        x = self.dropout(self.blocks(patches[:, None]))  # (B, 256, 31, 2)
         x = x.permute(0, 2, 3, 1).flatten(2)  # (B, 31, 512): frequency first, then channel
         return self.lstm(self.input_dropout(x))[0]
 
@@ -170,69 +132,33 @@ class MelodyCrnn(nn.Module):
         return self.output(self.states(patches))
 
 
-def _folded(network: MelodyCrnn) -> MelodyCrnn:
-    """Fold each batch norm into the convolution before it, in place, for inference."""
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    network.eval().requires_grad_(False)
-    for block in network.blocks:
-        for name, pair in list(block.named_children()):
-            conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(pair.children()))
-            setattr(block, name, fuse_conv_bn_eval(conv, norm))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def frame_count(samples: int) -> int:
-    """Return how many frames the centred STFT of so many samples has: 1 + samples // 80."""
-    return 1 + samples // CRNN_HOP
+def padded(samples: Floats, begin: int, stop: int) -> Floats:
+    """Return samples from ``begin`` to ``stop``, with zeros beyond both ends of the recording."""
+    inside = samples[max(0, begin) : stop]
+    return np.pad(inside, (max(0, -begin), max(0, stop - len(samples))))
 
 
 def magnitudes(samples: Floats, first: int, end: int) -> Floats:
-    """Return frames of the magnitude STFT; they do not depend on the stretch they are part of.
-
-    Args:
-        samples: (N,) the whole recording at 8 kHz.
-        first: frame to begin with; frame i is centred at sample 80 i, zeros outside.
-        end: frame to stop before, at most ``frame_count(N)``.
-
-    Returns:
-        (end - first, 513), the values of ``librosa.stft`` with its defaults.
-    """
+    """Return (end - first, 513) of the 1 + N // 80 frames that ``librosa.stft`` gives for (N,)."""
     import librosa
 
-    begin, stop = first * CRNN_HOP - WINDOW // 2, (end - 1) * CRNN_HOP + WINDOW // 2
-    chunk = samples[max(0, begin) : stop]
-    chunk = np.pad(chunk, (max(0, -begin), max(0, stop - len(samples))))
+    half = WINDOW // 2
+    chunk = padded(samples, first * CRNN_HOP - half, (end - 1) * CRNN_HOP + half)
     spectrum = librosa.stft(chunk, n_fft=WINDOW, hop_length=CRNN_HOP, center=False)  # (513, frames)
     return np.abs(spectrum).T
 
 
 def decibels(magnitude: Floats, loudest: float) -> Floats:
-    """Return ``librosa.power_to_db`` of magnitudes, relative to the recording's loudest.
+    """Return ``librosa.power_to_db`` of magnitudes of any shape, relative to the loudest one.
 
-    The formula is meant for power; the published system applies it to magnitudes, and its weights
-    need that.
-
-    Args:
-        magnitude: any shape, at least 0.
-        loudest: largest magnitude of the whole recording.
-
-    Returns:
-        -80 to 0 dB, in the shape of ``magnitude``.
+    The formula is meant for power; the published system applies it to magnitudes.
     """
     level = 10 * np.log10(np.maximum(_AMIN, magnitude))
     return np.maximum(level - 10 * np.log10(np.maximum(_AMIN, np.float32(loudest))), -_TOP_DB)
 
 
 def patches_of(level_db: Floats) -> Floats:
-    """Cut frames into patches of 31; the last one is padded with 0 dB, which is full level.
-
-    Args:
-        level_db: (N, 513).
-
-    Returns:
-        (ceil(N / 31), 31, 513).
-    """
+    """Cut (N, 513) dB into patches of 31 frames; the last is padded with 0 dB, full level."""
     missing = -len(level_db) % PATCH_FRAMES
     return np.pad(level_db, ((0, missing), (0, 0))).reshape(-1, *PATCH)
 
@@ -248,40 +174,33 @@ class Extractor(ABC):
         """Read the track of N frames off (N, 442) probabilities."""
 
     @abstractmethod
-    def _chunks(self, samples: Floats) -> Iterator[Floats]:
-        """Yield (n, 442) probabilities every 10 ms, for some seconds at a time."""
+    def _chunks(self, samples: Floats, states: list[Floats]) -> Iterator[Floats]:
+        """Yield (n, 442) probabilities every 10 ms, and add the network's states, if kept."""
 
     def melody(self, audio: Audio) -> Melody:
-        """Return f0 and class probabilities; the latter take 0.6 GB for an hour.
-
-        Args:
-            audio: mono at 8 kHz. A silent recording is unvoiced without running the network.
-
-        Returns:
-            round(duration / 10 ms) frames.
-
-        Raises:
-            QbhError: if the audio is not at 8 kHz.
-        """
-        posteriors = np.concatenate(list(self._posteriors(audio)))
+        """Return f0 and class probabilities of mono audio; the latter take 0.6 GB for an hour."""
+        posteriors = np.concatenate(list(self._posteriors(audio, [])))
         return Melody(self.decode(posteriors), posteriors)
 
     def track(self, audio: Audio) -> F0Track:
-        """Return f0 and voicing of mono audio at 8 kHz: :meth:`melody` with less memory."""
-        parts = [self.decode(posteriors) for posteriors in self._posteriors(audio)]
+        """Return f0 and voicing: :meth:`melody` with less memory."""
+        return self._decoded(self._posteriors(audio, []))
+
+    def _decoded(self, chunks: Iterable[Floats]) -> F0Track:
+        parts = [self.decode(posteriors) for posteriors in chunks]
         return F0Track(
             np.concatenate([part.frequency_hz for part in parts]),
             np.concatenate([part.voicing for part in parts]),
         )
 
-    def _posteriors(self, audio: Audio) -> Iterator[Floats]:
+    def _posteriors(self, audio: Audio, states: list[Floats]) -> Iterator[Floats]:
         if audio.rate_hz != CRNN_RATE_HZ:
             raise QbhError(f"The melody network takes audio at 8000 Hz, not {audio.rate_hz}.")
         missing = max(1, round(audio.duration_s / F0_HOP_S))
         if audio.silent:
             yield np.eye(1, CLASSES, dtype=np.float32).repeat(missing, axis=0)
             return
-        for posteriors in self._chunks(audio.samples):
+        for posteriors in self._chunks(audio.samples, states):
             yield posteriors[:missing]
             missing -= len(posteriors[:missing])
 
@@ -289,12 +208,11 @@ class Extractor(ABC):
 class CrnnExtractor(Extractor):
     """Extract the melody of recordings with the published network; see :func:`load_crnn`.
 
-    Frame i of the published system is centred at i * 10 ms, frame i of the kit's grid at
-    (i + 0.5) * 10 ms. Frame i stays frame i: pitch is up to 5 ms late. The additional last frame of
-    the STFT is dropped.
+    Frame i of the published system is centred at i * 10 ms, of the kit's grid at (i + 0.5) * 10 ms:
+    pitch is up to 5 ms late.
 
     Args:
-        network: trained. Its batch norms are folded in place, so it cannot be trained afterwards.
+        network: trained; batch norms are folded in place, so it cannot be trained any more.
         mean: (31, 513) dB.
         std: (31, 513) dB.
     """
@@ -302,16 +220,21 @@ class CrnnExtractor(Extractor):
     name = "crnn"
 
     def __init__(self, network: MelodyCrnn, mean: NDArray, std: NDArray) -> None:
-        self._network = _folded(network)
+        network.eval().requires_grad_(False)
+        for block in network.blocks:
+            for part, pair in list(block.named_children()):
+                conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(pair.children()))
+                setattr(block, part, fuse_conv_bn_eval(conv, norm))
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = np.asarray(mean, np.float32)
         self._scale = np.asarray(std, np.float32) + np.float32(_STD_FLOOR)
 
     def decode(self, posteriors: Floats) -> F0Track:
-        """Read the track off (N, 442) probabilities by the published rule: :func:`decode`."""
+        """Read the track off (N, 442) probabilities by :func:`decode`."""
         return decode(posteriors)
 
-    def _chunks(self, samples: Floats) -> Iterator[Floats]:
-        total, step = frame_count(len(samples)), _BATCH * PATCH_FRAMES
+    def _chunks(self, samples: Floats, _: list[Floats]) -> Iterator[Floats]:
+        total, step = 1 + len(samples) // CRNN_HOP, _BATCH * PATCH_FRAMES
         stretches = [(first, min(first + step, total)) for first in range(0, total, step)]
         loudest = max(magnitudes(samples, *stretch).max() for stretch in stretches)
         for stretch in stretches:
@@ -328,28 +251,35 @@ class CrnnExtractor(Extractor):
 def export_crnn(
     network: MelodyCrnn, mean: NDArray, std: NDArray, path: Path, **origin: Any
 ) -> None:
-    """Write a network with its normalisation as one file, atomically.
+    """Write a network with its normalisation in (31, 513) dB as one file, atomically.
 
-    Args:
-        network: trained.
-        mean: (31, 513) dB.
-        std: (31, 513) dB.
-        path: ``.safetensors`` file.
-        **origin: further entries of its configuration, such as the source of the weights.
+    ``origin`` are further entries of its configuration, such as the source of the weights.
     """
-    arrays = {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
     normalisation = {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
-    save_weights(path, {**arrays, **normalisation}, {"kind": CRNN_KIND, **origin})
+    save_weights(path, arrays_of(network) | normalisation, {"kind": CRNN_KIND, **origin})
+
+
+def arrays_of(network: nn.Module) -> dict[str, NDArray]:
+    """Return the parameters of a network by name."""
+    return {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
+
+
+@contextmanager
+def misfits_as(message: str) -> Iterator[None]:
+    """Raise QbhError with a message if weights in the block are not those of the network."""
+    try:
+        yield
+    except QbhError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise QbhError(message) from None
 
 
 def load_crnn(path: Path | str | None = None) -> CrnnExtractor:
-    """Read a melody network: the tracker ``crnn``.
+    """Read a melody network, by default from the data folder: the tracker ``crnn``.
 
     Licence: MIT (network and weights); the weights are not part of the kit. Range: 110 to 1,976 Hz.
     Threshold: none; a frame is voiced if the most likely class is a pitch.
-
-    Args:
-        path: ``.safetensors`` file, converted or trained; by default that of the data folder.
 
     Raises:
         QbhError: if the file is missing, damaged, or of another kind; says how to convert it.
@@ -361,18 +291,13 @@ def load_crnn(path: Path | str | None = None) -> CrnnExtractor:
                 f"{path} does not exist: convert the published weights with 'qbhkit weights "
                 f"convert ResNet_NS.hdf5 MEAN.npy STD.npy --out {path.parent}', or use crnn-lite."
             )
-    stored = load_weights(str(path))
-    network = MelodyCrnn()
-    try:
-        if stored.config["kind"] != CRNN_KIND:
+    stored, network = load_weights(str(path)), MelodyCrnn()
+    with misfits_as(
+        f"{path} does not hold a melody network: make one with 'qbhkit weights convert'."
+    ):
+        arrays = {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
+        mean, std = arrays.pop("mean").numpy(), arrays.pop("std").numpy()
+        if stored.config["kind"] != CRNN_KIND or not mean.shape == std.shape == PATCH:
             raise KeyError
-        arrays = dict(stored.arrays)
-        mean, std = arrays.pop("mean"), arrays.pop("std")
-        if mean.shape != PATCH or std.shape != PATCH:
-            raise KeyError
-        network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
-    except (KeyError, TypeError, RuntimeError):
-        raise QbhError(
-            f"{path} does not hold a melody network: make one with 'qbhkit weights convert'."
-        ) from None
+        network.load_state_dict(arrays)
     return CrnnExtractor(network, mean, std)

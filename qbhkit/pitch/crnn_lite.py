@@ -1,11 +1,9 @@
 """``crnn-lite``: a small convolutional-recurrent network for sung melody, fast on a CPU.
 
-Its input is the spectrum on a logarithmic frequency axis, once for each harmonic of each pitch, so
-that one small filter fits all pitches. It works every 20 ms. Its output has the grid of the
-published network: every 10 ms, class 0 for no voice, then MIDI 40 to 95 in steps of 1/8 semitone.
+It works every 20 ms. Its output has the grid and the classes of :mod:`qbhkit.pitch.crnn`.
 
 Source: the harmonic stack follows Bittner et al., "Deep salience representations for f0 estimation
-in polyphonic music", ISMIR 2017; grid and interface are those of :mod:`qbhkit.pitch.crnn`.
+in polyphonic music", ISMIR 2017.
 """
 
 from collections.abc import Iterator
@@ -20,15 +18,17 @@ from torch import Tensor, nn
 
 from qbhkit.audio import Audio
 from qbhkit.config import build_config
-from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, F0Track, Floats, midi_to_hz, rescale_confidence
-from qbhkit.errors import QbhError
+from qbhkit.contour import CONTOUR_HOP_S, F0Track, Floats, midi_to_hz, rescale_confidence
 from qbhkit.pitch.crnn import (
+    CLASS_MIDI,
     CLASSES,
     CRNN_RATE_HZ,
     HIGHEST_MIDI,
     LOWEST_MIDI,
     Extractor,
-    class_midi,
+    arrays_of,
+    misfits_as,
+    padded,
 )
 from qbhkit.weights import load_weights, save_weights
 
@@ -49,29 +49,17 @@ _STATE_FRAMES = round(CONTOUR_HOP_S * CRNN_RATE_HZ / LITE_HOP)  # 5; _CHUNK is a
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Set the size of a network.
+    """Set the size of a network."""
 
-    Args:
-        harmonics: multiples of each pitch in the input.
-        channels: of the convolutions over pitch and time.
-        wide: channels of the two convolutions that summarise a frame.
-        states: of the recurrent layer, each way.
-        dropout: before the recurrent layer.
-    """
-
-    harmonics: tuple[float, ...] = (0.5, 1, 2, 3, 4, 5, 6, 8)
-    channels: int = 32
-    wide: tuple[int, int] = (32, 48)
-    states: int = 128
-    dropout: float = 0.2
+    harmonics: tuple[float, ...] = (0.5, 1, 2, 3, 4, 5, 6, 8)  # multiples of each pitch
+    channels: int = 32  # of the convolutions over pitch and time
+    wide: tuple[int, int] = (32, 48)  # channels of the convolutions that summarise a frame
+    states: int = 128  # of the recurrent layer, each way
+    dropout: float = 0.2  # before the recurrent layer
 
 
 class HarmonicStack(nn.Module):
-    """Turn samples into levels in dB, for each harmonic of each pitch.
-
-    Args:
-        harmonics: see :class:`LiteConfig`.
-    """
+    """Turn samples into levels in dB, for each harmonic of each pitch: one filter fits all."""
 
     below: Tensor  # (H, P) the bin below each frequency
     share: Tensor  # (H, P) distance to that bin, 0 to 1
@@ -92,12 +80,9 @@ class HarmonicStack(nn.Module):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def magnitudes(self, samples: Tensor) -> Tensor:
-        """Return (B, T, W, 1025) magnitudes of T hops of 20 ms.
+        """Return (B, T, W, 1025) of (B, T * 160 + 2 * MARGIN) samples.
 
         A full-scale sine has magnitude 0.5 in each of the W windows.
-
-        Args:
-            samples: (B, T * 160 + 2 * MARGIN); frame t is centred on its own hop.
         """
         found = []
         for size in _WINDOWS:
@@ -123,10 +108,7 @@ class HarmonicStack(nn.Module):
 
 
 class LiteNetwork(nn.Module):
-    """Classify the pitch of frames from :class:`HarmonicStack` features.
-
-    Shapes: (B, W * H, T, 221) to (B, T, 442), a frame every 20 ms.
-    """
+    """Map (B, W * H, T, 221) of a :class:`HarmonicStack` to (B, T, 442) every 20 ms."""
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -184,27 +166,8 @@ def every_10_ms(posteriors: NDArray) -> NDArray:
     return both.reshape(-1, posteriors.shape[-1])
 
 
-def decode_lite(posteriors: NDArray, threshold: float) -> F0Track:
-    """Read pitch and voicing off class probabilities.
-
-    Args:
-        posteriors: (N, 442), each row of sum 1.
-        threshold: of 1 - P(class 0), from which a frame is voiced; voicing is scaled so that it
-            becomes 0.5.
-
-    Returns:
-        A track of N frames, with the most likely pitch in unvoiced frames too.
-    """
-    best = posteriors[:, 1:].argmax(axis=1)
-    voicing = rescale_confidence(np.clip(1 - posteriors[:, 0], 0, 1), threshold)
-    return F0Track(midi_to_hz(class_midi()[best]), voicing)
-
-
 def every_100_ms(states: NDArray) -> Floats:
-    """Average (T, C) states every 20 ms to (ceil(T / 5), C) every 100 ms, the grid of a contour.
-
-    The last mean may be of fewer than five frames.
-    """
+    """Average (T, C) states every 20 ms to (ceil(T / 5), C) every 100 ms, the grid of a contour."""
     firsts = np.arange(0, len(states), _STATE_FRAMES)
     counts = np.diff(firsts, append=len(states))
     sums = np.add.reduceat(states, firsts, axis=0)
@@ -212,15 +175,10 @@ def every_100_ms(states: NDArray) -> Floats:
 
 
 class TrackWithStates(NamedTuple):
-    """Hold the f0 track of a recording and the states of the same run of the network.
+    """Hold the f0 track of a recording and the states of the same run of the network."""
 
-    Args:
-        f0: N frames of 10 ms.
-        states: (T, C) float32 of the recurrent layer every 100 ms, T = ceil(duration / 100 ms).
-    """
-
-    f0: F0Track
-    states: Floats
+    f0: F0Track  # N frames of 10 ms
+    states: Floats  # (ceil(duration / 100 ms), C) of the recurrent layer every 100 ms
 
 
 class LiteExtractor(Extractor):
@@ -237,60 +195,33 @@ class LiteExtractor(Extractor):
 
     def __init__(self, weights: str = DEFAULT_WEIGHTS) -> None:
         stored = load_weights(weights)
-        config = {key: value for key, value in stored.config.items() if key != "kind"}
-        try:
-            if stored.config["kind"] != LITE_KIND:
+        config = dict(stored.config)
+        with misfits_as(f"{weights} does not hold crnn-lite: train it again."):
+            if config.pop("kind") != LITE_KIND:
                 raise KeyError
             self.threshold = float(config.pop("threshold"))
             network = LiteNetwork(build_config(LiteConfig, config, weights))
             arrays = {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
             network.load_state_dict(arrays)
-        except QbhError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError):
-            raise QbhError(f"{weights} does not hold crnn-lite: train it again.") from None
         self._stack = HarmonicStack(network.config.harmonics)
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def decode(self, posteriors: Floats) -> F0Track:
-        """Read the track off (N, 442) probabilities: :func:`decode_lite`."""
-        return decode_lite(posteriors, self.threshold)
+        """Read the most likely pitch, and 1 - P(class 0) with the threshold scaled to 0.5."""
+        best = posteriors[:, 1:].argmax(axis=1)
+        voicing = rescale_confidence(np.clip(1 - posteriors[:, 0], 0, 1), self.threshold)
+        return F0Track(midi_to_hz(CLASS_MIDI[best]), voicing)
 
     def track_with_states(self, audio: Audio) -> TrackWithStates:
-        """Return f0 and voicing as :meth:`track` does, and the recurrent states of the same run.
-
-        Args:
-            audio: mono at 8 kHz. A silent recording is unvoiced, and its states are zeros.
-
-        Raises:
-            QbhError: if the audio is not at 8 kHz.
-        """
-        if audio.silent or audio.rate_hz != CRNN_RATE_HZ:
-            track = self.track(audio)  # raises if the rate is wrong
+        """Return what :meth:`track` does, and the states of the same run: zeros for silence."""
+        states: list[Floats] = []
+        track = self._decoded(self._posteriors(audio, states))
+        if not states:  # silence
             count = max(1, -(-len(audio.samples) // (LITE_HOP * _STATE_FRAMES)))
-            return TrackWithStates(
-                track, np.zeros((count, 2 * self._network.config.states), np.float32)
-            )
-        parts, states = [], []
-        for posteriors, every_20_ms in self._chunks_with_states(audio.samples):
-            parts.append(self.decode(posteriors))
-            states.append(every_100_ms(every_20_ms))
-        count = max(1, round(audio.duration_s / F0_HOP_S))
-        track = F0Track(
-            np.concatenate([part.frequency_hz for part in parts])[:count],
-            np.concatenate([part.voicing for part in parts])[:count],
-        )
+            states.append(np.zeros((count, 2 * self._network.config.states), np.float32))
         return TrackWithStates(track, np.concatenate(states))
 
-    def states(self, audio: Audio) -> Floats:
-        """Return the (T, C) states of :meth:`track_with_states`; the arguments are the same."""
-        return self.track_with_states(audio).states
-
-    def _chunks(self, samples: Floats) -> Iterator[Floats]:
-        return (posteriors for posteriors, _ in self._chunks_with_states(samples))
-
-    def _chunks_with_states(self, samples: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Yield probabilities every 10 ms and states every 20 ms, of 10 s at a time."""
+    def _chunks(self, samples: Floats, states: list[Floats]) -> Iterator[Floats]:
         samples = samples - np.float32(samples.mean(dtype=np.float64))
         frames = -(-len(samples) // LITE_HOP)
         chunks = [(first, min(first + _CHUNK, frames)) for first in range(0, frames, _CHUNK)]
@@ -300,16 +231,15 @@ class LiteExtractor(Extractor):
             for first, end in chunks:
                 begin, stop = max(0, first - _CONTEXT), min(end + _CONTEXT, frames)
                 stack = self._stack(self._magnitudes(samples, begin, stop), peak)
-                logits, states = self._network.logits_and_states(stack)
+                logits, every_20_ms = self._network.logits_and_states(stack)
                 posteriors = every_10_ms(logits[0].softmax(-1).numpy())
                 kept = slice(first - begin, end - begin)
-                yield posteriors[2 * kept.start : 2 * kept.stop], states[0, kept].numpy()
+                states.append(every_100_ms(every_20_ms[0, kept].numpy()))
+                yield posteriors[2 * kept.start : 2 * kept.stop]
 
     def _magnitudes(self, samples: Floats, first: int, end: int) -> Tensor:
         """Return (1, end - first, W, 1025), with silence beyond both ends of the recording."""
-        begin, stop = first * LITE_HOP - MARGIN, end * LITE_HOP + MARGIN
-        chunk = samples[max(0, begin) : stop]
-        chunk = np.pad(chunk, (max(0, -begin), max(0, stop - len(samples))))
+        chunk = padded(samples, first * LITE_HOP - MARGIN, end * LITE_HOP + MARGIN)
         return self._stack.magnitudes(torch.from_numpy(chunk)[None])
 
 
@@ -319,9 +249,7 @@ def export_lite(network: LiteNetwork, path: Path, threshold: float = 0.5) -> Non
     Args:
         network: trained.
         path: of the file.
-        threshold: of voicing, see :func:`decode_lite`.
+        threshold: of 1 - P(class 0), from which a frame is voiced.
     """
-    arrays = {key: value.cpu().numpy() for key, value in network.state_dict().items()}
-    save_weights(
-        path, arrays, {"kind": LITE_KIND, "threshold": threshold, **asdict(network.config)}
-    )
+    config = {"kind": LITE_KIND, "threshold": threshold, **asdict(network.config)}
+    save_weights(path, arrays_of(network), config)

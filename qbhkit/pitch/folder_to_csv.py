@@ -14,8 +14,6 @@ from qbhkit.parallel import parallel_map
 from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 from qbhkit.storage import read_json, write_json
 
-_NOTE = "melody.json"  # beside the results: the tracker and the recording of each
-
 
 class Extraction(NamedTuple):
     """Count the recordings by what became of them."""
@@ -36,7 +34,7 @@ def extract_all(
     Args:
         outputs: recording to the CSV file of its f0 track; all CSV files in one folder.
         tracker: name of the tracker.
-        workers: processes, at most one for each recording; by default one for each core.
+        workers: processes; by default one for each core.
         progress: show a bar on standard error.
 
     Raises:
@@ -45,28 +43,26 @@ def extract_all(
     """
     if not outputs:
         return Extraction(0, 0, [])
-    note = next(iter(outputs.values())).parent / _NOTE
+    note = next(iter(outputs.values())).parent / "melody.json"
     made_by = read_json(note, f"delete {note}") if note.is_file() else {}
     if not isinstance(made_by, dict):
         raise QbhError(f"{note} is damaged: delete it.")
     identity = identity_of(tracker)
-    stamps = {source: _stamp(identity, source) for source in outputs}
-    due = {
-        source: target
+    stamps = {target.name: _stamp(identity, source) for source, target in outputs.items()}
+    due = [
+        (source, target)
         for source, target in outputs.items()
-        if made_by.get(target.name) != stamps[source] or not target.is_file()
-    }
-    failures: list[Failure] = []
-    if due:
-        loaded = get_tracker(tracker)  # before anything is deleted: it may be missing
-        for target in due.values():  # from now on, what is there is of this tracker and recording
-            target.unlink(missing_ok=True)
-        write_json(note, made_by | {target.name: stamps[source] for source, target in due.items()})
-        workers = min(workers or os.cpu_count() or 1, len(due))
-        given = tracker if workers > 1 else loaded  # a worker process loads its own
-        results = parallel_map(_extract, list(due.items()), workers, _prepare, (given,))
-        for failure in tqdm(results, "melody", len(due), unit="file", disable=not progress):
-            failures += [failure] if failure else []
+        if made_by.get(target.name) != stamps[target.name] or not target.is_file()
+    ]
+    if not due:
+        return Extraction(0, len(outputs), [])
+    get_tracker(tracker)  # before anything is deleted: it may be missing
+    for _, target in due:  # from now on, what is there is of this tracker and recording
+        target.unlink(missing_ok=True)
+    write_json(note, made_by | {target.name: stamps[target.name] for _, target in due})
+    results = parallel_map(_extract, due, workers or os.cpu_count() or 1, _prepare, (tracker,))
+    bar = tqdm(results, "melody", len(due), unit="file", disable=not progress)
+    failures = [failure for failure in bar if failure]
     return Extraction(len(due) - len(failures), len(outputs) - len(due), failures)
 
 
@@ -82,9 +78,9 @@ def _stamp(identity: str, source: Path) -> str:
 _tracker: Tracker  # of this process
 
 
-def _prepare(tracker: Tracker | str) -> None:
+def _prepare(tracker: str) -> None:
     global _tracker
-    _tracker = get_tracker(tracker) if isinstance(tracker, str) else tracker
+    _tracker = get_tracker(tracker)
 
 
 def _extract(pair: tuple[Path, Path]) -> Failure | None:

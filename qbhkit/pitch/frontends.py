@@ -1,7 +1,7 @@
-"""Queries of any kind to contours.
+"""Queries of any kind to contours, by the frontend that an embedder needs.
 
-A frontend turns recordings into what an embedder needs. Contour embedders need the pitch, which any
-tracker gives. State embedders also need the states of the melody network, every 100 ms.
+Contour embedders need the pitch, which any tracker gives. State embedders also need the states of
+the melody network, every 100 ms.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,10 +28,8 @@ Source = Recording | F0Track | Contour
 class StateContour(Contour):
     """Hold a contour together with the states of the network that tracked it.
 
-    It is trimmed and cut like a contour, by its voicing; only the states are embedded.
-
     Args:
-        frames: (N, 2 + C) float32: MIDI semitones, voiced, and C states.
+        frames: (N, 2 + C) float32: MIDI semitones, voiced, and C states, which are embedded.
         hop_s: seconds between frames.
 
     Raises:
@@ -51,19 +49,6 @@ class StateContour(Contour):
         return self.frames[:, 2:]
 
 
-class Frontend(Protocol):
-    """Protocol of what turns recordings into contours."""
-
-    @property
-    def rate_hz(self) -> int:
-        """Sampling rate of the audio it takes."""
-        ...
-
-    def contour_of(self, audio: Audio) -> Contour:
-        """Return the contour of a recording, mono at ``rate_hz``."""
-        ...
-
-
 class PitchFrontend(NamedTuple):
     """Track the pitch with any tracker."""
 
@@ -71,11 +56,11 @@ class PitchFrontend(NamedTuple):
 
     @property
     def rate_hz(self) -> int:
-        """Sampling rate of the tracker."""
+        """Sampling rate of the audio it takes."""
         return self.tracker.rate_hz
 
     def contour_of(self, audio: Audio) -> Contour:
-        """Return the contour of a recording."""
+        """Return the contour of a recording, mono at ``rate_hz``."""
         return from_f0(self.tracker.track(audio))
 
 
@@ -89,10 +74,13 @@ class StateFrontend:
         self.rate_hz = self._network.rate_hz
 
     def contour_of(self, audio: Audio) -> StateContour:
-        """Return the contour and the states of a recording."""
+        """Return the contour and the states of a recording, mono at 8 kHz."""
         found = self._network.track_with_states(audio)
         contour = from_f0(found.f0)
         return StateContour(np.concatenate([contour.frames, found.states[: len(contour)]], axis=1))
+
+
+Frontend = PitchFrontend | StateFrontend
 
 
 def frontend_for(states_of: str | None = None, tracker: str | None = None) -> Frontend:
@@ -100,11 +88,10 @@ def frontend_for(states_of: str | None = None, tracker: str | None = None) -> Fr
 
     Args:
         states_of: identity of the network whose states the embedder reads; None for contours.
-        tracker: name of the pitch tracker for contours; the default one for hums if None.
+        tracker: name of the pitch tracker for contours; by default the one for hums.
 
     Raises:
-        QbhError: if there is no such tracker; if another tracker than the network is named for a
-            state embedder; if that embedder was trained on the states of another network.
+        QbhError: if there is no such tracker, or the states are those of another network.
         MissingPackageError: if the tracker's package is not installed.
     """
     if states_of is None:
@@ -130,7 +117,7 @@ def to_contour(source: Source, tracker: str | None = None) -> Contour:
         tracker: name of the pitch tracker for recordings; by default the one for hums.
 
     Returns:
-        Contour of N frames of 100 ms: MIDI semitones (0 where unvoiced), and voiced (0 or 1).
+        Frames of 100 ms: MIDI semitones (0 where unvoiced), and voiced (0 or 1).
 
     Raises:
         QbhError: if the source cannot be read, is silent, or is none of these.
@@ -145,18 +132,11 @@ def to_contour(source: Source, tracker: str | None = None) -> Contour:
 def query_loader(
     states_of: str | None = None, tracker: str | None = None
 ) -> Callable[[Source], Contour]:
-    """Return a function that loads queries for an embedder.
+    """Return :func:`to_contour` for an embedder; the arguments are those of :func:`frontend_for`.
 
-    The frontend is made for the first recording, so f0 tracks and contours need no tracker.
-
-    Args:
-        states_of: see :func:`frontend_for`.
-        tracker: see :func:`frontend_for`.
-
-    Returns:
-        A function of a source, as :func:`to_contour` takes it. It raises the errors of both
-        functions. For a state embedder, a source must be a recording or a contour with states.
+    For a state embedder, a source must be a recording or a contour with states.
     """
+    # made for the first recording: f0 tracks and contours need no tracker
     frontend = cache(lambda: frontend_for(states_of, tracker))
 
     def load_query(source: Source) -> Contour:

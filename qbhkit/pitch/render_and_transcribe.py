@@ -2,12 +2,10 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soxr
 from numpy.random import Generator
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from qbhkit.audio import Audio
@@ -23,43 +21,30 @@ from qbhkit.pitch.folder_to_csv import Extraction
 from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 from qbhkit.provenance import made_from, record
 from qbhkit.storage import read_json
-from qbhkit.synthesis.accompaniment import (
-    arrange_accompaniment,
-    cut_notes,
-    read_score,
-    render_parts,
-)
+from qbhkit.synthesis.accompaniment import cut_notes, read_score, render_accompaniment
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, Mixture, mix, place_hum, random_singer
 from qbhkit.synthesis.singer import LEAD_IN_S, render_hum
 from qbhkit.training_loop import Stream, generator
 
 _INTRO_S = 1.0  # of accompaniment before the first note of the voice
-_SHORTEST_S = 1.0
-_NOTE = "transcribed.json"  # beside the melodies: how they were made
 
 
 @dataclass(frozen=True)
 class TranscribeConfig:
     """Say how songs are rendered.
 
-    Args:
-        seed: of all draws; each song has its own.
-        length_s: how much of each song, from a second before its first note; None for all of it.
-        level_db: lowest and highest ratio of voice to accompaniment.
-
     Raises:
-        QbhError: if the seed is negative, the length is under a second, or the levels are not two
-            rising numbers from -60 to 60.
+        QbhError: if one is out of range.
     """
 
-    seed: int = 0
-    length_s: float | None = None
-    level_db: tuple[float, float] = (-3.0, 6.0)
+    seed: int = 0  # of all draws; each song has its own
+    length_s: float | None = None  # from a second before the first note; None for all of it
+    level_db: tuple[float, float] = (-3.0, 6.0)  # lowest and highest, voice over accompaniment
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise QbhError(f"The seed must be 0 or more, not {self.seed}.")
-        if self.length_s is not None and not _SHORTEST_S <= self.length_s < float("inf"):
+        if self.length_s is not None and not 1 <= self.length_s < float("inf"):
             raise QbhError(f"The length of songs must be at least 1 s, not {self.length_s:g} s.")
         if not -60 <= self.level_db[0] <= self.level_db[1] <= 60:
             raise QbhError(
@@ -79,8 +64,8 @@ def transcribe_corpus(
 ) -> Extraction:
     """Render the songs of a corpus with voice and accompaniment, and track them.
 
-    Only songs that may be trained on are rendered. Writes ``ID.f0.csv`` for each, every 100 ms. A
-    song whose file is there is skipped, so an interrupted run continues when it is started again.
+    Only songs that may be trained on are rendered. Writes ``ID.f0.csv`` for each, every 100 ms; a
+    song whose file is there is skipped.
 
     Args:
         name: a corpus of MIDI files with a melody track and an accompaniment, and with a split.
@@ -88,11 +73,8 @@ def transcribe_corpus(
         folder: where the melodies are written.
         config: how songs are rendered.
         tracker: name of the tracker.
-        songs: only the first ones, this many; None for all.
+        songs: how many of the first ones; None for all.
         progress: show a bar on standard error.
-
-    Returns:
-        How many were written, how many were there, and the songs in which no voice was found.
 
     Raises:
         QbhError: if the corpus is not there, is not of this kind, or may not be trained on; if
@@ -106,7 +88,17 @@ def transcribe_corpus(
     if not isinstance(corpus, MidiFiles):
         raise QbhError(f"{name} has no accompaniment to render: use pop909.")
     loaded = get_tracker(tracker)
-    _claim(folder, {"corpus": name, "tracker": identity_of(tracker), **asdict(config)})
+    note = folder / "transcribed.json"
+    recipe = {"corpus": name, "tracker": identity_of(tracker), **asdict(config)}
+    if not made_from(note, recipe):
+        if note.is_file():
+            read_json(note, f"delete {folder}")  # says so if the note is damaged
+        if note.is_file() or any(folder.glob("*.f0.csv")):
+            raise QbhError(
+                f"{folder} holds melodies that were made otherwise: delete it, or choose another "
+                "with --out."
+            )
+        record(note, recipe)
     allowed = [path for path in corpus.files if stem_of(path) not in forbidden][:songs]
     outputs = {path: folder / f"{stem_of(path)}.f0.csv" for path in allowed}
     due = [path for path in allowed if not outputs[path].is_file()]
@@ -121,39 +113,16 @@ def transcribe_corpus(
     return Extraction(len(due) - len(failures), len(allowed) - len(due), failures)
 
 
-def _claim(folder: Path, recipe: dict[str, Any]) -> None:
-    """Write down how the melodies of a folder are made; refuse a folder that holds others."""
-    note = folder / _NOTE
-    if made_from(note, recipe):
-        return
-    if note.is_file():
-        read_json(note, f"delete {folder}")  # says so if the note is damaged
-    if note.is_file() or any(folder.glob("*.f0.csv")):
-        raise QbhError(
-            f"{folder} holds melodies that were made otherwise: delete it, or choose another "
-            "with --out."
-        )
-    record(note, recipe)
-
-
 def transcribe_song(path: Path, config: TranscribeConfig, tracker: Tracker) -> F0Track:
-    """Render a song and track its melody.
+    """Render a song by :func:`song_mixture` and track its melody every 100 ms.
 
-    Args:
-        path: a MIDI file with a melody track and an accompaniment; its name is the song's id.
-        config: how it is rendered; the draws depend only on the seed and the song's id.
-        tracker: takes audio at its own rate.
-
-    Returns:
-        The track, every 100 ms, from a second before the first note.
+    The draws depend only on the seed and the name of the file.
 
     Raises:
         QbhError: if the file is damaged or lacks a part, or no voice is found.
     """
-    rng = generator(
-        config.seed, Stream.TRANSCRIPTION, int.from_bytes(stem_of(path).encode(), "big")
-    )
-    mixture = song_mixture(path, config, rng)
+    song_number = int.from_bytes(stem_of(path).encode(), "big")
+    mixture = song_mixture(path, config, generator(config.seed, Stream.TRANSCRIPTION, song_number))
     samples = soxr.resample(mixture.samples, MIX_RATE_HZ, tracker.rate_hz)
     contour = from_f0(tracker.track(Audio(samples, tracker.rate_hz)))
     if not contour.voiced.any():
@@ -162,22 +131,16 @@ def transcribe_song(path: Path, config: TranscribeConfig, tracker: Tracker) -> F
 
 
 def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixture:
-    """Render a song: its melody on vowels, in its key or an octave lower, over its accompaniment.
+    """Render a MIDI song from a second before its first note.
 
-    Args:
-        path: a MIDI file with a melody track and an accompaniment.
-        config: length and levels.
-        rng: the random generator.
-
-    Returns:
-        Samples and the pitch of the voice, from a second before the first note.
+    The melody is sung on vowels, in its key or an octave lower, over the accompaniment.
 
     Raises:
         QbhError: if the file is damaged, or has no melody track or nothing beside it.
     """
     melody, score = read_midi(path), read_score(path)
     start_s = melody[0, 0] - _INTRO_S
-    rest_s = max(_end_s(melody), _end_s(score.chords)) - start_s
+    rest_s = max((part[:, 0] + part[:, 1]).max() for part in (melody, score.chords)) - start_s
     frames = int(min(rest_s, config.length_s or rest_s) / F0_HOP_S)
     length_s = frames * F0_HOP_S
     octave = np.array([0, 0, 12])
@@ -185,10 +148,5 @@ def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixtur
     hum = render_hum(sung, replace(random_singer(rng), style="vowels"), rng)
     voice, f0 = place_hum(hum, _INTRO_S - LEAD_IN_S, length_s)
     chords = cut_notes(score.chords, start_s, length_s)
-    parts = arrange_accompaniment(chords, score.beat_s, length_s, rng)
-    accompaniment = render_parts(parts, length_s, MIX_RATE_HZ)
-    return Mixture(mix(voice, f0, accompaniment.samples, rng.uniform(*config.level_db)), f0)
-
-
-def _end_s(notes: NDArray) -> float:
-    return float((notes[:, 0] + notes[:, 1]).max())
+    backing = render_accompaniment(chords, score.beat_s, length_s, MIX_RATE_HZ, rng)
+    return Mixture(mix(voice, f0, backing, rng.uniform(*config.level_db)), f0)

@@ -15,55 +15,33 @@ from torch.utils.data import DataLoader, Dataset
 from qbhkit.contour import hz_to_midi, midi_to_hz
 from qbhkit.errors import QbhError
 from qbhkit.metrics import melody_score
-from qbhkit.pitch.crnn import HIGHEST_MIDI, LOWEST_MIDI, class_midi
+from qbhkit.pitch.crnn import CLASS_MIDI, HIGHEST_MIDI, LOWEST_MIDI
 from qbhkit.pitch.crnn_lite import MARGIN, HarmonicStack, LiteConfig, LiteNetwork
-from qbhkit.synthesis.mixing import (
-    EXCERPT_S,
-    MixConfig,
-    Mixture,
-    Recorded,
-    StemBank,
-    draw_mixture,
-)
+from qbhkit.synthesis.mixing import EXCERPT_S, MixConfig, Mixture, Recorded, StemBank, draw_mixture
 from qbhkit.training_loop import Loss, RunConfig, Speed, Stream, fit, generator, make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 MelodyEvaluator = Callable[[LiteNetwork], dict[str, float]]
-_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(5, 46))  # 0.1 to 0.9
 _VALIDATION_BATCH = 8  # mixtures
 _QUIETEST_DB = 15.0  # an excerpt may be so far below the loudest moment of its song
 
 
 @dataclass(frozen=True)
 class MelodyTrainConfig(RunConfig):
-    """Describe a training run; a batch holds mixtures of 8 s.
-
-    Args:
-        kind: ``melody``.
-        blur_st: standard deviation of the target around the true pitch, semitones.
-        watched: mixtures for validation, drawn once.
-        watched_singers: how many of the training singers are kept for validation.
-        speech: voices of the speech synthesiser flite, for their timbre and consonants; empty for
-            none.
-        utterances: how many utterances of song titles each of them speaks.
-        workers: processes that draw mixtures.
-        bfloat16: multiply in half precision if the processor can.
-        mix: how mixtures are drawn.
-        network: size of the network.
-    """
+    """Describe a training run; a batch holds mixtures of 8 s."""
 
     kind: str = "melody"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    blur_st: float = 0.2
-    watched: int = 48
-    watched_singers: int = 2
-    speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")
-    utterances: int = 40
-    workers: int = 1
-    bfloat16: bool = True
+    blur_st: float = 0.2  # standard deviation of the target around the true pitch, semitones
+    watched: int = 48  # mixtures for validation, drawn once
+    watched_singers: int = 2  # how many of the training singers are kept for validation
+    speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")  # voices of flite; may be empty
+    utterances: int = 40  # how many each of them speaks, for its timbre and consonants
+    workers: int = 1  # processes that draw mixtures
+    bfloat16: bool = True  # multiply in half precision if the processor can
     mix: MixConfig = field(default_factory=MixConfig)
     network: LiteConfig = field(default_factory=LiteConfig)
 
@@ -102,29 +80,9 @@ def train_melody_network(
     progress: bool = True,
     fabric: "Fabric | None" = None,
 ) -> LiteNetwork:
-    """Train ``crnn-lite``.
+    """Train ``crnn-lite`` on mixtures of excerpts and recorded voices.
 
-    Checkpoint and log are those of :func:`qbhkit.training_loop.fit`. Mixtures are drawn from
-    generators seeded by (seed, epoch, item), so a resumed run draws the mixtures that it would have
-    drawn without the interruption. Runs on a GPU if torch finds one.
-
-    Args:
-        config: the run.
-        bank: excerpts to mix.
-        voices: recorded voices to mix.
-        folder: where the checkpoint is kept.
-        log: JSON file of the curve.
-        evaluate: called with the network in evaluation mode after every epoch.
-        resume: go on from the checkpoint in ``folder``.
-        progress: show a bar on standard error.
-        fabric: of Lightning; by default one device, a GPU if torch finds one.
-
-    Returns:
-        The trained network in evaluation mode.
-
-    Raises:
-        QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
-            is no longer finite.
+    The other arguments are those of :func:`qbhkit.training_loop.fit`, whose errors it raises.
     """
     fabric = fabric or make_fabric(config)
     stack = HarmonicStack(config.network.harmonics).to(fabric.device)
@@ -162,12 +120,11 @@ def features(stack: HarmonicStack, samples: Tensor, below_db: Tensor) -> Tensor:
 def targets(f0: Tensor, blur_st: float) -> Tensor:
     """Return (B, T, 442) probabilities every 20 ms for (B, 2 T) Hz every 10 ms.
 
-    The true pitch is blurred over its neighbours. A frame that is voiced for half of its 20 ms has
-    probability 0.5 of class 0. A pitch outside MIDI 40 to 95 counts as unvoiced.
+    The true pitch is blurred over its neighbours. A pitch outside MIDI 40 to 95 is unvoiced.
     """
     pitch = torch.from_numpy(hz_to_midi(f0.clamp_min(1.0).numpy()))  # (B, 2 T)
     voiced = (pitch >= LOWEST_MIDI) & (pitch <= HIGHEST_MIDI)
-    grid = torch.from_numpy(class_midi())
+    grid = torch.from_numpy(CLASS_MIDI)
     bell = torch.exp(-0.5 * ((grid - pitch[..., None]) / blur_st) ** 2)  # (B, 2 T, 441)
     bell = voiced[..., None] * bell / bell.sum(-1, keepdim=True).clamp_min(1e-9)
     wanted = torch.cat([(~voiced)[..., None].to(bell.dtype), bell], dim=-1)
@@ -180,19 +137,9 @@ def pitch_loss(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 def watch(config: MelodyTrainConfig, bank: StemBank, voices: list[Recorded]) -> list[Mixture]:
-    """Draw the mixtures for validation.
-
-    Args:
-        config: of the run.
-        bank: excerpts of songs that are not trained on.
-        voices: of singers that are not trained on.
-    """
-    return [
-        draw_mixture(
-            bank, voices, config.mix, generator(config.seed, Stream.WATCHED_MIXTURES, 0, item)
-        )
-        for item in range(config.watched)
-    ]
+    """Draw the mixtures for validation, from songs and singers that are not trained on."""
+    streams = (generator(config.seed, Stream.WATCHED_MIXTURES, 0, k) for k in range(config.watched))
+    return [draw_mixture(bank, voices, config.mix, rng) for rng in streams]
 
 
 class PitchEstimates(NamedTuple):
@@ -207,13 +154,7 @@ class PitchEstimates(NamedTuple):
 def estimate_pitch(
     network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float
 ) -> PitchEstimates:
-    """Run a network on mixtures.
-
-    Args:
-        network: any state of training.
-        mixtures: all of the same length.
-        blur_st: of the targets of the loss, see :class:`MelodyTrainConfig`.
-    """
+    """Run a network on mixtures of one length; ``blur_st`` is that of the configuration."""
     device = next(network.parameters()).device
     stack = HarmonicStack(network.config.harmonics).to(device)
     samples = torch.from_numpy(np.stack([mixture.samples for mixture in mixtures]))
@@ -228,7 +169,7 @@ def estimate_pitch(
             logits = network(features(stack, part.to(device), level)).cpu()
             losses.append(pitch_loss(logits, targets(true, blur_st)).item())
             best = logits[..., 1:].argmax(-1).numpy().ravel()
-            found.append(midi_to_hz(class_midi()[best]))
+            found.append(midi_to_hz(CLASS_MIDI[best]))
             voicing.append(1 - logits.softmax(-1)[..., 0].numpy().ravel())
     truth = f0[:, 1::2].numpy().ravel()
     return PitchEstimates(
@@ -257,4 +198,4 @@ def best_threshold(found: PitchEstimates) -> float:
         voiced = found.voicing >= threshold
         return float(np.where(voiced, right, ~pitched).mean())
 
-    return max(_THRESHOLDS, key=accuracy)
+    return max((round(0.02 * step, 2) for step in range(5, 46)), key=accuracy)

@@ -10,7 +10,8 @@ from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.pitch.training import MelodyTrainConfig
-from qbhkit.synthesis.mixing import Recorded, StemBank, build_bank
+from qbhkit.synthesis.mixing import MixConfig, Recorded, StemBank, build_bank
+from qbhkit.synthesis.timbre import Timbre
 from qbhkit.synthesis.voices import recorded_voices, spoken_timbres
 
 _HELD_BACK = 10  # every tenth song is for validation
@@ -28,12 +29,11 @@ class Material(NamedTuple):
 def training_material(
     config: MelodyTrainConfig, data: Path, folder: Path, progress: bool = True
 ) -> Material:
-    """Gather voices and render excerpts, or open those that were rendered before.
+    """Gather voices, and render excerpts or open those that were rendered before.
 
     Args:
         config: of the run.
-        data: the folder with ``pop909`` and ``mir-qbsh``, of which only the training singers of the
-            evaluation year are used.
+        data: holds ``pop909`` and ``mir-qbsh``, whose training singers of the evaluation year sing.
         folder: where stems are kept.
         progress: show bars.
 
@@ -43,30 +43,24 @@ def training_material(
     track = get_tracker().track
     singers = read_split("mir_qbsh")["training_singers"]
     watched = set(singers[len(singers) - config.watched_singers :])
-    corpus = MirQbsh(data / "mir-qbsh")
-    hums = [hum for hum in corpus.hums(EVALUATION_YEAR) if hum.singer in singers]
-    voices = recorded_voices((hum for hum in hums if hum.singer not in watched), track)
-    watched_voices = recorded_voices((hum for hum in hums if hum.singer in watched), track)
-    timbres = [voice.timbre for voice in voices if voice.timbre is not None]
-    if config.speech:
-        titles = [song.title for song in songs_of(music21_collection("oneills1850"))]
-        timbres += spoken_timbres(config.speech, titles, config.utterances, track, config.seed)
+    hums = list(MirQbsh(data / "mir-qbsh").hums(EVALUATION_YEAR))
     forbidden = forbidden_ids(read_split("pop909"))
     songs = [path for path in pop909(data / "pop909").files if path.stem not in forbidden]
-    chosen = [path for number, path in enumerate(songs) if number % _HELD_BACK]
+    titles = [song.title for song in songs_of(music21_collection("oneills1850"))]
+    spoken = spoken_timbres(config.speech, titles, config.utterances, track, config.seed)
+
     few = replace(config.mix, excerpts=config.watched)
+
+    def part(
+        name: str, mix: MixConfig, among: set[str], chosen: list[Path], more: list[Timbre]
+    ) -> tuple[StemBank, list[Recorded]]:
+        voices = recorded_voices((hum for hum in hums if hum.singer in among), track)
+        timbres = [voice.timbre for voice in voices if voice.timbre is not None] + more
+        bank = build_bank(folder / name, chosen, timbres, mix, config.seed, progress=progress)
+        return bank, voices
+
+    to_train = [path for number, path in enumerate(songs) if number % _HELD_BACK]
     return Material(
-        build_bank(
-            folder / "training", chosen, timbres, config.mix, config.seed, progress=progress
-        ),
-        voices,
-        build_bank(
-            folder / "watched",
-            songs[::_HELD_BACK],
-            [voice.timbre for voice in watched_voices if voice.timbre is not None],
-            few,
-            config.seed,
-            progress=progress,
-        ),
-        watched_voices,
+        *part("training", config.mix, set(singers) - watched, to_train, spoken),
+        *part("watched", few, watched, songs[::_HELD_BACK], []),
     )

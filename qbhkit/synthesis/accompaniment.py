@@ -1,9 +1,9 @@
-"""Accompaniment from notes, played by a General MIDI SoundFont: chords, a bass and drums."""
+"""Accompaniments from notes, played by a General MIDI SoundFont: chords, a bass and drums."""
 
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -14,7 +14,6 @@ from qbhkit.corpora.midi import MELODY_TRACK, note_table, open_score, pitched_tr
 from qbhkit.errors import MissingPackageError, QbhError, missing_package
 
 _RENDER_HZ = 32000  # the samples of a SoundFont alias when they are read at 8 kHz
-_MOST_PARTS = 15
 _DRUMS = 9  # the channel of General MIDI's drum kit
 _KICK, _SNARE, _HAT = 36, 38, 42
 _TAIL_S = 0.5
@@ -34,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A song's tune and its accompaniment, in seconds."""
+    """A song's tune and its accompaniment, in seconds, by onset."""
 
     melody: NDArray[np.float64]  # (M, 3)
     chords: NDArray[np.float64]  # (K, 3) every other pitched track
@@ -55,11 +54,11 @@ def read_score(path: Path) -> Score:
         raise QbhError(f"{path} needs a track named melody and an accompaniment.")
     tempo = score.tempos[0].qpm if len(score.tempos) else 120.0
     beat_s = 60.0 / float(np.clip(tempo, 40, 240))
-    return Score(_by_onset(note_table(named[:1])), _by_onset(note_table(others)), beat_s)
-
-
-def _by_onset(notes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return notes[np.argsort(notes[:, 0], kind="stable")]
+    melody, chords = (
+        notes[np.argsort(notes[:, 0], kind="stable")]
+        for notes in (note_table(named[:1]), note_table(others))
+    )
+    return Score(melody, chords, beat_s)
 
 
 def cut_notes(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.float64]:
@@ -77,19 +76,19 @@ def arrange_accompaniment(
 
     Args:
         chords: (K, 3) onset in seconds from 0, duration in seconds, MIDI pitch.
-        beat_s: seconds of a beat, for the drums.
+        beat_s: seconds of a beat, for bass and drums.
         length_s: how long the drums play.
         rng: the random generator.
-
-    Returns:
-        The parts, to be played by :func:`render_parts`.
 
     Notebook: notebooks/01_audio_to_melody.py
     """
     programs = rng.choice(CHORDS, size=rng.integers(1, 3), replace=False)
     parts = [Part(int(program), chords, int(rng.integers(60, 110))) for program in programs]
     if len(chords) and rng.random() < 0.7:
-        lowest = chords[chords[:, 2] <= np.minimum(_lowest_within(chords, beat_s), 60)].copy()
+        beat = np.floor(chords[:, 0] / beat_s).astype(int)
+        lowest_of_beat = np.full(beat.max() + 1, 60.0)
+        np.minimum.at(lowest_of_beat, beat, chords[:, 2])
+        lowest = chords[chords[:, 2] <= lowest_of_beat[beat]].copy()
         lowest[:, 2] = 28 + (lowest[:, 2] - 28) % 12 + 12 * (rng.random() < 0.5)
         parts.append(Part(int(rng.choice(BASSES)), lowest, int(rng.integers(70, 120))))
     if rng.random() < 0.7:
@@ -97,19 +96,18 @@ def arrange_accompaniment(
     return parts
 
 
+def render_accompaniment(
+    chords: NDArray, beat_s: float, length_s: float, rate_hz: int, rng: Generator
+) -> NDArray[np.float32]:
+    """Return the samples of :func:`arrange_accompaniment`, played by :func:`render_parts`."""
+    parts = arrange_accompaniment(chords, beat_s, length_s, rng)
+    return render_parts(parts, length_s, rate_hz).samples
+
+
 def render_parts(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
-    """Play parts together.
-
-    Args:
-        parts: instruments and their notes.
-        length_s: length of the result, seconds.
-        rate_hz: sampling rate of the result.
-
-    Returns:
-        Mono audio of exactly ``length_s``, as loud as the SoundFont makes it.
+    """Play at most 15 instruments and the drums together, for exactly ``length_s``.
 
     Raises:
-        QbhError: if there are more than 15 instruments beside the drums.
         MissingPackageError: if tinysoundfont or the SoundFont is not installed.
 
     Notebook: notebooks/01_audio_to_melody.py
@@ -123,10 +121,6 @@ def render_parts(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
     synth = tinysoundfont.Synth(samplerate=_RENDER_HZ, gain=-12)
     font = synth.sfload(str(soundfont()))
     channels = iter(channel for channel in range(16) if channel != _DRUMS)
-    if sum(not part.drums for part in parts) > _MOST_PARTS:
-        raise QbhError(
-            f"General MIDI has channels for {_MOST_PARTS} instruments, not {len(parts)}."
-        )
     events: list[tuple[float, int, int, int, int]] = []
     for part in parts:
         channel = _DRUMS if part.drums else next(channels)
@@ -134,17 +128,21 @@ def render_parts(parts: list[Part], length_s: float, rate_hz: int) -> Audio:
         for onset_s, duration_s, pitch in part.notes:
             events.append((onset_s, 1, channel, int(pitch), part.velocity))
             events.append((onset_s + duration_s, 0, channel, int(pitch), 0))
-    blocks, played = [], 0
+    stereo = bytearray()  # float32
+
+    def play_until(at: int) -> None:
+        if (missing := at - len(stereo) // 8) > 0:
+            stereo.extend(bytes(synth.generate(missing)))
+
     for at_s, begins, channel, pitch, velocity in sorted(events):
-        if (missing := min(round(at_s * _RENDER_HZ), round(length_s * _RENDER_HZ)) - played) > 0:
-            blocks.append(_generate(synth, missing))
-            played += missing
+        play_until(round(min(at_s, length_s) * _RENDER_HZ))
         if begins:
             synth.noteon(channel, pitch, velocity)
         else:
             synth.noteoff(channel, pitch)
-    blocks.append(_generate(synth, round((length_s + _TAIL_S) * _RENDER_HZ) - played))
-    samples = soxr.resample(np.concatenate(blocks), _RENDER_HZ, rate_hz)
+    play_until(round((length_s + _TAIL_S) * _RENDER_HZ))
+    mono = np.frombuffer(stereo, np.float32).reshape(-1, 2).mean(1)
+    samples = soxr.resample(mono, _RENDER_HZ, rate_hz)
     return Audio(samples[: round(length_s * rate_hz)].astype(np.float32), rate_hz)
 
 
@@ -155,27 +153,13 @@ def soundfont() -> Path:
     Raises:
         MissingPackageError: if pretty_midi is not installed.
     """
-    found = find_spec("pretty_midi")
-    folders = found.submodule_search_locations if found else None
-    for folder in folders or []:
-        for path in sorted(Path(folder).glob("*.sf2")):
-            return path
-    raise MissingPackageError(
-        "No SoundFont is installed: pip install 'qbhkit[training]' brings pretty_midi's."
-    )
-
-
-def _generate(synth: Any, count: int) -> NDArray[np.float32]:
-    stereo = np.frombuffer(bytes(synth.generate(count)), np.float32)
-    return stereo.reshape(-1, 2).mean(1)
-
-
-def _lowest_within(chords: NDArray, span_s: float) -> NDArray[np.float64]:
-    """Return, for every note, the lowest pitch that begins in the same span of time."""
-    cell = np.floor(chords[:, 0] / span_s).astype(int)
-    lowest = np.full(cell.max() + 1, 128.0)
-    np.minimum.at(lowest, cell, chords[:, 2])
-    return lowest[cell]
+    spec = find_spec("pretty_midi")
+    fonts = sorted(Path(str(spec.origin)).parent.glob("*.sf2")) if spec else []
+    if not fonts:
+        raise MissingPackageError(
+            "No SoundFont is installed: pip install 'qbhkit[training]' brings pretty_midi's."
+        )
+    return fonts[0]
 
 
 def _beat(beat_s: float, length_s: float, rng: Generator) -> NDArray[np.float64]:

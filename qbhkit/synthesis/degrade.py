@@ -68,3 +68,26 @@ def reverberate(
     response = rng.normal(size=count) * 10 ** (-3 * np.arange(count) / count)
     tail = fftconvolve(samples, response)[: len(samples)]
     return samples + at_level(tail, rms(samples), -20 * np.log10(max(wet, _EPS)))
+
+
+def degrade_recording(samples: Samples, share: float, rng: Generator) -> NDArray[np.float32]:
+    """Degrade samples as a room and a poor microphone do, each kind of damage by chance.
+
+    Args:
+        samples: (N,) at 8 kHz; silence becomes noise.
+        share: probability of each kind; that of noise is twice as high.
+        rng: the random generator.
+    """
+    if not samples.any():  # no voice and no accompaniment
+        samples = 0.1 * noise(len(samples), rng.uniform(0, 2), rng)
+    if rng.random() < share:
+        samples = reverberate(samples, rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.5), 8000, rng)
+    if rng.random() < 2 * share:
+        samples = add_noise(samples, rng.uniform(0, 40), rng.uniform(0, 2), rng)
+    if rng.random() < share:
+        samples = band_limit(samples, rng.uniform(60, 350), rng.uniform(2000, 3900), 8000)
+    if rng.random() < share:
+        samples = clip(samples, rng.uniform(0, 15))
+    if rng.random() < share:
+        samples = quantise(samples, 8, float(np.abs(samples).max()) * rng.uniform(1, 4))
+    return np.asarray(samples, np.float32)

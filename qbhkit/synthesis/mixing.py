@@ -1,14 +1,12 @@
 """Mixtures to train on: voices of known pitch over an accompaniment.
 
-A bank keeps the stems of short excerpts on disk, which are rendered once; mixtures are drawn from
-it during training. The signal-to-noise ratio is the RMS of the voice where it is voiced over the
-RMS of the accompaniment.
+A bank keeps the stems of short excerpts on disk; mixtures are drawn from it during training.
 """
 
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
@@ -25,9 +23,9 @@ from qbhkit.synthesis import degrade
 from qbhkit.synthesis.accompaniment import (
     LEADS,
     Part,
-    arrange_accompaniment,
     cut_notes,
     read_score,
+    render_accompaniment,
     render_parts,
 )
 from qbhkit.synthesis.singer import LEAD_IN_S, RenderedVoice, Voice, render_hum, sung_line
@@ -69,34 +67,20 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Say how excerpts and mixtures are drawn; numbers are probabilities unless said otherwise.
+    """Say how excerpts and mixtures are drawn; shares are probabilities."""
 
-    Args:
-        excerpts: number of excerpts in the bank.
-        snr_db: lowest and highest ratio of voice to accompaniment.
-        vocal_free: no voice; some of these are only noise.
-        recorded: a recorded voice over the accompaniment of another song.
-        bare: a voice without accompaniment.
-        doubled: an instrument doubles the voice, or plays the tune of a vocal-free mixture.
-        source_filter: an excerpt is sung by the source-filter voice instead of a real timbre.
-        degraded: each kind of damage: room, noise, band limits, clipping, 8 bits.
-    """
-
-    excerpts: int = 2400
-    snr_db: tuple[float, float] = (-5.0, 20.0)
-    vocal_free: float = 0.12
-    recorded: float = 0.3
-    bare: float = 0.08
-    doubled: float = 0.3
-    source_filter: float = 0.12
-    degraded: float = 0.15
+    excerpts: int = 2400  # in the bank
+    snr_db: tuple[float, float] = (-5.0, 20.0)  # lowest and highest, voice over accompaniment
+    vocal_free: float = 0.12  # share without a voice; some of these are only noise
+    recorded: float = 0.3  # share of recorded voices over the accompaniment of another song
+    bare: float = 0.08  # share of voices without accompaniment
+    doubled: float = 0.3  # share with an instrument that plays the tune
+    source_filter: float = 0.12  # share of excerpts that are not sung with a real timbre
+    degraded: float = 0.15  # share of each kind of damage: room, noise, band, clipping, 8 bits
 
 
 class StemBank:
-    """Read excerpts from disk by memory map.
-
-    Args:
-        folder: what :func:`build_bank` wrote.
+    """Read the excerpts that :func:`build_bank` wrote, by memory map.
 
     Raises:
         QbhError: if the bank is not there, or damaged.
@@ -146,10 +130,13 @@ def build_bank(
 
     if not songs:
         raise QbhError("There is no song to render: is POP909 in the data folder?")
+    digest = hashlib.sha256()
+    for timbre in timbres:
+        digest.update(timbre.f0_hz.tobytes() + timbre.envelope.tobytes())
     described = {
         "seed": seed,
         "songs": [path.name for path in songs],
-        "timbres": _digest(timbres),
+        "timbres": digest.hexdigest(),
         "config": former_names("MixConfig", asdict(config)),  # banks of version 1.0 stay valid
     }
     note = folder / "bank.json"
@@ -157,60 +144,36 @@ def build_bank(
         return StemBank(folder)
     note.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    stores = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "w+", np.float32 if name == "f0" else np.int16,
-            (config.excerpts, _FRAMES if name == "f0" else _SAMPLES),
-        )
-        for name in _STEMS
-    }  # fmt: skip
+    kinds = [(np.int16, _SAMPLES)] * 3 + [(np.float32, _FRAMES)]
+    stores = [
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (config.excerpts, length))
+        for name, (kind, length) in zip(_STEMS, kinds, strict=True)
+    ]
     drawn = parallel_map(
-        _draw_shared,
-        range(config.excerpts),
-        workers,
-        _share,
-        (_Draw(songs, timbres, config, seed),),
+        _draw_excerpt, range(config.excerpts), workers, _share, (songs, timbres, config, seed)
     )
     bar = tqdm(drawn, "bank", config.excerpts, unit="excerpt", disable=not progress)
     for index, excerpt in enumerate(bar):
-        for name, stem in zip(_STEMS[:3], excerpt[:3], strict=True):
-            stores[name][index] = np.round(np.clip(stem, -1, 1) * 32767).astype(np.int16)
-        stores["f0"][index] = excerpt.f0
-    for store in stores.values():
+        for store, stem in zip(stores[:3], excerpt[:3], strict=True):
+            store[index] = np.round(np.clip(stem, -1, 1) * 32767).astype(np.int16)
+        stores[3][index] = excerpt.f0
+    for store in stores:
         store.flush()
     record(note, described)
     return StemBank(folder)
 
 
-def _digest(timbres: list[Timbre]) -> str:
-    digest = hashlib.sha256()
-    for timbre in timbres:
-        digest.update(timbre.f0_hz.tobytes() + timbre.envelope.tobytes())
-    return digest.hexdigest()
+# What a worker process draws from: gigabytes of timbres are sent once, not with every task.
+_shared: tuple[list[Path], list[Timbre], MixConfig, int]
 
 
-class _Draw(NamedTuple):
-    songs: list[Path]
-    timbres: list[Timbre]
-    config: MixConfig
-    seed: int
-
-
-_shared: _Draw  # of a worker process: gigabytes of timbres are sent once, not with every task
-
-
-def _share(draw: _Draw) -> None:
+def _share(*shared: Any) -> None:
     global _shared
-    _shared = draw
+    _shared = shared  # type: ignore[assignment]
 
 
-def _draw_shared(index: int) -> Excerpt:
-    return _draw_excerpt(index, *_shared)
-
-
-def _draw_excerpt(
-    index: int, songs: list[Path], timbres: list[Timbre], config: MixConfig, seed: int
-) -> Excerpt:
+def _draw_excerpt(index: int) -> Excerpt:
+    songs, timbres, config, seed = _shared
     rng = generator(seed, Stream.EXCERPTS, index)
     for _ in range(_TRIES):
         try:
@@ -223,15 +186,18 @@ def _draw_excerpt(
         chords = cut_notes(score.chords, start_s, EXCERPT_S) + key
         if len(melody) < 2 or not len(chords):
             continue
-        accompaniment = render_parts(
-            arrange_accompaniment(chords, score.beat_s, EXCERPT_S, rng), EXCERPT_S, MIX_RATE_HZ
-        )
+        backing = render_accompaniment(chords, score.beat_s, EXCERPT_S, MIX_RATE_HZ, rng)
         octave = np.array([0, 0, 12])
         instrument = Part(int(rng.choice(LEADS)), melody + octave * rng.integers(-1, 2), 100)
-        lead = render_parts([instrument], EXCERPT_S, MIX_RATE_HZ)
-        hum = _sung(melody - octave * rng.integers(0, 2), timbres, config, rng)
+        lead = render_parts([instrument], EXCERPT_S, MIX_RATE_HZ).samples
+        sung, singer = melody - octave * rng.integers(0, 2), random_singer(rng)
+        if not timbres or rng.random() < config.source_filter:
+            hum = render_hum(sung, singer, rng)
+        else:
+            timbre = timbres[rng.integers(len(timbres))]
+            hum = sing(sung_line(sung, singer, rng), timbre, rng.uniform(0.85, 1.2), rng)
         voice, f0 = place_hum(hum, melody[0, 0] - LEAD_IN_S)
-        return Excerpt(_peak(accompaniment.samples), _peak(lead.samples), voice, f0)
+        return Excerpt(_peak(backing), _peak(lead), voice, f0)
     raise QbhError("None of the songs drawn has a melody and an accompaniment: give other files.")
 
 
@@ -253,28 +219,12 @@ def random_singer(rng: Generator) -> Voice:
     )
 
 
-def _sung(
-    melody: NDArray, timbres: list[Timbre], config: MixConfig, rng: Generator
-) -> RenderedVoice:
-    singer = random_singer(rng)
-    if not timbres or rng.random() < config.source_filter:
-        return render_hum(melody, singer, rng)
-    timbre = timbres[rng.integers(len(timbres))]
-    return sing(sung_line(melody, singer, rng), timbre, rng.uniform(0.85, 1.2), rng)
-
-
 def place_hum(hum: RenderedVoice, begin_s: float, length_s: float = EXCERPT_S) -> Mixture:
-    """Pad or cut a hum so that it begins at a given second (on the frame grid) of a stretch.
-
-    Args:
-        hum: voice and pitch.
-        begin_s: where it begins; what lies before 0 or after the end is cut off.
-        length_s: of the stretch, whole frames of 10 ms.
-    """
+    """Pad or cut a hum at 8 kHz so that it begins at a given second, on the frame grid."""
     samples = soxr.resample(hum.audio.samples, hum.audio.rate_hz, MIX_RATE_HZ)
-    f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0).astype(np.float32)
     first, frames = round(begin_s / F0_HOP_S), round(length_s / F0_HOP_S)
-    return Mixture(_fit(samples, first * MIX_HOP, frames * MIX_HOP), _fit(f0, first, frames))
+    voice = _fit(samples, first * MIX_HOP, frames * MIX_HOP)
+    return Mixture(voice, _fit(hum.f0.frequency_hz, first, frames))
 
 
 def _fit(row: NDArray, begin: int, count: int) -> NDArray[np.float32]:
@@ -307,14 +257,7 @@ def mix(voice: NDArray, f0: NDArray, accompaniment: NDArray, snr_db: float) -> N
 def draw_mixture(
     bank: StemBank, voices: list[Recorded], config: MixConfig, rng: Generator
 ) -> Mixture:
-    """Draw a training mixture of 8 s.
-
-    Args:
-        bank: excerpts.
-        voices: recorded voices with their pitch; may be empty.
-        config: how to draw.
-        rng: the random generator.
-    """
+    """Draw a training mixture of 8 s from excerpts and from recorded voices, which may be none."""
     excerpt = bank[int(rng.integers(len(bank)))]
     kind = rng.random()
     voice, f0 = excerpt.voice, excerpt.f0
@@ -335,7 +278,8 @@ def draw_mixture(
     if f0.any() and rng.random() < config.bare:
         backing = np.zeros_like(backing)
     mixed = mix(voice, f0, backing, rng.uniform(*config.snr_db))
-    return Mixture(degrade_recording(mixed, config, rng), f0.astype(np.float32))
+    degraded = degrade.degrade_recording(mixed, config.degraded, rng)
+    return Mixture(degraded, f0.astype(np.float32))
 
 
 def _recorded_voice(voice: Recorded, rng: Generator) -> Mixture:
@@ -347,32 +291,3 @@ def _recorded_voice(voice: Recorded, rng: Generator) -> Mixture:
         samples, f0 = _fit(voice.samples, 0, _SAMPLES), _fit(voice.f0, 0, _FRAMES)
     turn = int(rng.integers(_FRAMES))  # begin at any moment
     return Mixture(np.roll(samples, turn * MIX_HOP), np.roll(f0, turn))
-
-
-def degrade_recording(
-    samples: degrade.Samples, config: MixConfig, rng: Generator
-) -> NDArray[np.float32]:
-    """Degrade samples as a room and a poor microphone do, each kind of damage by chance.
-
-    Args:
-        samples: (N,) at 8 kHz; silence becomes noise.
-        config: ``degraded`` is the probability of each kind; that of noise is twice as high.
-        rng: the random generator.
-    """
-    if not samples.any():  # no voice and no accompaniment
-        samples = 0.1 * degrade.noise(len(samples), rng.uniform(0, 2), rng)
-    if rng.random() < config.degraded:
-        samples = degrade.reverberate(
-            samples, rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.5), MIX_RATE_HZ, rng
-        )
-    if rng.random() < 2 * config.degraded:
-        samples = degrade.add_noise(samples, rng.uniform(0, 40), rng.uniform(0, 2), rng)
-    if rng.random() < config.degraded:
-        samples = degrade.band_limit(
-            samples, rng.uniform(60, 350), rng.uniform(2000, 3900), MIX_RATE_HZ
-        )
-    if rng.random() < config.degraded:
-        samples = degrade.clip(samples, rng.uniform(0, 15))
-    if rng.random() < config.degraded:
-        samples = degrade.quantise(samples, 8, float(np.abs(samples).max()) * rng.uniform(1, 4))
-    return np.asarray(samples, np.float32)

@@ -1,7 +1,4 @@
-"""Hums from notes: a source-filter singer that needs no recordings, and the exact pitch it sings.
-
-The demo hums of the kit are rendered by it, so that no recorded voice or song is redistributed.
-"""
+"""Hums from notes: a source-filter singer that needs no recordings, and its exact pitch."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -15,6 +12,7 @@ from scipy.signal import butter, sosfilt
 from qbhkit.audio import Audio
 from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
 from qbhkit.errors import QbhError
+from qbhkit.synthesis.degrade import band_limit
 
 Style = Literal["mm", "vowels", "whistle"]
 
@@ -39,41 +37,24 @@ _VOWEL_WIDTHS_HZ, _VOWEL_GAINS = (90.0, 120.0, 170.0), (1.0, 0.6, 0.35)
 class Voice:
     """Say how somebody sings; the default errors are those of an untrained singer.
 
-    Args:
-        style: ``mm`` hums with a closed mouth, ``vowels`` sings a vowel a note, ``whistle``
-            whistles two octaves higher.
-        key_st: transposition of the whole tune, semitones.
-        tempo: factor on the written tempo.
-        note_error_st: standard deviation of a note's pitch error, semitones.
-        timing_error: standard deviation of a note's length, as a share of the length.
-        glide_s: duration of a glide between notes.
-        scoop_st: how far below its pitch a note begins, semitones.
-        vibrato_st: depth of the vibrato, semitones; it sets in on long notes.
-        vibrato_hz: its rate.
-        jitter_st: standard deviation of the slow random wander of pitch.
-        breath: noise, as a share of the voice's level.
-        gap: share of each note that is silent at its end.
-        consonants: share of notes that begin with an unvoiced burst.
-        tract: length of the vocal tract relative to the average; 1.15 is a bass, 0.8 a child.
-
     Raises:
         QbhError: if the style is unknown, or a size is out of range.
     """
 
-    style: Style = "mm"
-    key_st: float = 0.0
-    tempo: float = 1.0
-    note_error_st: float = 0.25
-    timing_error: float = 0.08
-    glide_s: float = 0.05
-    scoop_st: float = 0.0
-    vibrato_st: float = 0.25
-    vibrato_hz: float = 5.3
-    jitter_st: float = 0.08
-    breath: float = 0.02
-    gap: float = 0.12
-    consonants: float = 0.0
-    tract: float = 1.0
+    style: Style = "mm"  # mm: closed mouth; vowels: one a note; whistle: two octaves higher
+    key_st: float = 0.0  # transposition of the whole tune, semitones
+    tempo: float = 1.0  # factor on the written tempo
+    note_error_st: float = 0.25  # standard deviation of a note's pitch error, semitones
+    timing_error: float = 0.08  # standard deviation of a note's length, share of the length
+    glide_s: float = 0.05  # duration of a glide between notes
+    scoop_st: float = 0.0  # how far below its pitch a note begins, semitones
+    vibrato_st: float = 0.25  # depth, semitones; it sets in on long notes
+    vibrato_hz: float = 5.3  # rate
+    jitter_st: float = 0.08  # standard deviation of the slow random wander of pitch
+    breath: float = 0.02  # noise, share of the voice's level
+    gap: float = 0.12  # share of each note that is silent at its end
+    consonants: float = 0.0  # share of notes that begin with an unvoiced burst
+    tract: float = 1.0  # length of the vocal tract; 1.15 is a bass, 0.8 a child
 
     def __post_init__(self) -> None:
         if self.style not in ("mm", "vowels", "whistle"):
@@ -83,10 +64,10 @@ class Voice:
 
 
 class RenderedVoice(NamedTuple):
-    """Hold a rendered voice and its exact pitch."""
+    """Hold a rendered voice, which peaks at 0.5, and its exact pitch every 10 ms."""
 
     audio: Audio
-    f0: F0Track
+    f0: F0Track  # 0 Hz where unvoiced
 
 
 class Line(NamedTuple):
@@ -98,15 +79,12 @@ class Line(NamedTuple):
 
 
 def render_hum(notes: NDArray, voice: Voice, rng: Generator) -> RenderedVoice:
-    """Hum, sing or whistle a melody.
+    """Hum, sing or whistle a melody, at 16 kHz.
 
     Args:
         notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; M >= 1.
         voice: who sings, and how.
         rng: the random generator; the same state gives the same samples.
-
-    Returns:
-        16 kHz audio peaking at 0.5, and its exact f0 every 10 ms.
 
     Notebook: notebooks/01_audio_to_melody.py, notebooks/02_trackers.py,
         notebooks/04_augmentation.py
@@ -117,51 +95,63 @@ def render_hum(notes: NDArray, voice: Voice, rng: Generator) -> RenderedVoice:
 def render_line(
     line: Line, voice: Voice, rng: Generator, rate_hz: int = SINGER_RATE_HZ
 ) -> RenderedVoice:
-    """Render a line of :func:`sung_line` with the same voice.
+    """Render a line of :func:`sung_line` with the tone, breath and consonants of a voice.
 
-    Args:
-        line: pitch and level every 10 ms, and the onsets.
-        voice: gives tone, breath and consonants.
-        rng: the random generator.
-        rate_hz: of the audio, a multiple of 100; half the rate takes a quarter of the time.
-
-    Returns:
-        Audio peaking at 0.5, and its exact f0 every 10 ms.
+    ``rate_hz`` must be a multiple of 100; half the rate takes a quarter of the time.
     """
     if voice.style == "whistle":
         line = line._replace(pitch_st=line.pitch_st + _WHISTLE_ST)
     sounding = line.level > SUNG_LEVEL
-    f0 = F0Track(np.where(sounding, midi_to_hz(line.pitch_st), 0.0), sounding.astype(np.float32))
     at = np.arange(len(sounding) * round(F0_HOP_S * rate_hz)) / rate_hz
-    grid_s = (np.arange(len(sounding)) + 0.5) * F0_HOP_S
+    grid_s = _middles_s(len(sounding))
     frequency = midi_to_hz(np.interp(at, grid_s, line.pitch_st))
     loudness = np.interp(at, grid_s, line.level)
     voiced = _harmonics(frequency, _resonances(line, voice, at, rng), voice.style, rate_hz)
-    noise = sosfilt(
-        butter(2, [200, 3000], "band", fs=rate_hz, output="sos"), rng.normal(size=len(at))
-    )
+    noise = band_limit(rng.normal(size=len(at)), 200, 3000, rate_hz)
     voiced /= max(voiced.std(), 1e-9)  # 0 if all harmonics lie above half the rate
     samples = loudness * (voiced + voice.breath * noise / noise.std())
     if voice.consonants:
         samples += _bursts(line.onsets_s, voice, at, rng, rate_hz)
     samples += 0.1 * voice.breath * rng.normal(size=len(at))  # noise of the room
+    return rendered(samples, rate_hz, np.where(sounding, midi_to_hz(line.pitch_st), 0.0))
+
+
+def rendered(samples: NDArray, rate_hz: int, f0_hz: NDArray) -> RenderedVoice:
+    """Return a voice, scaled to a peak of 0.5, and its (N,) Hz every 10 ms, 0 = unvoiced."""
     peak = max(np.abs(samples).max(), 1e-9)
-    return RenderedVoice(Audio((0.5 * samples / peak).astype(np.float32), rate_hz), f0)
+    audio = Audio((0.5 * samples / peak).astype(np.float32), rate_hz)
+    return RenderedVoice(audio, F0Track(f0_hz, (f0_hz > 0).astype(np.float32)))
 
 
 def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:
-    """Draw the pitch and level with which a voice sings notes.
+    """Draw the pitch and level with which a voice sings notes, as :func:`render_hum` takes them.
 
-    Args:
-        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch; M >= 1. The first note
-            begins after 0.2 s, whatever its onset; without a timing error the others keep their
-            distance from it.
-        voice: how it is sung.
-        rng: the random generator.
+    The first note begins after 0.2 s, whatever its onset.
     """
     sung = _sung_notes(notes, voice, rng)
     count = int(np.ceil((sung[-1, 0] + sung[-1, 1] + 0.1) / F0_HOP_S))
-    return Line(*_curves(sung, count, voice, rng), sung[:, 0])
+    grid_s = _middles_s(count)
+    owner = _owner(sung[:, 0], grid_s)
+    into_s = grid_s - sung[owner, 0]
+    sounding = (into_s >= 0) & (into_s < sung[owner, 1])
+    width = max(voice.glide_s / F0_HOP_S / 2, 1e-3)  # frames; the filter divides by it
+    pitch = gaussian_filter1d(sung[owner, 2], width, mode="nearest")
+    pitch -= voice.scoop_st * np.exp(-np.maximum(into_s, 0) / 0.06)
+    settled = np.clip((into_s - 0.25) / 0.3, 0, 1)
+    pitch += settled * voice.vibrato_st * np.sin(2 * np.pi * voice.vibrato_hz * grid_s)
+    wander = gaussian_filter1d(rng.normal(size=count), 8)
+    pitch += voice.jitter_st * wander / max(wander.std(), 1e-9)
+    level = gaussian_filter1d(sounding.astype(float), 2, mode="constant")
+    return Line(pitch, level, sung[:, 0])
+
+
+def _middles_s(count: int) -> NDArray:
+    return (np.arange(count) + 0.5) * F0_HOP_S
+
+
+def _owner(onsets_s: NDArray, grid_s: NDArray) -> NDArray[np.int64]:
+    """Return the number of the note that began last; of the first note before it."""
+    return np.clip(np.searchsorted(onsets_s, grid_s, side="right") - 1, 0, None)
 
 
 def _sung_notes(notes: NDArray, voice: Voice, rng: Generator) -> NDArray:
@@ -175,25 +165,6 @@ def _sung_notes(notes: NDArray, voice: Voice, rng: Generator) -> NDArray:
     return np.stack([onsets, np.maximum(share * steps, 0.06), pitch], axis=1)
 
 
-def _curves(
-    sung: NDArray, count: int, voice: Voice, rng: Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (count,) pitch in semitones and level 0 to 1, every 10 ms."""
-    grid_s = (np.arange(count) + 0.5) * F0_HOP_S
-    owner = np.clip(np.searchsorted(sung[:, 0], grid_s, side="right") - 1, 0, None)
-    into_s = grid_s - sung[owner, 0]
-    sounding = (into_s >= 0) & (into_s < sung[owner, 1])
-    width = max(voice.glide_s / F0_HOP_S / 2, 1e-3)  # frames; the filter divides by it
-    pitch = gaussian_filter1d(sung[owner, 2], width, mode="nearest")
-    pitch -= voice.scoop_st * np.exp(-np.maximum(into_s, 0) / 0.06)
-    settled = np.clip((into_s - 0.25) / 0.3, 0, 1)
-    pitch += settled * voice.vibrato_st * np.sin(2 * np.pi * voice.vibrato_hz * grid_s)
-    wander = gaussian_filter1d(rng.normal(size=count), 8)
-    pitch += voice.jitter_st * wander / max(wander.std(), 1e-9)
-    level = gaussian_filter1d(sounding.astype(float), 2, mode="constant")
-    return pitch, level
-
-
 def _resonances(
     line: Line, voice: Voice, at: NDArray, rng: Generator
 ) -> list[tuple[NDArray | float, float, float]]:
@@ -202,10 +173,9 @@ def _resonances(
         return [(centre / voice.tract, width, gain) for centre, width, gain in _HUM_RESONANCES]
     if voice.style == "whistle":
         return []
-    grid_s = (np.arange(len(line.level)) + 0.5) * F0_HOP_S
-    vowel = rng.integers(len(_VOWELS_HZ), size=len(line.onsets_s))
-    owner = np.clip(np.searchsorted(line.onsets_s, grid_s, side="right") - 1, 0, None)
-    moving = gaussian_filter1d(_VOWELS_HZ[vowel[owner]], 4, axis=0) / voice.tract
+    grid_s = _middles_s(len(line.level))
+    vowel = rng.integers(len(_VOWELS_HZ), size=len(line.onsets_s))[_owner(line.onsets_s, grid_s)]
+    moving = gaussian_filter1d(_VOWELS_HZ[vowel], 4, axis=0) / voice.tract
     tables = zip(moving.T, _VOWEL_WIDTHS_HZ, _VOWEL_GAINS, strict=True)
     return [(np.interp(at, grid_s, centre), width, gain) for centre, width, gain in tables]
 

@@ -1,6 +1,5 @@
 """Voices to train on: recorded hums with labelled pitch, and speech for its consonants."""
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -24,17 +23,10 @@ _WORDS = 7  # an utterance
 
 
 def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
-    """Resample the pitch labels of a MIR-QBSH hum to the 10 ms grid.
+    """Return the pitch labels of a MIR-QBSH hum, semitones every 32 ms, as Hz every 10 ms.
 
     Between labels at most a semitone apart, pitch is interpolated; otherwise, and next to a rest,
-    the nearest label counts.
-
-    Args:
-        labelled_st: (N,) MIDI semitones every 32 ms, 0 = unvoiced.
-        frames: length of the result.
-
-    Returns:
-        (frames,) Hz, 0 = unvoiced.
+    the nearest label counts. Unvoiced is 0 in both.
     """
     if not labelled_st.any():
         return np.zeros(frames, np.float32)
@@ -51,9 +43,7 @@ def labelled_f0(labelled_st: NDArray, frames: int) -> NDArray[np.float32]:
 def recorded_voices(hums: Iterable[HumRecording], track: Track) -> list[Recorded]:
     """Load labelled hums, and analyse the timbre of those with enough syllables.
 
-    Args:
-        hums: recordings; those without a label are skipped.
-        track: a tracker's method for audio at 16 kHz; WORLD needs finer pitch than the labels.
+    ``track`` is for audio at 16 kHz: WORLD needs finer pitch than the labels.
     """
     voices = []
     for hum in hums:
@@ -87,14 +77,16 @@ def spoken_timbres(
     timbres = []
     # flite would replace an unknown voice by its default one
     known = _flite("-lv").split() if speakers else []
-    for number, speaker in enumerate(speakers):
-        if speaker not in known:
-            raise QbhError(f"flite cannot speak with the voice {speaker}: see 'flite -lv'.")
-        for item in range(utterances):
-            rng = generator(seed, Stream.SPEECH, number, item)
-            timbre = _timbre(_speak(speaker, " ".join(rng.choice(words, _WORDS))), track)
-            if timbre is not None:
-                timbres.append(timbre)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        for number, speaker in enumerate(speakers):
+            if speaker not in known:
+                raise QbhError(f"flite cannot speak with the voice {speaker}: see 'flite -lv'.")
+            for item in range(utterances):
+                spoken = generator(seed, Stream.SPEECH, number, item).choice(words, _WORDS)
+                _flite("-voice", speaker, "-t", " ".join(spoken), "-o", str(path))
+                timbre = _timbre(load(path, TIMBRE_RATE_HZ), track)
+                timbres += [timbre] if timbre else []
     return timbres
 
 
@@ -105,20 +97,13 @@ def _timbre(audio: Audio, track: Track) -> Timbre | None:
 
 def _flite(*arguments: str) -> str:
     """Run flite and return what it prints."""
-    program = shutil.which("flite")
-    if program is None:
+    try:
+        done = subprocess.run(["flite", *arguments], capture_output=True, text=True, check=True)
+    except FileNotFoundError:
         raise QbhError(
             "The speech synthesiser flite is not installed: apt-get install flite, or write "
             "'speech: []' in the configuration."
-        )
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise QbhError(f"flite failed ({done.stderr.strip()}): write 'speech: []'.")
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise QbhError(f"flite failed ({error.stderr.strip()}): write 'speech: []'.") from None
     return done.stdout
-
-
-def _speak(speaker: str, text: str) -> Audio:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
-        _flite("-voice", speaker, "-t", text, "-o", str(path))
-        return load(path, TIMBRE_RATE_HZ)

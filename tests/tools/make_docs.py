@@ -12,6 +12,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -80,16 +81,21 @@ def reference(out: Path, names: list[str]) -> None:
 
 
 def describe_fields(module: ModuleType) -> None:
-    """Give the fields of a module's NamedTuples the comments behind them, which hold the shapes."""
+    """Give the fields of NamedTuples and dataclasses the comments behind them, with the shapes."""
     for kind in vars(module).values():
-        is_tuple = isinstance(kind, type) and hasattr(kind, "_fields")
-        if is_tuple and kind.__module__ == module.__name__:
+        if not isinstance(kind, type) or kind.__module__ != module.__name__:
+            continue
+        if hasattr(kind, "_fields") or is_dataclass(kind):
             comments = dict(
                 re.findall(r"^    (\w+): .*?# (.*)$", inspect.getsource(kind), re.MULTILINE)
             )
+        if hasattr(kind, "_fields"):
             for name in kind._fields:
                 getattr(kind, name).__doc__ = comments.get(name, "")
             kind.__new__.__doc__ = ""
+        elif is_dataclass(kind) and comments and "Args:" not in str(kind.__doc__):
+            lines = (f"    {name}: {comment}" for name, comment in comments.items())
+            kind.__doc__ = "\n".join([inspect.cleandoc(str(kind.__doc__)), "", "Args:", *lines])
 
 
 def overview(names: list[str]) -> str:

@@ -1,21 +1,18 @@
-"""One protocol for all pitch trackers, and a lazy registry; each has a module in this package.
+"""One protocol for all pitch trackers, and a lazy registry; each has a module in this package."""
 
-A tracker takes mono audio and returns an :class:`~qbhkit.contour.F0Track` on the 10 ms grid. Its
-voicing has the threshold 0.5, whatever the scale of the tracker's own confidence.
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, Recording, name_of, open_audio
-from qbhkit.contour import F0_HOP_S, F0Track
-from qbhkit.errors import QbhError, naming
+from qbhkit.contour import F0_HOP_S, F0Track, Floats, rescale_confidence
+from qbhkit.errors import QbhError, missing_package, naming
 from qbhkit.storage import asset, sha256_file
 from qbhkit.weights import crnn_path
 
@@ -33,7 +30,6 @@ TRACKERS = {
     "crnn-lite": "qbhkit.pitch.crnn_lite:LiteExtractor",
     "crnn": "qbhkit.pitch.crnn:load_crnn",
 }
-_CHUNK_S, _OVERLAP_S = 60.0, 2.0
 
 
 class Tracker(Protocol):
@@ -43,8 +39,47 @@ class Tracker(Protocol):
     rate_hz: int
 
     def track(self, audio: Audio) -> F0Track:
-        """Return f0 and voicing every 10 ms; ``audio`` is at ``rate_hz``."""
+        """Return f0 and voicing every 10 ms (threshold 0.5); ``audio`` is at ``rate_hz``."""
         ...
+
+
+class FrameTracker(ABC):
+    """Base of trackers that give a pitch and a confidence for each of their own frames."""
+
+    name: str
+    rate_hz = 16000
+    threshold: float  # confidence from which a frame is voiced
+    chunk_s = 60.0  # see in_chunks
+
+    @abstractmethod
+    def frames(self, samples: Floats) -> tuple[NDArray, NDArray, NDArray]:
+        """Track some seconds.
+
+        Args:
+            samples: (N,) at ``rate_hz``.
+
+        Returns:
+            (T,) middles of the frames in seconds, rising; (T,) Hz, 0 or NaN where there is no
+            pitch; (T,) confidence from 0 to 1.
+        """
+
+    def track(self, audio: Audio) -> F0Track:
+        """Return f0 and voicing every 10 ms; ``audio`` is at ``rate_hz``."""
+        return in_chunks(self._track_chunk, audio, self.chunk_s)
+
+    def _track_chunk(self, audio: Audio) -> F0Track:
+        centres_s, frequency_hz, confidence = self.frames(audio.samples)
+        voicing = rescale_confidence(confidence, self.threshold)
+        return on_f0_grid(centres_s, frequency_hz, voicing, audio.duration_s)
+
+    def require(
+        self, package: str, install: str, load: Callable[[str], ModuleType] = import_module
+    ) -> Any:
+        """Return the tracker's package; raise MissingPackageError that says what to install."""
+        try:
+            return load(package)
+        except ImportError:
+            raise missing_package(f"The tracker {self.name}", install) from None
 
 
 def track(source: Recording | F0Track, tracker: str | None = None) -> F0Track:
@@ -57,8 +92,7 @@ def track(source: Recording | F0Track, tracker: str | None = None) -> F0Track:
             accompaniment; ``swift-f0`` suits a voice alone, as in a hum.
 
     Returns:
-        N frames of 10 ms: ``frequency_hz`` (0 where no pitch was found), ``voicing`` from 0 to 1
-        (0.5 is the threshold).
+        Frames of 10 ms: Hz (0 where no pitch was found), and voicing from 0 to 1 (threshold 0.5).
 
     Raises:
         QbhError: if the recording cannot be read or is silent, or there is no such tracker.
@@ -93,18 +127,13 @@ def identity_of(name: str) -> str:
     Raises:
         QbhError: if there is no such tracker, or its weights are not there.
     """
-    if name not in TRACKERS:
-        raise _unknown(name)
+    _entry(name)
     if name not in ("crnn", "crnn-lite"):
         return name
-    path = _weights_of(name)
+    path = crnn_path() if name == "crnn" else asset(f"weights/{name}.safetensors")
     if not path.is_file():
         get_tracker(name)  # raises the error that says what to do
     return f"{name}@{sha256_file(path)[:12]}"
-
-
-def _weights_of(name: str) -> Path:
-    return crnn_path() if name == "crnn" else asset(f"weights/{name}.safetensors")
 
 
 def get_tracker(name: str | None = None) -> Tracker:
@@ -116,16 +145,15 @@ def get_tracker(name: str | None = None) -> Tracker:
 
     Notebook: notebooks/02_trackers.py
     """
-    name = name or default_tracker()
-    if name not in TRACKERS:
-        raise _unknown(name)
-    module, make = TRACKERS[name].split(":")
+    module, make = _entry(name or default_tracker()).split(":")
     tracker: Tracker = getattr(import_module(module), make)()
     return tracker
 
 
-def _unknown(name: str) -> QbhError:
-    return QbhError(f"There is no tracker {name!r}: use one of {', '.join(TRACKERS)}.")
+def _entry(name: str) -> str:
+    if name not in TRACKERS:
+        raise QbhError(f"There is no tracker {name!r}: use one of {', '.join(TRACKERS)}.")
+    return TRACKERS[name]
 
 
 def on_f0_grid(
@@ -138,9 +166,6 @@ def on_f0_grid(
         frequency_hz: (N,) Hz; 0 or NaN where there is none.
         voicing: (N,) 0 to 1, threshold 0.5.
         duration_s: length of the recording.
-
-    Returns:
-        A track of round(duration / 10 ms) frames.
     """
     count = max(1, round(duration_s / F0_HOP_S))
     if not len(centres_s):
@@ -155,31 +180,16 @@ def on_f0_grid(
     return F0Track(frequency, np.where(frequency > 0, voicing[index], 0.0))
 
 
-def keep_range(frequency_hz: NDArray, lowest_hz: float, highest_hz: float) -> NDArray:
-    """Return (N,) frequencies with those out of range set to 0 Hz, which means no pitch."""
-    inside = (frequency_hz >= lowest_hz) & (frequency_hz <= highest_hz)
-    return np.where(inside, frequency_hz, 0.0)
-
-
 def in_chunks(
-    track: Callable[[Audio], F0Track],
-    audio: Audio,
-    chunk_s: float = _CHUNK_S,
-    overlap_s: float = _OVERLAP_S,
+    track: Callable[[Audio], F0Track], audio: Audio, chunk_s: float, overlap_s: float = 2.0
 ) -> F0Track:
     """Track a long recording in chunks, so that memory does not grow with its length.
-
-    Each chunk is tracked with some overlap on both sides, which is discarded, so that a track has
-    no seams.
 
     Args:
         track: tracks one chunk.
         audio: at a rate that is a multiple of 100 Hz.
         chunk_s: length of a chunk, seconds; a recording no longer than this is one chunk.
-        overlap_s: overlap on each side, seconds.
-
-    Returns:
-        A track of round(duration / 10 ms) frames.
+        overlap_s: tracked on both sides of a chunk and discarded, so that there are no seams.
     """
     if audio.duration_s <= chunk_s:
         return track(audio)

@@ -6,12 +6,9 @@ does itself. But the wheels of torchaudio are built for CUDA and do not load bes
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 _LOCK = threading.Lock()
 
@@ -22,61 +19,31 @@ def import_beside(package: str) -> ModuleType:
     Raises:
         ImportError: if the package, or another package that it needs, is not installed.
     """
-    with _LOCK, torchaudio_or_stand_in():
-        return import_module(package)
-
-
-@contextmanager
-def torchaudio_or_stand_in() -> Iterator[None]:
-    """Put a stand-in into ``sys.modules`` for the block, unless the real torchaudio loads."""
-    before = _torchaudio_modules()
-    try:
-        import_module("torchaudio.transforms")
-    except Exception:  # OSError, ImportError or RuntimeError, depending on the versions
-        _restore({})  # half-imported submodules
-        sys.modules.update(_stand_in())
+    with _LOCK:
         try:
-            yield
+            import_module("torchaudio.transforms")
+            stand_in = {}
+        except Exception:  # OSError, ImportError or RuntimeError, depending on the versions
+            _forget_torchaudio()  # half-imported submodules
+            stand_in = _stand_in()
+        sys.modules.update(stand_in)
+        try:
+            return import_module(package)
         finally:
-            _restore(before)
-    else:
-        yield
+            if stand_in:
+                _forget_torchaudio()
 
 
-def _torchaudio_modules() -> dict[str, Any]:
-    return {name: sys.modules[name] for name in sys.modules if name.split(".")[0] == "torchaudio"}
-
-
-def _restore(modules: dict[str, Any]) -> None:
-    for name in _torchaudio_modules():
+def _forget_torchaudio() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
         del sys.modules[name]
-    sys.modules.update(modules)
 
 
 def _stand_in() -> dict[str, ModuleType]:
-    """Return the modules that those packages import, with ``load`` and ``Resample``."""
-    import soundfile
-    import soxr
-    import torch
-
-    def load(path: str) -> tuple[torch.Tensor, int]:
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-        return torch.from_numpy(samples.T.copy()), rate_hz  # (channels, N)
-
-    class Resample(torch.nn.Module):
-        def __init__(self, orig_freq: int, new_freq: int, **_: Any) -> None:
-            super().__init__()
-            self.rates_hz = (orig_freq, new_freq)
-
-        def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-            flat = waveform.reshape(-1, waveform.shape[-1]).cpu().numpy()  # (rows, N)
-            resampled = torch.from_numpy(soxr.resample(flat.T, *self.rates_hz).T.copy())
-            return resampled.reshape(*waveform.shape[:-1], -1).to(waveform.device)
-
-    torchaudio: Any = ModuleType("torchaudio")
-    transforms: Any = ModuleType("torchaudio.transforms")
-    torchaudio.load, torchaudio.transforms, transforms.Resample = load, transforms, Resample
-    for module in (torchaudio, transforms):
+    """Return the modules that those packages import, with names only."""
+    torchaudio, transforms = ModuleType("torchaudio"), ModuleType("torchaudio.transforms")
+    vars(transforms)["Resample"] = None
+    vars(torchaudio).update(transforms=transforms, __path__=[])
+    for module in (torchaudio, transforms):  # others may look for them
         module.__spec__ = ModuleSpec(module.__name__, None)
-    torchaudio.__path__ = []
     return {module.__name__: module for module in (torchaudio, transforms)}

@@ -5,20 +5,21 @@ so it has an extra of its own, ``melodia``, that no other extra includes. Range:
 1,760 Hz. Threshold: 0.55 of smoothness.
 """
 
+from types import ModuleType
+
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.audio import Audio
-from qbhkit.contour import F0Track, rescale_confidence
-from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid
+from qbhkit.contour import Floats
+from qbhkit.pitch.trackers import FrameTracker
 
 _FRAME, _HOP = 2048, 128  # samples, as in the paper
+_LOWEST_HZ, _HIGHEST_HZ = 55.0, 1760.0
 _LAG = 3  # frames, 9 ms
 _WANDER_CENTS = 25.0  # a contour that bends by so much has confidence 0.5
 
 
-class MelodiaTracker:
+class MelodiaTracker(FrameTracker):
     """Track with essentia's PredominantPitchMelodia.
 
     MELODIA assumes that there is a melody: in white noise it finds contours 88% of the time. So
@@ -34,38 +35,33 @@ class MelodiaTracker:
 
     name = "melodia"
     rate_hz = 44100
-    lowest_hz, highest_hz = 55.0, 1760.0
     threshold = 0.55
 
     def __init__(self) -> None:
-        try:
-            import essentia
+        self._algorithms = self.require("essentia", "'qbhkit[melodia]' (AGPL-3)", _quietly)
 
-            essentia.log.infoActive = False  # no message on import
-            import essentia.standard
-        except ImportError:
-            raise missing_package(
-                f"The tracker {self.name}", "'qbhkit[melodia]' (AGPL-3)"
-            ) from None
-        self._algorithms = essentia.standard
-
-    def track(self, audio: Audio) -> F0Track:
-        """Return f0 of mono audio at 44.1 kHz."""
-        return in_chunks(self._track_chunk, audio)
-
-    def _track_chunk(self, audio: Audio) -> F0Track:
+    def frames(self, samples: Floats) -> tuple[NDArray, NDArray, NDArray]:
+        """Track samples at 44.1 kHz."""
         louder = self._algorithms.EqualLoudness(sampleRate=self.rate_hz)
         melodia = self._algorithms.PredominantPitchMelodia(
             frameSize=_FRAME,
             hopSize=_HOP,
             sampleRate=self.rate_hz,
-            minFrequency=self.lowest_hz,
-            maxFrequency=self.highest_hz,
+            minFrequency=_LOWEST_HZ,
+            maxFrequency=_HIGHEST_HZ,
         )
-        frequency, salience = melodia(louder(np.ascontiguousarray(audio.samples)))  # (T,) each
-        voicing = rescale_confidence(_smoothness(frequency, salience), self.threshold)
+        frequency, salience = melodia(louder(np.ascontiguousarray(samples)))  # (T,) each
         centres_s = np.arange(len(frequency)) * _HOP / self.rate_hz
-        return on_f0_grid(centres_s, frequency, voicing, audio.duration_s)
+        return centres_s, frequency, _smoothness(frequency, salience)
+
+
+def _quietly(_: str) -> ModuleType:
+    import essentia
+
+    essentia.log.infoActive = False  # no message on import
+    import essentia.standard
+
+    return essentia.standard
 
 
 def _smoothness(frequency_hz: NDArray, salience: NDArray) -> NDArray:

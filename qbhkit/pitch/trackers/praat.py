@@ -4,15 +4,15 @@ Licence: GPL-3 (praat-parselmouth), so it is in the optional extra ``trackers``.
 1,100 Hz. Threshold: Praat's own decision, 0.45 of the autocorrelation peak.
 """
 
-from importlib.util import find_spec
+from numpy.typing import NDArray
 
-from qbhkit.audio import Audio
-from qbhkit.contour import F0_HOP_S, F0Track
-from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import in_chunks, on_f0_grid
+from qbhkit.contour import F0_HOP_S, Floats
+from qbhkit.pitch.trackers import FrameTracker
+
+_LOWEST_HZ, _HIGHEST_HZ = 65.0, 1100.0
 
 
-class PraatTracker:
+class PraatTracker(FrameTracker):
     """Track with Praat through parselmouth.
 
     Raises:
@@ -23,21 +23,14 @@ class PraatTracker:
     """
 
     name = "praat"
-    rate_hz = 16000
-    lowest_hz, highest_hz = 65.0, 1100.0
+    threshold = 0.5  # of a confidence that is 0 or 1
 
     def __init__(self) -> None:
-        if find_spec("parselmouth") is None:
-            raise missing_package(f"The tracker {self.name}", "'qbhkit[trackers]' (GPL-3)")
+        self._package = self.require("parselmouth", "'qbhkit[trackers]' (GPL-3)")
 
-    def track(self, audio: Audio) -> F0Track:
-        """Return f0 of mono audio at 16 kHz."""
-        return in_chunks(self._track_chunk, audio)
-
-    def _track_chunk(self, audio: Audio) -> F0Track:
-        import parselmouth
-
-        sound = parselmouth.Sound(audio.samples.astype(float), audio.rate_hz)
-        pitch = sound.to_pitch_ac(F0_HOP_S, self.lowest_hz, pitch_ceiling=self.highest_hz)
+    def frames(self, samples: Floats) -> tuple[NDArray, NDArray, NDArray]:
+        """Track samples at 16 kHz."""
+        sound = self._package.Sound(samples.astype(float), self.rate_hz)
+        pitch = sound.to_pitch_ac(F0_HOP_S, _LOWEST_HZ, pitch_ceiling=_HIGHEST_HZ)
         frequency = pitch.selected_array["frequency"]
-        return on_f0_grid(pitch.xs(), frequency, (frequency > 0).astype(float), audio.duration_s)
+        return pitch.xs(), frequency, (frequency > 0).astype(float)

@@ -1,19 +1,19 @@
 """swift-f0: a small convolutional network in ONNX, the default for hums.
 
-Licence: MIT; the weights are in the wheel. Range: 47 to 2,094 Hz. Threshold: 0.65.
+Licence: MIT; the weights are in the wheel. Range: 47 to 2,094 Hz. Threshold: 0.65, chosen on the
+hand-labelled pitch of the MIR-QBSH training singers (``data/results/tracker_tuning.json``).
 """
 
-from qbhkit.audio import Audio
-from qbhkit.contour import F0Track, rescale_confidence
-from qbhkit.errors import missing_package
-from qbhkit.pitch.trackers import on_f0_grid
+import math
+
+from numpy.typing import NDArray
+
+from qbhkit.contour import Floats
+from qbhkit.pitch.trackers import FrameTracker
 
 
-class SwiftF0Tracker:
-    """Track with swift-f0, which splits long recordings into overlapping chunks by itself.
-
-    The threshold was chosen on the hand-labelled pitch of the MIR-QBSH training singers
-    (``data/results/tracker_tuning.json``).
+class SwiftF0Tracker(FrameTracker):
+    """Track with swift-f0.
 
     Raises:
         MissingPackageError: if swift-f0 is not installed.
@@ -22,18 +22,14 @@ class SwiftF0Tracker:
     """
 
     name = "swift-f0"
-    rate_hz = 16000
     threshold = 0.65
+    chunk_s = math.inf  # swift-f0 cuts long recordings by itself
 
     def __init__(self) -> None:
-        try:
-            from swift_f0 import SwiftF0
-        except ImportError:
-            raise missing_package(f"The tracker {self.name}", "swift-f0, or use pyin") from None
-        self._model = SwiftF0(spin=False)  # spinning threads would take cores from torch
+        package = self.require("swift_f0", "swift-f0, or use pyin")
+        self._model = package.SwiftF0(spin=False)  # spinning threads would take cores from torch
 
-    def track(self, audio: Audio) -> F0Track:
-        """Return f0 of mono audio at 16 kHz."""
-        found = self._model.detect(audio.samples, self.rate_hz)
-        voicing = rescale_confidence(found.confidence, self.threshold)
-        return on_f0_grid(found.timestamps, found.pitch_hz, voicing, audio.duration_s)
+    def frames(self, samples: Floats) -> tuple[NDArray, NDArray, NDArray]:
+        """Track samples at 16 kHz."""
+        found = self._model.detect(samples, self.rate_hz)
+        return found.timestamps, found.pitch_hz, found.confidence
