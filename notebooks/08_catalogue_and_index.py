@@ -193,7 +193,7 @@ pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 # qbhkit search hum.wav --catalogue catalogue/ --index postgres
 # ```
 #
-# Readers see all of a new batch of songs or none of it, a writer that crashes leaves nothing behind, and titles may
+# Readers see the older catalogue or all of the newer one, a writer that crashes leaves nothing behind, and titles may
 # contain quotes. The tests check this on a real server. It is slower than FAISS on the same machine.
 #
 # ## How it grows
