@@ -244,10 +244,10 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
 def test_ids_are_only_text_to_the_service(nasty):
     from qbhkit.retrieval.searcher import open_searcher
     from qbhkit.service.app import ServiceConfig, create_app
-    from qbhkit.service.recogniser import Recogniser
+    from qbhkit.service.recogniser import recogniser
 
-    recogniser = Recogniser(open_searcher(nasty), None, 60)
-    service = httpx.ASGITransport(create_app(recogniser, recogniser.songs, ServiceConfig()))
+    recognise = recogniser(open_searcher(nasty), None, 60)
+    service = httpx.ASGITransport(create_app(recognise, len(IDS), ServiceConfig()))
     asked = {"k": 99, "name": "../../\x1b[2J<b>.wav"}
 
     async def ask() -> httpx.Response:

@@ -32,7 +32,8 @@ from qbhkit.embedding.windows import MatchFrom
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.searcher import Answer
 
-_HANG_UP_S = 10.0  # a refused client may send on for this time
+_HANG_UP_S = 10.0  # a refused client may send on for this time,
+_QUIET_S = 1.0  # but not pause for this one
 _CLIENT_GONE = 499  # counted only: nothing is sent to a client that has left
 _HEADERS = {
     "Content-Security-Policy": (
@@ -342,7 +343,7 @@ def _watched(app: ASGIApp, answered: Counter) -> ASGIApp:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_HANG_UP_S):
                         while unread:
-                            await received()
+                            await asyncio.wait_for(received(), _QUIET_S)
                 message = {"type": "http.response.body"}
             await send(message)
 

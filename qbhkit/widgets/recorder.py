@@ -1,16 +1,18 @@
 """A recorder for notebooks: hum into the browser, see and play the songs that the hum fits.
 
-The view (``recorder.js``) records and draws. It sends the sound to the kernel as pieces of PCM; all
-results are kept here, so that everything works without a browser too. Sound travels in messages
-and not in the widget's state, because the state may be saved with a notebook and a voice must not.
+The view (``recorder.js``) records and draws. Sound travels in messages and not in the widget's
+state, because the state may be saved with a notebook and a voice must not.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,19 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.audio import Audio, load, resample, write_wav
+from qbhkit.audio import AUDIO_SUFFIXES, Audio, load, resample, write_wav
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats
-from qbhkit.errors import MissingPackageError, QbhError
-from qbhkit.widgets.sound import (
-    LONGEST_FILE_S,
-    PLAYED_HZ,
-    SAMPLE_BYTES,
-    SHORTEST_S,
-    Incoming,
-    microphone_package,
-    refuse_unusable,
-    wav_of,
-)
+from qbhkit.errors import MissingPackageError, QbhError, missing_package
 
 if TYPE_CHECKING:
     from qbhkit.embedding.windows import MatchFrom
@@ -43,12 +35,14 @@ try:
     import traitlets
     from ipywidgets import CallbackDispatcher
 except ImportError:
-    raise MissingPackageError(
-        "The recorder widget is not installed: pip install 'qbhkit[notebooks]'."
-    ) from None
+    raise missing_package("The recorder widget", "'qbhkit[notebooks]'") from None
 
 _ONE_SEARCH = Lock()  # each widget may have a thread; not all of numba's layers allow two
 MOST_BYTES = 20_000_000  # of a file
+SHORTEST_S = 2.0
+LONGEST_FILE_S = 60.0  # two minutes of sound would pass a notebook server's limit in one message
+TOO_QUIET = 0.01  # peak, of 1
+PLAYED_HZ = 16000
 _HERE_S = 10.0  # length of a recording on the kernel's machine
 FULL_SCALE, CLIPPED = 0.999, 0.002  # clipped: more than this share of the samples is that high
 _BEFORE_FRAMES = 3  # context that the tracker gets before the frames that are drawn live
@@ -56,13 +50,39 @@ _MOST_FRAMES = 13  # the most that it gets at once, however slow it is
 _AROUND_FRAMES = 20  # of a song, drawn before and after the match
 
 
+@dataclass
+class _Incoming:
+    """What the view has sent so far: the bytes of a file, or samples of a recording (no name)."""
+
+    name: str | None = None
+    rate_hz: int = 0
+    body: bytearray = field(default_factory=bytearray)
+    drawn: int = 0  # frames of the live line
+    pause: int = 1  # frames to wait before drawing again
+
+    def samples(self, first: int = 0, end: int | None = None) -> Floats:
+        return np.frombuffer(self.body[4 * first : end and 4 * end], "<f4")
+
+    def decoded(self, count: int) -> Audio:
+        """Return the sound of so many bytes; errors name the file as the user does."""
+        if len(self.body) != count:
+            raise QbhError("A part of the recording was lost on its way: record it again.")
+        if self.name is None:
+            return Audio(self.samples(), self.rate_hz)
+        with TemporaryDirectory(prefix="qbhkit-") as folder:
+            suffix = Path(self.name).suffix.lower()
+            path = Path(folder) / f"hum{suffix if suffix in AUDIO_SUFFIXES else ''}"
+            path.write_bytes(self.body)
+            try:
+                return load(path, PLAYED_HZ, LONGEST_FILE_S)
+            except QbhError as error:
+                raise QbhError(str(error).replace(str(path), self.name)) from None
+
+
 class HumRecorder(anywidget.AnyWidget):
     """Record a hum in a notebook, and show the songs that it fits.
 
-    In the browser: one button records and stops; a file may be dropped or chosen instead; the hum
-    can be played, trimmed and saved; each song of the list plays its matched seconds, and the hum
-    beside them. Without a browser: :meth:`hear`, :meth:`hear_file` or :meth:`record_here`, then
-    ``results``. It goes into ipywidgets layouts as any other widget does.
+    Without a browser: :meth:`hear`, :meth:`hear_file` or :meth:`record_here`, then ``results``.
 
     Args:
         searcher: a searcher or the folder of a catalogue; None tracks the pitch and finds no songs.
@@ -79,7 +99,7 @@ class HumRecorder(anywidget.AnyWidget):
         problem: whether ``status`` reports a problem.
 
     Raises:
-        QbhError: if ``k`` or ``longest_s`` is out of range, or the catalogue is missing or damaged.
+        QbhError: if ``k`` or ``longest_s`` is out of range, or the catalogue cannot be opened.
 
     Notebook: notebooks/11_hum_it_yourself.py
     """
@@ -106,10 +126,8 @@ class HumRecorder(anywidget.AnyWidget):
         if k < 1:
             raise QbhError(f"k must be 1 or more, not {k}.")
         if not SHORTEST_S <= longest_s <= LONGEST_FILE_S:
-            raise QbhError(
-                f"longest_s must lie between {SHORTEST_S:g} and {LONGEST_FILE_S:g}, "
-                f"not {longest_s:g}."
-            )
+            limits = f"{SHORTEST_S:g} and {LONGEST_FILE_S:g}"
+            raise QbhError(f"longest_s must lie between {limits}, not {longest_s:g}.")
         if isinstance(searcher, str | Path):
             from qbhkit.retrieval.searcher import open_searcher
 
@@ -119,24 +137,20 @@ class HumRecorder(anywidget.AnyWidget):
         self._searcher, self._tracker = searcher, tracker
         self._k, self._match_from = k, match_from
         self._callbacks = CallbackDispatcher()
+        self._incoming, self._clipped = _Incoming(), False
+        self._forget()
+        self.on_msg(self._receive)
+
+    def _forget(self) -> None:
         self._recording: Audio | None = None  # untrimmed
         self._whole: Contour | None = None  # its contour
         self.audio: Audio | None = None
         self.contour: Contour | None = None
         self.results: Sequence[Answer] = ()
-        self._clipped = False
-        self._incoming = Incoming()
-        self.on_msg(self._receive)
+        self._songs, self._line, self._kept_s, self.problem = [], [], [0.0, 0.0], False
 
     def on_heard(self, callback: Callable[["HumRecorder"], Any], remove: bool = False) -> None:
-        """Call a function with this widget after each hum, also after trimming one.
-
-        Args:
-            callback: takes the widget, whose ``audio``, ``contour`` and ``results`` are new.
-            remove: unregister the function.
-
-        Notebook: notebooks/11_hum_it_yourself.py
-        """
+        """Call a function with this widget after each hum, also a trimmed one; or stop to."""
         self._callbacks.register_callback(callback, remove=remove)
 
     def hear(self, audio: Audio) -> None:
@@ -147,9 +161,7 @@ class HumRecorder(anywidget.AnyWidget):
 
         Raises:
             QbhError: if it is too short or too quiet, or too little of it is voiced; ``status``
-                then holds the same words. ``audio`` can be played all the same.
-
-        Notebook: notebooks/11_hum_it_yourself.py
+                then holds the same words.
         """
         with self._telling():
             self._forget()
@@ -159,23 +171,14 @@ class HumRecorder(anywidget.AnyWidget):
             self._clipped = at_stop > CLIPPED * len(audio.samples)
             self._recording = self.audio = resample(audio, PLAYED_HZ)
             self._kept_s = [0.0, audio.duration_s]
-            refuse_unusable(audio)
+            _refuse_unusable(audio)
             self.status = "Tracking the pitch …"
             self._whole = self._contour_of(self._recording)
             self._line = _drawable(self._whole.pitch_st)
             self._search(0.0, audio.duration_s)
 
     def hear_file(self, path: Path) -> None:
-        """Read a recorded hum in any format that :func:`qbhkit.audio.load` reads, as :meth:`hear`.
-
-        Args:
-            path: the file, 2 to 60 s.
-
-        Raises:
-            QbhError: if the file cannot be used, or as :meth:`hear`.
-
-        Notebook: notebooks/11_hum_it_yourself.py
-        """
+        """Read a recorded hum of 2 to 60 s, in any format of :func:`qbhkit.audio.load`."""
         with self._telling():
             self._forget()
             audio = load(Path(path), PLAYED_HZ, LONGEST_FILE_S)
@@ -194,16 +197,22 @@ class HumRecorder(anywidget.AnyWidget):
         with self._telling():
             if not SHORTEST_S <= seconds_s <= self.longest_s:
                 raise QbhError(f"Record {SHORTEST_S:g} to {self.longest_s:g} s, not {seconds_s:g}.")
-            sounddevice = microphone_package()
+            try:
+                import sounddevice
+            except ImportError:
+                raise missing_package("Recording on the kernel's machine", "sounddevice") from None
+            except OSError:
+                raise MissingPackageError(
+                    "sounddevice needs the PortAudio library: apt-get install libportaudio2."
+                ) from None
             self.status = f"The kernel's machine records for {seconds_s:g} s: hum now."
             try:
                 count = round(seconds_s * PLAYED_HZ)
                 samples = sounddevice.rec(count, PLAYED_HZ, channels=1, dtype="float32")
                 sounddevice.wait()
             except sounddevice.PortAudioError as error:
-                raise QbhError(
-                    f"The kernel's machine cannot record ({error}): choose a file instead."
-                ) from None
+                why = f"The kernel's machine cannot record ({error}): choose a file instead."
+                raise QbhError(why) from None
             self.hear(Audio(samples[:, 0], PLAYED_HZ))
 
     def trim(self, start_s: float = 0.0, end_s: float | None = None) -> None:
@@ -214,9 +223,7 @@ class HumRecorder(anywidget.AnyWidget):
             end_s: where it ends; at the end of the recording if None.
 
         Raises:
-            QbhError: if there is no hum yet, less than 2 s would be left, or as :meth:`hear`.
-
-        Notebook: notebooks/11_hum_it_yourself.py
+            QbhError: if there is no hum yet, or as :meth:`hear`.
         """
         with self._telling():
             if self._whole is None or self._recording is None:
@@ -226,16 +233,7 @@ class HumRecorder(anywidget.AnyWidget):
             self._search(max(0.0, start_s), end_s)
 
     def save(self, path: Path) -> None:
-        """Write the trimmed hum as 16-bit audio.
-
-        Args:
-            path: a file ``.wav`` or ``.flac``.
-
-        Raises:
-            QbhError: if there is no hum yet, or the suffix is another.
-
-        Notebook: notebooks/11_hum_it_yourself.py
-        """
+        """Write the trimmed hum as 16-bit audio to a file ``.wav`` or ``.flac``."""
         with self._telling():
             path = Path(path)
             if self.audio is None:
@@ -245,27 +243,16 @@ class HumRecorder(anywidget.AnyWidget):
             write_wav(self.audio, path)
 
     def matched(self, rank: int = 0) -> Audio:
-        """Return the matched seconds of a song in the list.
+        """Return the matched seconds of a song in the list (rank 0 is the best), mono at 16 kHz.
 
-        Args:
-            rank: 0 is the best song.
-
-        Returns:
-            The song's recording, or its melody rendered as a hum if there is none; mono, 16 kHz.
-
-        Raises:
-            QbhError: if there is no such song, or as
-                :func:`qbhkit.retrieval.matches.matched_audio`.
-
-        Notebook: notebooks/11_hum_it_yourself.py
+        They come from the song's recording; without one, its melody is rendered as a hum.
         """
         from qbhkit.retrieval.matches import matched_audio
 
         with self._telling():
             if self._searcher is None or not 0 <= rank < len(self.results):
-                raise QbhError(
-                    f"There is no song number {rank} in the list of {len(self.results)}."
-                )
+                count = len(self.results)
+                raise QbhError(f"There is no song number {rank} in the list of {count}.")
             return matched_audio(self._searcher.catalogue, self.results[rank], PLAYED_HZ)
 
     @cached_property
@@ -290,11 +277,6 @@ class HumRecorder(anywidget.AnyWidget):
     def _tell(self, words: str, problem: bool = False) -> None:
         self.status, self.problem = words, problem
 
-    def _forget(self) -> None:
-        self._recording = self._whole = self.audio = self.contour = None
-        self.results, self._songs, self._line, self._kept_s = (), [], [], [0.0, 0.0]
-        self.problem = False
-
     def _search(self, start_s: float, end_s: float) -> None:
         """Search for a part of the recording."""
         assert self._recording is not None
@@ -303,7 +285,7 @@ class HumRecorder(anywidget.AnyWidget):
         last = min(math.ceil(end_s / CONTOUR_HOP_S - 1e-6), len(self._whole))
         begin, end = (round(frame * CONTOUR_HOP_S * PLAYED_HZ) for frame in (first, last))
         kept = Audio(self._recording.samples[begin:end], PLAYED_HZ)
-        refuse_unusable(kept)
+        _refuse_unusable(kept)
         self.audio, self._kept_s = kept, [first * CONTOUR_HOP_S, last * CONTOUR_HOP_S]
         self.contour = Contour(self._whole.frames[first:last])
         self.results, self._songs = (), []
@@ -311,32 +293,27 @@ class HumRecorder(anywidget.AnyWidget):
             raise QbhError(
                 "No voice was found: hum a tune on 'da' or 'la', close to the microphone."
             )
+        words = "Pitch tracked."
         if self._searcher is not None:
             self.status = "Searching …"
-            self._list_songs(self._searcher, self.contour)
-        self._tell(*self._verdict())
+            words = self._list_songs(self._searcher, self.contour)
+        if self._clipped:
+            words = f"The recording is clipped: turn the microphone down or move away. {words}"
+        self._tell(words, problem=self._clipped)
         self._callbacks(self)
 
-    def _list_songs(self, searcher: "Searcher", hum: Contour) -> None:
+    def _list_songs(self, searcher: "Searcher", hum: Contour) -> str:
+        """List the songs that a hum fits, and return what to say of them."""
         try:
             with _ONE_SEARCH:
                 self.results = searcher.search(hum, self._k, self._match_from)
                 self._songs = [self._row(searcher, hum, answer) for answer in self.results]
         except QbhError as error:  # lower case, because it usually follows a file's name
             raise QbhError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
-
-    def _verdict(self) -> tuple[str, bool]:
-        """Return the status after a search, and whether it reports a problem."""
-        words = "Pitch tracked."
-        if self._searcher is not None:
-            best = self.results[0].title or self.results[0].song_id
-            sure = self._searcher.confident(self.results)
-            words = f"It fits {best} best."
-            if not sure:
-                words += " No song fits well, though: hum it once more, longer or clearer."
-        if self._clipped:
-            return f"The recording is clipped: turn the microphone down or move away. {words}", True
-        return words, False
+        words = f"It fits {self._songs[0]['title']} best."
+        if not searcher.confident(self.results):
+            words += " No song fits well, though: hum it once more, longer or clearer."
+        return words
 
     def _row(self, searcher: "Searcher", hum: Contour, answer: "Answer") -> dict[str, Any]:
         """Return what the view draws of a song: the melody around the match, the aligned hum."""
@@ -346,9 +323,9 @@ class HumRecorder(anywidget.AnyWidget):
         path: NDArray = np.array([answer.start_s, answer.end_s]) / song.hop_s
         aligned: list[list[float | None]] = []
         if answer.transposition_st is not None:  # else the song is far shorter than the hum
-            from_start = self._match_from == "start"
-            path = searcher.aligner.path(hum, number, answer.transposition_st, from_start)
-            sung = hum.trimmed()[0].transposed(-answer.transposition_st)
+            key_st, from_start = answer.transposition_st, self._match_from == "start"
+            path = searcher.aligner.path(hum, number, key_st, from_start)
+            sung = hum.trimmed()[0].transposed(-key_st)
             where_s = np.round(path * song.hop_s, 2).tolist()
             aligned = [list(pair) for pair in zip(where_s, _drawable(sung.pitch_st), strict=True)]
         first = max(0, int(path.min()) - _AROUND_FRAMES)
@@ -369,13 +346,16 @@ class HumRecorder(anywidget.AnyWidget):
             match content["type"]:
                 case "begin":
                     self._forget()
-                    self._incoming = Incoming(content["name"], content["rate_hz"])
+                    self._incoming = _Incoming(content["name"], content["rate_hz"])
                 case "piece":
                     self._incoming.body += buffers[0]
                     if self._incoming.name is None:
                         self._draw_live(self._incoming)
                 case "end":
-                    self._take(content["bytes"])
+                    incoming, self._incoming = self._incoming, _Incoming()
+                    with self._telling():
+                        audio = incoming.decoded(content["bytes"])
+                    self.hear(audio)
                 case "say":
                     self._tell(content["words"], content["problem"])
                 case "trim":
@@ -386,32 +366,38 @@ class HumRecorder(anywidget.AnyWidget):
                     rank = content["rank"]
                     sound = self.audio if rank is None else self.matched(rank)
                     if sound is not None:
-                        self.send({"type": "sound", "ticket": content["ticket"]}, [wav_of(sound)])
+                        self.send({"type": "sound", "ticket": content["ticket"]}, [_wav_of(sound)])
 
-    def _take(self, count: int) -> None:
-        """Search for what has come in; the view says how many bytes it has sent."""
-        incoming, self._incoming = self._incoming, Incoming()
-        with self._telling():
-            if len(incoming.body) != count:
-                raise QbhError("A part of the recording was lost on its way: record it again.")
-            audio = incoming.decoded()
-        self.hear(audio)
-
-    def _draw_live(self, incoming: Incoming) -> None:
+    def _draw_live(self, incoming: _Incoming) -> None:
         """Send the pitch of the newest whole frames, as often as the tracker is fast enough."""
         step = round(CONTOUR_HOP_S * incoming.rate_hz)
-        whole = len(incoming.body) // (SAMPLE_BYTES * step)
+        whole = len(incoming.body) // (4 * step)  # bytes of a float32
         if whole - incoming.drawn < incoming.pause:
             return
         first = max(0, incoming.drawn - _BEFORE_FRAMES, whole - _MOST_FRAMES)
         fresh = max(incoming.drawn, first)
-        tail = incoming.body[SAMPLE_BYTES * step * first : SAMPLE_BYTES * step * whole]
         began_s = perf_counter()
-        tracked = self._contour_of(Audio(np.frombuffer(tail, "<f4"), incoming.rate_hz))
-        pitch = tracked.pitch_st[fresh - first :]
+        tail = Audio(incoming.samples(step * first, step * whole), incoming.rate_hz)
+        pitch = self._contour_of(tail).pitch_st[fresh - first :]
         self.send({"type": "pitch", "first": fresh, "pitch": _drawable(pitch)})
         incoming.drawn = whole
         incoming.pause = max(1, math.ceil((perf_counter() - began_s) / CONTOUR_HOP_S))
+
+
+def _refuse_unusable(audio: Audio) -> None:
+    """Raise QbhError if a hum is too short or too quiet."""
+    if audio.duration_s < SHORTEST_S:
+        raise QbhError(f"That was too short: hum for at least {SHORTEST_S:g} seconds.")
+    if np.abs(audio.samples).max() < TOO_QUIET:
+        raise QbhError("That was too quiet: come closer to the microphone, or hum louder.")
+
+
+def _wav_of(audio: Audio) -> bytes:
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio.samples.clip(-1, 1), audio.rate_hz, "PCM_16", format="WAV")
+    return buffer.getvalue()
 
 
 def _drawable(pitch_st: Floats) -> list[float | None]:

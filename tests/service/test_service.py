@@ -212,26 +212,22 @@ def encoded(samples, rate_hz=16000, kind="WAV") -> bytes:
 
 
 class TestBadRequests:
-    @pytest.mark.parametrize(
-        ("body", "reason"),
-        [
+    def test_bad_audio_is_one_sentence_about_the_senders_file(self, service):
+        for body, reason in (
             (b"", "is empty"),
             (b"this is no recording\n" * 50, "is not audio"),
             (encoded(np.zeros(32000)), "is silent"),
             (encoded(np.random.default_rng(0).normal(0, 0.1, 48000)), "s of the hum is voiced"),
             (encoded(np.zeros(8000 * 3600), 8000, "FLAC"), "is longer than 120 s"),
-        ],
-        ids=["empty", "words", "silence", "noise", "hour"],
-    )
-    def test_bad_audio_is_one_sentence_about_the_senders_file(self, service, body, reason):
-        assert len(body) < 1_000_000
-        refused = service.search(body, name="memo 1.wav")
-        assert refused.status_code == 422
-        sentence = refused.json()["detail"]
-        assert sentence.startswith("memo 1.wav")
-        assert reason in sentence
-        assert tempfile.gettempdir() not in sentence
-        assert sentence.endswith(".")
+        ):
+            assert len(body) < 1_000_000
+            refused = service.search(body, name="memo 1.wav")
+            assert refused.status_code == 422
+            sentence = refused.json()["detail"]
+            assert sentence.startswith("memo 1.wav")
+            assert reason in sentence
+            assert tempfile.gettempdir() not in sentence
+            assert sentence.endswith(".")
 
     def test_bad_parameters(self, service):
         for query in ({"k": 0}, {"k": 1001}, {"k": "many"}, {"anchor": "end"}, {"name": "n" * 201}):
@@ -308,7 +304,7 @@ class TestUploads:
     def test_connections_and_heads_are_bounded(self, serve):
         place = serve()
         with dial(place) as client:
-            client.sendall(head("X: " + "x" * 20_000))
+            client.sendall(head("X: " + "x" * 20_000)[:-4])  # never ends
             assert reply(client).status == 400
         idle = [dial(place) for _ in range(128)]
         assert httpx.post(f"{place.url}/search", content=b"x").status_code == 503
@@ -333,18 +329,19 @@ class TestUploads:
             until(refused)
 
     @pytest.mark.parametrize("kept", ["keep-alive", "close"])
-    def test_who_is_refused_while_sending_reads_why(self, serve, kept):
+    def test_who_is_refused_before_or_while_sending_reads_why(self, serve, kept):
         gate = Gate()
         place = serve(gate, workers=1, queue=0, most_mb=5)
-        with dial(place) as first, dial(place) as second, dial(place) as third:
+        with dial(place) as first, dial(place) as second:
             first.sendall(head("Content-Length: 1") + b"1")
             gate.wait_for(1)
-            size = 4_000_000  # more than the buffers between the two hold
-            second.sendall(head(f"Connection: {kept}", f"Content-Length: {size}") + bytes(size))
+            second.sendall(head("Content-Length: 1000"))  # and not one byte of it
             assert reply(second).status == 503
-            third.sendall(head(f"Connection: {kept}", f"Content-Length: {2 * size}"))
-            third.sendall(bytes(2 * size))
-            assert reply(third).status == 503
+            for size in (4_000_000, 8_000_000):  # more than the buffers between the two hold
+                with dial(place) as other:
+                    other.sendall(head(f"Connection: {kept}", f"Content-Length: {size}"))
+                    other.sendall(bytes(size))
+                    assert reply(other).status == 503
             gate.open.set()
             assert reply(first).status == 200
 
@@ -383,17 +380,6 @@ class TestOverload:
         assert right == gate.calls == 6
         assert place.counted('qbhkit_requests_total{path="/search",status="503"}') == 58
         assert place.counted("qbhkit_jobs") == 0
-
-    def test_a_full_service_refuses_before_the_body_is_sent(self, serve):
-        gate = Gate()
-        place = serve(gate, workers=1, queue=0)
-        with dial(place) as first, dial(place) as second:
-            first.sendall(head("Content-Length: 1") + b"1")
-            gate.wait_for(1)
-            second.sendall(head("Content-Length: 1000"))
-            assert reply(second).status == 503
-            gate.open.set()
-            assert reply(first).status == 200
 
     def test_work_that_timed_out_keeps_its_place_until_it_ends(self, serve):
         gate = Gate()
@@ -450,7 +436,10 @@ class TestCredential:
     def test_nobody_gets_in_without_it(self, serve):
         gate = Gate()
         gate.open.set()
-        place = serve(gate, token=TOKEN)
+        place = serve(gate, token=TOKEN, most_mb=2.5, longest_s=60)
+        with dial(place) as client:
+            client.sendall(head("Content-Length: 1000"))  # asked before the body
+            assert reply(client).status == 401
         wrong = [
             {}, {"Authorization": "Bearer"}, {"Authorization": f"Bearer {TOKEN}x"},
             {"Authorization": f"Bearer {TOKEN[:-1]}"}, {"Authorization": f"Basic {TOKEN}"},
@@ -465,13 +454,9 @@ class TestCredential:
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert httpx.post(f"{place.url}/search", content=b"x", headers=right).status_code == 200
         assert httpx.get(f"{place.url}/metrics", headers=right).status_code == 200
-        assert httpx.get(f"{place.url}/healthz").json()["needs_token"] is True
-
-    def test_it_is_asked_for_before_the_body(self, serve):
-        place = serve(token=TOKEN)
-        with dial(place) as client:
-            client.sendall(head("Content-Length: 1000"))
-            assert reply(client).status == 401
+        assert httpx.get(f"{place.url}/healthz").json() == {
+            "status": "ok", "most_bytes": 2_500_000, "longest_s": 60, "needs_token": True,
+        }  # fmt: skip
 
     def test_a_file_holds_it(self, tmp_path):
         path = tmp_path / "token"
@@ -491,12 +476,6 @@ class TestCredential:
 
 
 class TestOperation:
-    def test_health(self, serve):
-        place = serve(most_mb=2.5, longest_s=60)
-        assert httpx.get(f"{place.url}/healthz").json() == {
-            "status": "ok", "most_bytes": 2_500_000, "longest_s": 60, "needs_token": False,
-        }  # fmt: skip
-
     def test_metrics_count(self, serve):
         place = serve()
         for _ in range(3):
@@ -513,15 +492,21 @@ class TestOperation:
         assert "made-up" not in text
 
     def test_openapi_describes_everything(self, serve):
-        place = serve(token=TOKEN)
-        described = httpx.get(f"{place.url}/openapi.json").json()
+        described = httpx.get(f"{serve(token=TOKEN).url}/openapi.json").json()
         assert described["info"]["title"] == "qbhkit"
         assert set(described["paths"]) == {"/search", "/healthz", "/metrics"}
         search = described["paths"]["/search"]["post"]
         assert {entry["name"] for entry in search["parameters"]} == {"k", "anchor", "name"}
-        assert set(search["responses"]) == {
-            "200", "401", "408", "413", "415", "422", "503", "504",
-        }  # fmt: skip
+        assert sorted(search["responses"]) == [
+            "200",
+            "401",
+            "408",
+            "413",
+            "415",
+            "422",
+            "503",
+            "504",
+        ]
         assert "audio/*" in search["requestBody"]["content"]
         assert search["security"]
         assert described["paths"]["/metrics"]["get"]["security"]
@@ -549,21 +534,19 @@ class TestOperation:
 
 
 class TestCommand:
-    @pytest.mark.parametrize(
-        ("arguments", "word"),
-        [
-            (["--host", "0.0.0.0"], "--token-file"),
-            (["--most-mb", "0"], "most_mb"),
-            (["--timeout", "nan"], "timeout_s"),
-            (["--queue", "-1"], "queue"),
-            (["--port", "99999"], "99999"),
-            (["--token-file", "missing"], "missing"),
-        ],
-    )
-    def test_a_wrong_option_is_one_sentence(self, capfd, catalogue, arguments, word):
-        assert main(["serve", str(catalogue), *arguments]) == 2
-        (line,) = capfd.readouterr().err.splitlines()
-        assert word in line
+    def test_a_wrong_option_is_one_sentence(self, capfd, catalogue, tmp_path):
+        for path, arguments, word in (
+            (catalogue, ["--host", "0.0.0.0"], "--token-file"),
+            (catalogue, ["--most-mb", "0"], "most_mb"),
+            (catalogue, ["--timeout", "nan"], "timeout_s"),
+            (catalogue, ["--queue", "-1"], "queue"),
+            (catalogue, ["--port", "99999"], "99999"),
+            (catalogue, ["--token-file", "missing"], "missing"),
+            (tmp_path / "none", ["--port", "0"], str(tmp_path / "none")),
+        ):
+            assert main(["serve", str(path), *arguments]) == 2
+            (line,) = capfd.readouterr().err.splitlines()
+            assert word in line
 
     def test_a_port_that_is_taken_is_one_sentence(self, capfd, catalogue):
         with bind("127.0.0.1", 0) as other:  # before anybody answers there

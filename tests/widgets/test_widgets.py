@@ -66,7 +66,7 @@ def upload(widget, name, body):
     receive(widget, type="end", bytes=len(body))
 
 
-def test_a_hum_is_tracked_and_its_song_found(widget, hum):
+def test_a_hum_is_tracked_its_song_found_and_drawn(searcher, widget, hum):
     widget.hear(hum)
     assert widget.audio.rate_hz == RATE_HZ
     assert widget.contour.voiced_s > 5
@@ -74,10 +74,6 @@ def test_a_hum_is_tracked_and_its_song_found(widget, hum):
     assert len(widget.results) == 3
     assert widget.status.startswith(f"It fits {TRUTH} best.")
     assert not widget.problem
-
-
-def test_the_view_gets_the_song_and_the_aligned_hum(widget, hum, searcher):
-    widget.hear(hum)
     row, answer = widget._songs[0], widget.results[0]
     assert (row["title"], row["start_s"], row["end_s"]) == (TRUTH, answer.start_s, answer.end_s)
     song = searcher.catalogue.contours[searcher.catalogue.number[TRUTH]]
@@ -89,15 +85,13 @@ def test_the_view_gets_the_song_and_the_aligned_hum(widget, hum, searcher):
     json.dumps(widget.get_state())
 
 
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_catalogue_s_folder_will_do(catalogue, searcher, hum, kind):
-    widget, other = HumRecorder(kind(catalogue), k=3), HumRecorder(searcher, k=3)
+def test_a_catalogue_s_folder_will_do(catalogue, searcher, hum):
+    widget, other = HumRecorder(str(catalogue), k=3), HumRecorder(searcher, k=3)
     widget.hear(hum)
     other.hear(hum)
     assert widget.results == other.results
-    assert widget.results[0].song_id == TRUTH
     with pytest.raises(QbhError, match="does not exist"):
-        HumRecorder(kind(catalogue / "none"))
+        HumRecorder(Path(catalogue / "none"))
 
 
 def test_where_the_match_begins_is_passed_on(searcher, song_notes):
@@ -114,48 +108,37 @@ def test_where_the_match_begins_is_passed_on(searcher, song_notes):
     assert found["anywhere"].score > found["start"].score
 
 
-def test_another_tracker_is_used(hum):
+def test_another_tracker_is_used_and_without_a_searcher_there_is_a_contour(hum):
     from qbhkit.pitch.trackers import get_tracker
 
-    widget = HumRecorder(tracker=get_tracker("praat"))
-    widget.hear(hum)
-    by_default = HumRecorder()
-    by_default.hear(hum)
-    assert widget.contour.voiced_s > 4
+    widget, by_default = HumRecorder(tracker=get_tracker("praat")), HumRecorder()
+    for recorder_widget in (widget, by_default):
+        recorder_widget.hear(hum)
+        assert recorder_widget.contour.voiced_s > 4
+        assert recorder_widget.results == ()
+        assert (recorder_widget.status, recorder_widget.problem) == ("Pitch tracked.", False)
     assert not np.array_equal(widget.contour.frames, by_default.contour.frames)
 
 
-def test_without_a_searcher_there_is_a_contour(hum):
-    widget = HumRecorder()
+def test_what_is_wrong_is_said(widget, sent, hum):
+    noise = np.random.default_rng(0).standard_normal(len(hum.samples))
     widget.hear(hum)
-    assert widget.contour.voiced_s > 5
-    assert (widget.results, widget.status, widget.problem) == ((), "Pitch tracked.", False)
-
-
-@pytest.mark.parametrize(
-    ("degrade", "words"),
-    [
-        (lambda x: 0 * x, "too quiet"),
-        (lambda x: 0.003 * x, "too quiet"),
-        (lambda x: x[:RATE_HZ], "too short"),
-        (lambda x: x[:0], "too short"),
-        (lambda x: x * np.nan, "NaN"),
-        (lambda x: 0.1 * np.random.default_rng(0).standard_normal(len(x)), "No voice was found"),
-        (lambda x: np.pad(x[: RATE_HZ // 2], (0, 2 * RATE_HZ)), "Only 0."),
-    ],
-    ids=["silence", "quiet", "short", "empty", "NaN", "noise", "little"],
-)
-def test_what_is_wrong_is_said(widget, hum, degrade, words):
-    widget.hear(hum)
-    bad = Audio(degrade(hum.samples).astype(np.float32), RATE_HZ)
-    with pytest.raises(QbhError, match=words):
-        widget.hear(bad)
-    assert words in widget.status
-    assert widget.problem
-    assert (list(widget.results), widget._songs) == ([], [])
-    if words != "NaN":  # no microphone says that
-        record(widget, bad)
-    assert words in widget.status
+    for samples, words in (
+        (0.003 * hum.samples, "too quiet"),
+        (hum.samples[:RATE_HZ], "too short"),
+        (hum.samples[:0], "too short"),
+        (0.1 * noise, "No voice was found"),
+        (np.pad(hum.samples[: RATE_HZ // 2], (0, 2 * RATE_HZ)), "Only 0."),
+        (np.nan * hum.samples, "NaN"),
+    ):
+        bad = Audio(samples.astype(np.float32), RATE_HZ)
+        with pytest.raises(QbhError, match=words):
+            widget.hear(bad)
+        assert words in widget.status
+        assert widget.problem
+        assert (list(widget.results), widget._songs) == ([], [])
+    record(widget, Audio(hum.samples[:RATE_HZ], RATE_HZ))
+    assert "too short" in widget.status
     widget.hear(hum)
     assert not widget.problem
 
@@ -167,10 +150,11 @@ def test_a_clipped_hum_is_searched_all_the_same(widget, hum):
     assert widget.results[0].song_id == TRUTH
 
 
-@pytest.mark.parametrize("gain", [0.5, 1.0])
-def test_a_loud_hum_is_not_clipped(widget, hum, gain):
-    widget.hear(Audio(gain * hum.samples / np.abs(hum.samples).max(), RATE_HZ))
-    assert not widget.problem
+@pytest.mark.parametrize("peak", [0.011, 1.0])
+def test_a_soft_hum_is_not_too_quiet_and_a_loud_one_not_clipped(hum, peak):
+    widget = HumRecorder()
+    widget.hear(Audio(peak * hum.samples / np.abs(hum.samples).max(), RATE_HZ))
+    assert (widget.status, widget.problem) == ("Pitch tracked.", False)
 
 
 def test_files_are_searched(widget, hum, tmp_path):
@@ -200,12 +184,6 @@ def _wav(samples, rate_hz):
     return buffer.getvalue()
 
 
-def test_what_a_view_records_arrives_whole(widget, sent, hum):
-    record(widget, hum)
-    np.testing.assert_array_equal(widget.audio.samples, hum.samples[: len(widget.audio.samples)])
-    assert widget.results[0].song_id == TRUTH
-
-
 def test_what_a_view_says_is_known_here(widget):
     receive(widget, type="say", words="No microphone was found.", problem=True)
     assert (widget.status, widget.problem) == ("No microphone was found.", True)
@@ -219,8 +197,10 @@ def test_a_part_that_is_lost_is_missed(widget, sent, hum):
     assert widget.audio is None
 
 
-def test_the_pitch_is_drawn_live_and_agrees_with_the_contour(widget, sent, hum):
+def test_what_a_view_records_is_drawn_live_and_arrives_whole(widget, sent, hum):
     record(widget, hum)
+    np.testing.assert_array_equal(widget.audio.samples, hum.samples[: len(widget.audio.samples)])
+    assert widget.results[0].song_id == TRUTH
     drawn = {
         message["first"] + i: st
         for message, *_ in sent
@@ -232,17 +212,14 @@ def test_the_pitch_is_drawn_live_and_agrees_with_the_contour(widget, sent, hum):
     assert np.mean([abs(live - final) < 0.5 for live, final in both]) > 0.9
 
 
-def test_a_slow_tracker_draws_seldom(searcher, hum, monkeypatch):
-    widget = HumRecorder(searcher)
-    sent = []
-    monkeypatch.setattr(widget, "send", lambda *message: sent.append(message))
+def test_a_slow_tracker_draws_seldom(hum, widget, sent, monkeypatch):
     now_s = iter(np.arange(10000.0))  # a second passes between two looks at the clock
     monkeypatch.setattr(recorder, "perf_counter", lambda: next(now_s))
     record(widget, hum, size=1600)
     assert 1 <= len(sent) <= hum.duration_s + 1
 
 
-def test_a_trimmed_hum_is_searched_again(widget, hum):
+def test_a_trimmed_hum_is_searched_again_and_saved(widget, hum, tmp_path):
     widget.hear(hum)
     whole = widget.audio
     widget.trim(1.04, 6.0)
@@ -260,15 +237,8 @@ def test_a_trimmed_hum_is_searched_again(widget, hum):
     assert widget._kept_s[0] == 2.0
     widget.trim()
     assert len(widget.audio.samples) == len(whole.samples)
-
-
-def test_a_hum_is_saved(widget, hum, tmp_path):
-    widget.hear(hum)
-    widget.trim(0, 4)
     widget.save(tmp_path / "hum.wav")
-    np.testing.assert_allclose(
-        load(tmp_path / "hum.wav").samples, hum.samples[: 4 * RATE_HZ], atol=1e-4
-    )
+    np.testing.assert_allclose(load(tmp_path / "hum.wav").samples, hum.samples, atol=1e-4)
     with pytest.raises(QbhError, match=r"\.wav or \.flac"):
         widget.save(tmp_path / "hum.doc")
 
@@ -362,10 +332,10 @@ def test_what_is_missing_is_named():
     assert "pip install 'qbhkit[notebooks]'" in done.stderr
 
 
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"longest_s": 1.0}, {"longest_s": 61.0}])
-def test_wrong_arguments(searcher, wrong):
-    with pytest.raises(QbhError, match=next(iter(wrong))):
-        HumRecorder(searcher, **wrong)
+def test_wrong_arguments(searcher):
+    for wrong in ({"k": 0}, {"longest_s": 1.0}, {"longest_s": 61.0}):
+        with pytest.raises(QbhError, match=next(iter(wrong))):
+            HumRecorder(searcher, **wrong)
 
 
 def test_the_page_and_the_widget_share_one_recorder(widget):
