@@ -39,7 +39,7 @@ class Row:
         name: of the row.
         change: what it changes of the base configuration, in both stages.
         stages: ``songs`` is stage 1 alone, ``hums`` stage 2 from random weights, ``both`` one after
-            the other; ``combined`` takes the best of several fine-tuned copies.
+            the other, ``combined`` the best of several fine-tuned copies.
         seeds: number of runs, with seeds 0, 1, ...
     """
 
@@ -131,9 +131,8 @@ def ablate(
             known = found["rows"].get(key, {})
             if known.get("row") == described and known.get("recipes", recipes) == recipes:
                 continue
-            cv_data = data_for(songs)
             run = folder / budget / _plain(row.name) / str(seed)
-            scored = _score(row.stages, songs, hums, cv_data, run, progress)
+            scored = _score(row.stages, songs, hums, data_for(songs), run, progress)
             found["rows"][key] = {"row": described, "recipes": recipes, **scored}
             write_json(out, found)
     return found
@@ -156,16 +155,13 @@ def _score(
             songs, cv_data.source, first, first / "log.json", resume=resume, progress=progress
         )
         export_encoder(encoder, weights, songs.window.reading, songs.normalisation)
-    match stages:
-        case "songs":
-            config = replace(songs, init_from=str(weights), hums=None)
-        case "both":
-            config = replace(hums, init_from=str(weights))
-        case "hums":
-            config = hums
-        case "combined":
-            config = replace(songs, hums=hums.hums, fine_tune=hums.fine_tune)
-    return cross_validate(config, cv_data, folder, progress=progress)
+    configs = {
+        "songs": replace(songs, init_from=str(weights), hums=None),
+        "both": replace(hums, init_from=str(weights)),
+        "hums": hums,
+        "combined": replace(songs, hums=hums.hums, fine_tune=hums.fine_tune),
+    }
+    return cross_validate(configs[stages], cv_data, folder, progress=progress)
 
 
 def _plain(name: str) -> str:
@@ -184,10 +180,9 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
         found: what :func:`ablate` returns.
 
     Returns:
-        Lines with ``row`` and ``seeds``; for ``start``, for ``anywhere`` and for an external corpus
-        if there is one, the mean of each measure and the largest distance from it (``spread``),
-        and of top-1 the paired difference to the first row, both with seed 0, with its 95%
-        interval over hums.
+        Lines with ``row`` and ``seeds``; for ``start``, ``anywhere`` and an external corpus, if
+        there is one, the mean of each measure, the largest distance from it (``spread``), and the
+        paired difference in top-1 to the first row, by seed 0, with its 95% interval over hums.
 
     Notebook: notebooks/07_train_supervised.py
     """
@@ -203,8 +198,7 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
                 values = np.array([run[searched][measure] for run in seeds])
                 line[f"{searched} {measure}"] = float(values.mean())
                 line[f"{searched} {measure} spread"] = float(np.abs(values - values.mean()).max())
-            line[f"{searched} top1 against first"] = paired_difference(
-                seeds[0][searched]["ranks"], first[searched]["ranks"]
-            )
+            ranks = (run[searched]["ranks"] for run in (seeds[0], first))
+            line[f"{searched} top1 against first"] = paired_difference(*ranks)
         lines.append(line)
     return lines

@@ -1,9 +1,7 @@
 """Score a training recipe by cross-validation over songs and singers.
 
-The songs and the singers of the development hums are dealt into folds. For each pair of a song fold
-and a singer fold a model is fine-tuned on the hums of other songs by other singers. It scores the
-hums of this pair, so no hum is scored by a model that was trained on its song or its singer. The
-ranks of all hums are pooled.
+For each pair of a song fold and a singer fold a model is fine-tuned on the hums of other songs by
+other singers, and scores the hums of this pair. The ranks of all hums are pooled.
 """
 
 import hashlib
@@ -13,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
 from qbhkit.embedding.hum_pairs import AlignedHum, HumPairs, align_hum
 from qbhkit.embedding.sampling import PairSource
 from qbhkit.embedding.training import TrainConfig, hum_evaluator, song_source, train_encoder
-from qbhkit.embedding.windows import MatchFrom, Reading, WindowGrid, cut_song, grid_for, stretch
+from qbhkit.embedding.windows import MatchFrom, Reading, cut_song, grid_for, stretch
 from qbhkit.errors import QbhError
 from qbhkit.evaluation.evaluate import by_search, score_hums
 from qbhkit.metrics import LabelledQuery, rank_of, summarise
@@ -66,7 +65,6 @@ class EmbeddedSongs:
 
     Args:
         songs: all of them.
-        grid: windows of the catalogue.
         reading: onto L frames.
         hop_s: seconds between frames of the contours.
         rests: whether the contours keep their rests.
@@ -76,24 +74,19 @@ class EmbeddedSongs:
     """
 
     def __init__(
-        self,
-        songs: Sequence[Song],
-        grid: WindowGrid,
-        reading: Reading,
-        hop_s: float,
-        rests: bool = True,
+        self, songs: Sequence[Song], reading: Reading, hop_s: float, rests: bool = True
     ) -> None:
-        self._songs, self._grid, self.hop_s = songs, grid, hop_s
+        self._songs, self._grid = songs, grid_for(reading)
         self.number = {song.id: k for k, song in enumerate(songs)}
         if len(self.number) < len(songs):
             raise QbhError("Two songs to search have the same id: give one of them another.")
         contours = [song.contour(hop_s) for song in songs]
         self.contours = contours if rests else [contour.without_rests() for contour in contours]
-        cuts = [cut_song(contour, grid, reading) for contour in self.contours]
+        cuts = [cut_song(contour, self._grid, reading) for contour in self.contours]
         self._frames = np.concatenate([cut.frames for cut in cuts])  # (W, L, 2)
         self._song = np.repeat(np.arange(len(songs)), [len(cut.frames) for cut in cuts])
-        self._start = np.concatenate([cut.start for cut in cuts])
-        self._end = np.concatenate([cut.end for cut in cuts])
+        self._start_s = np.concatenate([cut.start for cut in cuts]) * hop_s
+        self._end_s = np.concatenate([cut.end for cut in cuts]) * hop_s
         self._at_start = np.concatenate([cut.at_start for cut in cuts])
 
     def searcher(self, embedder: ContourEmbedder) -> Searcher:
@@ -102,7 +95,7 @@ class EmbeddedSongs:
         catalogue = Catalogue(
             Path(), embedder.identity, "", self._grid, entries, self.contours,
             embedder.embed(self._frames).astype(np.float16), self._song,
-            self._start * self.hop_s, self._end * self.hop_s, self._at_start,
+            self._start_s, self._end_s, self._at_start,
         )  # fmt: skip
         return Searcher(catalogue, embedder)
 
@@ -115,12 +108,6 @@ def label_hums(
 ) -> list[LabelledHum]:
     """Track hums, and align each with its song from the song's first note.
 
-    Args:
-        queries: recordings, each with the id of its song; hums begin where the songs begin.
-        embedded: the songs.
-        tracker: tracks the pitch of the hums.
-        progress: show a bar on standard error.
-
     Raises:
         QbhError: if a hum names a song that is not among them, or nothing in it is voiced.
     """
@@ -129,9 +116,8 @@ def label_hums(
         if query.song_id not in embedded.number:
             raise QbhError(f"{query.path} hums {query.song_id}, which is not among the songs.")
         song = embedded.number[query.song_id]
-        found.append(
-            LabelledHum(query, align_hum(Path(query.path), song, embedded.contours[song], tracker))
-        )
+        aligned = align_hum(Path(query.path), song, embedded.contours[song], tracker)
+        found.append(LabelledHum(query, aligned))
     return found
 
 
@@ -160,20 +146,18 @@ def mir_qbsh_data(
 
     Args:
         config: names the corpora of stage 1, the windows and the hop.
-        data: the folder of the corpora.
+        data: the folder of the corpora; IOACAS is the external test if it is there.
         tracker: name of the pitch tracker for hums; the default one if None.
         progress: show a bar on standard error.
 
     Raises:
         QbhError: if a corpus is missing.
     """
-    hums, embedded, external = _searched_among(
-        config.window.reading, config.hop_s, data, tracker, progress
-    )
-    songs = training_songs(config.corpora, data, config.hop_s)
-    split = read_split("mir_qbsh")
+    reading, hop_s, split = config.window.reading, config.hop_s, read_split("mir_qbsh")
+    hums, embedded, external = _searched_among(reading, hop_s, data, tracker, progress)
+    source = song_source(config, training_songs(config.corpora, data, hop_s))
     folds = Folds(split["song_folds"], split["singer_folds"])
-    return CrossValidationData(hums, folds, embedded, song_source(config, songs), external)
+    return CrossValidationData(hums, folds, embedded, source, external)
 
 
 @lru_cache(maxsize=1)  # most recipes of an ablation share windows and hop
@@ -182,8 +166,7 @@ def _searched_among(
 ) -> tuple[list[LabelledHum], EmbeddedSongs, ExternalTest | None]:
     corpus = MirQbsh(data / "mir-qbsh")
     songs = [*songs_of(corpus), *songs_of(open_corpus("mirex-essen-2000", data))]
-    embedded = EmbeddedSongs(songs, grid_for(reading), reading, hop_s)
-    split = read_split("mir_qbsh")
+    embedded, split = EmbeddedSongs(songs, reading, hop_s), read_split("mir_qbsh")
     dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
     queries = [
         LabelledQuery(str(hum.path), hum.song_id, hum.singer)
@@ -204,20 +187,13 @@ def ioacas_test(
 
     The queries of this corpus have no rests, so the rests of the songs are removed too.
 
-    Args:
-        reading: onto L frames.
-        hop_s: seconds between frames.
-        data: the folder of the corpora.
-        others: further songs.
-
     Raises:
         QbhError: if the corpus is missing.
     """
     corpus = Ioacas(data / "ioacas")
     named = "ioacas/{}".format  # its ids are numbers, as those of other corpora are
     songs = [*(replace(song, id=named(song.id)) for song in songs_of(corpus)), *others]
-    embedded = EmbeddedSongs(songs, grid_for(reading), reading, hop_s, rests=False)
-    found = corpus.queries()
+    embedded, found = EmbeddedSongs(songs, reading, hop_s, rests=False), corpus.queries()
     queries = [LabelledQuery(key, named(song_id), None) for key, (_, song_id) in found.items()]
     contours = [from_f0(track, hop_s).without_rests() for track, _ in found.values()]
     return ExternalTest(queries, contours, embedded)
@@ -233,8 +209,7 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Fine-tune a model for every pair of folds, and pool the ranks of all hums.
 
-    A model in the folder is used again if the same recipe made it from the same weights and hums,
-    so an interrupted run can be continued.
+    A model in the folder is used again if the same recipe made it from the same weights and hums.
 
     Args:
         config: of the fine-tuning; ``init_from`` names the weights it starts from. Without ``hums``
@@ -246,17 +221,17 @@ def cross_validate(
         methods: of the search; ``full`` also gives a calibration and its refusals.
 
     Returns:
-        Plain values for JSON: by the first method, metrics, intervals and ranks for ``start``, for
-        ``anywhere`` and for each stress of them, and for the external queries if there are some,
-        which the first model scores. The same by the other methods is under ``methods``.
+        Plain values for JSON: by the first method, metrics, intervals and ranks for ``start``,
+        ``anywhere``, each stress of them, and the external queries, which the first model scores.
+        The same by the other methods is under ``methods``.
 
     Notebook: notebooks/07_train_supervised.py
     """
     hums, external = cv_data.hums, cv_data.external
     queries = [hum.query for hum in hums]
-    found: dict[Method, dict[str, Any]] = {method: {} for method in methods}
     ranks: dict[tuple[Method, str], list[int | None]] = {}
     cases: dict[MatchFrom, list[tuple[Case, str]]] = {match_from: [] for match_from in MATCH_FROM}
+    found: dict[Method, dict[str, Any]] = {method: {} for method in methods}
     for number, (test, learn) in enumerate(_split(hums, cv_data.folds, config)):
         aligned = [hums[k].aligned for k in learn]
         weights = _weights(config, aligned, cv_data, folder / f"fold-{number}", progress)
@@ -277,10 +252,8 @@ def cross_validate(
                 column = ranks.setdefault((method, name), [None] * len(hums))
                 scored = score_hums(by_search(searcher, method, match_from), contours, truths)
                 for k, case in zip(test, scored, strict=True):
-                    if case is None:
-                        continue
-                    column[k] = rank_of(*case)
-                    if method == "full" and name == match_from:
+                    column[k] = case and rank_of(*case)
+                    if case and method == "full" and name == match_from:
                         cases[match_from].append((case, queries[k].song_id))
     for (method, name), column in ranks.items():
         found[method][name] = summarise(column, queries)
@@ -296,14 +269,13 @@ def cross_validate(
 
 def _calibrated(cases: dict[MatchFrom, list[tuple[Case, str]]], distance: float) -> dict[str, Any]:
     """Return a calibration on all hums, and refusals by calibrations on the hums of other songs."""
-    everything = [case for match_from in MATCH_FROM for case, _ in cases[match_from]]
+    everything = [case for part in cases.values() for case, _ in part]
+    calibration = asdict(calibrate(everything, distance))
     refusals = {}
-    for match_from in MATCH_FROM:
-        if not cases[match_from]:
-            raise QbhError("A calibration needs hums that find their songs.")
-        some, songs = zip(*cases[match_from], strict=True)
+    for match_from, part in cases.items():
+        some, songs = zip(*part, strict=True)
         refusals[match_from] = refusal(some, songs, distance)._asdict()
-    return {"calibration": asdict(calibrate(everything, distance)), "refusal": refusals}
+    return {"calibration": calibration, "refusal": refusals}
 
 
 def _split(
@@ -314,14 +286,13 @@ def _split(
     if config.hums is None:
         yield everything, []
         return
-    for names in folds.songs:
-        for singers in folds.singers:
-            sung = [hum.query.song_id in names for hum in hums]
-            by_them = [hum.query.singer in singers for hum in hums]
-            yield (
-                [k for k in everything if sung[k] and by_them[k]],
-                [k for k in everything if not sung[k] and not by_them[k]],
-            )
+    for names, singers in product(folds.songs, folds.singers):
+        sung = [hum.query.song_id in names for hum in hums]
+        by_them = [hum.query.singer in singers for hum in hums]
+        yield (
+            [k for k in everything if sung[k] and by_them[k]],
+            [k for k in everything if not sung[k] and not by_them[k]],
+        )
 
 
 def _weights(
@@ -344,15 +315,16 @@ def _weights(
         def pairs_of(some: Sequence[AlignedHum]) -> HumPairs:
             return HumPairs(some, cv_data.songs.contours, drawn_as, reading, how)
 
-        evaluate, log = None, folder / "log.json"
+        evaluate = None
         if config.fine_tune is not None:  # the best of its copies is chosen on hums held out
-            number = {song: k for k, song in enumerate(sorted({hum.song for hum in hums}))}
-            held = [hum for hum in hums if number[hum.song] % _HELD_OUT == 0]
-            hums = [hum for hum in hums if number[hum.song] % _HELD_OUT]
+            held_out = sorted({hum.song for hum in hums})[::_HELD_OUT]
+            held = [hum for hum in hums if hum.song in held_out]
+            hums = [hum for hum in hums if hum.song not in held_out]
             evaluate = hum_evaluator(config, pairs_of(held), cv_data.source)
         encoder = train_encoder(
-            config, cv_data.source, folder, log, pairs_of(hums), evaluate, progress=progress
-        )
+            config, cv_data.source, folder, folder / "log.json", pairs_of(hums), evaluate,
+            progress=progress,
+        )  # fmt: skip
         record(note, made_of)  # before the weights: without it they would be made again
         export_encoder(encoder, weights, reading, how)
     return weights

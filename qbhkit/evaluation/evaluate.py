@@ -1,8 +1,4 @@
-"""Measure how often hums find their songs: the one evaluator of the kit.
-
-:func:`evaluate` is the front door's ``qbhkit.evaluate`` and what ``qbhkit evaluate`` calls;
-cross-validation and the benchmarks score their models with :func:`score_hums`.
-"""
+"""Measure how often hums find their songs: the one evaluator of the kit."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,14 +18,7 @@ from qbhkit.embedding.embedder import Embedder, open_embedder
 from qbhkit.embedding.windows import MatchFrom, is_long_enough
 from qbhkit.errors import Failure, QbhError
 from qbhkit.evaluation import METHODS
-from qbhkit.metrics import (
-    LabelledQuery,
-    Metrics,
-    comparable_to,
-    metrics,
-    rank_of,
-    summarise,
-)
+from qbhkit.metrics import LabelledQuery, Metrics, comparable_to, metrics, rank_of, summarise
 from qbhkit.pitch.frontends import frontend_for, query_loader
 from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
@@ -54,10 +43,8 @@ class Evaluation:
         match_from: ``start`` or ``anywhere``.
         songs: number of songs searched.
         model: identity of the weights that made the catalogue.
-        failures: queries that could not be read or tracked, and why; they count as misses, as hums
-            with less than 1 s of voice do.
-        confidence: ``calibration`` and ``refusal`` of the method ``full``, where enough hums find
-            their songs.
+        failures: queries that could not be read or tracked, which count as misses, and why.
+        confidence: ``calibration`` and ``refusal`` of ``full``, where enough hums find their songs.
     """
 
     queries: list[LabelledQuery]
@@ -73,10 +60,7 @@ class Evaluation:
         return metrics(self.ranks[method])
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``qbhkit evaluate --out`` writes.
-
-        The metrics of the first method are on top, and those of every method under ``methods``.
-        """
+        """Return what ``qbhkit evaluate --out`` writes; the metrics of the first method on top."""
         blocks = {name: summarise(ranks, self.queries) for name, ranks in self.ranks.items()}
         return {
             **next(iter(blocks.values())),
@@ -105,16 +89,11 @@ def evaluate(
     Args:
         queries: a CSV file with the columns path, song_id and, where known, singer; or its rows.
         catalogue: the folder of a catalogue that holds all those songs, or an opened one.
-        methods: one or more of ``full``, ``vote``, ``vector``, ``end-to-end``, ``linear-scaling``
-            and ``dtw``.
+        methods: some of :data:`METHODS`.
         match_from: ``start`` where hums begin with the song, otherwise ``anywhere``.
-        weights: those that made the catalogue; the baselines ``linear-scaling`` and ``dtw`` search
-            any.
+        weights: those that made the catalogue; ``linear-scaling`` and ``dtw`` search any.
         tracker: name of the pitch tracker for hums; the default one if None.
         progress: show bars on standard error.
-
-    Returns:
-        The rank of every query's song by each method; metrics and intervals follow from them.
 
     Raises:
         QbhError: if a file is missing or damaged, a query names a song that is not in the
@@ -146,7 +125,8 @@ def evaluate(
 
     @cache
     def hums(by_states: bool) -> list[Contour | None]:
-        return _load(listed, embedder(by_states), None if by_states else tracker, found, progress)
+        network = embedder(by_states).states_of
+        return _load(found, network, None if by_states else tracker, progress)
 
     @cache
     def searcher(by_states: bool) -> Searcher:
@@ -161,25 +141,25 @@ def evaluate(
             score = by_search(searcher(by_states), method, match_from)
         cases = score_hums(score, hums(by_states), truths, method if progress else None)
         found.ranks[method] = [case and rank_of(*case) for case in cases]
-        if method == "full":
+        known = [(case, query.song_id) for case, query in zip(cases, listed, strict=True) if case]
+        if method == "full" and known:
+            scored, songs = zip(*known, strict=True)
             distance = Calibration.of(embedder(by_states)).distance
-            found.confidence.update(_confidence(cases, listed, distance))
+            with suppress(QbhError):  # too few hums find their songs
+                found.confidence["calibration"] = asdict(calibrate(scored, distance))
+                found.confidence["refusal"] = refusal(scored, songs, distance)._asdict()
     return found
 
 
 def _load(
-    queries: Sequence[LabelledQuery],
-    embedder: Embedder,
-    tracker: str | None,
-    found: Evaluation,
-    progress: bool,
+    found: Evaluation, states_of: str | None, tracker: str | None, progress: bool
 ) -> list[Contour | None]:
-    """Load queries for an embedder; those that cannot be loaded are None, and become failures."""
+    """Load the queries; those that cannot be loaded are None, and become failures."""
     if tracker is not None:  # refused once: a wrong tracker is no failure of the hums
-        frontend_for(embedder.states_of, tracker)
-    load_query = query_loader(embedder.states_of, tracker)
+        frontend_for(states_of, tracker)
+    load_query = query_loader(states_of, tracker)
     hums: list[Contour | None] = []
-    for query in tqdm(queries, "melody", unit="hum", disable=not progress):
+    for query in tqdm(found.queries, "melody", unit="hum", disable=not progress):
         hums.append(None)
         try:
             hums[-1] = load_query(query.path)
@@ -189,13 +169,7 @@ def _load(
 
 
 def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return what scores all songs by a method of the search.
-
-    Args:
-        searcher: of the songs.
-        method: ``full``, ``vote`` or ``vector``; ``end-to-end`` is ``full``.
-        match_from: ``start`` or ``anywhere``.
-    """
+    """Return what scores all songs by ``full``, ``vote``, ``vector`` or ``end-to-end``."""
     how, _ = resolve_method(method, None)
     return lambda hums: (found.score for found in searcher.scores_many(hums, match_from, how))
 
@@ -215,7 +189,7 @@ def score_hums(
     """Score all songs for each hum.
 
     Args:
-        score: a method: :func:`by_search` or :func:`by_baseline`.
+        score: by a method: :func:`by_search` or :func:`by_baseline`.
         hums: None for one that could not be loaded.
         truths: the number of each hum's song.
         shown: title of a bar on standard error; None for no bar.
@@ -230,20 +204,6 @@ def score_hums(
     for k, found in bar:
         cases[k] = Case(found, truths[k])
     return cases
-
-
-def _confidence(
-    cases: Sequence[Case | None], queries: Sequence[LabelledQuery], distance: float
-) -> dict[str, Any]:
-    """Return a calibration and its refusals; nothing where too few hums find their songs."""
-    known = [(case, query.song_id) for case, query in zip(cases, queries, strict=True) if case]
-    with suppress(QbhError):
-        found, songs = zip(*known, strict=True) if known else ((), ())
-        return {
-            "calibration": asdict(calibrate(found, distance)),
-            "refusal": refusal(found, songs, distance)._asdict(),
-        }
-    return {}
 
 
 def read_queries(path: Path) -> list[LabelledQuery]:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from test_cross_validation import small_data
 
-from qbhkit.config import build_config, config_path, read_yaml
+from qbhkit.config import build_config, config_path, merged, read_yaml
 from qbhkit.embedding.hum_pairs import HumConfig
 from qbhkit.errors import QbhError
 from qbhkit.evaluation import ablation
-from qbhkit.evaluation.ablation import Grid, Row, ablate, merged, recipe, table
+from qbhkit.evaluation.ablation import Grid, Row, ablate, recipe, table
 from qbhkit.metrics import paired_difference
 
 ENCODER = {"widths": (8, 16), "convolutions": 1, "heads": 2, "embedding_dim": 32}

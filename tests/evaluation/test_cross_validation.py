@@ -19,7 +19,7 @@ from qbhkit.embedding.encoders import EncoderConfig
 from qbhkit.embedding.hum_pairs import AlignedHum, HumConfig, HumPairs, align_contours, align_hum
 from qbhkit.embedding.sampling import ContourBank, SongPairs
 from qbhkit.embedding.training import TrainConfig, train_encoder
-from qbhkit.embedding.windows import Reading, WindowGrid
+from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
 from qbhkit.evaluation import cross_validation
 from qbhkit.evaluation.cross_validation import (
@@ -59,9 +59,7 @@ def cv_data():
 def small_data():
     """Return 8 hums by two singers of 4 of 12 songs."""
     rng = np.random.default_rng(0)
-    embedded = EmbeddedSongs(
-        [song(number, rng) for number in range(12)], WindowGrid(), Reading(80), 0.1
-    )
+    embedded = EmbeddedSongs([song(number, rng) for number in range(12)], Reading(80), 0.1)
     hums = []
     for number, singer in product(range(4), ("ann", "bob")):
         sung = Contour(embedded.contours[number].frames[:70]).transposed(3)
@@ -354,7 +352,7 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
 def test_queries_without_rests_are_searched_among_songs_without_rests(cv_data, tmp_path):
     rng = np.random.default_rng(3)
     songs = [song(number, rng, rest_s=1.0) for number in range(12)]
-    embedded = EmbeddedSongs(songs, WindowGrid(), Reading(80), 0.1, rests=False)
+    embedded = EmbeddedSongs(songs, Reading(80), 0.1, rests=False)
     assert all(contour.voiced.all() for contour in embedded.contours)
     assert not any(one.contour().voiced.all() for one in songs)
     contours = [Contour(embedded.contours[k].frames[20:90]) for k in range(5)]
@@ -380,4 +378,4 @@ def test_songs_of_two_corpora_with_the_same_number_are_not_mixed_up(tmp_path):
     np.testing.assert_allclose(found.songs.contours[number].pitch_st, pitch, atol=1e-3)
     assert len(found.songs.contours) == 2
     with pytest.raises(QbhError, match="same id"):
-        EmbeddedSongs([*others, *others], WindowGrid(), Reading(80), 0.1)
+        EmbeddedSongs([*others, *others], Reading(80), 0.1)

@@ -20,7 +20,6 @@ from qbhkit.evaluation.benchmarks.bench_faults import (
     fill_disk,
     kill_often,
     own_disk,
-    reset,
     started,
     works,
 )
@@ -55,7 +54,7 @@ def test_kills_at_random_moments_change_nothing(work_named, name, tmp_path):
 def test_on_a_full_disk_nothing_is_lost(work_named, name, tmp_path, disks):
     sentence = fill_disk(work_named[name], tmp_path)
     assert "No space left on device" in sentence
-    assert str(tmp_path) in sentence
+    assert "DISK" in sentence
     assert sentence.endswith("make room, and run the same command again.")
 
 
@@ -64,7 +63,7 @@ def test_a_read_only_folder_is_named(work_named, name, tmp_path, disks):
     work = work_named[name]
     with own_disk(tmp_path / "disk") as remount:
         place = tmp_path / "disk" / "work"
-        reset(work, place)
+        work.reset(place)
         before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
         remount("ro")
         with started(work.command(place)) as child:

@@ -1,13 +1,11 @@
 """A catalogue of recordings built by one process and by two Dask workers: ``qbhkit bench cluster``.
 
-The recordings are one real song, a band and a voice, that begins a second later in each: as many
-files of other bytes and about two minutes. Three rivals in turn, each from songs to a manifest:
-this process with as many threads as torch takes, two workers, and two workers that keep the
-allocator settings that Dask imposes. Starting the workers and loading their models is counted, and
-told apart. All catalogues must be equal.
+The recordings are one real song, a band and a voice, that begins a second later in each. Three
+rivals in turn, each from songs to a manifest: this process with as many threads as torch takes, two
+workers, and two workers that keep the allocator settings that Dask imposes. Starting the workers
+and loading their models is counted, and told apart. All catalogues must be equal.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -22,12 +20,16 @@ from qbhkit.catalogue.build import build_catalogue, read_sources
 from qbhkit.catalogue.files import read_manifest
 from qbhkit.corpora import Song, open_source
 from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.evaluation.benchmarks.common import machine, save
+from qbhkit.evaluation.benchmarks.common import (
+    RECORDING,
+    RECORDING_TITLE,
+    arguments,
+    parse,
+    save,
+)
 from qbhkit.pitch.trackers import identity_of
 from qbhkit.storage import data_dir
 
-SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg"
-TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
 TRACKER = "crnn-lite"
 OF_DASK = {"MALLOC_TRIM_THRESHOLD_": "65536"}
 RIVALS = {"one_process": (None, {}), "two_workers": (2, {}), "two_workers_as_dask": (2, OF_DASK)}
@@ -35,7 +37,7 @@ RIVALS = {"one_process": (None, {}), "two_workers": (2, {}), "two_workers_as_das
 
 def recordings(folder: Path, count: int, longest_s: float) -> float:
     """Write the recordings, and return how many seconds they last together."""
-    song = load(data_dir() / "singing" / "songs" / SONG, 16000)
+    song = load(data_dir() / "singing" / "songs" / f"{RECORDING}.ogg", 16000)
     total_s = 0.0
     for k in range(count):
         samples = song.samples[k * song.rate_hz :][: round(longest_s * song.rate_hz)]
@@ -62,12 +64,7 @@ def build(
 
 def main() -> None:
     """Build in turns, compare the catalogues, and write the ratios."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--recordings", type=int, default=16)
-    parser.add_argument("--longest-s", type=float, default=1000.0, help="of a recording")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dry", action="store_true", help="write no result")
-    options = parser.parse_args()
+    options = parse(arguments(__doc__, recordings=16, longest_s=1000.0, rounds=3))
     taken: dict[str, list[float]] = {name: [] for name in RIVALS}
     starts, manifests = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -85,24 +82,20 @@ def main() -> None:
                 print(f"{name}: {seconds:.1f} s", flush=True)
     assert all(manifest == manifests[0] for manifest in manifests), "the catalogues differ"
     assert manifests[0].songs == options.recordings
-    spent = {name: median(seconds) for name, seconds in taken.items()}
+    one, two, as_dask = (median(seconds) for seconds in taken.values())
     result = {
-        "recordings": f"{options.recordings} of {TITLE}, each beginning a second later",
+        "recordings": f"{options.recordings} of {RECORDING_TITLE}, each beginning a second later",
         "minutes": round(total_s / 60, 1),
         "tracker": identity_of(TRACKER),
         "rounds": options.rounds,
         "threads_of_one_process": torch.get_num_threads(),
-        "seconds": {name: round(value, 2) for name, value in spent.items()},
+        "seconds": {name: round(median(values), 2) for name, values in taken.items()},
         "seconds_to_start_workers": round(median(starts), 2),
         "ratios": {
-            "one_process_over_two_workers": round(spent["one_process"] / spent["two_workers"], 2),
-            "allocator_of_dask_over_ours": round(
-                spent["two_workers_as_dask"] / spent["two_workers"], 2
-            ),
+            "one_process_over_two_workers": round(one / two, 2),
+            "allocator_of_dask_over_ours": round(as_dask / two, 2),
         },
         "catalogues_equal": True,
-        "machine": machine(),
     }
-    if not options.dry:
-        save("bench_cluster", result)
     print({key: result[key] for key in ("seconds", "seconds_to_start_workers", "ratios")})
+    save(options, "bench_cluster", result)

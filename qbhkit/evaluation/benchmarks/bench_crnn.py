@@ -1,24 +1,29 @@
 """How fast the published melody network is, and how much memory an hour takes.
 
-``qbhkit bench crnn [--minutes M] [--seconds S]``. The rival is what the same machine can do at
-most: the network's sixteen convolutions alone, in the same layout and the batches that suit them
-best, in the same run. Weights are random (speed does not depend on them), the signal is noise. Peak
-memory is that of a process of its own which tracks M minutes.
+``qbhkit bench crnn``. The rival is what the same machine can do at most: the network's sixteen
+convolutions alone, in the same layout and the batches that suit them best, in the same run. Weights
+are random (speed does not depend on them), the signal is noise. Peak memory is that of a process of
+its own which tracks M minutes.
 """
 
-import argparse
-import json
 import time
+from typing import Any
 
 import numpy as np
 import torch
 
 from qbhkit.audio import Audio
-from qbhkit.evaluation.benchmarks.common import in_a_process, machine, memory_mb, save, seconds
+from qbhkit.evaluation.benchmarks.common import (
+    arguments,
+    in_a_process,
+    memory_mb,
+    parse,
+    save,
+    seconds,
+)
 from qbhkit.pitch.crnn import CRNN_RATE_HZ, PATCH, PATCH_FRAMES, WIDTHS, CrnnExtractor, MelodyCrnn
 
 BATCHES = (1, 2, 4, 8, 16)  # the rival's best one counts
-PATCH_S = PATCH_FRAMES / 100
 
 
 def noise(length_s: float) -> Audio:
@@ -36,44 +41,37 @@ def extractor() -> CrnnExtractor:
 def convolutions_s(batch: int) -> float:
     """Return the seconds that the convolutions alone take for one patch."""
     layers, frequencies, inputs = [], PATCH[1], 1
+    layout: Any = {"memory_format": torch.channels_last}
     for width in WIDTHS:
         for kernel in (1, 3, 3, 1):
             conv = torch.nn.Conv2d(inputs, width, kernel, padding=kernel // 2)
             x = torch.randn(batch, inputs, PATCH_FRAMES, frequencies)
-            layout = torch.channels_last
-            layers.append((conv.to(memory_format=layout), x.to(memory_format=layout)))  # type: ignore[call-overload]
+            layers.append((conv.to(**layout), x.to(**layout)))
             inputs = width
         frequencies //= 4
     with torch.inference_mode():
         return seconds(lambda: [conv(x) for conv, x in layers]) / batch
 
 
-def peak_memory(minutes: float) -> None:
-    """Track noise and print what it took, as JSON."""
+def peak_memory(minutes: float) -> dict[str, Any]:
+    """Track noise, and return what it took."""
     audio, model = noise(60 * minutes), extractor()
     began = time.perf_counter()
     model.track(audio)
     taken_s = time.perf_counter() - began
-    print(json.dumps({"peak_mb": round(memory_mb("VmHWM")), "seconds": taken_s}))
+    return {"peak_mb": round(memory_mb("VmHWM")), "seconds": taken_s}
 
 
 def main() -> None:
     """Measure memory, then time the network and its rival."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the memory test")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the speed test")
-    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only_memory:
-        peak_memory(options.minutes)
-        return
-    memory = in_a_process("bench_crnn", "--only-memory", "--minutes", options.minutes)
+    options = parse(arguments(__doc__, minutes=60.0, seconds=60.0))
+    memory = in_a_process(peak_memory, options.minutes)
     audio, model = noise(options.seconds), extractor()
     network = options.seconds / seconds(lambda: model.track(audio))
-    per_batch = {batch: PATCH_S / convolutions_s(batch) for batch in BATCHES}
+    per_batch = {batch: PATCH_FRAMES / 100 / convolutions_s(batch) for batch in BATCHES}
     best = max(per_batch, key=lambda batch: per_batch[batch])
     result = {
-        "machine": machine() | {"threads": torch.get_num_threads()},
+        "machine": {"threads": torch.get_num_threads()},
         "signal_s": options.seconds,
         "times_real_time": {
             "network": round(network, 2),
@@ -87,10 +85,5 @@ def main() -> None:
             "times_real_time": round(60 * options.minutes / memory["seconds"], 2),
         },
     }
-    save("bench_crnn", result)
-    for key in ("times_real_time", "ratios", "memory"):
-        print(key, result[key])
-
-
-if __name__ == "__main__":
-    main()
+    print(result)
+    save(options, "bench_crnn", result)

@@ -2,12 +2,10 @@
 
 The 48 songs of MIR-QBSH are searched among all folk tunes and POP909, and among the held-out fifth
 of them alone, which no model was trained on. Some of those share half of their runs with one of the
-48 (Twinkle has many names): a second rank counts them as right too. The weights must not have been
-trained on hums. With ``--subset N`` every (423 / N)-th recording is taken and nothing is written to
-data/results.
+48 (Twinkle has many names): a second rank counts them as right too. ``--subset N`` takes every
+(423 / N)-th recording.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from qbhkit.corpora.training_songs import split_of
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import MatchFrom
 from qbhkit.evaluation.benchmarks.common import (
+    arguments,
     labelled_hums,
-    machine,
+    parse,
     read_corpora,
     save,
     searcher_of,
@@ -32,7 +31,6 @@ from qbhkit.evaluation.benchmarks.common import (
 )
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery, rank_of, summarise
-from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.index import build_index
 from qbhkit.retrieval.searcher import Searcher
 
@@ -53,43 +51,12 @@ def pools() -> tuple[list[Song], dict[str, list[Song]]]:
 
 def same_tunes(true: Sequence[Song], others: Sequence[Song]) -> dict[str, list[str]]:
     """Return for each true song the distractors that are nearly the same tune."""
-    matcher = MelodyMatcher(
-        {song.id: song.notes[:, 2] for song in others if song.notes is not None}
-    )
-    return {
-        song.id: sorted(matcher.near(song.notes[:, 2], SAME_TUNE))
-        for song in true
-        if song.notes is not None
-    }
-
-
-def main() -> None:
-    """Search every hum in both catalogues."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--subset", type=int)
-    parser.add_argument("--weights", default="stage1", help="must not be trained on these hums")
-    options = parser.parse_args()
-    queries = labelled_hums(options.subset)
-    embedder, contours = ContourEmbedder(options.weights), track_all(queries, get_tracker())
-    true, others = pools()
-    result: dict[str, Any] = {"weights": embedder.identity, "machine": machine()}
-    for name, distractors in others.items():
-        folder = f"{name.replace(' ', '-')}-{Path(options.weights).stem}"
-        searcher = searcher_of([*true, *distractors], folder, embedder)
-        alike = same_tunes(true, distractors)
-        result[name] = {
-            "songs": len(searcher.catalogue.songs),
-            "windows": len(searcher.catalogue.song),
-            "near_duplicates": {key: len(ids) for key, ids in alike.items() if ids},
-            **{
-                match_from: ranked(searcher, queries, contours, alike, match_from)
-                for match_from in MATCH_FROM
-            },
-        }
-        searcher.index = build_index("faiss", searcher.catalogue)
-        result[name]["anywhere, faiss"] = ranked(searcher, queries, contours, alike, "anywhere")
-        if not options.subset:
-            save("distractors", result)
+    melodies = [
+        {song.id: song.notes[:, 2] for song in songs if song.notes is not None}
+        for songs in (true, others)
+    ]
+    matcher = MelodyMatcher(melodies[1])
+    return {key: sorted(matcher.near(melody, SAME_TUNE)) for key, melody in melodies[0].items()}
 
 
 def ranked(
@@ -109,14 +76,33 @@ def ranked(
         strict.append(rank_of(scores, number[query.song_id]))
         right = [number[key] for key in (query.song_id, *alike[query.song_id])]
         best = max(right, key=lambda song: float(scores[song]))
-        others = np.delete(scores, [song for song in right if song != best])
-        at = best - sum(song < best for song in right if song != best)
-        lenient.append(rank_of(others, at))
+        others = [song for song in right if song != best]
+        at = best - sum(song < best for song in others)
+        lenient.append(rank_of(np.delete(scores, others), at))
     block = summarise(strict, queries) | {"same_tune": summarise(lenient, queries)}
     for part in (block, block["same_tune"]):
         del part["per_song"], part["per_singer"]
-    cells = (
-        f"{part[key]:.3f}" for part in (block, block["same_tune"]) for key in ("top1", "top10")
-    )
-    print(f"{searcher.index.name:8}{match_from:10}", *cells)
+        print(f"{searcher.index.name:8}{match_from:10}{part['top1']:.3f} {part['top10']:.3f}")
     return block
+
+
+def main() -> None:
+    """Search every hum in both catalogues."""
+    options = parse(arguments(__doc__, subset=0, weights="stage1"))  # not trained on these hums
+    queries, embedder = labelled_hums(options.subset), ContourEmbedder(options.weights)
+    contours = track_all(queries)
+    true, others = pools()
+    result: dict[str, Any] = {"weights": embedder.identity}
+    for name, distractors in others.items():
+        folder = f"{name.replace(' ', '-')}-{Path(options.weights).stem}"
+        searcher = searcher_of([*true, *distractors], folder, embedder)
+        alike = same_tunes(true, distractors)
+        result[name] = {
+            "songs": len(searcher.catalogue.songs),
+            "windows": len(searcher.catalogue.song),
+            "near_duplicates": {key: len(ids) for key, ids in alike.items() if ids},
+            **{way: ranked(searcher, queries, contours, alike, way) for way in MATCH_FROM},
+        }
+        searcher.index = build_index("faiss", searcher.catalogue)
+        result[name]["anywhere, faiss"] = ranked(searcher, queries, contours, alike, "anywhere")
+    save(options, "distractors", result)

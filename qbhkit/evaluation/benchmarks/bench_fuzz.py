@@ -2,11 +2,10 @@
 
 Each target of ``fuzz_targets.py`` is attacked in a process of its own; where its code is Python,
 atheris (``pip install atheris``; no part of the kit's set-up) guides half of the inputs by the
-lines they reach. The counts go into data/results/robustness.json, a reader at a time; a find ends
-the run and keeps its input, and ``--only`` takes the run up at the readers that are left.
+lines they reach. Results are written a reader at a time; a find ends the run and keeps its input,
+and ``--only`` takes the run up at the readers that are left.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from qbhkit.evaluation.benchmarks.common import save_entry
+from qbhkit.evaluation.benchmarks.common import arguments, parse, save
 from qbhkit.evaluation.benchmarks.fuzz_targets import TARGETS
 
 ATTACKER = [sys.executable, "-m", "qbhkit.evaluation.benchmarks.fuzzing"]
@@ -30,15 +29,15 @@ def attacked(target: str, count: int, seed: int, *options: str) -> dict[str, Any
     Raises:
         AssertionError: if it died; names its last input, which is kept.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{target}-"))
-    command = [*ATTACKER, target, str(count), str(seed), str(folder / "attack")]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{target}-")) / "attack"
+    command = [*ATTACKER, target, str(count), str(seed), str(folder), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith('{"inputs"')]
     if not found:
         raise AssertionError(
-            f"{target}, seed {seed}: died of {folder / 'attack' / 'input'}\n{done.stderr[-4000:]}"
+            f"{target}, seed {seed}: died of {folder / 'input'}\n{done.stderr[-4000:]}"
         )
-    return json.loads(found[-1])
+    return dict(json.loads(found[-1]))
 
 
 def runs(total: int) -> Iterator[tuple[str, int, int, bool]]:
@@ -51,10 +50,9 @@ def runs(total: int) -> Iterator[tuple[str, int, int, bool]]:
 
 def main() -> None:
     """Attack all targets."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--inputs", type=int, default=100_000, help="shared among all readers")
+    parser = arguments(__doc__, inputs=100_000)  # shared among all readers
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    options = parser.parse_args()
+    options = parse(parser)
     guidable = find_spec("atheris") is not None
     planned = [run for run in runs(options.inputs) if run[0] in options.only]
     for name, share in groupby(planned, key=lambda run: run[0]):
@@ -68,4 +66,4 @@ def main() -> None:
             entry["guided"] += counts["inputs"] if how else 0
             for key in ("slowest_s", "peak_mb"):
                 entry[key] = max(entry[key], counts[key])
-        save_entry("robustness", "files", "readers", name, entry)
+        save(options, "robustness", entry, "files", "readers", name)

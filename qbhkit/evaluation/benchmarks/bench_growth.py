@@ -4,12 +4,9 @@ Catalogues of about 10 thousand, 100 thousand and a million windows: the 48 song
 folk tunes and POP909 in random order, then tunes made of halves of two others, at another speed.
 Each index of each is opened in a process of its own, which tells its memory, times the look-ups of
 a hum (all its windows at once) and the whole query from wav to answer, and compares what it finds
-with the exact index. The hums are real, 8 s long. With ``--sizes 2000`` other sizes are taken, and
-nothing is written to data/results.
+with the exact index. The hums are real, 8 s long.
 """
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from qbhkit.audio import load
 from qbhkit.catalogue.build import build_catalogue
@@ -31,11 +27,12 @@ from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query, cut_song, grid_for
 from qbhkit.evaluation.benchmarks.common import (
+    arguments,
     bytes_in,
     in_a_process,
     labelled_hums,
-    machine,
     memory_mb,
+    parse,
     read_corpora,
     save,
 )
@@ -52,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "exact": {},
     "faiss hnsw": {"choices": FaissChoices(kind="hnsw")},
     "faiss ivf-pq": {"choices": FaissChoices(kind="ivf-pq")},
-    "postgres": {"schema": "growth"},
+    "postgres": {},
 }
 KINDS |= {name: {} for name in INDEXES if name not in {kind.split()[0] for kind in KINDS}}
 MOST_WINDOWS = {"faiss hnsw": 300_000, "postgres": 300_000}  # a build of an hour shows nothing new
@@ -69,19 +66,15 @@ def songs_until(sizes: tuple[int, ...]) -> list[list[Song]]:
     grid, windows = grid_for(reading), 0
     chosen: list[Song] = []
     lists: list[list[Song]] = []
-    bar = tqdm(desc="songs", total=max(sizes), unit="window", unit_scale=True)
-    for song in stream(true, order, rng):
-        cut = len(cut_song(song.contour(), grid, reading).frames)
-        if not cut:
-            continue
-        chosen.append(song)
-        windows += cut
-        bar.update(cut)
+    songs = stream(true, order, rng)
+    while len(lists) < len(sizes):
+        song = next(songs)
+        if cut := len(cut_song(song.contour(), grid, reading).frames):
+            chosen.append(song)
+            windows += cut
         while len(lists) < len(sizes) and windows >= sizes[len(lists)]:
             lists.append(list(chosen))
-        if len(lists) == len(sizes):
-            return lists
-    raise AssertionError("the stream of songs never ends")
+    return lists
 
 
 def stream(true: list[Song], others: list[Song], rng: np.random.Generator) -> Iterator[Song]:
@@ -123,14 +116,12 @@ def own_and_peak_mb() -> dict[str, float]:
 
 def per_query_ms(work: Callable[[Any], object], queries: list[Any]) -> dict[str, float]:
     """Time one call for each query, after three that warm up."""
-    for query in queries[:3]:
-        work(query)
     times = []
-    for query in queries:
+    for query in [*queries[:3], *queries]:
         began = time.perf_counter()
         work(query)
         times.append(1000 * (time.perf_counter() - began))
-    p50, p95 = np.percentile(times, [50, 95])
+    p50, p95 = np.percentile(times[3:], [50, 95])
     return {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}
 
 
@@ -141,17 +132,17 @@ def where_of(kind: str, folder: Path) -> dict[str, Any]:
     return {"schema": "growth"} if kind == "postgres" else {}
 
 
-def build(folder: Path, kind: str) -> dict[str, Any]:
+def build(place: str, kind: str) -> dict[str, Any]:
     """Build one index of a catalogue."""
-    catalogue = open_catalogue(folder)
+    catalogue = open_catalogue(Path(place))
     began = time.perf_counter()
-    build_index(kind.split()[0], catalogue, **where_of(kind, folder) | KINDS[kind])
+    build_index(kind.split()[0], catalogue, **where_of(kind, Path(place)), **KINDS[kind])
     return {"build_s": round(time.perf_counter() - began, 1), "build_memory_mb": own_and_peak_mb()}
 
 
-def measure(folder: Path, kind: str) -> dict[str, Any]:
+def measure(place: str, kind: str) -> dict[str, Any]:
     """Open one index of a catalogue and measure it; ``exact`` comes first."""
-    embedder, tracker = ContourEmbedder(WEIGHTS), get_tracker()
+    folder, embedder, tracker = Path(place), ContourEmbedder(WEIGHTS), get_tracker()
     some = labelled_hums(QUERIES)
 
     def contour_of(hum: LabelledQuery) -> Contour:
@@ -192,42 +183,12 @@ def measure(folder: Path, kind: str) -> dict[str, Any]:
     }
 
 
-def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
-    """Build the catalogues and measure every index of them."""
-    embedder, rows = ContourEmbedder(WEIGHTS), {}
-    for size, songs in zip(sizes, songs_until(sizes), strict=True):
-        folder = work / str(size) / "catalogue"
-        began = time.perf_counter()
-        built = build_catalogue(songs, folder, embedder)
-        row: dict[str, Any] = {
-            "songs": built.songs,
-            "made": sum(song.id.startswith("made-") for song in songs),
-            "windows": built.windows,
-            "build_s": round(time.perf_counter() - began, 1),
-            "reused_songs": built.reused,
-            "disk_bytes_a_window": round(bytes_in(folder) / built.windows),
-            "indexes": {},
-        }
-        for kind in KINDS:
-            if built.windows > MOST_WINDOWS.get(kind, built.windows):
-                continue
-            part: dict[str, Any] = {}
-            for step in ("build", "measure"):
-                arguments = ("--work", step, "--folder", folder, "--kind", kind)
-                part |= in_a_process("bench_growth", *arguments)
-            if kind.startswith("faiss"):
-                disk = bytes_in(folder.parent / kind) / built.windows
-                part["disk_bytes_a_window"] = round(disk)
-            if kind == "postgres":
-                part["disk_bytes_a_window"] = round(relation_bytes() / built.windows)
-            row["indexes"][kind] = part
-            print(size, kind, part, flush=True)
-        rows[str(size)] = row
-    return rows
-
-
-def relation_bytes() -> int:
-    """Return what the tables and indexes of the schema hold on the server."""
+def disk_bytes(kind: str, folder: Path) -> int:
+    """Return what an index holds on the disk, beside the catalogue."""
+    if kind.startswith("faiss"):
+        return bytes_in(folder.parent / kind)
+    if kind != "postgres":
+        return 0
     import psycopg
 
     with psycopg.connect(os.environ["QBHKIT_POSTGRES"]) as connection:
@@ -238,24 +199,37 @@ def relation_bytes() -> int:
     return int(found[0]) if found else 0
 
 
+def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
+    """Build the catalogues and measure every index of them."""
+    embedder, rows = ContourEmbedder(WEIGHTS), {}
+    for size, songs in zip(sizes, songs_until(sizes), strict=True):
+        folder = work / str(size) / "catalogue"
+        began = time.perf_counter()
+        built = build_catalogue(songs, folder, embedder)
+        parts: dict[str, Any] = {}
+        rows[str(size)] = {
+            "songs": built.songs,
+            "made": sum(song.id.startswith("made-") for song in songs),
+            "windows": built.windows,
+            "build_s": round(time.perf_counter() - began, 1),
+            "reused_songs": built.reused,
+            "disk_bytes_a_window": round(bytes_in(folder) / built.windows),
+            "indexes": parts,
+        }
+        for kind in KINDS:
+            if built.windows > MOST_WINDOWS.get(kind, built.windows):
+                continue
+            parts[kind] = in_a_process(build, folder, kind) | in_a_process(measure, folder, kind)
+            if held := disk_bytes(kind, folder):
+                parts[kind]["disk_bytes_a_window"] = round(held / built.windows)
+            print(size, kind, parts[kind], flush=True)
+    return rows
+
+
 def main() -> None:
     """Measure all sizes, and save."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--work", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--kind", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        work = {"build": build, "measure": measure}[options.work]
-        print(json.dumps(work(options.folder, options.kind)))
-        return
+    options = parse(arguments(__doc__, sizes=SIZES))
     with tempfile.TemporaryDirectory() as pages, server(Path(pages)) as dsn:
         os.environ["QBHKIT_POSTGRES"] = dsn
         rows = grow(tuple(options.sizes), cache_dir() / "growth")
-    if tuple(options.sizes) == SIZES:
-        save("growth", {"machine": machine(), "queries": QUERIES, "sizes": rows})
-
-
-if __name__ == "__main__":
-    main()
+    save(options, "growth", {"queries": QUERIES, "sizes": rows})

@@ -6,8 +6,6 @@ same alignment and measured by the same estimators. An alignment hides part of e
 alike: compare the two sides, and do not read either as the truth about singers.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +21,7 @@ from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.hum_pairs import Alignment, align_contours
 from qbhkit.embedding.windows import Reading, stretch
-from qbhkit.evaluation.benchmarks.common import hums, machine, save
+from qbhkit.evaluation.benchmarks.common import arguments, hums, parse, save
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import data_dir
 from qbhkit.training_loop import generator
@@ -114,54 +112,34 @@ def distorted(song: Song, at: Alignment, number: int) -> list[Contour]:
     return [Contour(frames) for frames in distort(stretch(melody.frames, positions), RULES, rng)]
 
 
-def summary(values: NDArray) -> dict[str, Any]:
-    """Return count and quantiles."""
-    quantiles = np.percentile(values, QUANTILES)
-    return {
-        "n": len(values),
-        "quantiles": {
-            str(q): round(float(v), 3) for q, v in zip(QUANTILES, quantiles, strict=True)
-        },
-    }
-
-
-def compare(name: str, real: NDArray, made: NDArray) -> dict[str, Any]:
+def compare(name: str, sides: dict[str, NDArray]) -> dict[str, Any]:
     """Return the two distributions of one statistic side by side, and how far they lie apart."""
-    low, high = np.percentile(np.concatenate([real, made]), (0.5, 99.5))
+    low, high = np.percentile(np.concatenate([*sides.values()]), (0.5, 99.5))
     edges = np.linspace(low, high, BINS + 1)
-    shares = [
-        np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-        for values in (real, made)
-    ]
     what, unit = WHAT[name]
-    return {
+    found: dict[str, Any] = {
         "what": what,
         "unit": unit,
-        "real": summary(real),
-        "distorted": summary(made),
-        "ks": round(float(ks_2samp(real, made).statistic), 3),
-        "histogram": {
-            "edges": edges.round(4).tolist(),
-            "real": shares[0].round(4).tolist(),
-            "distorted": shares[1].round(4).tolist(),
-        },
+        "ks": round(float(ks_2samp(*sides.values()).statistic), 3),
+        "histogram": {"edges": edges.round(4).tolist()},
     }
-
-
-def pooled(found: Iterable[dict[str, list[float]]]) -> dict[str, NDArray]:
-    """Pool what was measured in many hums."""
-    total: dict[str, list[float]] = defaultdict(list)
-    for one in found:
-        for name, values in one.items():
-            total[name] += values
-    return {name: np.array(values) for name, values in total.items()}
+    for side, values in sides.items():
+        quantiles = np.percentile(values, QUANTILES).round(3).tolist()
+        found[side] = {
+            "n": len(values),
+            "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
+        }
+        counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+        found["histogram"][side] = (counts / len(values)).round(4).tolist()
+    return found
 
 
 def main() -> None:
     """Measure both, print them side by side, write them."""
+    options = parse(arguments(__doc__, hums=0))  # 0: all
     singers = set(read_split("mir_qbsh")["training_singers"])
     songs = {song.id: song for song in songs_of(MirQbsh(data_dir() / "mir-qbsh"))}
-    chosen = [hum for hum in hums() if hum.singer in singers]
+    chosen = [hum for hum in hums() if hum.singer in singers][: options.hums or None]
     tracker = get_tracker()
     real, made = [], []
     for number, recording in enumerate(chosen):
@@ -175,23 +153,23 @@ def main() -> None:
             at_made = align_contours(contour, song.contour())
             if at_made.distance_st <= FARTHEST_ST:
                 made.append(measure(contour, song, at_made))
-    sides = pooled(real), pooled(made)
-    table = {name: compare(name, sides[0][name], sides[1][name]) for name in WHAT}
-    save(
-        "hum_statistics",
-        {
-            "machine": machine(),
-            "tracker": tracker.name,
-            "hums": {"singers": len(singers), "recordings": len(chosen), "aligned": len(real)},
-            "distorted": {"drawn": DRAWS * len(real), "aligned": len(made)},
-            "farthest_st": FARTHEST_ST,
-            "rules": "defaults, but start_shift and crop_chance 0: every hum begins with its song",
-            "statistics": table,
-        },
-    )
+    table = {}
     print(f"{'':16}{'':10}" + "".join(f"{q:>8}%" for q in QUANTILES) + "      KS")
-    for name, row in table.items():
-        for side in ("real", "distorted"):
+    for name in WHAT:
+        sides = {
+            side: np.array([value for one in found for value in one[name]])
+            for side, found in (("real", real), ("distorted", made))
+        }
+        row = table[name] = compare(name, sides)
+        for side in sides:
             numbers = "".join(f"{v:9.2f}" for v in row[side]["quantiles"].values())
-            print(f"{name if side == 'real' else '':16}{side:10}{numbers}", end="")
-            print(f"   {row['ks']:.2f}" if side == "real" else "")
+            print(f"{name:16}{side:10}{numbers}   {row['ks']:.2f}")
+    result = {
+        "tracker": tracker.name,
+        "hums": {"singers": len(singers), "recordings": len(chosen), "aligned": len(real)},
+        "distorted": {"drawn": DRAWS * len(real), "aligned": len(made)},
+        "farthest_st": FARTHEST_ST,
+        "rules": "defaults, but start_shift and crop_chance 0: every hum begins with its song",
+        "statistics": table,
+    }
+    save(options, "hum_statistics", result)

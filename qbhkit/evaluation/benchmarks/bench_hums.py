@@ -1,15 +1,13 @@
 """All real hums against the 2,048 songs, by every method: ``qbhkit bench hums``.
 
 Hums are matched from the start of songs and anywhere, from the wav files with the default tracker.
-With ``--subset N`` every (423 / N)-th recording is taken and nothing is written to data/results.
+``--subset N`` takes every (423 / N)-th recording.
 """
-
-import argparse
 
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation import METHODS
-from qbhkit.evaluation.benchmarks.common import database, labelled_hums, save
+from qbhkit.evaluation.benchmarks.common import arguments, database, labelled_hums, parse, save
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.evaluation.evaluate import evaluate
 from qbhkit.metrics import metrics
@@ -17,11 +15,9 @@ from qbhkit.metrics import metrics
 
 def main() -> int:
     """Build the catalogue if need be, and evaluate."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--subset", type=int)
-    parser.add_argument("--weights", default="stage1", help="must not be trained on these hums")
+    parser = arguments(__doc__, subset=0, weights="stage1")  # not trained on these hums
     parser.add_argument("--at-least", type=float, metavar="TOP10", help="fail below, full, start")
-    options = parser.parse_args()
+    options = parse(parser)
     queries = labelled_hums(options.subset)
     training = set(read_split("mir_qbsh")["training_singers"])
     catalogue = database(ContourEmbedder(options.weights)).catalogue
@@ -37,8 +33,7 @@ def main() -> int:
             cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
             others = f"other singers top1 {block['by_split']['other_singers']['top1']:.3f}"
             print(f"{match_from:10}{method:16}{cells}  {others}")
-        if not options.subset:
-            save(f"hums_{match_from}", result)
+        save(options, f"hums_{match_from}", result)
         if match_from == "start" and options.at_least and result["top10"] < options.at_least:
             print(f"top-10 {result['top10']:.3f} from the start is under {options.at_least}")
             return 1

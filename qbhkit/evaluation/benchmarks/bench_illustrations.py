@@ -20,7 +20,7 @@ from qbhkit.embedding.augment import GROUPS, Distortions, distort, warp_position
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import activations
 from qbhkit.embedding.windows import Reading, cut_query, stretch
-from qbhkit.evaluation.benchmarks.common import machine, read_corpora, save, searcher_of
+from qbhkit.evaluation.benchmarks.common import arguments, parse, read_corpora, save, searcher_of
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import asset
 
@@ -121,11 +121,10 @@ def distortions() -> dict[str, Any]:
 
 def main() -> None:
     """Compute both, save."""
-    embedder = ContourEmbedder()
+    options, embedder = parse(arguments(__doc__)), ContourEmbedder()
     result = {
         "weights": embedder.identity,
         "hum_to_song": hum_to_song(embedder),
         "distortions": distortions(),
-        "machine": machine(),
     }
-    save("illustrations", result)
+    save(options, "illustrations", result)

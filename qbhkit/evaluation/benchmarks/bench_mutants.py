@@ -1,285 +1,285 @@
-"""Would the tests notice a wrong sign? Mutants of some modules: ``qbhkit bench mutants``.
+"""Would the tests notice a wrong sign? Mutants of all rooms: ``qbhkit bench mutants``.
 
-cosmic-ray (``pip install cosmic-ray``; no part of the kit's set-up) writes the mutants: one
-operator, number or keyword changed in one place. A seeded sample of them meets the tests of its
-module, with numba's compiler off. Each mutant lives in a fork of this process, so that torch is
-loaded once. ``survivors.yaml`` says why a mutant that no test fails on may live; one that it does
-not name asks for a test. The counts go into data/results/robustness.json.
-
-Left out is what no test could see: annotations, error texts, numba's decorators.
+A mutant is the kit with one operator, number or keyword changed in one place. A sample of them,
+drawn by a seed over all modules but the benchmarks, meets the tests of its room, those of its own
+module first, until one fails. They live in copies of the checkout in the cache, two at a time. A
+run that was stopped goes on with the same copies; ``--new`` takes the checkout as it is now, and
+``--again`` only tests the survivors against it. ``survivors.yaml`` says why a mutant that no test
+fails on may live; one that it does not name asks for a test. Left out is what no test could see:
+annotations, decorators, error texts.
 """
 
-import argparse
 import ast
-import gc
-import importlib.util
 import os
 import random
-import resource
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice, pairwise
 from pathlib import Path
-from types import ModuleType
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any, NamedTuple
 
-os.environ |= {"NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1"}  # before numba and torch load
-os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-
-import numba
-import pytest
 import yaml
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator, operator_names
 from tqdm import tqdm
 
-from qbhkit.evaluation.benchmarks.common import RESULTS, ROOT, machine, need_checkout, save_part
-from qbhkit.storage import read_json
+from qbhkit.errors import QbhError
+from qbhkit.evaluation.benchmarks import common
+from qbhkit.storage import cache_dir, read_json, write_json
 
 REASONS = Path(__file__).with_name("survivors.yaml")
-MODULES = {
-    "qbhkit.contour": "test_contour.py",
-    "qbhkit.dtw": "retrieval/test_align.py",
-    "qbhkit.embedding.augment": "embedding/test_augment.py",
-    "qbhkit.embedding.losses": "embedding/test_losses.py",
-    "qbhkit.f0_csv": "test_f0_csv.py",
-    "qbhkit.metrics": "test_metrics.py",
-    "qbhkit.retrieval.align": "retrieval/test_align.py",
-}
-EXTERNAL = ("test_the_package_loads_only_when_used",)  # looks at the module in another process
-# An operator becomes one that takes the same operands: any test finds what raises a TypeError.
-ALIKE = (
-    {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"},
-    {"BitOr", "BitAnd", "BitXor"},
-    {"Eq", "NotEq", "Lt", "LtE", "Gt", "GtE"},
-    {"Is", "IsNot"},
-    {"USub", "Delete"},
-    {"Invert", "Delete"},
-    {"Not", "Delete"},
-)
+COPIED = ("qbhkit", "tests", "data", "notebooks", "pyproject.toml", "README.md", "CONTRIBUTING.md")
+NOT_ASKED = {  # they look at texts, at everything, or at benchmarks
+    "test_house.py", "test_tours.py", "test_results.py", "test_docs.py", "test_nbval.py",
+    "test_notebooks.py", "test_contributing.py", "test_benchmarks.py", "test_faults.py",
+    "test_fuzz.py", "test_melody_sets.py", "test_mutants.py", "test_reproduce.py",
+}  # fmt: skip
+HIDDEN = ("annotation", "returns", "decorator_list")
+WORKERS = 2
+# An operator, and what becomes of it: something that takes the same operands.
+SWAPS: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
+    ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*"),
+    ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"), ast.BitXor: ("^", "|"),
+    ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Lt: ("<", "<=", ">"),
+    ast.LtE: ("<=", "<", ">"), ast.Gt: (">", ">=", "<"), ast.GtE: (">=", ">", "<"),
+    ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"), ast.And: ("and", "or"), ast.Or: ("or", "and"),
+    ast.USub: ("-", ""), ast.Invert: ("~", ""), ast.Not: ("not", ""),
+}  # fmt: skip
 
 
 class Mutant(NamedTuple):
-    """A module with one change."""
+    """A file with one change."""
 
-    module: str
+    path: str  # from the root of the repository
     line: int
     change: str  # the line before and after
-    source: str  # of the whole module
+    source: str  # of the whole file
 
 
-class Place(NamedTuple):
-    """Where a mutant can be made: the n-th place that an operator finds in a statement."""
-
-    module: str
-    first: int  # line of the module, where the statement begins
-    last: int
-    operator: str
-    occurrence: int
-
-
-@dataclass(frozen=True)
-class InPlace(MetaPathFinder, Loader):
-    """Import a module from the source of a mutant."""
-
-    module: str
-    source: str
-
-    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        """Return how to import the module, and leave others alone."""
-        return importlib.util.spec_from_loader(name, self) if name == self.module else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the mutant's source."""
-        exec(compile(self.source, str(path_of(self.module)), "exec"), module.__dict__)
+def visible(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and what lies in it, but for what no test could see."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        for inner in value if isinstance(value, list) else [value]:
+            seen = isinstance(inner, ast.AST) and not isinstance(inner, ast.Raise | ast.JoinedStr)
+            if seen and name not in HIDDEN:
+                yield from visible(inner)
 
 
-def path_of(module: str) -> Path:
-    """Return the file of a module."""
-    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
+def edits(
+    node: ast.AST, content: bytes, begin: Callable[[Any], int], end: Callable[[Any], int]
+) -> Iterator[tuple[int, int, str]]:
+    """Yield the changes that can be made at a node: from where to where, and what stands there."""
+    operators: list[tuple[int, Any, Any]] = []  # where it may stand, what, before what
+    match node:
+        case (
+            ast.BinOp(left=one, op=op, right=other) | ast.AugAssign(target=one, op=op, value=other)
+        ):
+            if not (isinstance(op, ast.BitOr) and ast.unparse(other)[0].isupper()):  # a type
+                operators = [(end(one), op, other)]
+        case ast.BoolOp(op=op, values=values):
+            operators = [(end(one), op, other) for one, other in pairwise(values)]
+        case ast.Compare(left=left, ops=ops, comparators=sides):
+            operators = list(zip(map(end, (left, *sides)), ops, sides, strict=False))
+        case ast.UnaryOp(op=op, operand=operand):
+            operators = [(begin(node), op, operand)]
+        case ast.Constant(value=bool(value)):
+            yield begin(node), end(node), repr(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield from ((begin(node), end(node), repr(value + step)) for step in (-1, 1))
+        case ast.Break() | ast.Continue():
+            yield begin(node), end(node), "continue" if isinstance(node, ast.Break) else "break"
+    for at, what, before in operators:
+        old, *new = SWAPS.get(type(what), ("",))
+        between = content[at : begin(before)].decode()
+        yield from ((at, begin(before), between.replace(old, word, 1)) for word in new)
 
 
-def unseen(source: str) -> list[ast.AST]:
-    """Return the parts of a module that are not mutated."""
-    parts: list[ast.AST | None] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
-            parts += [node.returns, *(d for d in node.decorator_list if "njit" in ast.unparse(d))]
-        elif isinstance(node, ast.arg | ast.AnnAssign):
-            parts.append(node.annotation)
-        elif isinstance(node, ast.Raise):
-            parts.append(node)
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
-            parts += [node.value] if node.col_offset == 0 else []  # the alias of a type
-    return [part for part in parts if part is not None]
+def places(source: str) -> Iterator[tuple[int, int, str]]:
+    """Yield all changes of a file, by bytes."""
+    content = source.encode()
+    starts = [0]
+    for line in content.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def begin(node: Any) -> int:
+        return int(starts[node.lineno - 1] + node.col_offset)
+
+    def end(node: Any) -> int:
+        return int(starts[node.end_lineno - 1] + node.end_col_offset)
+
+    for node in visible(ast.parse(source)):
+        yield from edits(node, content, begin, end)
 
 
-def places(module: str) -> Iterator[Place]:
-    """Find every place where a mutant can be made, statement by statement: they parse quickly."""
-    source = path_of(module).read_text("utf-8")
-    hidden = [
-        # with the @ before a decorator
-        ((part.lineno, part.col_offset - 1), (part.end_lineno, part.end_col_offset))  # type: ignore
-        for part in unseen(source)
-    ]
-    for statement in ast.parse(source).body:
-        marks = getattr(statement, "decorator_list", [])
-        first, last = min(part.lineno for part in (statement, *marks)), statement.end_lineno or 0
-        nodes = list(ast_nodes(get_ast(lines_of(source, first, last))))
-        for name in operator_names():
-            operator, changed = get_operator(name), set(name.split("_")[1:])
-            if operator.arguments() or (changed and not any(changed <= kind for kind in ALIKE)):
-                continue
-            found = [spot for node in nodes for spot in operator().mutation_positions(node)]
-            for occurrence, ((line, column), _) in enumerate(found):
-                if not any(begin <= (first - 1 + line, column) < end for begin, end in hidden):
-                    yield Place(module, first, last, name, occurrence)
-
-
-def lines_of(source: str, first: int, last: int) -> str:
-    """Return some lines of a source, counted from 1."""
-    return "".join(source.splitlines(keepends=True)[first - 1 : last])
-
-
-def mutant_of(place: Place) -> Mutant | None:
-    """Make a mutant; None if that is no Python, or the module itself."""
-    source = path_of(place.module).read_text("utf-8")
-    given = lines_of(source, place.first, place.last)
-    changed = mutate_code(given, get_operator(place.operator)(), place.occurrence)
-    if changed is None or changed == given:
-        return None
+def mutant_of(path: str, source: str, place: tuple[int, int, str]) -> Mutant | None:
+    """Make a change; None if that is no Python."""
+    first, last, text = place
+    content = source.encode()
+    mutated = (content[:first] + text.encode() + content[last:]).decode()
     try:
-        ast.parse(changed)
+        ast.parse(mutated)
     except SyntaxError:
         return None
-    pairs = zip(given.splitlines(), changed.splitlines(), strict=False)
-    line, (before, after) = next(
-        (line, pair) for line, pair in enumerate(pairs, place.first) if len({*pair}) == 2
-    )
-    lines = source.splitlines(keepends=True)
-    lines[place.first - 1 : place.last] = [changed]
-    return Mutant(place.module, line, f"{before.strip()} -> {after.strip()}", "".join(lines))
+    line = content[:first].count(b"\n")
+    pairs = list(zip(source.splitlines(), mutated.splitlines(), strict=False))
+    number = next(n for n in range(line, len(pairs)) if pairs[n][0] != pairs[n][1])
+    before, after = pairs[number]
+    return Mutant(path, number + 1, f"{before.strip()} -> {after.strip()}", mutated)
 
 
-def sample(modules: list[str], count: int, seed: int) -> list[Mutant]:
-    """Draw mutants, each different, from all that the modules can have."""
-    lots = [place for module in modules for place in places(module)]
+def sample(root: Path, count: int, seed: int) -> list[Mutant]:
+    """Draw mutants of all modules of a checkout but the benchmarks."""
+    files = [path for path in (root / "qbhkit").rglob("*.py") if "benchmarks" not in path.parts]
+    sources = {str(path.relative_to(root)): path.read_text("utf-8") for path in sorted(files)}
+    lots = [(path, place) for path, source in sources.items() for place in places(source)]
     print(f"{count} of {len(lots)} mutants, seed {seed}", flush=True)
     random.Random(seed).shuffle(lots)
-    drawn: dict[str, Mutant] = {}
-    for place in lots:
-        if len(drawn) == count:
-            break
-        if mutant := mutant_of(place):
-            drawn.setdefault(mutant.source, mutant)
-    return sorted(drawn.values(), key=lambda mutant: (mutant.module, mutant.line, mutant.change))
+    made = (mutant_of(path, sources[path], place) for path, place in lots)
+    return sorted(islice(filter(None, made), count))
 
 
-class Meeting(NamedTuple):
-    """How the tests of a module met a source for it."""
-
-    passed: bool  # all of them, and in time
-    used_s: float  # of the processor
-
-
-def met(module: str, source: str, limit_s: float) -> Meeting:
-    """Let the tests of a module meet a source for it, in a fork, for ``limit_s`` of the processor.
-
-    Raises:
-        AssertionError: if there are no tests.
-    """
-    child = os.fork()
-    if not child:
-        _meet(module, source, limit_s)
-    _, status, usage = os.wait4(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code not in (4, 5), f"pytest finds no tests of {module}"
-    return Meeting(code == 0, usage.ru_utime + usage.ru_stime)
+def tests_of(root: Path, path: str) -> list[str]:
+    """Return the test files that a mutant of a file meets, those of its module first."""
+    names = Path(path).with_suffix("").parts
+    names = names[:-1] if names[-1] == "__init__" else names
+    own, tests = f"test_{names[-1]}.py", root / "tests"
+    room = names[1] if (root / "qbhkit" / names[1 % len(names)]).is_dir() else ""
+    found = []
+    for file in tests.glob(f"{room}/**/test_*.py" if room else "test_*.py"):
+        uses = ".".join(names) in (text := file.read_text("utf-8"))
+        if file.name not in NOT_ASKED and (room or uses):
+            found.append((file.name != own, not uses, len(text), str(file.relative_to(root))))
+    return [name for *_, name in sorted(found)]
 
 
-def _meet(module: str, source: str, limit_s: float) -> None:
-    """In the fork: run the tests and leave with their exit status."""
-    code = 70
+def outcome(tree: Path, tests: list[str], limit_s: float) -> int:
+    """Return pytest's exit code: 0 where all tests pass, -1 where they take too long."""
+    place = tree.parent / f"{tree.name}-made"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {
+        "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "QBHKIT_DATA": str(place / "data"),
+        "QBHKIT_CACHE": str(place / "cache"),
+    }  # fmt: skip
+    child = subprocess.Popen(
+        [*command, f"--basetemp={place / 'tmp'}"], stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, cwd=tree, env=environment, start_new_session=True,
+    )  # fmt: skip
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 2))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(int(60 * limit_s))  # it waits for something, then
-        for number in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-        for name in [name for name in sys.modules if name.split(".")[0] == "qbhkit"]:
-            del sys.modules[name]
-        sys.meta_path.insert(0, InPlace(module, source))
-        options = ["-x", "-q", "--assert=plain", "--noconftest", "-p", "no:cacheprovider"]
-        options += [f"--rootdir={ROOT}", "-k", " and ".join(f"not {name}" for name in EXTERNAL)]
-        code = int(pytest.main([*options, str(ROOT / "tests" / MODULES[module])]))
+        return child.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return -1
     finally:
-        os._exit(code)
+        with suppress(ProcessLookupError):  # with what it has started
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
-@cache
-def limit_of(module: str) -> float:
-    """Return how long the tests of a module may take: four times what they take without change.
+class Run:
+    """The copies of a checkout, and what has been found with them.
 
-    Raises:
-        AssertionError: if they fail without change.
+    Args:
+        folder: of the copies and the state.
+        root: of the checkout.
+        new: take the checkout as it is now, and forget all that was found.
+        again: the same, but remember what was killed.
     """
-    meeting = met(module, path_of(module).read_text("utf-8"), 600)
-    assert meeting.passed, f"the tests of {module} fail on the module itself"
-    return 5 + 4 * meeting.used_s
 
+    def __init__(self, folder: Path, root: Path, new: bool = False, again: bool = False) -> None:
+        self.tree, self.path, self.lock = folder / "tree", folder / "state.json", Lock()
+        self.state: dict[str, dict[str, Any]] = {"limits_s": {}, "killed": {}}
+        if self.path.is_file() and not new:
+            self.state = read_json(self.path, "add --new")
+        if again:
+            killed = {key: True for key, dead in self.state["killed"].items() if dead}
+            self.state = {"limits_s": {}, "killed": killed}
+        if new or again or not self.tree.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            self.tree.mkdir(parents=True)
+            ignored = shutil.ignore_patterns("__pycache__", ".*", "cache", "browser")
+            for name in COPIED:
+                if (root / name).is_dir():
+                    shutil.copytree(root / name, self.tree / name, ignore=ignored)
+                elif (root / name).is_file():
+                    shutil.copy2(root / name, self.tree)
+        self.workers: SimpleQueue[Path] = SimpleQueue()
+        for number in range(WORKERS):
+            worker = folder / f"worker-{number}"
+            shutil.rmtree(worker, ignore_errors=True)
+            shutil.copytree(self.tree, worker)
+            self.workers.put(worker)
 
-def survivors() -> set[tuple[str, str]]:
-    """Return module and change of those that no test failed on in the recorded run."""
-    recorded = read_json(RESULTS / "robustness.json", "run without --again")["mutants"]["modules"]
-    return {
-        (module, lived["change"])
-        for module, entry in recorded.items()
-        for lived in entry["survivors"]
-    }
+    def meet(self, mutant: Mutant) -> None:
+        """Let a mutant meet its tests, unless it is known whether one of them fails."""
+        key = f"{mutant.path}:{mutant.line} {mutant.change}"
+        if key in self.state["killed"]:
+            return
+        worker, tests = self.workers.get(), tests_of(self.tree, mutant.path)
+        try:
+            limit_s = self.limit_s(worker, tests)
+            file, whole = worker / mutant.path, self.tree / mutant.path
+            file.write_text(mutant.source, "utf-8")
+            code = outcome(worker, tests, limit_s)
+            shutil.copy2(whole, file)  # with its time, so that what is compiled is made anew
+        finally:
+            self.workers.put(worker)
+        with self.lock:
+            self.state["killed"][key] = code != 0
+            write_json(self.path, self.state)
+
+    def limit_s(self, worker: Path, tests: list[str]) -> float:
+        """Return how long tests may take: half a minute, and three times as long as unchanged."""
+        key = " ".join(sorted(tests))
+        if key not in self.state["limits_s"]:
+            began = time.perf_counter()
+            if outcome(worker, tests, 1800) != 0:
+                raise QbhError(f"These tests fail without any change: {' '.join(tests)}.")
+            self.state["limits_s"][key] = 30 + 3 * (time.perf_counter() - began)
+        return float(self.state["limits_s"][key])
 
 
 def main() -> int:
     """Test a sample of mutants."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--mutants", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--module", choices=MODULES, help="of one module; its result is not kept")
-    parser.add_argument(
-        "--again", action="store_true", help="only the survivors of the last run, after new tests"
-    )
-    options = parser.parse_args()
-    need_checkout("mutants")
-    assert numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-    modules = [options.module] if options.module else list(MODULES)
-    for module in modules:  # for what they import; each fork imports them anew
-        importlib.import_module(module)
-    gc.freeze()  # pytest collects garbage often, and there is none in what was loaded
+    parser = common.arguments(__doc__, mutants=300, seed=7)
+    parser.add_argument("--new", action="store_true", help="take the checkout as it is now")
+    parser.add_argument("--again", action="store_true", help="only the survivors of the last run")
+    options = common.parse(parser)
+    common.need_checkout("mutants")
+    run = Run(cache_dir() / "mutants", common.ROOT, options.new, options.again)
+    drawn = sample(run.tree, options.mutants, options.seed)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        try:
+            list(tqdm(pool.map(run.meet, drawn), total=len(drawn), unit="mutant"))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     reasons = yaml.safe_load(REASONS.read_text("utf-8"))
-    alive = survivors() if options.again else None
-    found: dict[str, dict[str, Any]] = {
-        module: {"mutants": 0, "killed": 0, "survivors": []} for module in modules
-    }
+    found: dict[str, dict[str, Any]] = {}
     unexplained = 0
-    for mutant in tqdm(sample(modules, options.mutants, options.seed), unit="mutant"):
-        module, change, entry = mutant.module, mutant.change, found[mutant.module]
+    for mutant in drawn:
+        module = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        entry = found.setdefault(module, {"mutants": 0, "killed": 0, "survivors": []})
+        killed = run.state["killed"][f"{mutant.path}:{mutant.line} {mutant.change}"]
         entry["mutants"] += 1
-        met_before = alive is not None and (module, change) not in alive
-        if met_before or not met(module, mutant.source, limit_of(module)).passed:
-            entry["killed"] += 1
-            continue
-        reason = reasons.get(module, {}).get(change)
-        unexplained += reason is None
-        entry["survivors"].append({"line": mutant.line, "change": change, "reason": reason})
-        print(f"{module}:{mutant.line} {change}\n    {reason}", flush=True)
+        entry["killed"] += killed
+        if not killed:
+            reason = reasons.get(module, {}).get(mutant.change)
+            unexplained += reason is None
+            lived = {"line": mutant.line, "change": mutant.change, "reason": reason}
+            entry["survivors"].append(lived)
+            print(f"{module}:{mutant.line} {mutant.change}\n    {reason}", flush=True)
     total, killed = (sum(entry[key] for entry in found.values()) for key in ("mutants", "killed"))
     print(f"{killed} of {total} killed; {unexplained} of the others unexplained")
-    if options.module is None:
-        result = {"seed": options.seed, "mutants": total, "killed": killed}
-        result |= {"modules": found, "machine": machine()}
-        save_part("robustness", "mutants", result)
+    result = {"seed": options.seed, "mutants": total, "killed": killed, "modules": found}
+    common.save(options, "robustness", result, "mutants")
     return min(unexplained, 1)

@@ -1,6 +1,6 @@
 """Where the time goes: building the catalogue of 2,048 songs, and a query from wav to answer.
 
-``qbhkit bench query``. Rivals measured in the same run: pYIN for the tracker, key-invariant DTW for
+``qbhkit bench query``. Rivals in the same run: pYIN for the tracker, key-invariant DTW for
 embedding and search.
 """
 
@@ -15,9 +15,10 @@ from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query
 from qbhkit.evaluation.benchmarks.common import (
     DATABASE,
+    arguments,
     database,
     labelled_hums,
-    machine,
+    parse,
     read_corpora,
     save,
     seconds,
@@ -27,28 +28,27 @@ from qbhkit.retrieval.baselines import SubsequenceDtw
 
 
 def main() -> None:
-    """Build once, then time the parts of a query on 20 hums."""
-    embedder = ContourEmbedder()
-    songs = read_corpora(*DATABASE)
+    """Build once, then time the parts of a query."""
+    options = parse(arguments(__doc__, hums=20))
+    embedder, songs = ContourEmbedder(), read_corpora(*DATABASE)
     built: dict[str, float] = {}
 
     def build() -> None:
         with tempfile.TemporaryDirectory() as folder:
             report = build_catalogue(songs, Path(folder), embedder, progress=False)
-            built["songs"], built["windows"] = report.songs, report.windows
+            built.update(songs=report.songs, windows=report.windows)
 
     build_s = seconds(build, repeats=1)
     searcher = database(embedder)
     catalogue, dtw = searcher.catalogue, SubsequenceDtw(searcher.catalogue.contours)
-    some = labelled_hums(20)
     tracker, pyin = get_tracker("swift-f0"), get_tracker("pyin")
-    audio = [load(Path(hum.path), tracker.rate_hz) for hum in some]
+    audio = [load(Path(hum.path), tracker.rate_hz) for hum in labelled_hums(options.hums)]
     contours = [from_f0(tracker.track(sound)) for sound in audio]
     cuts = [cut_query(hum, "anywhere", searcher.windows, embedder.reading) for hum in contours]
     vectors = [embedder.embed(cut.frames) for cut in cuts]
 
     def per_query(work: Callable[[], object]) -> float:
-        return 1000 * seconds(work) / len(some)
+        return 1000 * seconds(work) / len(audio)
 
     ms = {
         "tracker": per_query(lambda: [tracker.track(sound) for sound in audio]),
@@ -59,9 +59,7 @@ def main() -> None:
         "pyin": per_query(lambda: [pyin.track(sound) for sound in audio]),
         "dtw": per_query(lambda: [dtw.scores(contour, "anywhere") for contour in contours]),
     }
-    total = ms["tracker"] + ms["search"]  # a search embeds too
     result = {
-        "machine": machine(),
         "catalogue": {
             **built,
             "songs_per_s": round(built["songs"] / build_s, 1),
@@ -69,13 +67,12 @@ def main() -> None:
             "times_real_time": round(sum(c.duration_s for c in catalogue.contours) / build_s),
         },
         "query_ms": {key: round(value, 1) for key, value in ms.items()}
-        | {"total": round(total, 1)},
+        | {"total": round(ms["tracker"] + ms["search"], 1)},  # a search embeds too
         "ratios": {
             "pyin_over_swift_f0": round(ms["pyin"] / ms["tracker"], 1),
             "dtw_over_search": round(ms["dtw"] / ms["search"], 1),
             "one_by_one_over_all_at_once": round(ms["search"] / ms["search, all at once"], 2),
         },
     }
-    save("bench_query", result)
-    for key in ("catalogue", "query_ms", "ratios"):
-        print(key, result[key])
+    print(result)
+    save(options, "bench_query", result)

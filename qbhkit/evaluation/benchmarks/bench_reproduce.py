@@ -11,9 +11,7 @@ What may differ, and by how much, stands in ``ALLOWED``. On one machine nothing 
 curve, same ranks.
 """
 
-import argparse
 import csv
-import json
 import os
 import resource
 import shutil
@@ -40,10 +38,11 @@ from qbhkit.evaluation.benchmarks.common import (
     DATABASE,
     RESULTS,
     ROOT,
+    arguments,
     labelled_hums,
-    machine,
     need_checkout,
-    save_part,
+    parse,
+    save,
 )
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery
@@ -53,10 +52,15 @@ from qbhkit.training_loop import generator
 from qbhkit.weights import load_weights, save_weights
 
 GOLDEN = ROOT / "tests" / "golden" / "reproduce_tiny.json"
+RECORDED = ROOT / RESULTS
 SMALL = "miscFolk"  # read in a second
-NEVER = ("config", "versions", "pairs_per_s", "model", "singers", "song_ids", "comparable_to")
+NEVER = (
+    "config", "versions", "machine", "pairs_per_s", "model", "singers", "song_ids",
+    "comparable_to", "ranks", "intervals",
+)  # fmt: skip
 ONCE = {"by_split", "end-to-end"}  # not measured again: another network, and shares of the above
 SHARES = ("top1", "top5", "top10", "mrr")
+FARTHEST = ("loss", "validation_mrr", "top1", "top10", "mrr")  # of which the most is recorded
 # How far a number may lie from the recorded one on another machine, by the last part of its name.
 # Another processor rounds otherwise, which in the end is another seed: three seeds of one recipe
 # lie up to 1.5 points of top-1 from their mean (data/results/ablation.json), so two runs up to 3.
@@ -74,27 +78,6 @@ class Step(NamedTuple):
     name: str
     run: Callable[[], object]
     makes: Path
-
-
-class Difference(NamedTuple):
-    """A number that came out again, or with None one that did not."""
-
-    name: str
-    recorded: float | None
-    again: float | None
-    allowed: float
-
-    @property
-    def within(self) -> bool:
-        """Whether it lies as near as it has to."""
-        return self.off is not None and self.off <= self.allowed + 1e-12
-
-    @property
-    def off(self) -> float | None:
-        """How far it lies from the recorded one."""
-        if self.recorded is None or self.again is None:
-            return None
-        return abs(self.again - self.recorded)
 
 
 def qbhkit(*arguments: object) -> Callable[[], object]:
@@ -236,12 +219,13 @@ def draw(results: Path, out: Path) -> None:
 
     shown = out.parent / "shown"
     shutil.rmtree(shown, ignore_errors=True)
-    shutil.copytree(RESULTS, shown)
+    shutil.copytree(RECORDED, shown)
     shutil.copytree(results, shown, dirs_exist_ok=True)
-    for path in (results / "hums_start.json", results / "hums_anywhere.json"):
-        kept, new = (read_json(place / path.name, "measure again") for place in (RESULTS, results))
+    for match_from in MATCH_FROM:
+        name = f"hums_{match_from}.json"
+        kept, new = (read_json(place / name, "measure again") for place in (RECORDED, results))
         methods = kept["methods"] | new["methods"]  # end to end is not trained again
-        write_json(shown / path.name, new | {"methods": methods})
+        write_json(shown / name, new | {"methods": methods})
     out.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
         ROOT / "notebooks" / "12_paper_figures.ipynb",
@@ -277,16 +261,11 @@ def _cpu_s() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def differences(
-    recorded: Any, again: Any, name: str = "", few: float = 0.0
-) -> Iterator[Difference]:
-    """Compare every recorded number; one that did not come out again is out of bounds.
-
-    Ranks themselves differ freely: the shares that are made of them are compared.
+def numbers(value: Any, name: str = "", few: float = 0.0) -> Iterator[tuple[str, float, float]]:
+    """Yield the numbers of a result that are compared: name, value, and how far it may lie off.
 
     Args:
-        recorded: a result, or a part of one.
-        again: the same of the new run.
+        value: a result, or a part of one.
         name: of the part, with slashes.
         few: how much farther a share of hums may lie off because they are few: four of them. The
             hums of a song are found or missed together when another tune comes near: seeds of
@@ -296,42 +275,39 @@ def differences(
         KeyError: if a number has no allowance.
     """
     last = name.rsplit("/", 1)[-1]
-    if last in NEVER or last in ("ranks", "intervals"):
+    if last in NEVER or value is None or isinstance(value, str | bool):
         return
-    if isinstance(recorded, dict) and isinstance(again, dict):
-        few = 4 / recorded["n"] if recorded.get("n", 200) < 200 else 0.0
-        for key in sorted(recorded.keys() - ONCE):
-            dated = again.get(f"{EVALUATION_YEAR}/{key}")  # version 1.0 recorded no year of singers
-            yield from differences(recorded[key], again.get(key, dated), f"{name}/{key}", few)
-    elif isinstance(recorded, list) and isinstance(again, list):
-        for number, pair in enumerate(zip(recorded, again, strict=True)):
-            yield from differences(*pair, f"{name}/{number}")
-    elif isinstance(recorded, int | float) and isinstance(again, int | float):
-        allowed = ALLOWED[last] + (few if last in SHARES else 0.0)
-        yield Difference(name.strip("/"), recorded, again, allowed)
-    elif recorded is not None and not isinstance(recorded, str | bool):
-        yield Difference(name.strip("/"), None, None, 0.0)  # it is missing, or no number
+    if isinstance(value, list):
+        value = {str(number): one for number, one in enumerate(value)}
+    if isinstance(value, dict):
+        few = 4 / value["n"] if value.get("n", 200) < 200 else 0.0
+        for key in sorted(value.keys() - ONCE):
+            yield from numbers(value[key], f"{name}/{key}".strip("/"), few)
+    else:
+        yield name, value, ALLOWED[last] + (few if last in SHARES else 0.0)
 
 
 def compared(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
-    """Return what the comparison says, file by file."""
+    """Return what the comparison says, file by file; a number that is missing is out of bounds."""
     found: dict[str, Any] = {}
-    for name in again:
-        if name not in recorded:
-            raise QbhError(f"There is no recorded {name} to compare with.")
-        rows = list(differences(recorded[name], again[name]))
-        out = [row for row in rows if not row.within]
-        found[name] = {
-            "numbers": len(rows),
-            "identical": sum(row.off == 0 for row in rows),
-            "outside": [row._asdict() for row in out],
-        }
-        pooled = {
-            key: max((row.off for row in rows if row.off is not None
-                      and row.name.endswith(key) and "per_" not in row.name), default=None)
-            for key in ("loss", "validation_mrr", "top1", "top10", "mrr")
+    for file in again:
+        if file not in recorded:
+            raise QbhError(f"There is no recorded {file} to compare with.")
+        # Version 1.0 recorded no year of singers.
+        new = {name.replace(f"{EVALUATION_YEAR}/", ""): n for name, n, _ in numbers(again[file])}
+        count, same, outside = 0, 0, []
+        farthest: dict[str, float] = {}
+        for name, old, allowed in numbers(recorded[file]):
+            off = abs(new[name] - old) if name in new else None
+            count, same = count + 1, same + (off == 0)
+            if off is None or off > allowed + 1e-12:
+                outside.append({"name": name, "off": off, "allowed": allowed})
+            key = name.rsplit("/", 1)[-1]
+            if off is not None and key in FARTHEST and "per_" not in name:
+                farthest[key] = max(off, farthest.get(key, 0.0))
+        found[file] = {
+            "numbers": count, "identical": same, "outside": outside, "farthest": farthest
         }  # fmt: skip
-        found[name]["farthest"] = {key: value for key, value in pooled.items() if value is not None}
     return found
 
 
@@ -349,68 +325,67 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def thread_runs(folder: Path) -> dict[str, Any]:
     """Cut the recipe of stage 1 short, and run it with two threads, two again, and one."""
-    found, first = {}, None
+    found: dict[str, Any] = {}
+    first: list[Any] = []
     for name, threads in (("two threads", 2), ("two threads again", 2), ("one thread", 1)):
         place = folder / name.replace(" ", "-")
         values = {"epochs": 2, "steps_per_epoch": 60, "threads": threads}
+        config, queries, results = (place / n for n in ("short.yaml", "queries.csv", "results"))
         place.mkdir(parents=True, exist_ok=True)
-        config = place / "short.yaml"
         config.write_text(yaml.safe_dump(read_yaml(config_path("stage1")) | values), "utf-8")
-        results, weights = place / "results", place / "short" / "short.safetensors"
-        if not (place / "queries.csv").is_file():
-            write_queries(place / "queries.csv", labelled_hums())
-        steps = [training(config, place, results, "short")]
-        steps += measuring(place, results, weights, DATABASE, ("vote",))[:2]
-        work(steps, place)
-        losses = [line["loss"] for line in read_results(results)["train_short"]["curve"]]
-        block = read_results(results)["hums_start"]["methods"]["vote"]
-        ranks = np.array([rank or 0 for rank in block["ranks"]])
-        found[name] = {"losses": losses, "top1": block["top1"], "top10": block["top10"]}
-        first = ranks if first is None else first
-        found[name]["ranks_as_first"] = round(float((ranks == first).mean()), 4)
-        found[name]["bytes_as_first"] = (
-            weights.read_bytes() == (folder / "two-threads/short/short.safetensors").read_bytes()
-        )
+        write_queries(queries, labelled_hums())
+        train = training(config, place, results, "short")
+        work([train, *measuring(place, results, train.makes, DATABASE, ("vote",))[:2]], place)
+        again = read_results(results)
+        block = again["hums_start"]["methods"]["vote"]
+        ranks, weights = block["ranks"], train.makes.read_bytes()
+        first = first or [ranks, weights]
+        found[name] = {
+            "losses": [line["loss"] for line in again["train_short"]["curve"]],
+            "top1": block["top1"],
+            "top10": block["top10"],
+            "ranks_as_first": round(np.mean(np.array(ranks) == np.array(first[0])).item(), 4),
+            "bytes_as_first": weights == first[1],
+        }
     return found
 
 
 def main() -> int:
     """Reproduce, compare, and exit with 1 where a number is out of its bounds."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--profile", choices=("tiny", "full"), default="full")
+    parser = arguments(__doc__, profile="full")  # or tiny
     parser.add_argument("--folder", type=Path, help="works here (default: in the cache)")
     parser.add_argument("--record", action="store_true", help="tiny: write the golden file anew")
     parser.add_argument("--threads", action="store_true", help="measure threads instead")
-    options = parser.parse_args()
+    options = parse(parser)
     need_checkout("reproduce")
     os.environ.setdefault("PYTHONHASHSEED", "0")
     folder = (options.folder or cache_dir() / f"reproduce-{options.profile}").resolve()
     if options.threads:
-        found = thread_runs(folder.with_name("reproduce-threads"))
-        print(json.dumps(found, indent=1))
-        save_part("reproduce", "threads", found)
+        save(options, "reproduce", thread_runs(folder.with_name("reproduce-threads")), "threads")
         return 0
-    steps = {"tiny": tiny, "full": full}[options.profile](folder)
-    spent = work(steps, folder)
+    if options.profile not in ("full", "tiny"):
+        raise QbhError(f"There is no profile {options.profile!r}: use full or tiny.")
+    spent = work((full if options.profile == "full" else tiny)(folder), folder)
     again = read_results(folder / "results")
     if options.profile == "tiny" and options.record:
         write_json(GOLDEN, bare(again))
-    tiny_record = read_json(GOLDEN, "run with --record") if options.profile == "tiny" else None
-    found = compared(tiny_record or read_results(RESULTS), again)
-    outside = 0
+    recorded = read_results(RECORDED)
+    if options.profile == "tiny":
+        recorded = read_json(GOLDEN, "run with --record")
+    found = compared(recorded, again)
     for name, row in found.items():
-        outside += len(row["outside"])
         print(f"{name:20} {row['numbers']:6} numbers, {row['identical']:6} identical,",
               f"{len(row['outside'])} out of bounds", row["farthest"])  # fmt: skip
         for line in row["outside"][:5]:
             print("   ", line)
-    hours = {key: round(sum(one[key] for one in spent.values()), 2) for key in
-             ("hours", "cpu_hours")}  # fmt: skip
+    hours = {
+        key: round(sum(one[key] for one in spent.values()), 2) for key in ("hours", "cpu_hours")
+    }
     print(f"took {hours['hours']} hours, {hours['cpu_hours']} CPU-hours")
+    result = {"files": found, "steps": spent, **hours}
     if options.profile == "full":
         same = {name: load_weights(str(folder / "half" / f"{name}.safetensors")).sha256
                 == load_weights(name).sha256 for name in ("stage1", "best")}  # fmt: skip
         print("the shipped weights to the bit:", same)
-        result = {"files": found, "as_shipped": same, "steps": spent, **hours, "machine": machine()}
-        save_part("reproduce", "full", result)
-    return 1 if outside else 0
+        save(options, "reproduce", result | {"as_shipped": same}, "full")
+    return 1 if any(row["outside"] for row in found.values()) else 0

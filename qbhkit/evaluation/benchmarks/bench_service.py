@@ -7,12 +7,10 @@ answer has to be that of ``qbhkit search --json``, and memory has to stay flat. 
 data/results/robustness.json.
 """
 
-import argparse
 import asyncio
 import json
 import math
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +27,7 @@ import numpy as np
 from qbhkit.audio import write_wav
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
-from qbhkit.evaluation.benchmarks.common import machine, save_part
+from qbhkit.evaluation.benchmarks.common import arguments, memory_mb, parse, save
 from qbhkit.storage import asset
 from qbhkit.synthesis.singer import Voice, render_hum
 
@@ -191,18 +189,12 @@ def is_same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def memory_mb(pid: int) -> float:
-    """Return what a process holds in memory now."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
-
-
 async def watched(pid: int, work: Awaitable[None], every_s: float = 1.0) -> list[float]:
     """Do a work; return the memory of a process meanwhile, MB."""
     task = asyncio.ensure_future(work)
     found = []
     while not task.done():
-        found.append(memory_mb(pid))
+        found.append(memory_mb("VmRSS", pid))
         await asyncio.wait([task], timeout=every_s)
     await task
     return found
@@ -260,20 +252,14 @@ def load(
 
 def main() -> None:
     """Build a catalogue, ask the command line, and hold the service under load."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--warm", type=float, default=60, help="seconds before memory is measured")
-    parser.add_argument("--catalogue", type=Path, help=f"of {CORPUS}; built anew by default")
-    options = parser.parse_args()
+    options = parse(arguments(__doc__, clients=64, seconds=300.0, warm=60.0))
     with tempfile.TemporaryDirectory() as name:
-        catalogue = options.catalogue or Path(name) / "catalogue"
-        if options.catalogue is None:
-            command = [sys.executable, "-m", "qbhkit.cli", "catalogue", "build", CORPUS]
-            subprocess.run([*command, "--out", str(catalogue)], check=True)
+        catalogue = Path(name) / "catalogue"
+        command = [sys.executable, "-m", "qbhkit.cli", "catalogue", "build", CORPUS]
+        subprocess.run([*command, "--out", str(catalogue)], check=True)
         queries = asked(catalogue, hums(Path(name)))
         found = load(catalogue, queries, options.clients, options.warm, options.seconds)
     memory = found["memory_mb"]
     assert memory["last_minute"] <= (1 + FLAT) * memory["first_minute"], memory
-    save_part("robustness", "service", found | {"catalogue": CORPUS, "machine": machine()})
     print(json.dumps(found, indent=1))
+    save(options, "robustness", found | {"catalogue": CORPUS}, "service")

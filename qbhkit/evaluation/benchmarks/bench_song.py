@@ -5,8 +5,6 @@ windows of that melody in another key, at another speed, with a singer's errors.
 whether a real song survives the whole way; that a stranger's hum finds it cannot be seen from this.
 """
 
-import argparse
-
 import numpy as np
 
 from qbhkit.audio import load
@@ -16,10 +14,12 @@ from qbhkit.corpora import open_source
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation.benchmarks.common import (
     DATABASE,
-    IN_CHECKOUT,
-    ROOT,
+    RECORDING,
+    RECORDING_TITLE,
+    RESULTS,
+    arguments,
     hummed,
-    machine,
+    parse,
     read_corpora,
     save,
     searcher_of,
@@ -32,9 +32,6 @@ from qbhkit.pitch.trackers import identity_of
 from qbhkit.storage import data_dir
 from qbhkit.training_loop import generator
 
-PICTURE = ROOT / "notebooks" / "song_melody.png"  # of notebook 01
-SONG = "Karissa_Hobbs_-_Lets_Go_Fishin.hq"
-TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
 TRACKER = "crnn-lite"
 SHOWN_S = (62.0, 72.0)
 HUM_S = 12.0
@@ -43,10 +40,8 @@ SEED = 20261122
 
 def main() -> None:
     """Build the catalogue with the recording in it, and search it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--hums", type=int, default=50)
-    options = parser.parse_args()
-    recording = data_dir() / "singing" / "songs" / f"{SONG}.ogg"
+    options = parse(arguments(__doc__, hums=50))
+    recording = data_dir() / "singing" / "songs" / f"{RECORDING}.ogg"
     (song,), _ = read_sources(open_source(str(recording), data_dir()))
     songs = [*read_corpora(*DATABASE), song]
     searcher = searcher_of(songs, "mirex-2048-and-a-song", ContourEmbedder(), TRACKER)
@@ -54,9 +49,11 @@ def main() -> None:
     audio = load(recording, tracker.rate_hz)
     tracked = tracker.melody(audio)
     melody = from_f0(tracked.f0)
-    if IN_CHECKOUT:
-        figure = melody_figure(audio, tracked.f0, tracked.posteriors, TITLE, span_s=SHOWN_S)
-        figure.savefig(PICTURE, dpi=150, metadata={"Software": None})
+    if options.out == RESULTS:  # the picture of notebook 01
+        figure = melody_figure(
+            audio, tracked.f0, tracked.posteriors, RECORDING_TITLE, span_s=SHOWN_S
+        )
+        figure.savefig("notebooks/song_melody.png", dpi=150, metadata={"Software": None})
     length, rng = round(HUM_S / melody.hop_s), generator(SEED)
     starts = np.sort(rng.choice(voiced_starts(melody, length), options.hums, replace=False))
     ranks, near = [], 0
@@ -64,12 +61,11 @@ def main() -> None:
         hummed(melody, starts, length, rng), starts * melody.hop_s, strict=True
     ):
         answers = searcher.search(hum, k=len(songs))
-        ids = [answer.song_id for answer in answers]
-        ranks.append(ids.index(SONG) + 1)
+        ranks.append([answer.song_id for answer in answers].index(RECORDING) + 1)
         found = answers[ranks[-1] - 1]
         near += bool(found.start_s < start_s + HUM_S and found.end_s > start_s)
     result = {
-        "song": TITLE,
+        "song": RECORDING_TITLE,
         "songs": len(songs),
         "tracker": identity_of(TRACKER),
         "voiced": round(float(melody.voiced.mean()), 4),
@@ -77,7 +73,6 @@ def main() -> None:
         "ranks": ranks,
         "matched_seconds_overlap": near / len(starts),
         **metrics(ranks)._asdict(),
-        "machine": machine(),
     }
-    save("song_end_to_end", result)
     print({key: result[key] for key in ("songs", "top1", "top10", "mrr")})
+    save(options, "song_end_to_end", result)

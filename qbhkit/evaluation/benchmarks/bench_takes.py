@@ -6,7 +6,6 @@ pairs of real hums of one song by two singers, each alone and both together, amo
 by weights that were not trained on hums.
 """
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,10 +20,11 @@ from qbhkit.corpora.training_songs import split_of
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation.benchmarks.bench_distractors import pools
 from qbhkit.evaluation.benchmarks.common import (
+    arguments,
     database,
     hummed,
     labelled_hums,
-    machine,
+    parse,
     read_corpora,
     save,
     searcher_of,
@@ -33,7 +33,6 @@ from qbhkit.evaluation.benchmarks.common import (
 )
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery, metrics, paired_difference, rank_of
-from qbhkit.pitch.trackers import get_tracker
 from qbhkit.training_loop import generator
 
 WEIGHTS = "stage1"
@@ -91,11 +90,10 @@ def paired(queries: Sequence[LabelledQuery]) -> list[tuple[int, int]]:
     ]
 
 
-def together() -> dict[str, Any]:
+def together(subset: int) -> dict[str, Any]:
     """Search pairs of hums of one song."""
-    embedder = ContourEmbedder(WEIGHTS)
-    searcher, queries = database(embedder), labelled_hums()
-    pairs, contours = paired(queries), track_all(queries, get_tracker())
+    searcher, queries = database(ContourEmbedder(WEIGHTS)), labelled_hums(subset)
+    pairs, contours = paired(queries), track_all(queries)
     found: dict[str, Any] = {"pairs": len(pairs)}
     for match_from in MATCH_FROM:
         ranks: dict[str, list[int | None]] = {"first alone": [], "second alone": [], "together": []}
@@ -115,11 +113,9 @@ def together() -> dict[str, Any]:
 
 def main() -> None:
     """Measure long hums and two takes, and write the result."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--hums", type=int, default=100)
-    options = parser.parse_args()
-    result = {"long": long_hums(options.hums), "takes": together(), "machine": machine()}
-    save("takes", result)
+    options = parse(arguments(__doc__, hums=100, subset=0))
+    result = {"long": long_hums(options.hums), "takes": together(options.subset)}
     for name, block in (*result["long"].items(), *result["takes"]["anywhere"].items()):
         if isinstance(block, dict):
             print(f"{name:14}", {key: round(block[key], 3) for key in ("top1", "top10", "mrr")})
+    save(options, "takes", result)

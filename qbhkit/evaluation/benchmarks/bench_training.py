@@ -1,24 +1,17 @@
 """Training pairs a second: at ten thousand and a million songs, and of the whole loop.
 
-``qbhkit bench training [--songs N ...]``. First, drawing batches: synthetic songs (30 s, 300 frames
-on average, so 1.2 KB each) are written into shards in the cache, and processes of their own draw
-from them, mapped and, as the rival, kept in memory as contours. RssAnon is memory that belongs to
-the process; RssFile are pages of the mapped file that it has touched, which the system shares
-between processes and takes back when it needs them: only the former may not grow with the songs.
-Draws are timed with the file in the page cache, and for the mapped bank also after it was dropped
-from there (cold).
+``qbhkit bench training``. First, drawing batches: synthetic songs (30 s, 300 frames on average, so
+1.2 KB each) are written into shards in the cache, and processes of their own draw from them, mapped
+and, as the rival, kept in memory as contours. RssAnon, the memory that belongs to the process, may
+not grow with the songs; pages of the mapped file are shared and taken back by the system.
 
 Second, the whole loop with the encoder, loss and batches of configs/stage1.yaml (and all of today's
 distortions), against a straightforward loop: the same network as Conv1d in float32, and pairs made
-one at a time, either by the kit's own functions with a batch of one (``batch_of_one``) or by code
-written for one contour (``per_item``, see bench_augment). Each takes its turn in every round;
-medians count. Both halves of a loop, drawing and the network's step, are also timed alone, which
-says what the rest waits for.
+one at a time (``bench augment`` times drawing alone). Each takes its turn in every round; medians
+count. The network's step is also timed alone, which says what the rest waits for.
 """
 
-import argparse
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -26,7 +19,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,18 +31,19 @@ from qbhkit.embedding.contour_shards import open_shards, write_shards
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.pooling import ContextAttention
-from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs, sample_pairs
+from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
 from qbhkit.embedding.training import TrainConfig, train_encoder
 from qbhkit.evaluation.benchmarks.bench_augment import RULES, WINDOW, naive_pairs
 from qbhkit.evaluation.benchmarks.common import (
+    arguments,
     bytes_in,
     in_a_process,
-    machine,
     memory_mb,
+    parse,
     save,
     seconds,
 )
-from qbhkit.storage import cache_dir, sha256_file
+from qbhkit.storage import cache_dir
 from qbhkit.training_loop import generator
 
 CONFIG = replace(
@@ -58,9 +51,8 @@ CONFIG = replace(
     augmentation=RULES, window=WINDOW, normalisation="key",  # what bench_augment's code does
 )  # fmt: skip
 NOTES = 75  # of a synthetic song, 2 to 6 frames each
-BATCHES, COLD_BATCHES = 40, 10  # of a timed draw
+BATCHES = 40  # of a timed draw
 ROUNDS, STEPS = 3, 8  # steps of an epoch; the first epoch warms up
-TARGET = 5.0
 FOLDER = cache_dir() / "bench-training"
 
 
@@ -90,49 +82,34 @@ def draw(count: int, mapped: bool) -> dict[str, float]:
     """Draw batches from so many songs, in a process of its own."""
     small = SongPairs(ContourBank([*songs(500)]), WINDOW, RULES, CONFIG.normalisation)
     small.draw(CONFIG.batch, generator(0))  # what is loaded at the first draw
-    anon_mb, file_mb = memory_mb("RssAnon"), memory_mb("RssFile")
-    began = time.perf_counter()
+    before_mb, began = memory_mb("RssAnon"), time.perf_counter()
     bank = open_shards(FOLDER / str(count))
     if not mapped:
         bank = ContourBank([from_pitch(one) for one in np.split(bank.pitch, bank.offsets[1:])])
-    found = {"open_s": time.perf_counter() - began}
-    source, most = SongPairs(bank, WINDOW, RULES, CONFIG.normalisation), 0.0
+    open_s = time.perf_counter() - began
+    source, held_mb = SongPairs(bank, WINDOW, RULES, CONFIG.normalisation), [before_mb]
 
-    def batches(number: int) -> None:
-        nonlocal most
-        for item in range(number):
-            pairs = source.draw(CONFIG.batch, generator(0, number, item))
-            most = max(most, memory_mb("RssAnon"))
+    def batches() -> None:
+        for item in range(BATCHES):
+            pairs = source.draw(CONFIG.batch, generator(0, item))
+            held_mb.append(memory_mb("RssAnon"))
             del pairs
 
-    if mapped:
-        path = FOLDER / str(count) / "pitch.npy"
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        began = time.perf_counter()
-        batches(COLD_BATCHES)
-        cold_s = time.perf_counter() - began
-        found["cold_pairs_per_s"] = COLD_BATCHES * CONFIG.batch / cold_s
-        sha256_file(path)  # back into the page cache
-    found["pairs_per_s"] = BATCHES * CONFIG.batch / seconds(lambda: batches(BATCHES))
-    return found | {
-        "anon_mb_before": anon_mb,
-        "anon_mb_most": most,
-        "file_mb_more": memory_mb("RssFile") - file_mb,
+    return {
+        "open_s": open_s,
+        "pairs_per_s": BATCHES * CONFIG.batch / seconds(batches),
+        "anon_mb_before": before_mb,
+        "anon_mb_most": max(held_mb),
         "peak_mb": memory_mb("VmHWM"),
     }
 
 
-def apart(*arguments: object) -> dict[str, float]:
-    """Measure in a process of its own and return what it found."""
-    found = in_a_process("bench_training", "--only", *arguments)
-    return {key: digits(value) for key, value in found.items()}
-
-
-def digits(value: float) -> float:
+def digits(found: dict[str, float]) -> dict[str, float]:
     """Round to four digits, whole numbers from 1,000."""
-    return round(value) if value >= 1000 else float(f"{value:.4g}")
+    return {
+        key: round(value) if value >= 1000 else float(f"{value:.4g}")
+        for key, value in found.items()
+    }
 
 
 class PlainEncoder(nn.Module):
@@ -218,107 +195,65 @@ def plain_loop(make: Draw) -> float:
     return STEPS * CONFIG.batch / (time.perf_counter() - began)
 
 
-def draw_alone(make: Draw) -> float:
-    """Return the pairs a second of drawing."""
-    return CONFIG.batch / seconds(lambda: make(generator(0)))
-
-
-def loops(count: int) -> dict[str, Any]:
-    """Time the whole loop, its network and its drawing, ours and the straightforward ones."""
-    bank, contours = open_shards(FOLDER / str(count)), [*songs(count)]
+def loops(count: int) -> dict[str, dict[str, float]]:
+    """Time the whole loop and its network alone, ours and the straightforward ones."""
+    contours = [*songs(count)]
+    source = SongPairs(open_shards(FOLDER / str(count)), WINDOW, RULES, CONFIG.normalisation)
 
     def batch(rng: Generator) -> PairBatch:
-        return sample_pairs(bank, CONFIG.batch, WINDOW, RULES, CONFIG.normalisation, rng)
-
-    def batch_of_one(rng: Generator) -> PairBatch:
-        single = [
-            sample_pairs(bank, 1, WINDOW, RULES, CONFIG.normalisation, rng)
-            for _ in range(CONFIG.batch)
-        ]
-        return PairBatch(*(np.concatenate(part) for part in zip(*single, strict=True)))
+        return source.draw(CONFIG.batch, rng)
 
     def per_item(rng: Generator) -> PairBatch:
         return naive_pairs(contours, rng.choice(count, CONFIG.batch, replace=False), rng)
 
     ready = batch(generator(0))
-    work: dict[str, dict[str, Callable[[], float]]] = {
-        "loop": {
-            "kit": lambda: kit_loop(batch),
-            "batch_of_one": lambda: plain_loop(batch_of_one),
-            "per_item": lambda: plain_loop(per_item),
-        },
-        "network_alone": {
-            "kit": lambda: kit_loop(lambda _: ready),
-            "plain": lambda: plain_loop(lambda _: ready),
-        },
-        "drawing_alone": {
-            "kit": lambda: draw_alone(batch),
-            "batch_of_one": lambda: draw_alone(batch_of_one),
-            "per_item": lambda: draw_alone(per_item),
-        },
-    }
-    rounds = [
-        {part: {name: time_it() for name, time_it in ways.items()} for part, ways in work.items()}
-        for _ in range(ROUNDS)
-    ]
+    times: dict[str, dict[str, list[float]]] = {
+        "loop": {"kit": [], "per_item": []}, "network_alone": {"kit": [], "plain": []},
+    }  # fmt: skip
+    for _ in range(ROUNDS):
+        times["loop"]["kit"].append(kit_loop(batch))
+        times["loop"]["per_item"].append(plain_loop(per_item))
+        times["network_alone"]["kit"].append(kit_loop(lambda _: ready))
+        times["network_alone"]["plain"].append(plain_loop(lambda _: ready))
     return {
-        part: {name: digits(median(found[part][name] for found in rounds)) for name in ways}
-        for part, ways in work.items()
-    }
-
-
-def ratios(speeds: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Return the kit's speed over every rival's."""
-    return {
-        part: {f"kit_over_{name}": round(of["kit"] / of[name], 1) for name in of if name != "kit"}
-        for part, of in speeds.items()
+        part: digits({name: median(row) for name, row in ways.items()})
+        for part, ways in times.items()
     }
 
 
 def main() -> None:
     """Write songs, draw from them, then train."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--songs", type=int, nargs="+", default=[10_000, 1_000_000])
-    parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only:
-        what, count = options.only[0], int(options.only[1])
-        found = write(count) if what == "write" else draw(count, mapped=what == "mapped")
-        print(json.dumps(found))
-        return
+    options = parse(arguments(__doc__, songs=(10_000, 1_000_000)))
     check_the_networks()
+    drawing: dict[str, dict[str, dict[str, float]]] = {}
     try:
-        drawing = {
-            str(count): {what: apart(what, count) for what in ("write", "mapped", "in_memory")}
-            for count in options.songs
-        }
-        print(json.dumps(drawing, indent=1))
+        for count in options.songs:
+            drawing[str(count)] = {
+                "write": digits(in_a_process(write, count)),
+                "mapped": digits(in_a_process(draw, count, True)),
+                "in_memory": digits(in_a_process(draw, count, False)),
+            }
+            print(count, drawing[str(count)], flush=True)
         speeds = loops(options.songs[0])
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
-    first, last = (drawing[str(count)]["mapped"] for count in (options.songs[0], options.songs[-1]))
-    against = ratios(speeds)
+    mapped = {count: found["mapped"] for count, found in drawing.items()}
+    speed = [found["pairs_per_s"] for found in mapped.values()]
+    loop, network = speeds["loop"], speeds["network_alone"]
     result = {
-        "machine": machine() | {"threads": CONFIG.threads, "torch": torch.__version__},
+        "machine": {"threads": CONFIG.threads},
         "batch": CONFIG.batch,
         "drawing": drawing,
-        "mapped_anon_mb_more": {
-            count: digits(of["mapped"]["anon_mb_most"] - of["mapped"]["anon_mb_before"])
-            for count, of in drawing.items()
-        },
-        "most_over_fewest_songs": round(last["pairs_per_s"] / first["pairs_per_s"], 2),
-        "pairs_per_s": speeds,
-        "ratios": against,
-        "network_share_of_kit_loop": round(
-            speeds["loop"]["kit"] / speeds["network_alone"]["kit"], 2
+        "mapped_anon_mb_more": digits(
+            {key: of["anon_mb_most"] - of["anon_mb_before"] for key, of in mapped.items()}
         ),
-        "target": {"loop_at_least": TARGET}
-        | {name: value >= TARGET for name, value in against["loop"].items()},
+        "most_over_fewest_songs": round(speed[-1] / speed[0], 2),
+        "pairs_per_s": speeds,
+        "ratios": {
+            "loop": {"kit_over_per_item": round(loop["kit"] / loop["per_item"], 1)},
+            "network_alone": {"kit_over_plain": round(network["kit"] / network["plain"], 1)},
+        },
+        "network_share_of_kit_loop": round(loop["kit"] / network["kit"], 2),
     }
-    save("bench_training", result)
-    for key in ("mapped_anon_mb_more", "most_over_fewest_songs", "pairs_per_s", "ratios", "target"):
-        print(key, result[key])
-
-
-if __name__ == "__main__":
-    main()
+    print({key: result[key] for key in ("most_over_fewest_songs", "pairs_per_s", "ratios")})
+    save(options, "bench_training", result)

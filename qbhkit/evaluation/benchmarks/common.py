@@ -1,5 +1,6 @@
-"""What the benchmarks share: where results go, the real hums and their songs, child processes."""
+"""What the benchmarks share: options, the real hums and their songs, timing, results."""
 
+import argparse
 import json
 import os
 import platform
@@ -27,20 +28,91 @@ from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError
 from qbhkit.metrics import LabelledQuery
-from qbhkit.pitch.trackers import Tracker
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.provenance import versions
 from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import cache_dir, data_dir, read_json, write_json
 
 ROOT = Path(__file__).parents[3]  # of the repository, if this is a checkout
-IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()
-RESULTS = (ROOT if IN_CHECKOUT else Path()) / "data" / "results"
+RESULTS = Path("data", "results")  # in the current folder, if that is a checkout
 DATABASE = ("mir-qbsh", "mirex-essen-2000")  # the 2,048 songs of MIREX
+RECORDING = "Karissa_Hobbs_-_Lets_Go_Fishin.hq"
+RECORDING_TITLE = "Karissa Hobbs, Let's Go Fishin' (CC BY 3.0)"
 _VOICED = 0.5  # share of a rendered hum that is sung, at the least
+
+
+def arguments(page: str, **full: Any) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark's command line.
+
+    Args:
+        page: docstring of the benchmark, which becomes its help.
+        full: options, and their values in a full run; with any other value it is a trial run.
+    """
+    parser = argparse.ArgumentParser(
+        description=page, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="folder for the results (default: data/results of a checkout; a trial run, which has "
+        "other values than the defaults, writes nothing unless this is given)",
+    )  # fmt: skip
+    for name, value in full.items():
+        one = value[0] if isinstance(value, tuple) else value
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(one), default=value, metavar="X",
+            nargs="+" if isinstance(value, tuple) else None, help="(default: %(default)s)",
+        )  # fmt: skip
+    parser.set_defaults(full=full)
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; ``full`` of the result says whether this is a full run.
+
+    Raises:
+        QbhError: if it is not said where the results of a full run go.
+    """
+    options = parser.parse_args()
+    given = {name: getattr(options, name) for name in options.full}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    options.full = given == options.full
+    if options.full and options.out is None:
+        if not (RESULTS.is_dir() and Path("pyproject.toml").is_file()):
+            raise QbhError(
+                "This folder is no checkout of the repository: say with --out DIR where the "
+                "results go."
+            )
+        options.out = RESULTS
+    return options
+
+
+def save(options: argparse.Namespace, name: str, result: dict[str, Any], *inside: str) -> None:
+    """Write a result and what it was measured on; a trial run writes only where ``--out`` says.
+
+    Args:
+        options: of :func:`parse`.
+        name: of the JSON file.
+        result: plain values.
+        inside: keys that lead to the result in a file that several runs make together.
+    """
+    if options.out is None:
+        print("A trial run: nothing is written without --out.")
+        return
+    path = options.out / f"{name}.json"
+    result = {**result, "machine": machine() | result.get("machine", {})}
+    whole = result
+    if inside:
+        whole = place = read_json(path, "measure again") if path.is_file() else {}
+        for key in inside[:-1]:
+            place = place.setdefault(key, {})
+        place[inside[-1]] = result
+    write_json(path, whole)
+    print(f"written: {path}")
 
 
 def need_checkout(benchmark: str) -> None:
     """Raise QbhError unless the package lies in a checkout of the repository."""
-    if not IN_CHECKOUT:
+    if not (ROOT / "pyproject.toml").is_file():
         raise QbhError(
             f"The benchmark {benchmark} needs a checkout of the repository: clone it, "
             "'pip install -e .' there, and run it again."
@@ -52,16 +124,17 @@ def hums() -> list[HumRecording]:
     return MirQbsh(data_dir() / "mir-qbsh").hums(EVALUATION_YEAR)
 
 
-def labelled_hums(subset: int | None = None) -> list[LabelledQuery]:
-    """Return the real hums as queries: all of them, or so many at equal distances."""
+def labelled_hums(subset: int = 0) -> list[LabelledQuery]:
+    """Return the real hums as queries: so many at equal distances, or (0) all of them."""
     found = hums()
     if subset:
         found = found[:: max(1, len(found) // subset)][:subset]
     return [LabelledQuery(str(hum.path), hum.song_id, hum.singer) for hum in found]
 
 
-def track_all(queries: Sequence[LabelledQuery], tracker: Tracker) -> list[Contour]:
-    """Return the contours of recordings, with a bar on standard error."""
+def track_all(queries: Sequence[LabelledQuery]) -> list[Contour]:
+    """Return the contours of recordings by the default tracker."""
+    tracker = get_tracker()
     return [
         from_f0(tracker.track(load(Path(query.path), tracker.rate_hz)))
         for query in tqdm(queries, "melody", unit="hum")
@@ -106,12 +179,8 @@ def hummed(melody: Contour, starts: NDArray, length: int, rng: Generator) -> lis
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine in words that say nothing of its paths."""
-    return {
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "arch": platform.machine(),
-    }
+    """Describe the machine and the software in words that say nothing of its paths."""
+    return {**versions(), "cores": os.cpu_count(), "arch": platform.machine()}
 
 
 def memory_mb(field: str, process: int | str = "self") -> float:
@@ -136,41 +205,27 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     return median(times)
 
 
-def in_a_process(benchmark: str, *arguments: object, **environment: str) -> dict[str, Any]:
-    """Run the module of a benchmark in a process of its own; return the last line that it prints.
+def in_a_process(
+    work: Callable[..., dict[str, Any]], *arguments: object, **environment: str
+) -> dict[str, Any]:
+    """Call a function of a module in a process of its own, and return what it returns.
 
     Args:
-        benchmark: name of the module beside this one; its last line is JSON.
-        arguments: of its command line.
+        work: takes and returns plain values.
+        arguments: paths become text.
         environment: variables to set.
 
     Raises:
         RuntimeError: if it fails; holds what it wrote on standard error.
     """
-    command = [sys.executable, "-m", f"{__package__}.{benchmark}", *map(str, arguments)]
+    code = (
+        f"import json, sys; from {work.__module__} import {work.__name__} as work; "
+        "print(json.dumps(work(*json.loads(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(arguments, default=str)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | environment
     )
     if done.returncode:
-        raise RuntimeError(f"{benchmark} {' '.join(command[3:])} failed:\n{done.stderr}")
+        raise RuntimeError(f"{work.__name__}{arguments} failed:\n{done.stderr}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def save(name: str, result: dict[str, Any]) -> None:
-    """Write a result to data/results and say where."""
-    write_json(RESULTS / f"{name}.json", result)
-    print(f"written: data/results/{name}.json")
-
-
-def save_part(name: str, part: str, result: dict[str, Any]) -> None:
-    """Write one part of a result that several benchmarks make together."""
-    path = RESULTS / f"{name}.json"
-    before = read_json(path, "measure again") if path.is_file() else {}
-    save(name, before | {part: result})
-
-
-def save_entry(name: str, part: str, kind: str, key: str, entry: dict[str, Any]) -> None:
-    """Write one entry of a part, beside those of earlier runs."""
-    path = RESULTS / f"{name}.json"
-    before = read_json(path, "measure again").get(part, {}) if path.is_file() else {}
-    save_part(name, part, {kind: before.get(kind, {}) | {key: entry}, "machine": machine()})

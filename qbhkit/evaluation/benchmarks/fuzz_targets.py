@@ -1,23 +1,26 @@
-"""The readers of the kit that :mod:`fuzzing` attacks, and small good files of each."""
+"""The readers of the kit that :mod:`fuzzing` attacks, and small good files of each.
+
+What a reader needs is imported when it is attacked, so that its memory is its own.
+"""
 
 import argparse
 import io
 import json
 import pickle
+import shutil
 import wave
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from numpy.typing import NDArray
 
 LONGEST_AUDIO_S = 60.0
-_WORDS = (
-    r"\0 \n \r\n \x20 , -1 0 1e308 nan inf ../../x /etc/passwd ';DROP\x20TABLE\x20songs;--"
-    r" $(touch\x20x) \xff\xfe \xe2\x80\xae \xf0\x9f\x8e\xb5 null true {} \" \\"
-)
+_WORDS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("fuzz_words.yaml").read_text())
 _LONG_WORDS = (b"1" * 400, b"[" * 400, b"A" * 5000)
 
 
@@ -26,7 +29,8 @@ class Target:
     """A reader, the good files from which bad ones grow, and the words of their format.
 
     Args:
-        seeds: writes the good files into an empty folder; their names and bytes.
+        seeds: writes what the reader needs beside them into an empty folder; names and bytes of the
+            good files.
         read: reads the damaged file, and may use what ``seeds`` has written beside it.
         words: that mean something in the format, with Python's escapes, spaces between them.
         mend: makes what a reader checks first fit the damaged bytes: a checksum, a signature.
@@ -36,15 +40,14 @@ class Target:
     seeds: Callable[[Path], dict[str, bytes]]
     read: Callable[[Path], object]
     words: str
-    mend: Callable[[Path], Path] = field(default=lambda path: path)
+    mend: Callable[[Path], Path] = lambda path: path
     guided: bool = False
 
     def vocabulary(self) -> tuple[bytes, ...]:
         """Return the format's words and those that trouble any reader."""
-        words = (
-            word.encode().decode("unicode_escape") for word in f"{self.words} {_WORDS}".split()
-        )
-        return (*(word.encode("latin-1") for word in words), *_LONG_WORDS)
+        words = f"{self.words} {_WORDS['common']}".split()
+        escaped = (word.encode().decode("unicode_escape").encode("latin-1") for word in words)
+        return (*escaped, *_LONG_WORDS)
 
 
 def _abc_seeds(folder: Path) -> dict[str, bytes]:
@@ -134,37 +137,48 @@ def _read_corpora(path: Path) -> object:
     return [song.contour() for song in corpus.read(melodies)], corpus.queries()
 
 
-def _keras_seeds(folder: Path) -> dict[str, bytes]:
+def write_keras(folder: Path, values: Callable[[tuple[int, ...]], NDArray] | None) -> list[Path]:
+    """Write Keras weights of the published shapes, and the arrays that go with them.
+
+    Args:
+        folder: for ``weights.hdf5``, ``mean.npy`` and ``std.npy``.
+        values: makes an array of a shape; if None the arrays take no room in the file, and the last
+            layer is of another size, so that the file is refused at the end.
+    """
     import h5py
 
-    from qbhkit.pitch.keras_weights import _expected
+    from qbhkit.pitch.keras_weights import keras_layers
 
-    np.save(folder / "mean.npy", np.zeros((31, 513), np.float32))
-    np.save(folder / "std.npy", np.ones((31, 513), np.float32))
-    path = folder / "weights.hdf5"
-    with h5py.File(path, "w") as stored:  # nothing is written into the arrays: zeros of no size
-        layers = list(_expected())
-        stored.attrs["layer_names"] = [layer.name.replace(".", "_").encode() for layer in layers]
-        for layer in layers:
-            group = stored.create_group(layer.name.replace(".", "_"))
-            names = [f"array_{k}".encode() for k in range(len(layer.shapes))]
-            group.attrs["weight_names"] = names
-            for name, shape in zip(names, layer.shapes, strict=True):
-                size = (*shape[:-1], 7) if layer.name == "output" else shape  # refused at the end
-                group.create_dataset(name.decode(), size, "<f4")
-    content = path.read_bytes()
-    path.unlink()
-    return {"weights.hdf5": content, "mean.npy": (folder / "mean.npy").read_bytes()}
+    paths = [folder / name for name in ("weights.hdf5", "mean.npy", "std.npy")]
+    np.save(paths[1], np.zeros((31, 513), np.float32))
+    np.save(paths[2], np.ones((31, 513), np.float32))
+    with h5py.File(paths[0], "w") as stored:
+        layers = {name.replace(".", "_"): shapes for name, shapes in keras_layers().items()}
+        stored.attrs["layer_names"] = [name.encode() for name in layers]
+        for layer, shapes in layers.items():
+            group = stored.create_group(layer)
+            names = [f"array_{k}" for k in range(len(shapes))]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, shape in zip(names, shapes.values(), strict=True):
+                if values is not None:
+                    group[name] = values(shape)
+                else:
+                    size = (*shape[:-1], 7) if layer == "output" else shape
+                    group.create_dataset(name, size, "<f4")
+    return paths
+
+
+def _keras_seeds(folder: Path) -> dict[str, bytes]:
+    weights, mean, std = write_keras(folder, None)
+    std.rename(folder / "kept.npy")
+    return {path.name: path.read_bytes() for path in (weights, mean)}
 
 
 def _read_keras(path: Path) -> object:
     from qbhkit.pitch.keras_weights import convert_crnn
 
     kept = path.parent / "kept.npy"
-    if not kept.is_file():
-        np.save(kept, np.ones((31, 513), np.float32))
-    mean = path if path.suffix == ".npy" else kept
-    return convert_crnn(path, mean, kept, path.parent / "out")
+    return convert_crnn(path, path if path.suffix == ".npy" else kept, kept, path.parent / "out")
 
 
 def _original_seeds(folder: Path) -> dict[str, bytes]:
@@ -229,8 +243,6 @@ def _catalogue_seeds(folder: Path) -> dict[str, bytes]:
 
 def _mend_catalogue(path: Path) -> Path:
     """Put a damaged file into a copy of the catalogue, with every checksum made to fit it."""
-    import shutil
-
     from qbhkit.catalogue.files import _signed
     from qbhkit.storage import sha256_file
 
@@ -349,8 +361,6 @@ def _read_run(path: Path) -> object:
         return load_checkpoint(path, {"seed": 0}, *_small_network())
     if path.suffix == ".safetensors":
         return read_rendered(path)
-    import shutil
-
     copy = path.parent / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(path.parent / "shards", copy)
@@ -445,84 +455,18 @@ def _read_zip(path: Path) -> object:
 
 
 TARGETS = {
-    "abc": Target(
-        _abc_seeds,
-        _read_abc,
-        r"X: \nK: \nM: \nL:1/0 \nQ:1/4=0 \nV: |: :| :: |1 [2 (3 (9:9:99 [ ] { } z99999999 Z999999"
-        r" a///// C,,,,,,,, c'' ^^^^ %%MIDI\x20program\x20999 ! ~ & \\ C1000000/3 \nP:A"
-        r" P:AAAAAA - <<<< y $ \nw: \nK:none M:0/0 M:1/999999",
-        guided=True,
-    ),
-    "midi": Target(
-        _midi_seeds,
-        _read_midi,
-        r"MThd MTrk \xff\x2f\x00 \xff\x51\x03\x00\x00\x00 \xff\x51\x03\xff\xff\xff \xf0 \xf7"
-        r" \xff\x58\x04\x04\xff\x18\x08 \xff\x03\x7f \xff\xff\xff\x7f \x90\x7f\x7f \xe0\x00\x40",
-    ),
-    "f0": Target(_f0_seeds, _read_f0, "time_s frequency_hz voicing -0.0 1e-400", guided=True),
-    "labels": Target(_label_seeds, _read_labels, r"\t 127.1 1_0 0x10"),
-    "corpora": Target(
-        _corpus_seeds,
-        _read_corpora,
-        r"'descr':'|O' 'shape':(99999999999,) <f8 PK\x01\x02 \"melody\" Infinity",
-    ),
-    "keras": Target(
-        _keras_seeds,
-        _read_keras,
-        "layer_names weight_names TREE SNOD HEAP OHDR FRHP (31,513) array_0",
-    ),
-    "original": Target(
-        _original_seeds,
-        _read_original,
-        r"cos\nsystem\n cbuiltins\neval\n c__main__\nHParams\n (dp0\n"
-        r" \x8c\x08builtins\x8c\x04eval\x93 R . 0 2 l. \x80\x05 ]]]]]]]]]]]] K\x00"
-        r" ctorch\nload\n cargparse\nNamespace\n )\x81 b",
-        guided=True,
-    ),
-    "catalogue": Target(
-        _catalogue_seeds,
-        _read_catalogue,
-        r"\"format\":2 \"shards\":[] \"songs\":-1 \"windows\":1e99 ../../../x \"choices\" \"F16\""
-        r" \"data_offsets\":[0,99999999999]"
-        r" \"shape\":[99999999999,512] \"recipe\" IxFS IxPT IxSQ IHNf",
-        mend=_mend_catalogue,
-    ),
-    "config": Target(
-        _config_seeds,
-        _read_config,
-        r"!!python/object/apply:os.system\x20['x'] &a\x20[*a,*a] <<:\x20*a &a *a ?\x20"
-        r" :\x20 -\x20 !!binary !!set !!timestamp 2001-01-01 0o777 .inf --- ... %YAML\x209.9 | >"
-        r" {a:\x20b} 1:1:1",
-        guided=True,
-    ),
-    "weights": Target(
-        _weights_seeds,
-        _read_weights,
-        r"\"F16\" \"BF16\" \"data_offsets\":[0,99999999] \"shape\":[9999999999] __metadata__"
-        r" \\\"frames\\\":99999999 \\\"widths\\\":[999999] \\\"embedding_dim\\\":-1",
-    ),
-    "runs": Target(
-        _run_seeds,
-        _read_run,
-        r"'shape':(99999999999,) |O data.pkl cos\nsystem\n \"frames\":1e99 \"sha256\":1",
-    ),
-    "audio": Target(
-        _audio_seeds,
-        _read_audio,
-        r"RIFF WAVE fmt\x20 data LIST ID3\x04\x00 TIT2 APIC fLaC OggS OpusHead \x01vorbis FORM AIFC"
-        r"COMM SSND ftyp moov stsz stts mdat \x1aE\xdf\xa3 \xff\xfb\x90"
-        r" #EXTM3U\nfile:///etc/passwd",
-    ),
-    "tables": Target(
-        _table_seeds,
-        _read_table,
-        r"hum_path song_id start_s, end_s \"\"\" path, singer",
-        guided=True,
-    ),
-    "zip": Target(
-        _zip_seeds,
-        _read_zip,
-        r"PK\x03\x04 PK\x01\x02 PK\x05\x06 PK\x06\x06 ..\\..\\x corpus/../../x"
-        r" \x00\x00\xff\xa1 /outside",
-    ),
+    "abc": Target(_abc_seeds, _read_abc, _WORDS["abc"], guided=True),
+    "midi": Target(_midi_seeds, _read_midi, _WORDS["midi"]),
+    "f0": Target(_f0_seeds, _read_f0, _WORDS["f0"], guided=True),
+    "labels": Target(_label_seeds, _read_labels, _WORDS["labels"]),
+    "corpora": Target(_corpus_seeds, _read_corpora, _WORDS["corpora"]),
+    "keras": Target(_keras_seeds, _read_keras, _WORDS["keras"]),
+    "original": Target(_original_seeds, _read_original, _WORDS["original"], guided=True),
+    "catalogue": Target(_catalogue_seeds, _read_catalogue, _WORDS["catalogue"], _mend_catalogue),
+    "config": Target(_config_seeds, _read_config, _WORDS["config"], guided=True),
+    "weights": Target(_weights_seeds, _read_weights, _WORDS["weights"]),
+    "runs": Target(_run_seeds, _read_run, _WORDS["runs"]),
+    "audio": Target(_audio_seeds, _read_audio, _WORDS["audio"]),
+    "tables": Target(_table_seeds, _read_table, _WORDS["tables"], guided=True),
+    "zip": Target(_zip_seeds, _read_zip, _WORDS["zip"]),
 }

@@ -1,14 +1,10 @@
-"""Hostile files for every reader of the kit.
+"""Feed damaged files to one reader of the kit, in this process, which may die of it.
 
-Each target writes small good files, which are then damaged: bytes changed, stretches cut, doubled
-or swapped between files, and the format's own words put in wrong places. A reader may refuse a file
-in one sentence (``QbhError``, or the system's own ``OSError``, as at the command line); everything
+``python -m qbhkit.evaluation.benchmarks.fuzzing TARGET COUNT SEED FOLDER``: good files are damaged
+(bytes changed, stretches cut, doubled or swapped, the format's own words put in wrong places). A
+reader may refuse a file in one sentence (``QbhError``, or the system's own ``OSError``). Everything
 else is a find: another exception, more than 1 GB of memory, more than 5 s of the processor (a busy
-machine is no find), a minute of waiting, a crash.
-
-``python -m qbhkit.evaluation.benchmarks.fuzzing TARGET COUNT SEED FOLDER`` attacks one target in
-this process, which may die of it, and prints one JSON line; ``input`` in the folder is then what
-killed it. ``--guided`` lets atheris choose inputs by the lines they reach.
+machine is no find), a minute of waiting, a crash; ``input`` in the folder is then what killed it.
 """
 
 import argparse
@@ -32,15 +28,15 @@ MOST_BYTES = 1 << 30
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1)
 _EDITS = ("byte", "word", "number", "cut", "double", "swap", "end")
 _MOST_EDITS = 5
-_A_DRAW = 5  # inputs for one that hypothesis draws, which takes it longer than most readers
 _ENCODED = tuple(
     number.to_bytes(size, order) for number in _NUMBERS for size in (1, 2, 4, 8)
     for order in ("little", "big") if number < 1 << 8 * size
 )  # fmt: skip
+Edit = tuple[str, float, float, Any]  # kind; place and length as shares of what there is; value
 
 
-def _drawn(chance: random.Random, words: Sequence[bytes]) -> tuple[str, float, float, Any]:
-    """Draw an edit without hypothesis, which is quicker and forgoes its shrinking."""
+def drawn(chance: random.Random, words: Sequence[bytes]) -> Edit:
+    """Draw an edit."""
     kind = chance.choice(_EDITS)
     value: Any = chance.randrange(256)
     if kind in ("word", "number"):
@@ -48,13 +44,13 @@ def _drawn(chance: random.Random, words: Sequence[bytes]) -> tuple[str, float, f
     return kind, chance.random(), chance.random(), value
 
 
-def edited(data: bytes, other: bytes, edits: Sequence[tuple[str, float, float, Any]]) -> bytes:
-    """Damage a file; places and lengths are shares of what there is."""
+def edited(data: bytes, other: bytes, edits: Sequence[Edit]) -> bytes:
+    """Damage a file, with stretches of another one."""
     for kind, where, share, value in edits:
         at = int(where * (len(data) + 1))
         end = at + int(share**3 * (len(data) - at))  # mostly short stretches
         if kind == "byte" and at < len(data):
-            data = data[:at] + bytes([value % 256]) + data[at + 1 :]
+            data = data[:at] + bytes([value]) + data[at + 1 :]
         elif kind in ("word", "number"):
             keep = at if share < 0.5 else at + len(value)  # put in, or put over
             data = data[:at] + value + data[keep:]
@@ -83,19 +79,18 @@ class Attack:
         self.target, self.last, self.place = target, folder / "input", folder / "files"
         self.place.mkdir(parents=True)
         self.seeds = target.seeds(self.place)
-        self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
         for name in self.seeds:
             (self.place / name).write_bytes(self.seeds[name])
         faulthandler.register(signal.SIGPROF, chain=True)  # tell where it was, and die
+        self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
         for name in self.seeds:  # loads what is loaded lazily before anything is counted
-            self.feed(name, self.seeds[name], longest_s=PATIENCE_S)
+            self.feed(name, self.seeds[name], PATIENCE_S)
         soft = virtual_bytes() + MOST_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
         self.inputs, self.refused, self.slowest_s = 0, 0, 0.0
 
-    def feed(self, name: str, content: bytes, longest_s: float | None = None) -> None:
+    def feed(self, name: str, content: bytes, longest_s: float) -> None:
         """Give the reader one file; what it may not raise passes through."""
-        longest_s = longest_s or LONGEST_S
         self.last.write_bytes(content)
         path = self.place / name
         path.write_bytes(content)
@@ -118,50 +113,18 @@ class Attack:
         self.slowest_s = max(self.slowest_s, taken_s)
 
     def by_chance(self, count: int, seed: int) -> None:
-        """Damage files at random with hypothesis, which shrinks what it finds."""
-        import hypothesis
-        from hypothesis import strategies as st
-
-        names, words = sorted(self.seeds), self.target.vocabulary()
-        share = st.floats(0, 1, exclude_max=True)
-        values = {
-            "byte": st.integers(0, 255),
-            "word": st.sampled_from(words),
-            "number": st.sampled_from(_ENCODED),
-            "double": st.integers(0, 63),
-        }
-        edit = st.sampled_from(_EDITS).flatmap(
-            lambda kind: st.tuples(st.just(kind), share, share, values.get(kind, st.none()))
-        )
-        damage = st.tuples(
-            st.sampled_from(names),
-            st.sampled_from(names),
-            st.lists(edit, min_size=1, max_size=_MOST_EDITS),
-        )
-
-        @hypothesis.seed(seed)
-        @hypothesis.settings(
-            max_examples=-(-count // _A_DRAW), deadline=None, database=None, derandomize=False,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )  # fmt: skip
-        @hypothesis.given(damage, st.integers(0, 1 << 32))
-        def attack(chosen: Any, more: int) -> None:
-            name, other, edits = chosen
-            self.feed(name, edited(self.seeds[name], self.seeds[other], edits))
-            chance = random.Random(more)
-            for _ in range(_A_DRAW - 1):
-                name, other = chance.choice(names), chance.choice(names)
-                edits = [_drawn(chance, words) for _ in range(chance.randint(1, _MOST_EDITS))]
-                self.feed(name, edited(self.seeds[name], self.seeds[other], edits))
-
-        attack()
+        """Damage files at random."""
+        chance, names, words = random.Random(seed), sorted(self.seeds), self.target.vocabulary()
+        for _ in range(count):
+            name, other = chance.choice(names), chance.choice(names)
+            edits = [drawn(chance, words) for _ in range(chance.randint(1, _MOST_EDITS))]
+            self.feed(name, edited(self.seeds[name], self.seeds[other], edits), LONGEST_S)
 
     def guided(self, count: int, seed: int) -> None:
         """Let atheris look for inputs that reach new lines; ends the process."""
         import atheris
 
-        names = sorted(self.seeds)
-        corpus = self.place.parent / "corpus"
+        names, corpus = sorted(self.seeds), self.place.parent / "corpus"
         corpus.mkdir()
         for number, name in enumerate(names):
             (corpus / name).write_bytes(bytes([number]) + self.seeds[name])
@@ -171,21 +134,16 @@ class Attack:
 
         def attack(data: bytes) -> None:
             if data:
-                self.feed(names[data[0] % len(names)], data[1:])
+                self.feed(names[data[0] % len(names)], data[1:], LONGEST_S)
             if self.inputs == count:
                 self.tell()
 
         for thing in gc.get_objects():  # not torch's: instrumenting that takes hours
             if isinstance(thing, FunctionType) and str(thing.__module__).startswith("qbhkit"):
                 atheris.instrument_func(thing)
-        options = [
-            f"-runs={count + 1}",
-            f"-seed={seed}",
-            f"-dict={words}",
-            "-max_len=8192",
-            str(corpus),
-        ]
-        atheris.Setup(["attack", "-verbosity=0", "-print_final_stats=0", *options], attack)
+        options = [f"-runs={count + 1}", f"-seed={seed}", f"-dict={words}", "-max_len=8192"]
+        options += ["-verbosity=0", "-print_final_stats=0", str(corpus)]
+        atheris.Setup(["attack", *options], attack)
         atheris.Fuzz()
 
     def tell(self) -> None:
@@ -195,8 +153,9 @@ class Attack:
             "inputs": self.inputs,
             "refused": self.refused,
             "slowest_s": round(self.slowest_s, 3),
+            "peak_mb": round(peak_mb),
         }
-        print(json.dumps(found | {"peak_mb": round(peak_mb)}), flush=True)
+        print(json.dumps(found), flush=True)
 
 
 def _processor_s() -> float:
@@ -213,17 +172,15 @@ def virtual_bytes() -> int:
 
 def main() -> None:
     """Attack one target in this process."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("count", type=int)
     parser.add_argument("seed", type=int)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--guided", action="store_true")
+    parser.add_argument("--guided", action="store_true", help="by atheris")
     options = parser.parse_args()
     attack = Attack(TARGETS[options.target], options.folder)
-    if options.guided:
-        attack.guided(options.count, options.seed)
-    attack.by_chance(options.count, options.seed)
+    (attack.guided if options.guided else attack.by_chance)(options.count, options.seed)
     attack.tell()
 
 

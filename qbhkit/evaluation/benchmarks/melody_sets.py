@@ -1,8 +1,7 @@
 """The recordings of ``qbhkit bench melody``: where they are, and the pitch that is sung in them.
 
-What is made (mixtures, degradations, synthetic hums) is drawn from generators seeded by the clip's
-own name, and kept in a folder of the cache as 16-bit wav files, which trackers read. Nothing of it
-is ever committed.
+What is made (mixtures, degradations) is drawn from generators seeded by the clip's own name, and
+kept in a folder of the cache as 16-bit wav files. Nothing of it is ever committed.
 """
 
 import csv
@@ -19,9 +18,7 @@ from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import F0_HOP_S
-from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.folders import EVALUATION_YEAR, MIR_QBSH_LABEL_HOP_S, MirQbsh, pop909
-from qbhkit.corpora.songs import songs_of
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import on_f0_grid
@@ -33,18 +30,16 @@ from qbhkit.synthesis.accompaniment import (
     render_parts,
 )
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, mix
-from qbhkit.synthesis.singer import LEAD_IN_S, Voice, render_hum
 from qbhkit.training_loop import generator
 
 SEED = 20261122
-_CHOICE, _BAND, _DEGRADE, _SYNTHETIC = range(4)  # what a generator is for
+_CHOICE, _BAND, _DEGRADE = range(3)  # what a generator is for
 SNRS_DB = (10, 5, 0, -5)
 PER_SINGER, DEGRADED_PER_SINGER = 3, 2
 NOISE_S = 10.0
 _NOISE_LEVEL = 0.1
 CLIPPED_DB, DECAY_S, WET, SHIFT_ST = 10.0, 0.8, 0.3, 3.0
 _EIGHT_BIT_PEAK = 4.0  # full scale over the hum's peak: the recordings have 8 bits to begin with
-RIVALS, RIVAL_S, RIVAL_HZ = 12, 8.0, 16000
 _FEWEST_CHORD_NOTES = 2.0  # a second
 _TRIES = 50
 _LOUDEST = 0.99  # a file holds no more than 1
@@ -67,8 +62,6 @@ RECIPE = {
     "robustness": f"white noise at 10 and 0 dB; half level; clipped {CLIPPED_DB:g} dB too loud; "
     f"8 bits with the peak at a quarter of full scale; reverberation of {DECAY_S:g} s at {WET:g} "
     f"of the level; played faster by {SHIFT_ST:g} semitones",
-    "rivals": f"{RIVALS} hums of {RIVAL_S:g} s rendered from held-out folk tunes (mm and vowels), "
-    "clean and under a held-out band at 0 dB, 16 kHz",
 }
 
 
@@ -116,7 +109,6 @@ def bench_sets(data: Path, folder: Path, per_singer: int = PER_SINGER) -> dict[s
         "as recorded": few,
         **degraded(few, folder),
         **noises(folder),
-        **rivals(_held_out_tunes(), songs, folder),
     }
 
 
@@ -145,8 +137,7 @@ def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
     clips = []
     for hum in MirQbsh(data / "mir-qbsh").hums(EVALUATION_YEAR):
         if hum.singer not in training and hum.labelled_st is not None:
-            frames = _frames(load(hum.path, MIX_RATE_HZ))
-            f0 = labelled_f0(hum.labelled_st, frames)
+            f0 = labelled_f0(hum.labelled_st, _frames(load(hum.path, MIX_RATE_HZ)))
             name = f"{hum.path.parent.name}/{hum.song_id}"
             clips.append(Clip(name, hum.path, f0, MIR_QBSH_LABEL_HOP_S))
     shuffled = [clips[index] for index in generator(SEED, _CHOICE).permutation(len(clips))]
@@ -161,8 +152,7 @@ def vocadito(data: Path) -> list[Clip]:
     """
     clips = []
     for path in sorted((data / "singing" / "vocadito").glob("*.wav")):
-        label = path.with_name(f"{path.stem}_f0.csv")
-        with open(label, newline="", encoding="ascii") as stream:
+        with open(path.with_name(f"{path.stem}_f0.csv"), newline="", encoding="ascii") as stream:
             at_s, hz = np.array([row for row in csv.reader(stream)], float).T
         track = on_f0_grid(at_s, hz, (hz > 0).astype(float), load(path).duration_s)
         clips.append(Clip(f"{path.stem}/1", path, track.frequency_hz, MIR_QBSH_LABEL_HOP_S))
@@ -171,25 +161,23 @@ def vocadito(data: Path) -> list[Clip]:
 
 def under_bands(clips: list[Clip], songs: list[Path], folder: Path) -> dict[str, list[Clip]]:
     """Return ``songs +10 dB`` and so on: every clip under one band of its own, at four levels."""
-    sets: dict[str, list[Clip]] = {f"songs {_signed(snr)} dB": [] for snr in SNRS_DB}
+    names = [f"songs {snr:+d} dB" if snr else "songs 0 dB" for snr in SNRS_DB]
+    sets: dict[str, list[Clip]] = {name: [] for name in names}
     for clip in clips:
         voice = load(clip.path, MIX_RATE_HZ)
-        band = accompaniment(songs, voice.duration_s, MIX_RATE_HZ, _rng(_BAND, clip))
-        for name, snr in zip(sets, SNRS_DB, strict=True):
+        band = accompaniment(songs, voice.duration_s, _rng(_BAND, clip))
+        for name, snr in zip(names, SNRS_DB, strict=True):
             mixed = mix(voice.samples[: len(band)], clip.f0_hz, band, snr)
             sets[name].append(_again(folder / name, clip, mixed))
     return sets
 
 
-def accompaniment(
-    songs: list[Path], length_s: float, rate_hz: int, rng: Generator
-) -> NDArray[np.float32]:
-    """Render a stretch of a song's accompaniment.
+def accompaniment(songs: list[Path], length_s: float, rng: Generator) -> NDArray[np.float32]:
+    """Render a stretch of a song's accompaniment at 8 kHz.
 
     Args:
         songs: MIDI files to draw from.
         length_s: of the stretch.
-        rate_hz: of the result.
         rng: draws the song, where the stretch begins, and who plays.
 
     Raises:
@@ -204,7 +192,7 @@ def accompaniment(
         chords = cut_notes(score.chords, rng.uniform(0, max(latest_s, 1e-3)), length_s)
         if latest_s > 0 and len(chords) >= _FEWEST_CHORD_NOTES * length_s:
             parts = arrange_accompaniment(chords, score.beat_s, length_s, rng)
-            return render_parts(parts, length_s, rate_hz).samples
+            return render_parts(parts, length_s, MIX_RATE_HZ).samples
     raise QbhError(f"Not one of the songs drawn has an accompaniment of {length_s:.1f} s.")
 
 
@@ -217,12 +205,11 @@ def published(data: Path, folder: Path) -> list[Clip]:
     patch are dropped.
     """
     lower = 2 ** (-PUBLISHED_TOO_HIGH_ST / 12)
-    clips = []
+    place, clips = data / "singing" / "kum2020", []
     for name, label in _PUBLISHED.items():
-        audio = load(data / "singing" / "kum2020" / name, _PUBLISHED_HZ)
+        audio = load(place / name, _PUBLISHED_HZ)
         samples = np.pad(audio.samples, (round(F0_HOP_S / 2 * _PUBLISHED_HZ), 0))
-        frames = _frames(Audio(samples, _PUBLISHED_HZ))
-        hz = np.loadtxt(data / "singing" / "kum2020" / label)[:frames, 1]
+        hz = np.loadtxt(place / label)[: _frames(Audio(samples, _PUBLISHED_HZ)), 1]
         clip_name = f"{Path(name).stem}/1"
         clips.append(_made(folder / "agreement", clip_name, samples, _PUBLISHED_HZ, lower * hz))
     return clips
@@ -279,48 +266,6 @@ def noises(folder: Path) -> dict[str, list[Clip]]:
     return sets
 
 
-def rivals(
-    tunes: dict[str, NDArray], songs: list[Path], folder: Path, count: int = RIVALS
-) -> dict[str, list[Clip]]:
-    """Return synthetic hums, clean and under a band at 0 dB; their labels are exact.
-
-    Args:
-        tunes: (M, 3) notes by name.
-        songs: MIDI files whose accompaniments play.
-        folder: for the recordings.
-        count: how many hums; every other one is sung on vowels.
-    """
-    sets: dict[str, list[Clip]] = {"rivals clean": [], "rivals 0 dB": []}
-    names = sorted(tunes)
-    for number in range(count):
-        rng = generator(SEED, _SYNTHETIC, number)
-        name, style = names[rng.integers(len(names))], ("mm", "vowels")[number % 2]
-        voice, f0 = _synthetic(tunes[name], style, rng)
-        band = accompaniment(songs, RIVAL_S, RIVAL_HZ, rng)
-        frames_8khz = np.repeat(f0, RIVAL_HZ // MIX_RATE_HZ)  # what mix counts samples by
-        versions = {"rivals clean": voice, "rivals 0 dB": mix(voice, frames_8khz, band, 0)}
-        for kind, samples in versions.items():
-            sets[kind].append(_made(folder / kind, f"{style}/{number}", samples, RIVAL_HZ, f0))
-    return sets
-
-
-def _synthetic(
-    notes: NDArray, style: str, rng: Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    start_s = rng.uniform(0, max(0.0, notes[-1, 0] - RIVAL_S))
-    sung = cut_notes(notes, start_s, RIVAL_S - LEAD_IN_S)
-    voice = Voice(style=style, key_st=rng.uniform(-17, -5))  # type: ignore[arg-type]
-    hum = render_hum(sung, voice, rng)
-    f0 = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0)
-    return _fit(hum.audio.samples, round(RIVAL_S * RIVAL_HZ)), _fit(f0, round(RIVAL_S / F0_HOP_S))
-
-
-def _held_out_tunes() -> dict[str, NDArray]:
-    held_out = set(read_split("folk")["held_out"])
-    songs = songs_of(music21_collection("oneills1850"))
-    return {song.id: song.notes for song in songs if song.id in held_out and song.notes is not None}
-
-
 def _made(folder: Path, name: str, samples: NDArray, rate_hz: int, f0_hz: NDArray) -> Clip:
     """Write a recording, softer where it would not fit into a file."""
     softer = min(1.0, _LOUDEST / max(float(np.abs(samples).max()), 1e-9))
@@ -339,13 +284,5 @@ def _rng(purpose: int, clip: Clip) -> Generator:
     return generator(SEED, purpose, crc32(clip.name.encode()))
 
 
-def _fit(row: NDArray, count: int) -> NDArray[np.float32]:
-    return np.pad(row, (0, max(0, count - len(row))))[:count].astype(np.float32)
-
-
 def _frames(audio: Audio) -> int:
     return round(audio.duration_s / F0_HOP_S)
-
-
-def _signed(number: int) -> str:
-    return f"{number:+d}" if number else "0"

@@ -1,7 +1,7 @@
 """The README's table of what was attacked, from data/results/robustness.json.
 
 ``python -m qbhkit.evaluation.benchmarks.robustness`` puts it in place after new runs of ``qbhkit
-bench fuzz``, ``faults``, ``service`` and ``mutants``; what was found and mended is written into the
+bench fuzz``, ``faults``, ``service`` and ``mutants``. What was found and mended is written into the
 JSON by hand.
 """
 
@@ -22,8 +22,7 @@ def table(result: dict[str, Any]) -> str:
         inputs, guided, refused = (
             sum(reader[key] for reader in readers) for key in ("inputs", "guided", "refused")
         )
-        slowest_s = max(reader["slowest_s"] for reader in readers)
-        peak_mb = max(reader["peak_mb"] for reader in readers)
+        slowest_s, peak_mb = (max(of[key] for of in readers) for key in ("slowest_s", "peak_mb"))
         rows.append(
             f"| damaged files | {inputs:,} for {len(readers)} readers, {guided:,} of them guided "
             f"by the lines they reach | {refused:,} refused in one sentence, the others read; at "
@@ -36,8 +35,7 @@ def table(result: dict[str, Any]) -> str:
             f"| SIGKILL at random moments | {kills} kills of {', '.join(works)} | each went on, "
             "and ended as if undisturbed |"
         )
-        full = [name for name, work in works.items() if "full_disk" in work]
-        if full:
+        if full := [name for name, work in works.items() if "full_disk" in work]:
             rows.append(
                 f"| a full disk | under {', '.join(full)} | one sentence; with room again, as if "
                 "undisturbed |"
@@ -59,15 +57,14 @@ def table(result: dict[str, Any]) -> str:
             f"{len(held['modules'])} modules | a test noticed {held['killed']}; why the others "
             "may live stands in `qbhkit/evaluation/benchmarks/survivors.yaml` |"
         )
-    head = ["| attack | how much | what happened |", "|---|---|---|"] if rows else []
-    found = ["Found and mended:", "", *(f"- {it}" for it in result["found"])]
-    return "\n".join([*head, *rows, *([""] if rows else []), *found])
+    head = ["| attack | how much | what happened |", "|---|---|---|", *rows, ""] if rows else []
+    return "\n".join([*head, "Found and mended:", "", *(f"- {it}" for it in result["found"])])
 
 
 def main() -> None:
     """Write the table into the README."""
     need_checkout("robustness")
-    result = read_json(RESULTS / "robustness.json", "run 'qbhkit bench fuzz'")
+    result = read_json(ROOT / RESULTS / "robustness.json", "run 'qbhkit bench fuzz'")
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     readme.write_text(PART.sub(lambda part: f"{part[1]}{table(result)}\n{part[2]}", text), "utf-8")
