@@ -31,14 +31,9 @@ _PHONE_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,ogg,mp3,flac,wav"
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Hold a recording.
+    """Hold a recording."""
 
-    Args:
-        samples: (N,) float32, mono, nominally -1 to 1.
-        rate_hz: samples a second.
-    """
-
-    samples: NDArray[np.float32]
+    samples: NDArray[np.float32]  # (N,) mono, nominally -1 to 1
     rate_hz: int
 
     @property
@@ -66,14 +61,10 @@ class Tags(NamedTuple):
 def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio:
     """Read a recording as mono float32 at the rate asked for.
 
-    wav, flac, ogg, mp3 and aiff are read by soundfile; m4a, mp4, webm and aac by PyAV or an ffmpeg
-    on the path. The file is read in blocks, so three hours of stereo need only their mono memory.
-
     Args:
-        path: the file.
-        rate_hz: sampling rate of the result; resampled by soxr (HQ).
-        longest_s: a longer recording is refused before all of it is decoded; a small file can hold
-            days of sound.
+        path: wav, flac, ogg, mp3 or aiff; or m4a, mp4, webm or aac, for PyAV or ffmpeg.
+        rate_hz: sampling rate of the result.
+        longest_s: a longer recording is refused before all of it is decoded.
 
     Returns:
         Audio of at least 0.1 s.
@@ -93,8 +84,7 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
         raise QbhError(f"{path} is empty: record it again.")
     blocks, length = [], 0
     try:
-        decode = _phone_blocks if _is_from_phone(path) else _soundfile_blocks
-        for block in decode(path, rate_hz, longest_s):
+        for block in _blocks(path, rate_hz, longest_s):
             blocks.append(block)
             length += len(block)
             if length > longest_s * rate_hz:
@@ -120,18 +110,14 @@ def _checked(samples: NDArray[np.float32], rate_hz: int, name: object) -> Audio:
 
 
 def as_audio(given: Samples | Audio) -> Audio:
-    """Return samples in memory as audio, channels averaged.
+    """Return samples in memory as audio of at least 0.1 s, channels averaged.
 
     Args:
         given: audio; or (samples, rate_hz) with samples (N,) or (N, channels), floats with full
             scale 1 or whole numbers with the full scale of their type.
 
-    Returns:
-        Audio of at least 0.1 s.
-
     Raises:
-        QbhError: if it is neither; if there is less than 0.1 s, a sample is not a finite number or
-            lies far beyond full scale, or the rate is not positive.
+        QbhError: if it is none of them, too short, not finite or far beyond full scale.
     """
     try:
         values, rate = (given.samples, given.rate_hz) if isinstance(given, Audio) else given
@@ -157,11 +143,11 @@ def open_audio(recording: Recording, rate_hz: int) -> Audio:
     """Return a recording, from a file or from memory, as audio at the rate asked for.
 
     Args:
-        recording: path, see :func:`load`; (samples, rate_hz) or audio, see :func:`as_audio`.
+        recording: as :func:`load` or :func:`as_audio` takes it.
         rate_hz: sampling rate of the result.
 
     Raises:
-        QbhError: as the two functions; and if the recording is silent.
+        QbhError: as these two; and if the recording is silent.
     """
     if isinstance(recording, str | PathLike):
         audio = load(Path(recording), rate_hz)
@@ -186,15 +172,21 @@ def refuse_silence(audio: Audio, name: object) -> None:
         raise QbhError(f"{name} is silent: check the microphone and record it again.")
 
 
-def _is_from_phone(path: Path) -> bool:
-    """Return whether suffix or first bytes say mp4 or webm: uploads may have any name."""
-    with open(path, "rb") as stream:
-        head = stream.read(8)
-    return path.suffix.lower() in PHONE_SUFFIXES or head[4:] == b"ftyp" or head[:4] == _EBML
-
-
 def _too_long(path: Path, longest_s: float) -> QbhError:
     return QbhError(f"{path} is longer than {longest_s:g} s: cut out the part that matters.")
+
+
+def _blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArray[np.float32]]:
+    """Choose the decoder by suffix or first bytes: uploads may have any name."""
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    if path.suffix.lower() not in PHONE_SUFFIXES and head[4:] != b"ftyp" and head[:4] != _EBML:
+        return _soundfile_blocks(path, rate_hz, longest_s)
+    if find_spec("av") is not None:
+        return _pyav_blocks(path, rate_hz)
+    if shutil.which("ffmpeg"):
+        return _ffmpeg_blocks(path, rate_hz, longest_s)
+    raise QbhError(f"{path} needs a decoder: pip install av, or install ffmpeg.")
 
 
 def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArray[np.float32]]:
@@ -245,24 +237,12 @@ def _refuse_truncated(path: Path) -> None:
         )
 
 
-def _phone_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArray[np.float32]]:
-    if find_spec("av") is not None:
-        yield from _pyav_blocks(path, rate_hz)
-    elif shutil.which("ffmpeg"):
-        yield from _ffmpeg_blocks(path, rate_hz, longest_s)
-    else:
-        raise QbhError(f"{path} needs a decoder: pip install av, or install ffmpeg.")
-
-
-def _major(package: Any) -> int:
-    return int(package.__version__.split(".")[0])
-
-
 def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
     import av
 
     # Tags may hold any bytes. PyAV 19, for Python 3.12 and later, needs no such option.
-    tags: dict[str, Any] = {"metadata_errors": "replace"} if _major(av) < 19 else {}
+    old = int(av.__version__.split(".")[0]) < 19
+    tags: dict[str, Any] = {"metadata_errors": "replace"} if old else {}
     try:
         allowed = {"format_whitelist": _PHONE_FORMATS}
         with av.open(str(path), container_options=allowed, **tags) as container:
@@ -304,11 +284,7 @@ def _ffmpeg_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[NDArr
 
 
 def write_wav(audio: Audio, path: Path) -> None:
-    """Write a recording as 16-bit wav or flac (by suffix), atomically; clipped to -1 to 1.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write a recording as 16-bit wav or flac (by suffix), atomically; clipped to -1 to 1."""
     import soundfile
 
     from qbhkit.storage import atomic_path, unwritten
@@ -321,18 +297,12 @@ def write_wav(audio: Audio, path: Path) -> None:
 
 
 def read_tags(path: Path) -> Tags:
-    """Read title and artist from a file's tags; a file without readable tags gives empty ones."""
+    """Read title and artist from a file's tags, empty where they cannot be read."""
     import mutagen
 
     try:
-        tags = mutagen.File(path, easy=True)
+        tags = mutagen.File(path, easy=True) or {}
     except (mutagen.MutagenError, ValueError, IndexError, KeyError):
-        tags = None
-    if tags is None:
-        return Tags("", "")
-    # wav and aiff keep the raw ID3 names
-    title, artist = (
-        str(next((tags[key][0] for key in keys if tags.get(key)), ""))
-        for keys in (("title", "TIT2"), ("artist", "TPE1"))
-    )
-    return Tags(title, artist)
+        tags = {}
+    names = (("title", "TIT2"), ("artist", "TPE1"))  # wav and aiff keep the raw ID3 names
+    return Tags(*(str(next((tags[k][0] for k in keys if tags.get(k)), "")) for keys in names))

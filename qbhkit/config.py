@@ -36,11 +36,7 @@ _NAMES_IN = ("kind", "corpora")  # keys whose values RENAMED_VALUES translates
 
 
 def config_path(name: str | Path, beside: Path = Path()) -> Path:
-    """Return the file of a configuration: a path, or the name of one shipped in the package.
-
-    Args:
-        name: of the configuration.
-        beside: folder from which a relative path leads.
+    """Return the file of a configuration: a path from a folder, or the name of a shipped one.
 
     Raises:
         QbhError: if there is no such file; names the shipped ones.
@@ -54,15 +50,10 @@ def config_path(name: str | Path, beside: Path = Path()) -> Path:
 
 
 def load_config(kind: type[T], name: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read a configuration and build its dataclass.
-
-    Args:
-        kind: the dataclass.
-        name: see :func:`config_path`.
-        overrides: see :func:`read_yaml`.
+    """Read a configuration, see :func:`config_path` and :func:`read_yaml`, and build its dataclass.
 
     Raises:
-        QbhError: as :func:`read_yaml` and :func:`build_config`.
+        QbhError: as these two and :func:`build_config`.
     """
     path = config_path(name)
     where = f"{path} with {', '.join(overrides)}" if overrides else str(path)
@@ -73,12 +64,9 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader, merged over the configuration that it extends.
 
     Args:
-        path: the file. Its key ``extends``, if any, is the name of a shipped configuration, or a
-            path relative to this file; see :func:`merged`.
+        path: the file. Its key ``extends`` is the name of a shipped configuration, or a path from
+            the file's folder; it is not in the result.
         overrides: changes to the result, ``key=value`` or ``section.key=value``, values in YAML.
-
-    Returns:
-        The values without ``extends``.
 
     Raises:
         QbhError: if a file is missing, is not YAML, is not a mapping or extends itself; if an
@@ -139,13 +127,11 @@ def build_config(kind: type[T], values: dict[str, Any], where: str) -> T:
 
     Args:
         kind: the dataclass.
-        values: its fields, by their present or their former names; lists become tuples, and whole
-            numbers pass for floats.
+        values: its fields, by their present or their former names; lists become tuples.
         where: named in errors, usually the file.
 
     Raises:
-        QbhError: at an unknown key, a wrong type, a missing field, or a key given twice, by its
-            former and its present name.
+        QbhError: at an unknown key, a wrong type, a missing field, or a key under both its names.
     """
     with naming(where):
         values = _present(kind, values)
@@ -217,14 +203,7 @@ def _translated(
 
 
 def check_range(config: Any, least: float, most: float, *names: str) -> None:
-    """Raise QbhError for a number of a configuration that is NaN, or less or more than it may be.
-
-    Args:
-        config: the dataclass.
-        least: the least that the numbers may be.
-        most: the most that they may be; infinite for no limit.
-        names: of the fields.
-    """
+    """Raise QbhError for a field of a configuration that is NaN, or less or more than it may be."""
     for name in names:
         value = getattr(config, name)
         if not least <= value <= most:
@@ -233,7 +212,6 @@ def check_range(config: Any, least: float, most: float, *names: str) -> None:
 
 
 def _tuples(value: Any) -> Any:
-    """Turn lists into tuples at any depth."""
     if isinstance(value, dict):
         return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

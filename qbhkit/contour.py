@@ -1,8 +1,4 @@
-"""Pitch over time: the 10 ms f0 track and the 100 ms contour.
-
-An :class:`F0Track` is the result of a tracker: Hz every 10 ms. A :class:`Contour` is what the
-embedding and the baselines compare: MIDI semitones every 100 ms, and whether a frame is voiced.
-"""
+"""Pitch over time: the f0 track (Hz every 10 ms) and the contour (semitones every 100 ms)."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -44,20 +40,14 @@ def midi_to_hz(midi_st: NDArray) -> NDArray:
 class F0Track:
     """Hold the fundamental frequency of a recording on a regular grid.
 
-    Args:
-        frequency_hz: (N,) float32, Hz; 0 where no pitch was found.
-        voicing: (N,) float32 in [0, 1], the tracker's confidence that there is a pitch.
-        hop_s: seconds between frames.
-
     Raises:
-        QbhError: if shapes differ, values are not finite, a frequency is neither 0 nor from 8.18 to
-            22,050 Hz, voicing is not from 0 to 1, or the hop is not positive.
+        QbhError: if shapes differ, values are not finite, or one is out of its range.
 
     Notebook: notebooks/03_contours.py
     """
 
-    frequency_hz: Floats
-    voicing: Floats
+    frequency_hz: Floats  # (N,) 0 where no pitch was found, else 8.18 to 22,050
+    voicing: Floats  # (N,) 0 to 1, the tracker's confidence that there is a pitch
     hop_s: float = F0_HOP_S
 
     def __post_init__(self) -> None:
@@ -96,23 +86,16 @@ class F0Track:
 
 @dataclass(frozen=True, eq=False)
 class Contour:
-    """Hold a melody as (N, 2) frames of ``hop_s`` seconds.
-
-    Frame k covers the time from k * hop_s to (k + 1) * hop_s.
-
-    Args:
-        frames: (N, 2) float32: MIDI semitones (0 where unvoiced), and voiced (0 or 1).
-        hop_s: seconds between frames.
+    """Hold a melody: frame k covers the time from k * hop_s to (k + 1) * hop_s.
 
     Raises:
-        QbhError: if the shape is wrong, a value is not finite, voicing is not 0 or 1, an unvoiced
-            frame has a pitch or a voiced one lies outside MIDI -12 to 140.
+        QbhError: if the shape is wrong, a value is not finite, or one is out of its range.
 
     Source: fixed facts, "Contour".
     Notebook: notebooks/03_contours.py
     """
 
-    frames: Floats
+    frames: Floats  # (N, 2): MIDI semitones, -12 to 140, 0 where unvoiced; voiced, 0 or 1
     hop_s: float = CONTOUR_HOP_S
 
     def __post_init__(self) -> None:
@@ -167,11 +150,7 @@ class Contour:
         return Contour(self.frames[self.voiced], self.hop_s)
 
     def trimmed(self) -> tuple[Self, float]:
-        """Cut unvoiced frames off both ends.
-
-        Returns:
-            The shorter contour, and the seconds that were cut off its beginning.
-        """
+        """Cut unvoiced frames off both ends; return the seconds cut off the beginning, too."""
         where = np.flatnonzero(self.voiced)
         if not where.size:
             return replace(self, frames=self.frames[:0]), 0.0
@@ -189,8 +168,8 @@ def from_notes(notes: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:
     """Sample notes on the contour grid: each frame has the note that sounds at its centre.
 
     Args:
-        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch, sorted by onset. If notes
-            overlap, the later one counts.
+        notes: (M, 3) onset and duration in seconds, MIDI pitch, sorted by onset. If notes overlap,
+            the later one counts.
         hop_s: seconds between frames.
 
     Returns:
@@ -215,10 +194,10 @@ def from_f0(
     """Downsample an f0 track to a contour; no pitch is interpolated across unvoiced frames.
 
     Args:
-        track: f0 in Hz on any constant hop.
+        track: on any constant hop.
         hop_s: seconds between contour frames.
-        method: ``median`` is the median of the voiced 10 ms frames; a contour frame is voiced if at
-            least half of them are. ``pick`` is the first 10 ms frame, as in the published system.
+        method: ``median`` of the voiced 10 ms frames, unvoiced if fewer than half of them are;
+            ``pick`` is the first 10 ms frame, as in the published system.
 
     Returns:
         A contour of ceil(duration / hop_s) frames.
@@ -231,15 +210,13 @@ def from_f0(
     """
     if method not in ("median", "pick"):
         raise QbhError(f"Unknown method {method!r}: use 'median' or 'pick'.")
-    total = track.duration_s
-    count = int(np.ceil(total / hop_s - 1e-6))
+    count = int(np.ceil(track.duration_s / hop_s - 1e-6))
     if count <= 0:
         return Contour(np.zeros((0, 2), np.float32), hop_s)
     per_frame = max(1, round(hop_s / F0_HOP_S))
-    fine_hop_s = hop_s / per_frame
     midi = np.full(len(track.frequency_hz), np.nan)
     midi[track.voiced] = hz_to_midi(track.frequency_hz[track.voiced])
-    fine_s = (np.arange(count * per_frame) + 0.5) * fine_hop_s
+    fine_s = (np.arange(count * per_frame) + 0.5) * (hop_s / per_frame)
     nearest = np.floor(fine_s / track.hop_s + 1e-9).astype(int)
     inside = nearest < len(midi)
     fine = np.where(inside, midi[np.minimum(nearest, len(midi) - 1)], np.nan)
@@ -253,15 +230,12 @@ def from_f0(
 
 
 def normalise(frames: NDArray, how: Normalisation) -> Floats:
-    """Normalise the pitch column of contours; unvoiced frames stay 0.
+    """Normalise the pitch column of contours, (..., L, 2); unvoiced frames stay 0.
 
     Args:
-        frames: (..., L, 2) MIDI semitones and voiced (0 or 1).
+        frames: MIDI semitones and voiced (0 or 1).
         how: ``published``: (midi - 61.70) / 5.52. ``key``: the median of the voiced frames of each
             contour instead of 61.70, so that a change of key changes nothing.
-
-    Returns:
-        (..., L, 2) float32.
 
     Raises:
         QbhError: if there is no such normalisation.
@@ -294,10 +268,6 @@ def voiced_median(pitch: NDArray, voiced: NDArray[np.bool_]) -> NDArray:
     """Return the median of the voiced frames along the last axis, 0 where none is voiced.
 
     Of an even number of frames it is the lower one of the middle two: a pitch that occurs.
-
-    Args:
-        pitch: (..., L).
-        voiced: (..., L) bool.
     """
     ordered = np.sort(np.where(voiced, pitch, np.inf), axis=-1)
     middle = np.maximum(voiced.sum(axis=-1) - 1, 0) // 2

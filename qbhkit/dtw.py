@@ -1,8 +1,7 @@
 """Subsequence dynamic time warping between pitch curves: the kit's one implementation.
 
-A query runs through a stretch of a song at half to double speed at every moment. Steps in (query,
-song) frames are (1, 1), (1, 2) and (2, 1); every frame of the query costs its distance to the song
-in semitones, at most ``cap_st``. Compiled with numba; songs are shared among threads.
+Steps in (query, song) frames are (1, 1), (1, 2) and (2, 1): half to double speed. Every frame of
+the query costs its distance to the song in semitones, at most ``cap_st``.
 
 Source: Mueller, "Fundamentals of music processing", 2015, section 7.2 (subsequence DTW with slope
 constraint).
@@ -59,18 +58,15 @@ def warping_path(
     cap_st: float = NO_CAP_ST,
     step_cost_st: float = 0.0,
 ) -> WarpingPath:
-    """Find the path of least mean distance between a query and one song.
+    """Find the path of least mean distance between a query and one song, in the best key.
 
     Args:
         query: (N,) MIDI semitones, N >= 1.
         song: (M,) MIDI semitones, M >= 1.
-        keys_st: how much higher than the song the query may be: each is tried.
+        keys_st: how much higher than the song the query may be; of equally good ones the first.
         from_start: whether the path begins at the song's first frame.
         cap_st: what a frame costs at most.
         step_cost_st: what each step other than (1, 1) costs.
-
-    Returns:
-        The path in the best of the keys; of equally good keys in the first.
     """
     query, song = np.asarray(query, np.float32), np.asarray(song, np.float32)
     best = WarpingPath(np.inf, 0.0, np.zeros(0, np.int64))
@@ -105,9 +101,6 @@ def paths_through_songs(
         keys_st: what is added to the suggested key; each sum is tried, and refined along its path.
         from_start: whether paths begin at the songs' first frames.
         cap_st: what a frame costs at most.
-
-    Returns:
-        A path for each of the chosen songs.
     """
     found = _paths(query, *songs, chosen, start, end, keys_st, from_start, cap_st)
     distance, begin, stop, key = found.T
@@ -122,17 +115,14 @@ def distances_to_songs(
     key_offset: NDArray[np.int64],
     from_start: bool,
 ) -> NDArray[np.float64]:
-    """Return the least mean distance to every song over the keys that belong to it.
+    """Return the least mean distance, (songs,) semitones, to every song over its own keys.
 
     Args:
         query: (N,) MIDI semitones, N >= 1.
-        songs: all songs.
+        songs: all songs; the distance is infinite where there is no path.
         keys_st: (K,) how much higher than each song the query may be, song after song.
-        key_offset: (songs + 1,) where the keys of each song begin; a song without keys has no path.
+        key_offset: (songs + 1,) where the keys of each song begin.
         from_start: whether paths begin at the songs' first frames.
-
-    Returns:
-        (songs,) semitones; infinite where there is no path.
     """
     found = _distances(query, *songs, keys_st, key_offset, from_start)
     return np.where(found < NO_CAP_ST, found, np.inf)

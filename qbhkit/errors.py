@@ -6,10 +6,7 @@ from typing import NamedTuple
 
 
 class QbhError(ValueError):
-    """Report input that a user can correct, in one sentence that names the file and the cure.
-
-    The command line prints the sentence and exits with code 2.
-    """
+    """Report input that a user can correct, in one sentence that names the file and the cure."""
 
 
 class MissingPackageError(QbhError, ImportError):
@@ -17,12 +14,7 @@ class MissingPackageError(QbhError, ImportError):
 
 
 def missing_package(what: str, install: str) -> MissingPackageError:
-    """Return the error that says what to install.
-
-    Args:
-        what: the missing part, for example ``The tracker pesto``.
-        install: what follows ``pip install``.
-    """
+    """Return the error that something (``The tracker pesto``) is missing, and how to get it."""
     return MissingPackageError(f"{what} is not installed: pip install {install}.")
 
 

@@ -14,25 +14,21 @@ _SHORTEST_HOP_S, _LONGEST_S = 1e-4, 6 * 3600.0
 
 
 def write_f0_csv(track: F0Track, path: Path) -> None:
-    """Write an f0 track as CSV with the header ``time_s,frequency_hz,voicing``, atomically."""
+    """Write an f0 track as CSV, atomically."""
     with atomic_path(Path(path)) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_HEADER)
-        for k, (frequency, voicing) in enumerate(
-            zip(track.frequency_hz, track.voicing, strict=True)
-        ):
+        rows = zip(track.frequency_hz, track.voicing, strict=True)
+        for k, (frequency, voicing) in enumerate(rows):
             writer.writerow([f"{k * track.hop_s:.10g}", f"{frequency:.3f}", f"{voicing:.3f}"])
 
 
 def read_f0_csv(path: Path) -> F0Track:
-    """Read an f0 track from CSV (``time_s,frequency_hz,voicing``) of any constant hop.
-
-    A file that begins later than 0 s gets unvoiced frames before its first row.
+    """Read an f0 track from CSV of any constant hop, with unvoiced frames before its first row.
 
     Raises:
-        QbhError: if the file is missing, has another header, fewer than two rows, a value that is
-            not a number, or times that do not rise in equal steps of at least 0.1 ms within 6
-            hours.
+        QbhError: if the file is missing or malformed, or its times do not rise in equal steps of
+            at least 0.1 ms within 6 hours.
     """
     path = Path(path)
     expected = ",".join(_HEADER)

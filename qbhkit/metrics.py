@@ -29,10 +29,7 @@ def rank_of(scores: NDArray, truth: int) -> int | None:
 
     Args:
         scores: (songs,), higher is better; NaN or -inf for a song that was not found.
-        truth: number of the true song.
-
-    Returns:
-        The rank, or None if the true song was not found.
+        truth: number of the true song; None is returned if it was not found.
 
     Notebook: notebooks/10_evaluation.py
     """
@@ -66,7 +63,7 @@ def intervals(
     Args:
         ranks: of every query; None is a miss.
         seed: of the resampling.
-        groups: the singer of every query. Whole groups are resampled then, since hums by the same
+        groups: the singer of every query; whole groups are resampled then, since hums by the same
             singer are not independent samples.
 
     Returns:
@@ -85,38 +82,33 @@ def intervals(
     drawn = rng.integers(0, len(names), (_RESAMPLES, len(names)))
     times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
     weight = times[:, owner]  # (R, n) how often each query was drawn
-    tail = 100 * (1 - INTERVAL) / 2
     hits = {f"top{k}": inverse >= 1 / k for k in (1, 5, 10)} | {"mrr": inverse}
-    columns = {name: weight @ hit / weight.sum(axis=1) for name, hit in hits.items()}
-    return {
-        name: [float(value) for value in np.percentile(column, [tail, 100 - tail])]
-        for name, column in columns.items()
-    }
+    return {name: _interval(weight @ hit / weight.sum(axis=1)) for name, hit in hits.items()}
+
+
+def _interval(sample: NDArray) -> list[float]:
+    tail = 100 * (1 - INTERVAL) / 2
+    return [float(value) for value in np.percentile(sample, [tail, 100 - tail])]
 
 
 def paired_difference(
     ranks: Sequence[int | None], others: Sequence[int | None], k: int = 1, seed: int = 0
 ) -> list[float]:
-    """Return how much higher top-k is than another method's on the same queries.
+    """Return how much higher top-k is than another method's, and the interval of that.
 
     Args:
         ranks: of every query; None is a miss.
-        others: of the same queries by the other method.
+        others: of the same queries by the other method; they are resampled in pairs.
         k: of top-k.
         seed: of the resampling.
 
-    Returns:
-        The difference and its 95% percentile bootstrap interval, queries resampled in pairs.
-
-    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     Notebook: notebooks/07_train_supervised.py
     """
     found, found_by_other = ((_inverse(row) >= 1 / k).astype(float) for row in (ranks, others))
     gain = found - found_by_other
     rng = np.random.default_rng(seed)
     sample = gain[rng.integers(0, len(gain), (_RESAMPLES, len(gain)))].mean(axis=1)
-    tail = 100 * (1 - INTERVAL) / 2
-    return [float(gain.mean()), *map(float, np.percentile(sample, [tail, 100 - tail]))]
+    return [float(gain.mean()), *_interval(sample)]
 
 
 def grouped(ranks: Sequence[int | None], names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -145,8 +137,7 @@ def pair_mrr(
     Args:
         queries: (N, D).
         references: (M, D), M >= N.
-        ignored: (N, M) references that count neither as right nor as wrong answers of a query; its
-            own always counts.
+        ignored: (N, M) references that count neither as right nor as wrong; its own always counts.
     """
     similarity = queries @ references.T
     better = similarity >= similarity.diagonal()[:, None]
@@ -197,8 +188,8 @@ def melody_score(
     """Score a pitch track frame by frame.
 
     Args:
-        true_hz: (N,) Hz, 0 = unvoiced.
-        found_hz: (N,) Hz; a pitch may be given for frames that are called unvoiced.
+        true_hz: (N,), 0 = unvoiced.
+        found_hz: (N,); a pitch may be given for frames that are called unvoiced.
         voicing: (N,) 0 to 1.
         threshold: of voicing.
 
@@ -217,14 +208,9 @@ def melody_score(
     with catch_warnings():
         simplefilter("ignore", UserWarning)  # a track without voiced frames is a result too
         recall, false_alarm = melody.voicing_measures(true_voiced, found_voiced)
-        values = (
-            melody.raw_pitch_accuracy(*frames),
-            melody.raw_chroma_accuracy(*frames),
-            recall,
-            false_alarm,
-            melody.overall_accuracy(*frames),
-        )
-    return MelodyScore(*map(float, values))
+        pitch, chroma = melody.raw_pitch_accuracy(*frames), melody.raw_chroma_accuracy(*frames)
+        overall = melody.overall_accuracy(*frames)
+    return MelodyScore(*map(float, (pitch, chroma, recall, false_alarm, overall)))
 
 
 def _cents(hz: NDArray) -> NDArray:

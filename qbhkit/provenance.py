@@ -13,18 +13,11 @@ from qbhkit.storage import read_json, write_json
 
 
 def made_from(note: Path, recipe: dict[str, Any]) -> bool:
-    """Return whether the note beside files says that they were made from a recipe.
-
-    Args:
-        note: the JSON file that :func:`record` wrote; it may be missing or damaged.
-        recipe: plain values; tuples count as lists.
-    """
-    if not note.is_file():
-        return False
+    """Return whether the note that :func:`record` wrote says that files were made from a recipe."""
     try:
-        return bool(read_json(note, f"delete {note}") == _plain(recipe))
+        return bool(read_json(note, "") == _plain(recipe))
     except QbhError:
-        return False  # damaged, so the files are made again
+        return False  # missing or damaged, so the files are made again
 
 
 def record(note: Path, recipe: dict[str, Any]) -> None:
@@ -33,7 +26,7 @@ def record(note: Path, recipe: dict[str, Any]) -> None:
 
 
 def _plain(recipe: dict[str, Any]) -> Any:
-    return json.loads(json.dumps(recipe))
+    return json.loads(json.dumps(recipe))  # tuples count as lists
 
 
 def versions() -> dict[str, Any]:

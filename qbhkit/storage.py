@@ -17,19 +17,15 @@ from qbhkit.errors import QbhError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_BLOCK_BYTES = 1 << 20
 _FULL_BYTES = 1 << 20  # a disk with less free space counts as full
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target`` that replaces it only if the block succeeds.
+    """Yield a path of the same suffix that replaces ``target`` only if the block succeeds.
 
     Args:
         target: the file to write; its folder is created if it is missing.
-
-    Yields:
-        A path in the same folder with the same suffix.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".partial-", suffix=target.suffix)
@@ -37,7 +33,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        part.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
+        os.umask(mask := os.umask(0))  # the mask can only be read by setting another
+        part.chmod(0o666 & ~mask)  # mkstemp creates files that only their owner can read
         os.replace(part, target)
     except OSError as error:
         if error.errno and not error.filename:
@@ -47,18 +44,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_arrays(target: Path, arrays: "dict[str, NDArray[Any]]", metadata: dict[str, str]) -> None:
-    """Write arrays as a safetensors file, atomically.
-
-    Raises:
-        OSError: if they cannot be written, for example because the disk is full.
-    """
+    """Write arrays as a safetensors file, atomically."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -91,7 +78,7 @@ def read_json(path: Path, cure: str) -> Any:
         cure: what to do if it is missing or damaged; the end of the error.
 
     Raises:
-        QbhError: if the file is missing or is not JSON.
+        QbhError: if it is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text("utf-8"))
@@ -102,10 +89,7 @@ def read_json(path: Path, cure: str) -> Any:
 
 
 def map_array(path: Path) -> "NDArray[Any]":
-    """Map a ``.npy`` file of numbers into memory: a damaged header cannot claim more than it holds.
-
-    Returns:
-        The array, read-only, shaped as it was stored.
+    """Map a ``.npy`` file of numbers into memory, read-only.
 
     Raises:
         OSError: if it cannot be opened.
@@ -126,11 +110,8 @@ def map_array(path: Path) -> "NDArray[Any]":
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def asset(name: str) -> Path:
@@ -139,11 +120,7 @@ def asset(name: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder for everything that is built or downloaded.
-
-    It is ``QBHKIT_CACHE`` if set (the Makefile sets it to ``data/cache``), else the user's cache
-    folder.
-    """
+    """Return the folder of what is built or fetched: ``QBHKIT_CACHE``, else the user's cache."""
     if value := os.environ.get("QBHKIT_CACHE"):
         return Path(value)
     from platformdirs import user_cache_path

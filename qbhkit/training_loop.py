@@ -32,31 +32,19 @@ Curve = list[dict[str, float]]
 class RunConfig:
     """Hold what all training runs have in common.
 
-    Args:
-        seed: of everything that is drawn.
-        epochs: number of epochs; each writes a checkpoint and a line of the curve.
-        steps_per_epoch: batches in an epoch.
-        batch: examples in a batch.
-        learning_rate: the highest; it rises over the first epoch, then falls as a cosine to 0.
-        weight_decay: of Adam (decoupled).
-        max_grad_norm: larger gradients are scaled down to this norm.
-        threads: of torch; only with the same number does a run repeat exactly.
-        bfloat16: multiply in half precision on GPUs and processors that support it; others, where
-            it would be eight times slower, multiply in single precision.
-
     Raises:
         QbhError: if a number is out of its range.
     """
 
-    seed: int = 0
-    epochs: int = 30
+    seed: int = 0  # of everything that is drawn
+    epochs: int = 30  # each writes a checkpoint and a line of the curve
     steps_per_epoch: int = 100
-    batch: int = 12
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-6
-    max_grad_norm: float = 1.0
-    threads: int = 2
-    bfloat16: bool = False
+    batch: int = 12  # examples
+    learning_rate: float = 1e-3  # the highest, reached in the first epoch; then a cosine to 0
+    weight_decay: float = 1e-6  # of Adam, decoupled
+    max_grad_norm: float = 1.0  # larger gradients are scaled down to it
+    threads: int = 2  # of torch; only with the same number does a run repeat exactly
+    bfloat16: bool = False  # multiply in half precision where the hardware supports it
 
     def __post_init__(self) -> None:
         check_range(self, 1, math.inf, "epochs", "steps_per_epoch", "batch", "threads")
@@ -82,9 +70,8 @@ class Speed(NamedTuple):
 def initialise_vector_maths() -> None:
     """Call torch's vector maths (Intel MKL's) for the first time, in one thread.
 
-    When two threads make the first call at once, one of them may compute something else. In one of
-    eight processes tanh was off by 5e-5 in that call, so that vectors of the same song differed.
-    Modules of networks call this function when they are imported.
+    If two threads make the first call at once, tanh is sometimes off by 5e-5 in it. Modules of
+    networks call this function when they are imported.
     """
     import torch
 
@@ -92,10 +79,7 @@ def initialise_vector_maths() -> None:
 
 
 class Stream(IntEnum):
-    """Number the streams of random numbers of a run.
-
-    Recorded results depend on these numbers. Streams may share a number if no run uses both.
-    """
+    """Number the streams of random numbers of a run; recorded results depend on the numbers."""
 
     EXCERPTS = 0  # of the bank for crnn-lite, then (item,)
     MIXTURES = 1  # to train crnn-lite on, then (epoch, item)
@@ -113,8 +97,8 @@ def generator(seed: int, *counters: int) -> Generator:
 
     Args:
         seed: of the run.
-        counters: what tells this draw from all others: stream, epoch, item. Every draw of a run
-            needs the same count of them, because zeros at the end make no difference.
+        counters: what tells this draw from all others: stream, epoch, item; equally many for every
+            draw of a run, because zeros at the end make no difference.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
@@ -122,15 +106,13 @@ def generator(seed: int, *counters: int) -> Generator:
 
 
 def make_fabric(config: RunConfig, device: str = "auto", devices: int = 1) -> "Fabric":
-    """Return the Lightning Fabric of a run: one or several processors or GPUs.
-
-    It also sets torch's threads and seeds torch's generator.
+    """Return the Lightning Fabric of a run; set torch's threads and seed its generator.
 
     Args:
         config: has the threads, the precision and the seed.
         device: ``auto`` (a GPU if torch finds one), ``cpu`` or ``cuda``.
-        devices: processes or GPUs that share every batch; with more than one, the running program
-            starts itself again for each of the others.
+        devices: processes or GPUs that share every batch; the running program starts itself again
+            for each but the first.
 
     Raises:
         QbhError: if there is no such device.
@@ -186,28 +168,24 @@ def fit(
     resume: bool = False,
     progress: bool = True,
 ) -> "Network":
-    """Train a network, in the only training loop of the kit.
+    """Train a network in place; return it in evaluation mode.
 
-    After every epoch it writes ``checkpoint.pt`` (weights, optimiser, curve) and the log (config,
-    versions, curve with a line for each epoch), each atomically. A resumed run repeats what it
-    would have done, provided that ``batches`` depends on the epoch only.
+    After every epoch the checkpoint and the log are written, each atomically. A resumed run repeats
+    what it would have done, provided that ``batches`` depends on the epoch only.
 
     Args:
-        config: the run; torch's generator is seeded anew in every epoch.
-        fabric: the devices of the run.
-        network: trained in place.
+        config: the run.
+        fabric: its devices.
+        network: to train.
         batches: takes the epoch and gives ``config.steps_per_epoch`` batches.
         loss_of: takes the network as Fabric wraps it, a batch and the epoch.
-        folder: where the checkpoint is kept.
-        log: JSON file of the curve.
+        folder: of ``checkpoint.pt``: weights, optimiser and curve.
+        log: JSON file of configuration, versions and curve.
         speed: what is counted per second.
-        evaluate: called after every epoch with the network in evaluation mode and the epoch; what
-            it returns is added to the line of the curve.
-        resume: go on from the checkpoint in ``folder``.
+        evaluate: takes the network in evaluation mode and the epoch; what it returns is added to
+            the epoch's line of the curve.
+        resume: go on from the checkpoint.
         progress: show a bar on standard error.
-
-    Returns:
-        The network in evaluation mode.
 
     Raises:
         QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
@@ -257,8 +235,8 @@ def fit(
         bar.set_postfix({key: f"{value:.4g}" for key, value in line.items() if key != "epoch"})
         if fabric.is_global_zero:
             save_checkpoint(checkpoint, asdict(config), network, optimiser, curve)
-            used = precision(config, fabric.device.type)
-            write_json(log, training_log(asdict(config), curve, used))
+            used = versions() | {"precision": precision(config, fabric.device.type)}
+            write_json(log, {"config": asdict(config), "versions": used, "curve": curve})
         fabric.barrier()
     bar.close()
     return network.eval()
@@ -303,14 +281,15 @@ def load_checkpoint(
     """
     import torch
 
+    def damaged(error: Exception) -> QbhError:
+        return QbhError(f"{path} is damaged ({type(error).__name__}): start without --resume.")
+
     if not path.is_file():
         raise QbhError(f"{path} does not exist: start without --resume.")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises many kinds of errors for a damaged file
-        raise QbhError(
-            f"{path} is damaged ({type(error).__name__}): start without --resume."
-        ) from None
+        raise damaged(error) from None
     if not isinstance(state, dict) or state.get("config") != config:
         raise QbhError(f"{path} belongs to another configuration: start without --resume.")
     try:
@@ -318,11 +297,4 @@ def load_checkpoint(
         optimiser.load_state_dict(state["optimiser"])
         return list(state["curve"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise QbhError(
-            f"{path} is damaged ({type(error).__name__}): start without --resume."
-        ) from None
-
-
-def training_log(config: dict[str, Any], curve: Curve, precision: str) -> dict[str, Any]:
-    """Return the log of a run: configuration, versions (also of the code) and curve."""
-    return {"config": config, "versions": versions() | {"precision": precision}, "curve": curve}
+        raise damaged(error) from None

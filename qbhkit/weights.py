@@ -1,7 +1,4 @@
-"""Trained weights: safetensors with their configuration inside, and a model card beside them.
-
-Nothing is ever unpickled: a weights file holds arrays and a JSON text, nothing that runs.
-"""
+"""Trained weights: safetensors with their configuration inside, and a model card beside them."""
 
 import hashlib
 import json
@@ -24,15 +21,12 @@ Arrays = dict[str, NDArray]
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Arrays by name, the configuration they need, and the hash that identifies them.
-
-    The hash is of what makes vectors: neither a calibration nor the renaming of a key changes it.
-    """
+    """Arrays by name, the configuration they need, and the hash that identifies them."""
 
     name: str
     arrays: Arrays
     config: dict[str, Any]
-    sha256: str
+    sha256: str  # of what makes vectors: neither a calibration nor the renaming of a key changes it
 
 
 def save_weights(path: Path, arrays: Arrays, config: dict[str, Any], half: bool = False) -> None:
@@ -42,7 +36,7 @@ def save_weights(path: Path, arrays: Arrays, config: dict[str, Any], half: bool 
         path: to write.
         arrays: by name.
         config: what is needed to use them.
-        half: write float32 as float16, half the size and about 3 digits.
+        half: write float32 as float16, about 3 digits.
 
     Raises:
         QbhError: if a value is too large for float16.
@@ -63,10 +57,10 @@ def _halved(key: str, array: NDArray) -> NDArray:
 
 
 def weights_path(name: str) -> Path:
-    """Return the file of weights: a path, a set that ships with the kit, or what a run has trained.
+    """Return the file of weights: a path, a shipped set, or what a run has trained.
 
     Raises:
-        QbhError: if there is none of them; names the shipped sets.
+        QbhError: if there is none of them.
     """
     trained = cache_dir() / "runs" / name / f"{name}.safetensors"
     for path in (Path(name), asset(f"weights/{name}.safetensors"), trained):

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import correlate
 
+from qbhkit.audio import Audio
 from qbhkit.catalogue.read import Catalogue
 from qbhkit.corpora import Song, songs_of
 from qbhkit.corpora.abc import music21_collection
@@ -31,6 +32,33 @@ def midi_file(path: Path, notes: NDArray, track: str = "melody") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     score.dump_midi(path)
     return path
+
+
+def pop_song(path: Path, shift: int = 0) -> Path:
+    """Write an intro of 3 s and 13 s of a tune, over triads, at 120 beats a minute."""
+    import symusic
+
+    score = symusic.Score(480)
+    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
+    for beat in range(32):
+        if beat >= 6:
+            tune.notes.append(symusic.Note(480 * beat, 440, 64 + (5 * beat + shift) % 12, 90))
+        for pitch in (48, 55, 60):
+            piano.notes.append(symusic.Note(480 * beat, 470, pitch + 5 * (beat // 4 % 2), 80))
+    score.tracks.append(tune)
+    score.tracks.append(piano)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    score.dump_midi(path)
+    return path
+
+
+def score_of(hum, tracker="swift-f0"):
+    """Score a tracker on a rendered voice by the pitch that the voice states."""
+    from qbhkit.metrics import melody_score
+    from qbhkit.pitch.trackers import get_tracker
+
+    found = get_tracker(tracker).track(hum.audio)
+    return melody_score(hum.f0.frequency_hz, found.frequency_hz, found.voicing)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +94,16 @@ def song_notes(tunes: list[Song]) -> dict[str, NDArray]:
 
 
 @pytest.fixture(scope="session")
+def sung(song_notes) -> Audio:
+    """The first eight seconds of song 00004, hummed a fifth lower."""
+    from qbhkit.synthesis.singer import Voice, render_hum
+
+    notes = song_notes["00004"]
+    voice = Voice(key_st=-7, tempo=0.95)
+    return render_hum(notes[notes[:, 0] < 8], voice, np.random.default_rng(0)).audio
+
+
+@pytest.fixture(scope="session")
 def song_folder(song_notes, tmp_path_factory) -> Path:
     """A folder of MIDI files."""
     folder = tmp_path_factory.mktemp("songs")
@@ -81,6 +119,25 @@ def catalogue(song_folder, tmp_path_factory) -> Path:
 
     path = tmp_path_factory.mktemp("built") / "catalogue"
     assert main(["catalogue", "build", str(song_folder), "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def hummed_songs() -> list[Song]:
+    """Twenty folk tunes and the one that is hummed in ``demo_1.flac``, which stands last."""
+    songs = {song.id: song for song in songs_of(music21_collection("oneills1850"))}
+    hummed = songs.pop("oneills1850-0487-0500-498")
+    return [*islice(songs.values(), 20), hummed]
+
+
+@pytest.fixture(scope="session")
+def hummed_catalogue(hummed_songs, tmp_path_factory) -> Path:
+    """The catalogue of ``hummed_songs``, built through the front door."""
+    import qbhkit
+
+    path = tmp_path_factory.mktemp("hummed") / "catalogue"
+    report = qbhkit.build_catalogue(hummed_songs, out=str(path), progress=False)
+    assert (report.songs, report.failures) == (21, [])
     return path
 
 

@@ -66,8 +66,9 @@ def test_each_format_gives_the_same_mono_sound(tmp_path, suffix):
     assert rms(audio) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 22050, 44100, 96000, 192000])
-@pytest.mark.parametrize("wanted_hz", [8000, 16000, 44100])
+@pytest.mark.parametrize(
+    ("rate_hz", "wanted_hz"), [(8000, 44100), (22050, 16000), (44100, 8000), (192000, 16000)]
+)
 def test_resampling_keeps_pitch_and_length(tmp_path, rate_hz, wanted_hz):
     path = tmp_path / "tone.wav"
     soundfile.write(path, sine(rate_hz, 1234.0, 0.5), rate_hz)
@@ -97,51 +98,48 @@ def test_channels_are_averaged(tmp_path, channels):
     samples = np.tile(levels, (16000, 1))
     soundfile.write(tmp_path / "levels.wav", samples, 16000, subtype="FLOAT")
     np.testing.assert_allclose(load(tmp_path / "levels.wav").samples, levels.mean(), atol=1e-6)
+    np.testing.assert_allclose(as_audio((samples, 16000)).samples, levels.mean(), atol=1e-6)
 
 
-def test_one_dead_channel_still_sings(tmp_path):
-    samples = np.stack([sine(16000), np.zeros(16000)], axis=1)
-    soundfile.write(tmp_path / "half.wav", samples, 16000)
-    audio = load(tmp_path / "half.wav")
-    assert loudest_hz(audio) == pytest.approx(440, abs=1.5)
-    assert rms(audio) == pytest.approx(0.25 / np.sqrt(2), rel=0.01)
-    assert not audio.silent
-
-
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "DOUBLE", "ULAW"])
 def test_sample_formats_have_one_scale(tmp_path, subtype):
     soundfile.write(tmp_path / "tone.wav", sine(16000), 16000, subtype=subtype)
     samples = load(tmp_path / "tone.wav").samples
     np.testing.assert_allclose(samples, sine(16000), atol=0.02)
 
 
-def test_m4a_is_read_by_pyav(tmp_path):
-    audio = load(encode(tmp_path / "memo.m4a", sine(48000), 48000))
-    assert audio.rate_hz == 16000
-    assert audio.samples.dtype == np.float32
-    assert audio.duration_s == pytest.approx(1.0, abs=0.1)
+PHONES = [("memo.m4a", "aac"), ("memo.webm", "libopus")]
+
+
+@pytest.mark.parametrize(("name", "codec"), PHONES)
+def test_recordings_of_phones_are_read_to_their_end_whatever_their_name(tmp_path, name, codec):
+    audio = load(encode(tmp_path / name, sine(48000), 48000, codec).rename(tmp_path / "upload"))
+    assert (audio.rate_hz, audio.samples.dtype) == (16000, np.float32)
     assert loudest_hz(audio) == pytest.approx(440, abs=1.5)
+    assert audio.duration_s == pytest.approx(1.0, abs=0.1)
+    whole = av_samples(tmp_path / "upload")
+    assert len(audio.samples) == pytest.approx(len(whole) / 3, abs=1)  # 48 to 16 kHz, to the last
 
 
-def test_webm_is_read_and_a_cut_one_refused(tmp_path):
+def av_samples(path: Path) -> np.ndarray:
+    """All that the decoder gives, at its own rate."""
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.8])
+def test_a_cut_webm_is_refused(tmp_path, kept):
     path = encode(tmp_path / "memo.webm", sine(48000, seconds=2.0), 48000, "libopus")
-    assert loudest_hz(load(path)) == pytest.approx(440, abs=1.5)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: round(kept * path.stat().st_size)])
     with pytest.raises(QbhError, match=r"^\S+memo\.webm is truncated: "):
         load(path)
 
 
-@pytest.mark.parametrize(("made", "codec"), [("memo.m4a", "aac"), ("memo.webm", "libopus")])
-def test_recordings_of_phones_are_told_by_their_first_bytes(tmp_path, made, codec):
-    path = encode(tmp_path / made, sine(48000), 48000, codec)
-    assert loudest_hz(load(path.rename(tmp_path / "upload"))) == pytest.approx(440, abs=1.5)
-
-
-@pytest.mark.parametrize("name", ["memo.wav", "memo.flac", "memo.m4a", "memo.webm"])
+@pytest.mark.parametrize("name", ["memo.flac", "memo.m4a"])
 def test_more_than_the_longest_is_refused(tmp_path, name):
     path = tmp_path / name
-    if name in ("memo.m4a", "memo.webm"):
-        encode(path, sine(48000, seconds=3), 48000, "aac" if name == "memo.m4a" else "libopus")
+    if name == "memo.m4a":
+        encode(path, sine(48000, seconds=3), 48000)
     else:
         soundfile.write(path, sine(48000, seconds=3), 48000)
     assert load(path, longest_s=3.1).duration_s == pytest.approx(3, abs=0.05)
@@ -149,12 +147,11 @@ def test_more_than_the_longest_is_refused(tmp_path, name):
         load(path, longest_s=2.5)
 
 
-@pytest.mark.parametrize("name", ["list.m4a", "list.webm"])
-def test_a_playlist_is_not_followed(tmp_path, name):
+def test_a_playlist_is_not_followed(tmp_path):
     encode(tmp_path / "memo.aac", sine(48000), 48000)
-    (tmp_path / name).write_text("ffconcat version 1.0\nfile memo.aac\n")
+    (tmp_path / "list.m4a").write_text("ffconcat version 1.0\nfile memo.aac\n")
     with pytest.raises(QbhError, match="is damaged or is not audio"):
-        load(tmp_path / name)
+        load(tmp_path / "list.m4a")
 
 
 def test_damaged_m4a_is_one_sentence(tmp_path):
@@ -204,11 +201,12 @@ def test_without_pyav_ffmpeg_is_called(tmp_path, monkeypatch):
         load(tmp_path / "memo.m4a")
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.8])
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".aiff", ".ogg"])
-def test_truncated_files_are_refused(tmp_path, suffix):
+def test_truncated_files_are_refused(tmp_path, suffix, kept):
     path = tmp_path / f"tone{suffix}"
     soundfile.write(path, sine(16000, seconds=3.0), 16000)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: round(kept * path.stat().st_size)])
     with pytest.raises(QbhError, match=rf"tone\{suffix} is (truncated|damaged)"):
         load(path)
 
@@ -234,20 +232,6 @@ def test_wav_of_unknown_length_is_read(tmp_path):
         assert load(path).duration_s == pytest.approx(1.0)
 
 
-def test_samples_far_beyond_full_scale_are_refused(tmp_path):
-    path = tmp_path / "loud.wav"
-    soundfile.write(path, sine(16000) * np.float32(1e38), 16000, "FLOAT")
-    with pytest.raises(QbhError, match=r"loud\.wav holds samples far beyond full scale"):
-        load(path)
-
-
-def test_samples_without_a_header_are_refused(tmp_path):
-    path = tmp_path / "hum.raw"
-    path.write_bytes(bytes(40_000))
-    with pytest.raises(QbhError, match=r"hum\.raw has samples without a header: export it as wav"):
-        load(path)
-
-
 def test_a_recording_that_changes_its_format_midway_is_refused(tmp_path):
     path, parts = tmp_path / "radio.aac", b""
     for rate_hz, layout in ((44100, "stereo"), (22050, "mono")):
@@ -271,9 +255,9 @@ def test_a_recording_that_changes_its_format_midway_is_refused(tmp_path):
     [
         ("empty.wav", b"", "is empty"),
         ("empty.m4a", b"", "is empty"),
-        ("text.wav", b"This is a letter, not a sound. " * 20, "is damaged or is not audio"),
         ("text.mp3", b"This is a letter, not a sound. " * 20, "is damaged or is not audio"),
         ("text.flac", b"fLaC", "is damaged or is not audio"),
+        ("hum.raw", bytes(40_000), "has samples without a header: export it as wav"),
     ],
 )
 def test_files_that_are_no_audio_are_refused(tmp_path, name, content, says):
@@ -291,30 +275,28 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         load(tmp_path / "folder.wav")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("rate_hz", [16000, 44100])
-def test_samples_that_are_no_numbers_are_refused(tmp_path, bad, rate_hz):
-    samples = sine(rate_hz)
-    samples[rate_hz // 2] = bad
-    soundfile.write(tmp_path / "bad.wav", samples, rate_hz, subtype="FLOAT")
-    with pytest.raises(QbhError, match=r"bad\.wav holds NaN or infinite samples"):
+@pytest.mark.parametrize(
+    ("bad", "says"), [(np.nan, "NaN or infinite samples"), (1e38, "samples far beyond full scale")]
+)
+def test_samples_that_are_no_sound_are_refused(tmp_path, bad, says):
+    samples = sine(44100)
+    samples[22050] = bad
+    soundfile.write(tmp_path / "bad.wav", samples, 44100, subtype="FLOAT")
+    with pytest.raises(QbhError, match=rf"bad\.wav holds {says}"):
         load(tmp_path / "bad.wav")
 
 
-def test_very_short_files_are_refused(tmp_path):
-    soundfile.write(tmp_path / "click.wav", sine(16000, seconds=0.05), 16000)
-    with pytest.raises(QbhError, match=r"holds only 0\.05 s"):
+@pytest.mark.parametrize(("seconds", "said"), [(0.05, "0.05"), (0, "0.00")])
+def test_very_short_files_are_refused(tmp_path, seconds, said):
+    soundfile.write(tmp_path / "click.wav", sine(16000, seconds=seconds), 16000)
+    with pytest.raises(QbhError, match=rf"holds only {said} s"):
         load(tmp_path / "click.wav")
-    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
-    with pytest.raises(QbhError, match=r"holds only 0\.00 s"):
-        load(tmp_path / "none.wav")
     soundfile.write(tmp_path / "short.wav", sine(16000, seconds=0.11), 16000)
     assert load(tmp_path / "short.wav").duration_s == pytest.approx(0.11)
 
 
-@pytest.mark.parametrize("suffix", [".flac", ".mp3", ".ogg"])
-def test_title_and_artist_come_from_tags(tmp_path, suffix):
-    path = tmp_path / f"song{suffix}"
+def test_title_and_artist_come_from_tags(tmp_path):
+    path = tmp_path / "song.mp3"
     soundfile.write(path, sine(16000), 16000)
     assert read_tags(path) == ("", "")
     tags = mutagen.File(path, easy=True)
@@ -358,28 +340,11 @@ def test_silence_is_told_from_a_quiet_voice():
     refuse_silence(Audio(0.01 * noise, 16000), Path("hum.wav"))
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_write_wav_round_trip_and_clipping(tmp_path, suffix):
-    path = tmp_path / "new" / f"out{suffix}"
+def test_write_wav_round_trip_and_clipping(tmp_path):
+    path = tmp_path / "new" / "out.flac"
     write_wav(Audio((4 * sine(16000)).astype(np.float32), 16000), path)
     assert soundfile.info(path).subtype == "PCM_16"
     np.testing.assert_allclose(load(path).samples, np.clip(4 * sine(16000), -1, 1), atol=1e-4)
-
-
-def test_write_wav_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "out.wav"
-    write_wav(Audio(sine(16000).astype(np.float32), 16000), path)
-    before = path.read_bytes()
-
-    def break_off(part, *_arguments, **_options):
-        Path(part).write_bytes(b"RIFF")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(soundfile, "write", break_off)
-    with pytest.raises(OSError, match="disk full"):
-        write_wav(Audio(np.zeros(16000, np.float32), 16000), path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("room", "code"), [(0, errno.ENOSPC), (1 << 40, errno.EIO)])
@@ -396,15 +361,14 @@ def test_a_full_disk_is_told_from_other_trouble(tmp_path, monkeypatch, room, cod
 
 
 class TestMemory:
-    @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-    def test_floats_are_taken_as_they_are(self, kind):
-        samples = sine(16000).astype(kind)
-        audio = as_audio((samples, 16000))
-        assert audio.samples.dtype == np.float32
-        assert audio.rate_hz == 16000
-        np.testing.assert_array_equal(audio.samples, samples.astype(np.float32))
+    def test_floats_are_taken_as_they_are(self):
+        for given in (sine(16000), sine(16000).astype(np.float16)):
+            audio = as_audio((given, 16000.0))
+            assert (audio.samples.dtype, audio.rate_hz) == (np.float32, 16000)
+            np.testing.assert_array_equal(audio.samples, given.astype(np.float32))
+        np.testing.assert_array_equal(as_audio(audio).samples, audio.samples)
 
-    @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.int32])
+    @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32])
     def test_whole_numbers_have_the_full_scale_of_their_type(self, kind):
         scale = np.iinfo(kind)
         full = (int(scale.max) - int(scale.min) + 1) / 2
@@ -422,45 +386,27 @@ class TestMemory:
         found = as_audio((samples, 16000)).samples
         np.testing.assert_allclose(found, load(tmp_path / "a.wav").samples, atol=1e-6)
 
-    @pytest.mark.parametrize("channels", [1, 2, 6])
-    def test_channels_are_averaged(self, channels):
-        levels = 0.1 * np.arange(1, channels + 1)
-        audio = as_audio((np.tile(levels, (16000, 1)), 16000))
-        assert audio.samples.shape == (16000,)
-        np.testing.assert_allclose(audio.samples, levels.mean(), atol=1e-6)
-        whole = np.tile((32768 * levels).astype(np.int16), (16000, 1))
-        np.testing.assert_allclose(as_audio((whole, 16000)).samples, levels.mean(), atol=1e-4)
-
-    def test_lists_and_audio_are_taken_too(self):
-        assert as_audio(([0.0, 0.5] * 1000, 8000.0)).rate_hz == 8000
-        audio = Audio(sine(16000).astype(np.float32), 16000)
-        np.testing.assert_array_equal(as_audio(audio).samples, audio.samples)
-
-    @pytest.mark.parametrize("given", [np.zeros(16000), None, 7, ([0.0] * 16000,), (1, 2, 3)])
+    @pytest.mark.parametrize(
+        "given",
+        [None, ([0.0] * 16000,), (1, 2, 3), (sine(16000), "fast"), (sine(16000), float("inf"))],
+        ids=["nothing", "one", "three", "text", "infinite"],
+    )
     def test_what_is_no_pair_is_refused(self, given):
         with pytest.raises(
             QbhError, match=r"^Give a path, or samples and their rate: \(samples, r"
         ):
             as_audio(given)
 
-    @pytest.mark.parametrize("rate_hz", ["fast", None, float("inf"), float("nan")])
-    def test_a_rate_that_is_no_number_is_refused(self, rate_hz):
-        with pytest.raises(QbhError, match=r"^Give a path, or samples and their rate"):
-            as_audio((sine(16000), rate_hz))
-
     @pytest.mark.parametrize(
         ("samples", "rate_hz"),
         [
             (sine(16000), 0),
-            (sine(16000), -16000),
             (sine(16000) * 1j, 16000),
-            (["a"] * 16000, 16000),
             ([None] * 16000, 16000),
             (np.ones(16000, bool), 16000),
             (np.zeros((10, 10, 10)), 16000),
-            (0.5, 16000),
         ],
-        ids=["rate 0", "negative rate", "complex", "text", "objects", "bool", "3 axes", "scalar"],
+        ids=["rate 0", "complex", "objects", "bool", "3 axes"],
     )
     def test_other_values_are_refused(self, samples, rate_hz):
         with pytest.raises(QbhError, match=r"^Samples must be numbers, \(N,\) or \(N, channels\)"):
@@ -470,27 +416,16 @@ class TestMemory:
         ("samples", "says"),
         [
             (sine(16000, seconds=0.05), r"holds only 0\.05 s of sound"),
-            (np.zeros(0), r"holds only 0\.00 s of sound"),
             (sine(16000).reshape(2, -1), r"holds only 0\.00 s of sound"),  # channels come last
             (np.full(16000, np.nan), "holds NaN or infinite samples"),
-            (np.full(16000, np.inf), "holds NaN or infinite samples"),
             (1e9 * sine(16000), "holds samples far beyond full scale"),
         ],
-        ids=["short", "empty", "channels first", "NaN", "infinite", "loud"],
+        ids=["short", "channels first", "NaN", "loud"],
     )
     def test_samples_that_a_file_must_not_hold_are_refused(self, samples, says):
         for given in ((samples, 16000), Audio(samples, 16000)):
             with pytest.raises(QbhError, match=f"^The given sound {says}"):
                 as_audio(given)
-
-    @pytest.mark.parametrize("rate_hz", [8000, 22050, 48000])
-    def test_resampling_keeps_pitch_level_and_length(self, rate_hz):
-        audio = resample(Audio(sine(16000, 1234.0).astype(np.float32), 16000), rate_hz)
-        assert audio.rate_hz == rate_hz
-        assert audio.samples.dtype == np.float32
-        assert abs(len(audio.samples) - rate_hz) <= 1
-        assert loudest_hz(audio) == pytest.approx(1234, abs=1.5)
-        assert rms(audio) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
 
     def test_the_same_rate_changes_nothing(self):
         audio = Audio(sine(16000).astype(np.float32), 16000)

@@ -43,11 +43,10 @@ def test_hz_and_midi_are_inverse():
         ([[100.0]], [[1.0]], 0.01, "two equally long rows"),
         ([np.nan], [1.0], 0.01, "NaN or infinite"),
         ([100.0], [np.inf], 0.01, "NaN or infinite"),
-        ([-100.0], [1.0], 0.01, "is it in semitones"),
-        ([3.0], [1.0], 0.01, "is it in semitones"),
-        ([30000.0], [1.0], 0.01, "is it in semitones"),
-        ([100.0], [1.5], 0.01, "between 0 and 1"),
-        ([100.0], [-0.1], 0.01, "between 0 and 1"),
+        ([8.17], [1.0], 0.01, "is it in semitones"),
+        ([22050.1], [1.0], 0.01, "is it in semitones"),
+        ([100.0], [1.01], 0.01, "between 0 and 1"),
+        ([100.0], [-0.01], 0.01, "between 0 and 1"),
         ([100.0], [1.0], 0.0, "hop must be positive"),
         ([100.0], [1.0], np.nan, "hop must be positive"),
     ],
@@ -66,14 +65,7 @@ def test_f0_track_voiced_needs_a_pitch_and_half_the_confidence():
 
 def test_f0_track_takes_the_bounds_themselves():
     F0Track(np.array([8.18, 22050.0]), np.array([0.0, 1.0]))
-    for frequency in (8.17, 22050.1):
-        with pytest.raises(QbhError, match="is it in semitones"):
-            F0Track(np.array([frequency]), np.ones(1))
-
-
-def test_lowest_frequency_makes_a_contour():
-    contour = from_f0(F0Track(np.full(20, 8.18), np.ones(20)))
-    assert contour.voiced.all()
+    assert from_f0(F0Track(np.full(20, 8.18), np.ones(20))).voiced.all()
 
 
 @pytest.mark.parametrize(
@@ -95,9 +87,6 @@ def test_contour_refuses(frames, says):
 
 def test_contour_takes_the_bounds_themselves():
     assert Contour(np.array([[-12, 1], [140, 1], [0, 0]])).pitch_st.tolist() == [-12, 140, 0]
-
-
-def test_contour_refuses_a_hop_that_is_not_positive():
     with pytest.raises(QbhError, match="hop must be positive"):
         Contour(np.zeros((2, 2)), -0.1)
 
@@ -113,10 +102,7 @@ def test_contour_properties():
 
 
 def test_transposed_moves_voiced_frames_only():
-    contour = from_pitch(np.array([0, 60, 62.0]))
-    moved = contour.transposed(-5)
-    assert moved.pitch_st.tolist() == [0, 55, 57]
-    assert contour.pitch_st.tolist() == [0, 60, 62]
+    assert from_pitch(np.array([0, 60, 62.0])).transposed(-5).pitch_st.tolist() == [0, 55, 57]
 
 
 def test_trimmed_cuts_both_ends_and_says_how_much():
@@ -166,11 +152,6 @@ def test_median_never_invents_a_pitch_between_voiced_stretches():
     assert 0.2 < contour.voiced.mean() < 0.95
 
 
-def test_a_gap_stays_a_gap():
-    pitch = np.concatenate([np.full(50, 60.0), np.zeros(50), np.full(50, 72.0)])
-    assert from_f0(track_of(pitch)).pitch_st == pytest.approx([60] * 5 + [0] * 5 + [72] * 5)
-
-
 def test_pick_takes_the_first_frame_of_ten():
     pitch = np.concatenate([[60.0], np.full(9, 72.0), [0.0], np.full(9, 72.0)])
     assert from_f0(track_of(pitch), method="pick").pitch_st == pytest.approx([60, 0])
@@ -192,8 +173,10 @@ def test_last_partial_frame_counts_what_is_there():
         assert contour.voiced.tolist() == [True, voiced]
 
 
-@pytest.mark.parametrize("method", ["median", "pick"])
-@pytest.mark.parametrize("hop_s", [0.005805, 0.01, 0.016, 0.032, 0.1])
+@pytest.mark.parametrize(
+    ("hop_s", "method"),
+    [(0.005805, "median"), (0.016, "pick"), (0.032, "median"), (0.1, "median"), (0.01, "pick")],
+)
 def test_any_hop_gives_the_same_contour_within_a_frame(hop_s, method):
     notes = tune(7)
     end_s = (notes[:, 0] + notes[:, 1]).max()
@@ -237,10 +220,9 @@ def test_key_normalisation_keeps_intervals():
     np.testing.assert_allclose(pitch * PUBLISHED_STD_ST, [-4, 0, 3, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["zscore", "keys", "Key", ""])
-def test_normalise_refuses_an_unknown_name(how):
+def test_normalise_refuses_an_unknown_name():
     with pytest.raises(QbhError, match="'key' or 'published'"):
-        normalise(np.zeros((3, 2)), how)
+        normalise(np.zeros((3, 2)), "Key")
 
 
 def test_voiced_median_against_a_loop():

@@ -3,8 +3,8 @@
 import importlib
 import json
 import re
+import shutil
 import sys
-from itertools import islice
 from pathlib import Path
 
 import jupytext
@@ -19,7 +19,6 @@ from qbhkit.catalogue.build import build_catalogue
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.cli import main
 from qbhkit.contour import hz_to_midi
-from qbhkit.corpora.abc import music21_collection
 from qbhkit.embedding import encoders
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.errors import QbhError
@@ -66,22 +65,6 @@ def kit(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.fixture(scope="module")
-def songs():
-    """Twenty folk tunes and the one that is hummed in ``HUM``, which stands last."""
-    tunes = {tune.id: tune for tune in corpora.songs_of(music21_collection("oneills1850"))}
-    hummed = tunes.pop(HUMMED)
-    return [*islice(tunes.values(), 20), hummed]
-
-
-@pytest.fixture(scope="module")
-def catalogue(songs, tmp_path_factory):
-    """The catalogue of ``songs``."""
-    path = tmp_path_factory.mktemp("built") / "catalogue"
-    build_catalogue(songs, path, ContourEmbedder())
-    return path
-
-
 def search(capsys, *arguments):
     """The ids of the songs that the command line finds, best first."""
     capsys.readouterr()
@@ -89,7 +72,7 @@ def search(capsys, *arguments):
     return [found["song_id"] for found in json.loads(capsys.readouterr().out)["results"]]
 
 
-def test_a_tracker(kit, catalogue, capsys):
+def test_a_tracker(kit, hummed_catalogue, capsys):
     page, entry = blocks("A tracker")
     file_of(page, kit)
     exec(entry, {})
@@ -100,11 +83,11 @@ def test_a_tracker(kit, catalogue, capsys):
     assert both.sum() > 0.8 * known.voiced.sum()
     assert np.mean(off_st < 0.5) > 0.9
     assert trackers.identity_of("autocorrelation") == "autocorrelation"
-    found = search(capsys, HUM, "--catalogue", catalogue, "--tracker", "autocorrelation")
+    found = search(capsys, HUM, "--catalogue", hummed_catalogue, "--tracker", "autocorrelation")
     assert found[0] == HUMMED
 
 
-def test_an_encoder(kit, songs, capsys):
+def test_an_encoder(kit, hummed_songs, capsys):
     page, config = blocks("An encoder")
     file_of(page, kit)
     importlib.import_module("qbhkit.embedding.transformer")
@@ -114,16 +97,16 @@ def test_an_encoder(kit, songs, capsys):
     (weights,) = out.glob("*.safetensors")
     embedder = ContourEmbedder(str(weights))
     assert type(embedder.encoder.stages).__name__ == "Transformer"
-    build_catalogue(songs, kit / "catalogue", embedder)
+    build_catalogue(hummed_songs, kit / "catalogue", embedder)
     found = search(capsys, HUM, "--catalogue", kit / "catalogue", "--weights", weights, "-k", "50")
-    assert len(found) == len(songs)
+    assert len(found) == len(hummed_songs)
 
 
-def test_a_corpus(kit, songs, capsys):
+def test_a_corpus(kit, hummed_songs, capsys):
     page, entry = blocks("A corpus")
     file_of(page, kit)
     exec(entry, {})
-    for song in songs[-3:]:
+    for song in hummed_songs[-3:]:
         path = kit / "data" / "note-tables" / f"{song.id}.notes.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savetxt(path, song.notes, delimiter=",", header="onset_s,duration_s,midi", comments="")
@@ -139,10 +122,11 @@ def test_a_corpus(kit, songs, capsys):
         list(corpora.songs_of(corpus))
 
 
-def test_an_index(kit, catalogue, capsys):
+def test_an_index(kit, hummed_catalogue, tmp_path, capsys):
     page, entry = blocks("An index")
     file_of(page, kit)
     exec(entry, {})
+    catalogue = shutil.copytree(hummed_catalogue, tmp_path / "copy")
     assert main(["catalogue", "index", str(catalogue), "--kind", "signs"]) == 0
     opened = open_catalogue(catalogue)
     queries = np.asarray(opened.vectors[::7], np.float32)

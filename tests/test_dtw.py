@@ -76,10 +76,17 @@ def one_song(query, song, keys=(0.0,), from_start=False, cap=3.0, start=0, end=N
     return [column[0] for column in found]
 
 
-@pytest.mark.parametrize("step_cost", [0.0, 0.01, 1.5])
-@pytest.mark.parametrize("cap", [NO_CAP_ST, 3.0])
-@pytest.mark.parametrize("from_start", [True, False])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("seed", "from_start", "cap", "step_cost"),
+    [
+        (0, True, NO_CAP_ST, 0.0),
+        (1, False, NO_CAP_ST, 0.01),
+        (2, True, 3.0, 1.5),
+        (3, False, 3.0, 0.0),
+        (4, False, NO_CAP_ST, 1.5),
+        (5, True, 3.0, 0.01),
+    ],
+)
 def test_a_path_equals_a_naive_loop(seed, from_start, cap, step_cost):
     query, song = curves(seed)
     for key in (0.0, -2.5, 7.0):
@@ -150,12 +157,19 @@ def test_one_frame_lies_on_the_nearest_one():
     assert warping_path([64.0], [60.0, 64.0], [0.0], from_start=True).frames.tolist() == [0]
 
 
-@pytest.mark.parametrize("cap", [3.0, NO_CAP_ST])
-@pytest.mark.parametrize("from_start", [True, False])
 @pytest.mark.parametrize(
-    ("start", "end"), [(0, 25), (-9, 1), (-9, 999), (7, 8), (24, 25), (99, 3), (25, 25), (3, 12)]
+    ("seed", "start", "end", "from_start", "cap"),
+    [
+        (0, 0, 25, True, 3.0),
+        (1, -9, 1, False, NO_CAP_ST),
+        (0, -9, 999, True, NO_CAP_ST),
+        (1, 7, 8, False, 3.0),
+        (0, 24, 25, False, NO_CAP_ST),
+        (1, 99, 3, True, 3.0),
+        (0, 25, 25, False, 3.0),
+        (1, 3, 12, True, NO_CAP_ST),
+    ],
 )
-@pytest.mark.parametrize("seed", [0, 1])
 def test_the_search_for_path_and_key_is_what_it_is_defined_as(seed, start, end, from_start, cap):
     query, song = curves(seed)
     keys = (0.0, -1.5, 1.5)

@@ -160,12 +160,6 @@ def test_environment_yml_equals_pyproject():
     assert set(have) == set(map(pip_requirement, wanted))
 
 
-def test_a_wrong_conda_spec_is_refused():
-    assert conda_requirement("PyYAML >=6,<7") == ("pyyaml", {">=6", "<7"})
-    with pytest.raises(Exception, match="unable to parse version"):
-        conda_requirement("numpy >=>2")
-
-
 def test_the_makefile_installs_the_extras_of_environment_yml():
     """Conda users get both commands: everything that 'make demo' and 'make test' install."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
@@ -175,19 +169,6 @@ def test_the_makefile_installs_the_extras_of_environment_yml():
     head = (ROOT / "environment.yml").read_text("utf-8").split("name:")[0]
     named = set(re.findall(r"\w+", head.split("extras")[1].split(";")[0])) - {"and"}
     assert installed - named == {"melodia"}  # AGPL-3: left to those who ask for it
-
-
-def test_every_public_function_has_a_docstring_that_says_something():
-    missing = []
-    for name, path in modules():
-        top = ast.parse(path.read_text("utf-8")).body
-        public = [c for c in top if isinstance(c, ast.ClassDef) and c.name[0] != "_"]
-        inside = [node for cls in public for node in cls.body]
-        for node in [*top, *inside]:
-            named = isinstance(node, (ast.FunctionDef, ast.ClassDef))
-            if named and node.name[0] != "_" and len(ast.get_docstring(node) or "") < 15:
-                missing.append(f"{name}.{node.name}")
-    assert missing == []
 
 
 def test_docstrings_name_notebooks_that_exist():

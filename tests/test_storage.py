@@ -6,7 +6,6 @@ import pytest
 
 from qbhkit.errors import QbhError
 from qbhkit.storage import (
-    asset,
     atomic_path,
     cache_dir,
     data_dir,
@@ -78,14 +77,9 @@ def test_missing_and_damaged_json_name_the_cure(tmp_path):
 
 
 def test_sha256_is_of_all_bytes(tmp_path):
-    content = os.urandom((1 << 20) + 17)  # more than a block
+    content = os.urandom((1 << 20) + 17)
     (tmp_path / "a").write_bytes(content)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
-
-
-def test_assets_ship_with_the_package():
-    assert asset("hums").is_dir()
-    assert asset("weights").is_dir()
 
 
 def test_folders_follow_the_environment(monkeypatch, tmp_path):

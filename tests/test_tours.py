@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import qbhkit
-from qbhkit.config import build_config, config_path, read_yaml
+from qbhkit.config import load_config
 from qbhkit.storage import asset
 
 ROOT = Path(__file__).parents[1]
@@ -56,18 +56,6 @@ def entered(work):
     return list(found)
 
 
-@pytest.fixture(scope="module")
-def searcher(tmp_path_factory):
-    """Forty folk tunes, the one that is hummed among them."""
-    from qbhkit.corpora import songs_of
-    from qbhkit.corpora.abc import music21_collection
-
-    songs = [song for song in songs_of(music21_collection("oneills1850"))][480:520]
-    out = tmp_path_factory.mktemp("built") / "catalogue"
-    qbhkit.build_catalogue(songs, out, progress=False)
-    return qbhkit.open_searcher(out)
-
-
 def train_stage1(folder):
     """Train as stage1.yaml says, on few songs and for two steps."""
     from dataclasses import replace
@@ -75,7 +63,7 @@ def train_stage1(folder):
     from qbhkit.corpora.training_songs import training_songs
     from qbhkit.embedding.training import TrainConfig, song_source, train_encoder
 
-    config = build_config(TrainConfig, read_yaml(config_path("stage1")), "stage1")
+    config = load_config(TrainConfig, "stage1")
     config = replace(config, epochs=1, steps_per_epoch=2, batch=8, bfloat16=False, threads=1)
     songs = training_songs(("airdsAirs",), folder)
 
@@ -88,8 +76,9 @@ def train_stage1(folder):
 
 
 @pytest.fixture(scope="module")
-def works(searcher, tmp_path_factory):
+def works(hummed_catalogue, tmp_path_factory):
     """What each tour runs; whatever is loaded or compiled once has been."""
+    searcher = qbhkit.open_searcher(hummed_catalogue)
     qbhkit.track(HUM)
     contour = qbhkit.to_contour(HUM)
     queries = tmp_path_factory.mktemp("queries") / "hums.csv"

@@ -1,5 +1,3 @@
-import json
-import re
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from qbhkit.training_loop import (
     load_checkpoint,
     precision,
     save_checkpoint,
-    training_log,
 )
 
 CONFIG = {"seed": 0, "widths": (8, 16)}
@@ -41,16 +38,11 @@ def checkpoint(tmp_path):
     return tmp_path / "run" / "checkpoint.pt"
 
 
-def test_a_generator_is_determined_by_its_numbers_alone():
-    np.random.default_rng(0).random(10)
-    one, two = generator(1, 2, 3), generator(1, 2, 3)
-    one.random(5), two.random(5)
-    assert one.random() == two.random()
-
-
-def test_every_number_and_its_place_count():
+def test_every_number_of_a_generator_and_its_place_count():
     keys = list(product(range(3), repeat=4))
-    assert len({generator(*key).random() for key in keys}) == len(keys)
+    drawn = [generator(*key).random() for key in keys]
+    assert len(set(drawn)) == len(keys)
+    assert drawn == [generator(*key).random() for key in keys]
 
 
 def test_streams_of_neighbouring_items_are_unrelated():
@@ -67,12 +59,6 @@ def test_a_run_goes_on_from_its_checkpoint(checkpoint):
     assert load_checkpoint(checkpoint, CONFIG, resumed, its_optimiser) == CURVE
     step(resumed, its_optimiser)
     assert torch.equal(resumed.weight, network.weight)
-
-
-def test_a_checkpoint_holds_nothing_that_could_run(checkpoint):
-    state = torch.load(checkpoint, weights_only=True)
-    assert set(state) == {"config", "network", "optimiser", "curve"}
-    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(checkpoint, monkeypatch):
@@ -92,34 +78,16 @@ def test_what_cannot_be_resumed_says_so(checkpoint, tmp_path):
         load_checkpoint(tmp_path / "none.pt", CONFIG, *make(0))
     with pytest.raises(QbhError, match="belongs to another configuration"):
         load_checkpoint(checkpoint, {**CONFIG, "seed": 1}, *make(0))
-    checkpoint.write_bytes(checkpoint.read_bytes()[:200])
-    with pytest.raises(QbhError, match=r"is damaged \(.*\): start without --resume\."):
-        load_checkpoint(checkpoint, CONFIG, *make(0))
-
-
-def test_a_checkpoint_of_an_older_version_says_so(checkpoint):
     state = torch.load(checkpoint, weights_only=True)
-    state["encoder"] = state.pop("network")
-    torch.save(state, checkpoint)
-    with pytest.raises(QbhError, match="start without --resume"):
-        load_checkpoint(checkpoint, CONFIG, *make(0))
-
-
-def test_a_refused_checkpoint_leaves_the_network_alone(checkpoint):
-    network, optimiser = make(1)
-    before = network.weight.clone()
-    with pytest.raises(QbhError, match="another configuration"):
-        load_checkpoint(checkpoint, {}, network, optimiser)
-    assert torch.equal(network.weight, before)
-
-
-def test_the_report_is_json_and_names_versions():
-    found = json.loads(json.dumps(training_log(CONFIG, CURVE, "32-true")))
-    assert found["curve"] == CURVE
-    assert found["config"] == {"seed": 0, "widths": [8, 16]}
-    assert found["versions"]["torch"] == torch.__version__
-    assert set(found["versions"]) == {"python", "torch", "numpy", "revision", "precision"}
-    assert re.fullmatch("[0-9a-f]{40}|[0-9.]+", found["versions"]["revision"])
+    assert set(state) == {"config", "network", "optimiser", "curve"}
+    state["encoder"] = state.pop("network")  # as older versions called it
+    for damage in (
+        lambda: torch.save(state, checkpoint),
+        lambda: checkpoint.write_bytes(checkpoint.read_bytes()[:200]),
+    ):
+        damage()
+        with pytest.raises(QbhError, match=r"is damaged \(.*\): start without --resume\."):
+            load_checkpoint(checkpoint, CONFIG, *make(0))
 
 
 @pytest.mark.parametrize("supported", [True, False])

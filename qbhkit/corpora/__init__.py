@@ -34,26 +34,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """Describe a named corpus.
+    """Describe a named corpus."""
 
-    Args:
-        name: of the corpus, and of its folder in the data folder.
-        what: it holds.
-        where: it comes from.
-        terms: of use.
-        cure: how to get it.
-        open: takes the folder ``DATA/NAME`` and returns the reader.
-        url: of the archive; None if ``qbhkit data fetch`` cannot download it.
-        sha256: of the archive; None without ``url``.
-    """
-
-    name: str
+    name: str  # and that of its folder in the data folder
     what: str
     where: str
     terms: str
-    cure: str
-    open: Callable[[Path], Corpus]
-    url: str | None = None
+    cure: str  # how to get it
+    open: Callable[[Path], Corpus]  # takes the folder ``DATA/NAME``
+    url: str | None = None  # of the archive, if ``qbhkit data fetch`` can download it
     sha256: str | None = None
 
 
@@ -135,11 +124,7 @@ CORPORA = {
 
 
 def open_corpus(name: str, data: Path) -> Corpus:
-    """Open a named corpus.
-
-    Args:
-        name: a key of ``CORPORA``.
-        data: the folder that holds corpora, each in a folder of its name.
+    """Open one of ``CORPORA`` in the data folder.
 
     Raises:
         QbhError: if the name is unknown or its files are not there; says how to get them.
@@ -162,8 +147,7 @@ def open_source(source: str, data: Path) -> list[Corpus]:
     """Open a source as users name it: a corpus, a file, or a folder with all its subfolders.
 
     Args:
-        source: a name or a path. A folder with the name of a corpus must be written as a path
-            (``./pop909``).
+        source: a name, or a path (``./pop909`` is not the corpus).
         data: the folder that holds named corpora.
 
     Returns:

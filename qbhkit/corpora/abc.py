@@ -1,7 +1,6 @@
 """ABC notation: tune books, and the public collections inside the installed music21 package.
 
-Tunes are read with symusic (which contains abc2midi). Repeats are played, as a singer would sing
-them. Grace notes, chord symbols and decorations are removed first, because nobody hums them.
+Repeats are played; grace notes, chord symbols and decorations are not, because nobody hums them.
 """
 
 import os
@@ -64,11 +63,7 @@ def split_tunes(text: str) -> list[Tune]:
 
 
 def tune_notes(tune: Tune) -> NDArray[np.float64]:
-    """Return the (M, 3) notes of a tune: onset in seconds, duration in seconds, MIDI pitch.
-
-    Raises:
-        QbhError: if it cannot be read.
-    """
+    """Return the (M, 3) notes of a tune: onset, duration (s), MIDI pitch; or raise QbhError."""
     import symusic
 
     if len(tune.text) > _MOST_TUNE_CHARS:
@@ -96,7 +91,7 @@ def tune_notes(tune: Tune) -> NDArray[np.float64]:
 
 @contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Redirect file descriptor 1 while the parser runs: its C code prints warnings there."""
+    """Redirect file descriptor 1: the parser's C code prints warnings there."""
     sys.stdout.flush()
     try:
         saved = os.dup(1)
@@ -114,11 +109,7 @@ def _silent_stdout() -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """Read an ABC file as UTF-8, or as Latin-1 if it is not.
-
-    Raises:
-        QbhError: if it is missing, or larger than 50 MB.
-    """
+    """Read an ABC file as UTF-8 or else Latin-1; raise QbhError if it is missing or over 50 MB."""
     path = Path(path)
     if not path.is_file():
         raise QbhError(f"{path} does not exist: check the path.")
@@ -136,31 +127,20 @@ def read_text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class AbcFiles:
-    """Give the tunes of ABC files that have at least ``fewest_notes`` notes.
+    """Give the tunes of ABC files.
 
     The id is the file name for a file of one tune, else ``NAME-X`` with the tune's number. A number
     that a file repeats gets ``-2``, ``-3``.
-
-    Args:
-        files: the files.
-        name: name of the corpus.
-        licence: note on its terms.
-        prefix: put before each id, for example ``oneills1850-``.
-        fewest_notes: shorter tunes are left out.
     """
 
     files: tuple[Path, ...]
     name: str = "abc"
     licence: str = "unknown"
-    prefix: str = ""
-    fewest_notes: int = 1
+    prefix: str = ""  # of each id, for example ``oneills1850-``
+    fewest_notes: int = 1  # shorter tunes are left out
 
     def read(self, path: Path) -> Iterator[Song]:
-        """Yield the tunes of a file in order; unreadable tunes are left out.
-
-        Raises:
-            QbhError: if the file is missing or holds no readable tune.
-        """
+        """Yield the readable tunes of a file; raise QbhError if there is none."""
         tunes = split_tunes(read_text(path))
         seen: Counter[str] = Counter()
         readable = 0
@@ -182,10 +162,7 @@ class AbcFiles:
 
 
 def music21_collection(name: str) -> AbcFiles:
-    """Return an ABC collection inside the installed music21 package, which is not imported.
-
-    Args:
-        name: a key of ``MUSIC21_COLLECTIONS``.
+    """Return one of ``MUSIC21_COLLECTIONS`` inside music21, which is not imported.
 
     Raises:
         QbhError: if music21 is not installed or has no such collection.

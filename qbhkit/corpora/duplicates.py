@@ -1,22 +1,25 @@
 """Find near-duplicates: melodies with the same notes, in any key and at any tempo.
 
-A melody is reduced to its pitch changes. Repeated notes are merged, so that a melody on a 100 ms
-grid can be compared with one in notes. Two melodies are near-duplicates if they share at least half
-of the shorter one's runs of ``RUN`` changes.
+They share many runs of pitch changes. Repeated notes are merged, so that a melody on a 100 ms grid
+can be compared with one in notes.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 RUN = 6
 NEAR = 0.5
 _FEWEST_RUNS = 4
+Pitches = Sequence[float] | NDArray
 
 
-def pitch_changes(pitches_st: Sequence[float] | NDArray) -> tuple[int, ...]:
+def pitch_changes(pitches_st: Pitches) -> tuple[int, ...]:
     """Return the non-zero steps between (N,) successive pitches, in whole semitones."""
     steps = np.diff(np.round(np.asarray(pitches_st, float))).astype(int)
     return tuple(int(step) for step in steps if step)
@@ -41,28 +44,22 @@ class MelodyMatcher:
     Notebook: notebooks/06_train_self_supervised.py
     """
 
-    def __init__(self, melodies: Mapping[str, Sequence[float] | NDArray]) -> None:
+    def __init__(self, melodies: Mapping[str, Pitches]) -> None:
         self.runs: dict[str, frozenset[tuple[int, ...]]] = {}
         self._where: dict[tuple[int, ...], list[str]] = defaultdict(list)
         for key, pitches in melodies.items():
             self.add(key, pitches)
 
-    def add(self, key: str, pitches_st: Sequence[float] | NDArray) -> None:
+    def add(self, key: str, pitches_st: Pitches) -> None:
         """Add one more melody, (N,) pitches in semitones, rests left out, under a new id."""
         self.runs[key] = runs_of(pitch_changes(pitches_st))
         for run in self.runs[key]:
             self._where[run].append(key)
 
-    def near(self, pitches_st: Sequence[float] | NDArray, share: float = NEAR) -> dict[str, float]:
-        """Return the melodies that share at least ``share`` of the shorter one's runs.
+    def near(self, pitches_st: Pitches, share: float = NEAR) -> dict[str, float]:
+        """Return which melodies share at least ``share`` of the shorter one's runs, and how much.
 
-        Args:
-            pitches_st: (N,) pitches in semitones, rests left out.
-            share: 0 to 1.
-
-        Returns:
-            id to shared part. Melodies with fewer than four different runs never match: they are
-            too short to tell.
+        Melodies with fewer than four different runs never match: they are too short to tell.
         """
         return self._near(runs_of(pitch_changes(pitches_st)), share)
 
@@ -78,39 +75,34 @@ class MelodyMatcher:
         return {key: part for key, part in parts.items() if part >= share}
 
     def groups(self, share: float = NEAR) -> list[list[str]]:
-        """Return the groups of two or more near-duplicates, largest first.
+        """Return the groups of two or more near-duplicates of any member, largest first."""
+        number = {key: k for k, key in enumerate(self.runs)}
+        near = [
+            (number[key], number[other])
+            for key, runs in self.runs.items()
+            for other in self._near(runs, share)
+        ]
+        ends = np.array(near, int).reshape(-1, 2).T
+        graph = coo_array((np.ones(len(near)), tuple(ends)), (len(number), len(number)))
+        _, labels = connected_components(graph, directed=False)
+        return _grouped(zip(labels, self.runs, strict=True))
 
-        A melody belongs to a group if it is a near-duplicate of any member.
-        """
-        leader = {key: key for key in self.runs}
 
-        def find(key: str) -> str:
-            while leader[key] != key:
-                leader[key] = leader[leader[key]]
-                key = leader[key]
-            return key
-
-        for key, runs in self.runs.items():
-            for other in self._near(runs, share):
-                leader[find(other)] = find(key)
-        members: dict[str, list[str]] = defaultdict(list)
-        for key in self.runs:
-            members[find(key)].append(key)
-        return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
+def _grouped(members: Iterable[tuple[Any, str]]) -> list[list[str]]:
+    """Return the ids that share a label with others, largest group first."""
+    groups = defaultdict(list)
+    for label, key in members:
+        groups[label].append(key)
+    return sorted((g for g in groups.values() if len(g) > 1), key=lambda g: (-len(g), g))
 
 
 MelodyKey = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 def melody_key(notes: NDArray) -> MelodyKey | None:
-    """Return what a melody has in any key and tempo: its pitch steps and its rhythm.
+    """Return the pitch steps (M - 1) and the rhythm of (M, 3) notes, alike in any key and tempo.
 
-    Args:
-        notes: (M, 3) onset, duration, MIDI pitch.
-
-    Returns:
-        M - 1 steps in semitones, and as many intervals between onsets, relative to their median;
-        None for fewer than two notes.
+    The rhythm is relative to its median; fewer than two notes have neither.
     """
     if len(notes) < 2:
         return None
@@ -121,40 +113,30 @@ def melody_key(notes: NDArray) -> MelodyKey | None:
 
 
 def same_melodies(notes: Mapping[str, NDArray]) -> list[list[str]]:
-    """Return groups of songs that differ only in key and tempo, largest first.
-
-    Args:
-        notes: id to (M, 3) onset, duration, MIDI pitch; a song of fewer than two notes is skipped.
-    """
-    members: dict[MelodyKey, list[str]] = defaultdict(list)
-    for key, table in notes.items():
-        if melody := melody_key(table):
-            members[melody].append(key)
-    return sorted((g for g in members.values() if len(g) > 1), key=lambda g: (-len(g), g))
+    """Return groups of songs, by their (M, 3) notes, that differ only in key and tempo."""
+    return _grouped((key, name) for name, table in notes.items() if (key := melody_key(table)))
 
 
 def training_filter(
-    melodies: Mapping[str, Sequence[float] | NDArray],
-    protected: Mapping[str, Sequence[float] | NDArray],
-    share: float,
+    melodies: Mapping[str, Pitches], protected: Mapping[str, Pitches], share: float
 ) -> dict[str, str]:
-    """Return the melodies that may not be trained on: near-duplicates of a protected one.
+    """Return the melodies that may not be trained on, near-duplicates of a protected one.
 
     Args:
-        melodies: candidates, id to (N,) pitches in semitones.
-        protected: the melodies of evaluation songs and distractors, in the same form.
+        melodies: id to (N,) pitches in semitones.
+        protected: the same of evaluation songs and distractors.
         share: 0 to 1; a lower one drops more.
 
     Returns:
         Dropped id to the id of the nearest protected melody.
     """
     matcher = MelodyMatcher(protected)
-    dropped = {}
-    for key, pitches in melodies.items():
-        near = matcher.near(pitches, share)
-        if near:
-            dropped[key] = max(near, key=lambda other: (near[other], other))
-    return dropped
+    found = {key: matcher.near(pitches, share) for key, pitches in melodies.items()}
+    return {
+        key: max(near, key=lambda other: (near[other], other))
+        for key, near in found.items()
+        if near
+    }
 
 
 def note_pitches(contour_pitch_st: Iterable[float]) -> NDArray[np.float64]:

@@ -1,6 +1,5 @@
 """Folders of recordings and f0 CSVs, and corpora in the layout in which they are published."""
 
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -65,32 +64,25 @@ MIR_QBSH_LABEL_HOP_S = 256 / 8000
 EVALUATION_YEAR = "year2009"
 # MIR-QBSH numbers its singers anew each year. These sang in two years (source: the corpus's notes).
 _SAME_SINGER = {
-    "2004a/1": "2003/2", "2004a/5": "2003/14", "2005/10": "2004a/7", "2005/11": "2004a/8",
-    "2005/12": "2004a/10", "2006b/3": "2006a/2", "2006b/4": "2006a/3", "2006b/10": "2006a/5",
-    "2006b/17": "2006a/6", "2006b/23": "2006a/7",
-}  # fmt: skip
-
-
-def _singer(folder: Path) -> str:
-    """Return the singer of a folder ``YEAR/PERSON``; who sang in two years has the first name."""
-    name = f"{folder.parent.name}/{folder.name}"
-    found = re.fullmatch(r"year(\w+)/person0*(\d+)", name)
-    first = _SAME_SINGER.get("/".join(found.groups())) if found else None
-    if first is None:
-        return name
-    year, person = first.split("/")
-    return f"year{year}/person{int(person):05}"
+    "year2004a/person00001": "year2003/person00002",
+    "year2004a/person00005": "year2003/person00014",
+    "year2005/person00010": "year2004a/person00007",
+    "year2005/person00011": "year2004a/person00008",
+    "year2005/person00012": "year2004a/person00010",
+    "year2006b/person00003": "year2006a/person00002",
+    "year2006b/person00004": "year2006a/person00003",
+    "year2006b/person00010": "year2006a/person00005",
+    "year2006b/person00017": "year2006a/person00006",
+    "year2006b/person00023": "year2006a/person00007",
+}
 
 
 @dataclass(frozen=True)
 class MirQbsh:
     """Read MIR-QBSH in its official layout: ``midiFile/``, ``waveFile/YEAR/PERSON/SONG.wav``.
 
-    Args:
-        root: the folder that holds ``midiFile``.
-
     Raises:
-        QbhError: if there is no such folder.
+        QbhError: if there is no ``midiFile``.
 
     Source: J.-S. Roger Jang, "MIR-QBSH Corpus", MIR Lab, National Taiwan University.
     """
@@ -126,19 +118,14 @@ class MirQbsh:
         return titles
 
     def hums(self, year: str = "*") -> list[HumRecording]:
-        """Return the recordings, sorted by path, with their hand-labelled pitch where they have it.
-
-        Args:
-            year: the folder of one year, such as ``year2009``; all of them by default.
-
-        Raises:
-            QbhError: if there are no recordings.
-        """
+        """Return the recordings of all years or one, sorted by path; raise QbhError if none is."""
         hums = []
         for path in sorted(self.root.glob(f"waveFile/{year}/*/*.wav")):
             label = path.with_suffix(".pv")
             pitch = read_pitch_vector(label) if label.is_file() else None
-            hums.append(HumRecording(path, path.stem, _singer(path.parent), pitch))
+            singer = f"{path.parent.parent.name}/{path.parent.name}"
+            singer = _SAME_SINGER.get(singer, singer)  # the name of the first year
+            hums.append(HumRecording(path, path.stem, singer, pitch))
         if not hums:
             wanted = "YEAR" if year == "*" else year
             raise QbhError(
@@ -149,9 +136,6 @@ class MirQbsh:
 
 def read_pitch_vector(path: Path) -> NDArray[np.float64]:
     """Read a MIR-QBSH label: one MIDI pitch a line for every 32 ms, 0 = unvoiced.
-
-    Returns:
-        (N,) semitones.
 
     Raises:
         QbhError: if a line is not a number from 0 to 127.
@@ -173,11 +157,8 @@ _IOACAS_QUERIES = "ioacas_queries_parselmouth_340"
 class Ioacas:
     """Read the IOACAS melodies (100 ms grid) and queries (10 ms semitones, rests dropped).
 
-    Args:
-        root: the folder that holds the ``.npz`` files.
-
     Raises:
-        QbhError: if they are not there.
+        QbhError: if the melodies are not there.
     """
 
     root: Path
@@ -194,13 +175,8 @@ class Ioacas:
     def read(self, path: Path) -> Iterator[Song]:
         """Yield the 298 melodies."""
         for song_id, pitch in _npz(path).items():
-            yield Song(
-                song_id,
-                song_id,
-                f"{path}:{song_id}",
-                self.licence,
-                f0=pitch_track(pitch, hop_s=0.1),
-            )
+            f0 = pitch_track(pitch, hop_s=0.1)
+            yield Song(song_id, song_id, f"{path}:{song_id}", self.licence, f0=f0)
 
     def queries(self) -> dict[str, tuple[F0Track, str]]:
         """Return query id to its f0 track and the id of the song it belongs to.
@@ -247,11 +223,7 @@ def pop909(root: Path) -> MidiFiles:
 
 
 def transcribed(root: Path) -> F0Files:
-    """Return the melodies that ``qbhkit data transcribe`` found; ids are those of the corpus.
-
-    Args:
-        root: ``DATA/NAME-transcribed``; if it is missing, the folder of that name in the cache,
-            into which the command writes.
+    """Return the melodies that ``qbhkit data transcribe`` found, in the cache if not in ``root``.
 
     Raises:
         QbhError: if neither holds a melody.
@@ -270,12 +242,8 @@ _SEEDS = "contour_tiny.json"
 class SeedContours:
     """Read 100 excerpts of melodies that the published network extracted from commercial songs.
 
-    The id of an excerpt is ``SONG-FRAME``: the number of the song, and the 10 ms frame at which the
-    excerpt begins.
-
-    Args:
-        root: the folder that holds ``contour_tiny.json``: a list of ``song_id``, ``frame_pos``
-            (first frame and end), ``melody`` (normalised pitch every 10 ms) and ``is_vocal``.
+    ``contour_tiny.json`` is a list of ``song_id``, ``frame_pos`` (first 10 ms frame and end),
+    ``melody`` (normalised pitch every 10 ms) and ``is_vocal``; ids are ``SONG-FRAME``.
 
     Raises:
         QbhError: if it is not there.

