@@ -14,7 +14,6 @@ import soxr
 from playwright.sync_api import Page, expect
 
 from qbhkit.audio import Audio, write_wav
-from qbhkit.synthesis.singer import Voice, render_hum
 
 TRUTH = "00004"
 TOKEN = "correct-horse-battery-staple"
@@ -38,19 +37,9 @@ def service(catalogue) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def hum(song_notes, tmp_path_factory) -> Path:
-    notes = song_notes[TRUTH]
-    voice = Voice(key_st=-7, tempo=0.95)
-    audio = render_hum(notes[notes[:, 0] < 8], voice, np.random.default_rng(0)).audio
+def hum(sung, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("microphone") / "hum.wav"
-    write_wav(audio, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def silence(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("microphone") / "silence.wav"
-    write_wav(Audio(np.zeros(160000, np.float32), 16000), path)
+    write_wav(sung, path)
     return path
 
 
@@ -151,8 +140,9 @@ def test_what_is_wrong_with_a_file_is_said(browse, service, tmp_path):
     status(page).to_contain_text("long.wav is larger than 20 MB")
 
 
-def test_silence_is_too_quiet_and_a_moment_too_short(browse, service, silence):
-    page = browse(service, hears=silence)
+def test_silence_is_too_quiet_and_a_moment_too_short(browse, service, tmp_path):
+    write_wav(Audio(np.zeros(160000, np.float32), 16000), tmp_path / "silence.wav")
+    page = browse(service, hears=tmp_path / "silence.wav")
     page.get_by_role("button", name="Record").click()
     page.get_by_role("button", name="Stop").click()
     status(page).to_contain_text("too short")

@@ -31,7 +31,6 @@ from qbhkit.service import app as app_module
 from qbhkit.service.app import ServiceConfig, create_app
 from qbhkit.service.server import bind, is_loopback, read_token, run, settings
 from qbhkit.storage import asset
-from qbhkit.synthesis.singer import Voice, render_hum
 
 TRUTH = "00004"
 PATIENCE_S = 60  # a hang is a failure; nothing is measured by it
@@ -39,12 +38,9 @@ TOKEN = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
-def hum(song_notes, tmp_path_factory) -> Path:
-    notes = song_notes[TRUTH]
-    voice = Voice(key_st=-7, tempo=0.95)
-    audio = render_hum(notes[notes[:, 0] < 8], voice, np.random.default_rng(0)).audio
+def hum(sung, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("hum") / "my hum.wav"
-    write_wav(audio, path)
+    write_wav(sung, path)
     return path
 
 

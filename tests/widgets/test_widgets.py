@@ -27,11 +27,9 @@ def searcher(catalogue, embedder) -> Searcher:
     return Searcher(open_catalogue(catalogue), embedder)
 
 
-@pytest.fixture(scope="module")
-def hum(song_notes) -> Audio:
-    notes = song_notes[TRUTH]
-    voice = Voice(key_st=-7, tempo=0.95)
-    return render_hum(notes[notes[:, 0] < 8], voice, np.random.default_rng(0)).audio
+@pytest.fixture
+def hum(sung) -> Audio:
+    return sung
 
 
 @pytest.fixture
