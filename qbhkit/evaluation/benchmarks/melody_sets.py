@@ -23,12 +23,7 @@ from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import on_f0_grid
 from qbhkit.synthesis import degrade
-from qbhkit.synthesis.accompaniment import (
-    arrange_accompaniment,
-    cut_notes,
-    read_score,
-    render_parts,
-)
+from qbhkit.synthesis.accompaniment import cut_notes, read_score, render_accompaniment
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, mix
 from qbhkit.training_loop import generator
 
@@ -191,8 +186,7 @@ def accompaniment(songs: list[Path], length_s: float, rng: Generator) -> NDArray
         latest_s = score.chords[-1, 0] - length_s
         chords = cut_notes(score.chords, rng.uniform(0, max(latest_s, 1e-3)), length_s)
         if latest_s > 0 and len(chords) >= _FEWEST_CHORD_NOTES * length_s:
-            parts = arrange_accompaniment(chords, score.beat_s, length_s, rng)
-            return render_parts(parts, length_s, MIX_RATE_HZ).samples
+            return render_accompaniment(chords, score.beat_s, length_s, MIX_RATE_HZ, rng)
     raise QbhError(f"Not one of the songs drawn has an accompaniment of {length_s:.1f} s.")
 
 
