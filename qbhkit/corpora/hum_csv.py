@@ -1,7 +1,7 @@
 """Pairs of a hum and the section of a song that it hums, as a plain CSV file."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,18 +41,8 @@ def read_pairs(path: Path) -> list[Pair]:
     Notebook: notebooks/07_train_supervised.py
     """
     path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not set(PAIRS_HEADER) <= set(reader.fieldnames or ()):
-                raise QbhError(f"{path} must begin with the header {','.join(PAIRS_HEADER)}.")
-            rows = list(reader)
-    except FileNotFoundError:
-        raise QbhError(f"{path} does not exist: check the path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
     pairs = []
-    for line, row in enumerate(rows, 2):
+    for line, row in enumerate(read_rows(path, PAIRS_HEADER), 2):
         try:
             seconds = float(row["start_s"]), float(row["end_s"])
             pairs.append(Pair(path.parent / row["hum_path"], row["song_id"], *seconds))
@@ -61,6 +51,24 @@ def read_pairs(path: Path) -> list[Pair]:
     if not pairs:
         raise QbhError(f"{path} holds no pairs: add lines {','.join(PAIRS_HEADER)}.")
     return pairs
+
+
+def read_rows(path: Path, columns: Sequence[str], further: str = "") -> list[dict[str, str]]:
+    """Read the rows of a CSV file that has some columns, and perhaps ``further`` ones.
+
+    Raises:
+        QbhError: if the file is missing or damaged, or has another header.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not set(columns) <= set(reader.fieldnames or ()):
+                raise QbhError(f"{path} must begin with the header {','.join(columns)}{further}.")
+            return list(reader)
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: check the path.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
 
 
 def write_pairs(pairs: Iterable[Pair], path: Path) -> None:

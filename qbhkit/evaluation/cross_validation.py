@@ -356,10 +356,8 @@ def _searched(
                 moved = [contour.transposed(semitones) for contour in contours]
                 yield f"{match_from}, {semitones:+g} semitones", match_from, moved
             for factor in STRETCHED:
-                slowed = [_stretched(contour, factor) for contour in contours]
+                slowed = []
+                for contour in contours:
+                    positions = (np.arange(round(len(contour) * factor)) + 0.5) / factor
+                    slowed.append(Contour(stretch(contour.frames, positions), contour.hop_s))
                 yield f"{match_from}, stretched by {factor:g}", match_from, slowed
-
-
-def _stretched(contour: Contour, factor: float) -> Contour:
-    positions = (np.arange(round(len(contour) * factor)) + 0.5) / factor
-    return Contour(stretch(contour.frames, positions), contour.hop_s)

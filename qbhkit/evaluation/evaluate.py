@@ -1,6 +1,5 @@
 """Measure how often hums find their songs: the one evaluator of the kit."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 
 from qbhkit.catalogue.read import Catalogue, open_catalogue
 from qbhkit.contour import Contour
+from qbhkit.corpora.hum_csv import read_rows
 from qbhkit.embedding.embedder import Embedder, open_embedder
 from qbhkit.embedding.windows import MatchFrom, is_long_enough
 from qbhkit.errors import Failure, QbhError
@@ -38,7 +38,7 @@ class Evaluation:
     """How often hums found their songs.
 
     Attributes:
-        queries: the hums, with their songs and singers.
+        queries: the hums.
         ranks: by method, the rank of each query's song: 1 is the best, None a miss.
         match_from: ``start`` or ``anywhere``.
         songs: number of songs searched.
@@ -146,8 +146,9 @@ def evaluate(
             scored, songs = zip(*known, strict=True)
             distance = Calibration.of(embedder(by_states)).distance
             with suppress(QbhError):  # too few hums find their songs
-                found.confidence["calibration"] = asdict(calibrate(scored, distance))
-                found.confidence["refusal"] = refusal(scored, songs, distance)._asdict()
+                calibration = asdict(calibrate(scored, distance))
+                refused = refusal(scored, songs, distance)._asdict()
+                found.confidence.update(calibration=calibration, refusal=refused)
     return found
 
 
@@ -212,18 +213,8 @@ def read_queries(path: Path) -> list[LabelledQuery]:
     Raises:
         QbhError: if the file is missing, has another header, no rows, or a row that is wrong.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not {"path", "song_id"} <= set(reader.fieldnames or ()):
-                raise QbhError(f"{path} must begin with the header path,song_id[,singer].")
-            rows = list(reader)
-    except FileNotFoundError:
-        raise QbhError(f"{path} does not exist: check the path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
     queries = []
-    for line, row in enumerate(rows, 2):
+    for line, row in enumerate(read_rows(path, ("path", "song_id"), "[,singer]"), 2):
         if not row["path"] or not row["song_id"]:
             raise QbhError(f"{path}, line {line}: path and song_id must both be given.")
         recording = path.parent / row["path"]  # an absolute path stays as it is

@@ -14,11 +14,10 @@ from qbhkit.contour import Contour, F0Track, from_pitch, midi_to_hz
 from qbhkit.corpora.hum_csv import read_pairs
 from qbhkit.corpora.songs import Song
 from qbhkit.corpora.training_songs import read_split
-from qbhkit.embedding.embedder import export_encoder
 from qbhkit.embedding.encoders import EncoderConfig
 from qbhkit.embedding.hum_pairs import AlignedHum, HumConfig, HumPairs, align_contours, align_hum
 from qbhkit.embedding.sampling import ContourBank, SongPairs
-from qbhkit.embedding.training import TrainConfig, train_encoder
+from qbhkit.embedding.training import FineTune, TrainConfig
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
 from qbhkit.evaluation import cross_validation
@@ -75,6 +74,25 @@ def fold(cv_data, folder, config=CONFIG, **kwargs):
     return cross_validate(config, cv_data, folder, progress=False, **kwargs)
 
 
+@pytest.fixture(scope="module")
+def folded(cv_data, tmp_path_factory):
+    """The result by three methods, under stress, and the folder of the models."""
+    folder = tmp_path_factory.mktemp("folds")
+    return fold(cv_data, folder, stress=True, methods=("vote", "full", "vector")), folder
+
+
+def watched(monkeypatch, name):
+    """Record what a function of the module is called with, and call it still."""
+    calls, function = [], getattr(cross_validation, name)
+
+    def call(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(cross_validation, name, call)
+    return calls
+
+
 def test_no_hum_is_scored_by_a_model_trained_on_its_song_or_its_singer(
     cv_data, tmp_path, monkeypatch
 ):
@@ -106,25 +124,44 @@ def test_no_hum_is_scored_by_a_model_trained_on_its_song_or_its_singer(
     assert singers == [{"bob"}, {"ann"}, {"bob"}, {"ann"}]
 
 
-def test_the_ranks_of_all_hums_are_pooled_with_intervals(cv_data, tmp_path):
-    found = fold(cv_data, tmp_path)
-    assert set(found) == {"start", "anywhere"}
-    for block in found.values():
-        assert block["n"] == len(block["ranks"]) == 8
-        assert all(1 <= rank <= 12 for rank in block["ranks"])
-        assert set(block["per_singer"]) == {"ann", "bob"}
-        assert set(block["intervals"]) == {"top1", "top5", "top10", "mrr"}
-    json.dumps(found)
+def test_the_best_copy_is_chosen_on_hums_held_out(cv_data, tmp_path, monkeypatch):
+    """Neither on hums that it learnt, nor on those that the fold is scored on."""
+
+    class Kept(HumPairs):
+        def __init__(self, hums, *rest):
+            self.given = list(hums)
+            super().__init__(hums, *rest)
+
+    class StopError(Exception):
+        pass
+
+    def train_encoder(config, source, folder, log, pairs, evaluate, **kwargs):
+        learnt, held = pairs.given, chosen[-1][1].given
+        assert learnt
+        assert held
+        assert not {hum.song for hum in learnt} & {hum.song for hum in held}
+        assert len(learnt) + len(held) == 2  # of 4 songs by 2 singers in one fold of each
+        raise StopError
+
+    monkeypatch.setattr(cross_validation, "HumPairs", Kept)
+    chosen = watched(monkeypatch, "hum_evaluator")
+    monkeypatch.setattr(cross_validation, "train_encoder", train_encoder)
+    with pytest.raises(StopError):
+        fold(cv_data, tmp_path, replace(CONFIG, fine_tune=FineTune(every=1, steps=1)))
 
 
-def test_methods_are_scored_on_the_same_models(cv_data, tmp_path):
-    found = fold(cv_data, tmp_path, methods=("vote", "full", "vector"))
-    assert set(found) == {"start", "anywhere", "methods", "calibration", "refusal"}
-    alone = fold(cv_data, tmp_path, methods=("vector",))  # the models are there
+def test_the_ranks_of_all_hums_are_pooled_by_every_method(cv_data, folded):
+    found, folder = folded
+    alone = fold(cv_data, folder, stress=True, methods=("vector",))  # the models are there
     assert alone == found["methods"]["vector"]
     assert list(found["methods"]) == ["full", "vector"]
-    for block in found["methods"].values():
-        assert block["start"]["n"] == block["anywhere"]["n"] == 8
+    for block in (found, *found["methods"].values()):
+        for match_from in ("start", "anywhere"):
+            part = block[match_from]
+            assert part["n"] == len(part["ranks"]) == 8
+            assert all(1 <= rank <= 12 for rank in part["ranks"])
+            assert set(part["per_singer"]) == {"ann", "bob"}
+            assert set(part["intervals"]) == {"top1", "top5", "top10", "mrr"}
     # the hums are their songs in another key: what aligns them finds them
     assert found["methods"]["full"]["start"]["top1"] == 1
     Calibration(**found["calibration"])
@@ -133,39 +170,8 @@ def test_methods_are_scored_on_the_same_models(cv_data, tmp_path):
     json.dumps(found)
 
 
-def test_models_of_another_recipe_or_of_other_hums_are_made_again(cv_data, tmp_path, monkeypatch):
-    rates = []
-
-    def watched(config, *rest, **kwargs):
-        rates.append(config.learning_rate)
-        return train_encoder(config, *rest, **kwargs)
-
-    monkeypatch.setattr(cross_validation, "train_encoder", watched)
-    for _ in range(2):
-        fold(cv_data, tmp_path)
-        assert rates == [CONFIG.learning_rate] * 4
-    fold(cv_data, tmp_path, replace(CONFIG, learning_rate=2e-3))
-    assert rates[4:] == [2e-3] * 4
-    moved = [
-        hum._replace(aligned=hum.aligned._replace(hum=hum.aligned.hum.transposed(1)))
-        for hum in cv_data.hums
-    ]
-    fold(cv_data._replace(hums=moved), tmp_path, replace(CONFIG, learning_rate=2e-3))
-    assert len(rates) == 12
-
-
-def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, tmp_path, monkeypatch):
-    nowhere = Case(np.array([0.9, 0.1]), 1)
-    monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [nowhere] * len(args[1]))
-    found = fold(cv_data, tmp_path, methods=("vote", "full"))
-    assert set(found) == {"start", "anywhere", "methods"}
-    monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [None] * len(args[1]))
-    assert fold(cv_data, tmp_path, methods=("full",))["start"]["top1"] == 0
-
-
-def test_stress_searches_the_same_hums_in_other_keys_and_tempi(cv_data, tmp_path):
-    found = fold(cv_data, tmp_path, stress=True)
-    assert len(found) == 10
+def test_stress_searches_the_same_hums_in_other_keys_and_tempi(folded):
+    found, _ = folded
     for match_from in ("start", "anywhere"):
         for semitones in ("+7", "-5"):
             moved = found[f"{match_from}, {semitones} semitones"]["ranks"]
@@ -173,37 +179,50 @@ def test_stress_searches_the_same_hums_in_other_keys_and_tempi(cv_data, tmp_path
         assert {f"{match_from}, stretched by {factor}" for factor in ("0.7", "1.4")} <= set(found)
 
 
+def test_models_are_made_once_and_again_for_another_recipe_or_other_hums(
+    cv_data, folded, tmp_path, monkeypatch
+):
+    found, folder = folded
+    shutil.copytree(folder, tmp_path / "folds")
+    (tmp_path / "folds" / "fold-2" / "encoder.safetensors").unlink()  # a run that was stopped
+    trained = watched(monkeypatch, "train_encoder")
+    assert fold(cv_data, tmp_path / "folds")["start"] == found["start"]
+    assert len(trained) == 1
+    other = replace(CONFIG, learning_rate=2e-3)
+    fold(cv_data, tmp_path / "folds", other)
+    assert [config.learning_rate for config, *_ in trained[1:]] == [2e-3] * 4
+    moved = [
+        hum._replace(aligned=hum.aligned._replace(hum=hum.aligned.hum.transposed(1)))
+        for hum in cv_data.hums
+    ]
+    fold(cv_data._replace(hums=moved), tmp_path / "folds", other)
+    assert len(trained) == 9
+
+
+def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, folded, monkeypatch):
+    nowhere = Case(np.array([0.9, 0.1]), 1)
+    monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [nowhere] * len(args[1]))
+    found = fold(cv_data, folded[1], methods=("vote", "full"))
+    assert set(found) == {"start", "anywhere", "methods"}
+    monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [None] * len(args[1]))
+    assert fold(cv_data, folded[1], methods=("full",))["start"]["top1"] == 0
+
+
 def test_stretching_keeps_the_tune():
     contour = from_pitch(np.repeat([60, 62, 64], 10))
+    searched = {name: hums for name, _, hums in cross_validation._searched([contour], True)}
     for factor in (0.7, 1.4):
-        longer = cross_validation._stretched(contour, factor)
+        (longer,) = searched[f"anywhere, stretched by {factor}"]
         assert len(longer) == round(30 * factor)
         values, counts = np.unique(longer.pitch_st, return_counts=True)
         assert list(values) == [60, 62, 64]
         np.testing.assert_allclose(counts, 10 * factor, atol=1)
 
 
-def test_a_stopped_run_uses_the_models_it_has(cv_data, tmp_path, monkeypatch):
-    whole = fold(cv_data, tmp_path)
-    missing = tmp_path / "fold-2" / "encoder.safetensors"
-    missing.unlink()
-    trained = []
-
-    def counted(*args, **kwargs):
-        trained.append(args)
-        return train_encoder(*args, **kwargs)
-
-    monkeypatch.setattr(cross_validation, "train_encoder", counted)
-    assert fold(cv_data, tmp_path) == whole
-    assert len(trained) == 1
-
-
-def test_without_hums_the_weights_are_scored_as_they_are(cv_data, tmp_path, monkeypatch):
-    config = replace(CONFIG, hums=None)
-    encoder = train_encoder(config, cv_data.source, tmp_path, tmp_path / "log.json", progress=False)
-    export_encoder(encoder, tmp_path / "one.safetensors", Reading(80), "key")
+def test_without_hums_the_weights_are_scored_as_they_are(cv_data, folded, tmp_path, monkeypatch):
+    weights = folded[1] / "fold-0" / "encoder.safetensors"
     monkeypatch.setattr(cross_validation, "train_encoder", None)
-    found = fold(cv_data, tmp_path, replace(config, init_from=str(tmp_path / "one.safetensors")))
+    found = fold(cv_data, tmp_path, replace(CONFIG, hums=None, init_from=str(weights)))
     assert found["start"]["n"] == 8
 
 
@@ -349,7 +368,7 @@ def test_a_corpus_without_the_singers_of_the_folds_is_refused(corpora, tmp_path,
     assert "no hum of the singers" in capsys.readouterr().err
 
 
-def test_queries_without_rests_are_searched_among_songs_without_rests(cv_data, tmp_path):
+def test_queries_without_rests_are_searched_among_songs_without_rests(cv_data, folded):
     rng = np.random.default_rng(3)
     songs = [song(number, rng, rest_s=1.0) for number in range(12)]
     embedded = EmbeddedSongs(songs, Reading(80), 0.1, rests=False)
@@ -358,7 +377,7 @@ def test_queries_without_rests_are_searched_among_songs_without_rests(cv_data, t
     contours = [Contour(embedded.contours[k].frames[20:90]) for k in range(5)]
     queries = [LabelledQuery(f"q{k}", str(k), None) for k in range(5)]
     cv_data = cv_data._replace(external=ExternalTest(queries, contours, embedded))
-    found = fold(cv_data, tmp_path)
+    found = fold(cv_data, folded[1])
     assert set(found) == {"start", "anywhere", "ioacas"}
     assert found["ioacas"]["n"] == 5
     assert found["ioacas"]["top10"] > 0.5  # of 12 songs, by a model trained for 8 steps

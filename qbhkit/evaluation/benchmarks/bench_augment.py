@@ -20,7 +20,7 @@ from qbhkit.corpora.songs import songs_of
 from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
 from qbhkit.embedding.windows import WindowRange
-from qbhkit.evaluation.benchmarks.common import arguments, parse, save, seconds
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.training_loop import generator
 
 RULES, WINDOW = Distortions(), WindowRange()
@@ -217,8 +217,7 @@ def strength(pairs: PairBatch) -> dict[str, float]:
 
 
 def main() -> None:
-    """Time both in turn."""
-    options = parse(arguments(__doc__, pairs=512))
+    options = common.parse(common.arguments(__doc__, pairs=512))
     songs = [song.contour() for song in songs_of(music21_collection("oneills1850"))]
     source = SongPairs(ContourBank(songs), WINDOW, RULES, "key")
 
@@ -233,11 +232,11 @@ def main() -> None:
     for key in ours:  # fewer pairs differ by chance
         tolerance = 0.15 if options.full else 0.5
         np.testing.assert_allclose(ours[key], rival[key], rtol=tolerance, err_msg=key)
-    fast, slow = options.pairs / seconds(batch), options.pairs / seconds(single)
+    fast, slow = options.pairs / common.seconds(batch), options.pairs / common.seconds(single)
     result = {
         "pairs_per_s": {"vectorised": round(fast), "per_item": round(slow)},
         "ratio": round(fast / slow, 1),
         "strength": {"vectorised": ours, "per_item": rival},
     }
     print(result)
-    save(options, "bench_augment", result)
+    common.save(options, "bench_augment", result)

@@ -20,13 +20,7 @@ from qbhkit.catalogue.build import build_catalogue, read_sources
 from qbhkit.catalogue.files import read_manifest
 from qbhkit.corpora import Song, open_source
 from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.evaluation.benchmarks.common import (
-    RECORDING,
-    RECORDING_TITLE,
-    arguments,
-    parse,
-    save,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.pitch.trackers import identity_of
 from qbhkit.storage import data_dir
 
@@ -37,7 +31,7 @@ RIVALS = {"one_process": (None, {}), "two_workers": (2, {}), "two_workers_as_das
 
 def recordings(folder: Path, count: int, longest_s: float) -> float:
     """Write the recordings, and return how many seconds they last together."""
-    song = load(data_dir() / "singing" / "songs" / f"{RECORDING}.ogg", 16000)
+    song = load(data_dir() / "singing" / "songs" / f"{common.RECORDING}.ogg", 16000)
     total_s = 0.0
     for k in range(count):
         samples = song.samples[k * song.rate_hz :][: round(longest_s * song.rate_hz)]
@@ -63,8 +57,7 @@ def build(
 
 
 def main() -> None:
-    """Build in turns, compare the catalogues, and write the ratios."""
-    options = parse(arguments(__doc__, recordings=16, longest_s=1000.0, rounds=3))
+    options = common.parse(common.arguments(__doc__, recordings=16, longest_s=1000.0, rounds=3))
     taken: dict[str, list[float]] = {name: [] for name in RIVALS}
     starts, manifests = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +77,7 @@ def main() -> None:
     assert manifests[0].songs == options.recordings
     one, two, as_dask = (median(seconds) for seconds in taken.values())
     result = {
-        "recordings": f"{options.recordings} of {RECORDING_TITLE}, each beginning a second later",
+        "recordings": f"{options.recordings} of {common.RECORDING_TITLE}, each a second later",
         "minutes": round(total_s / 60, 1),
         "tracker": identity_of(TRACKER),
         "rounds": options.rounds,
@@ -98,4 +91,4 @@ def main() -> None:
         "catalogues_equal": True,
     }
     print({key: result[key] for key in ("seconds", "seconds_to_start_workers", "ratios")})
-    save(options, "bench_cluster", result)
+    common.save(options, "bench_cluster", result)

@@ -13,14 +13,7 @@ import numpy as np
 import torch
 
 from qbhkit.audio import Audio
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    in_a_process,
-    memory_mb,
-    parse,
-    save,
-    seconds,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.pitch.crnn import CRNN_RATE_HZ, PATCH, PATCH_FRAMES, WIDTHS, CrnnExtractor, MelodyCrnn
 
 BATCHES = (1, 2, 4, 8, 16)  # the rival's best one counts
@@ -50,7 +43,7 @@ def convolutions_s(batch: int) -> float:
             inputs = width
         frequencies //= 4
     with torch.inference_mode():
-        return seconds(lambda: [conv(x) for conv, x in layers]) / batch
+        return common.seconds(lambda: [conv(x) for conv, x in layers]) / batch
 
 
 def peak_memory(minutes: float) -> dict[str, Any]:
@@ -59,15 +52,14 @@ def peak_memory(minutes: float) -> dict[str, Any]:
     began = time.perf_counter()
     model.track(audio)
     taken_s = time.perf_counter() - began
-    return {"peak_mb": round(memory_mb("VmHWM")), "seconds": taken_s}
+    return {"peak_mb": round(common.memory_mb("VmHWM")), "seconds": taken_s}
 
 
 def main() -> None:
-    """Measure memory, then time the network and its rival."""
-    options = parse(arguments(__doc__, minutes=60.0, seconds=60.0))
-    memory = in_a_process(peak_memory, options.minutes)
+    options = common.parse(common.arguments(__doc__, minutes=60.0, seconds=60.0))
+    memory = common.in_a_process(peak_memory, options.minutes)
     audio, model = noise(options.seconds), extractor()
-    network = options.seconds / seconds(lambda: model.track(audio))
+    network = options.seconds / common.seconds(lambda: model.track(audio))
     per_batch = {batch: PATCH_FRAMES / 100 / convolutions_s(batch) for batch in BATCHES}
     best = max(per_batch, key=lambda batch: per_batch[batch])
     result = {
@@ -86,4 +78,4 @@ def main() -> None:
         },
     }
     print(result)
-    save(options, "bench_crnn", result)
+    common.save(options, "bench_crnn", result)

@@ -20,15 +20,7 @@ from qbhkit.corpora.duplicates import MelodyMatcher
 from qbhkit.corpora.training_songs import split_of
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import MatchFrom
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    labelled_hums,
-    parse,
-    read_corpora,
-    save,
-    searcher_of,
-    track_all,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery, rank_of, summarise
 from qbhkit.retrieval.index import build_index
@@ -42,11 +34,11 @@ def pools() -> tuple[list[Song], dict[str, list[Song]]]:
     """Return the 48 songs, and the distractors by name."""
     everything, held_out = [], []
     for name in CORPORA:
-        songs = read_corpora(name)
+        songs = common.read_corpora(name)
         watched = set(split_of(name)["held_out"])
         everything += songs
         held_out += [song for song in songs if song.id in watched]
-    return read_corpora("mir-qbsh"), {"all": everything, "held out": held_out}
+    return common.read_corpora("mir-qbsh"), {"all": everything, "held out": held_out}
 
 
 def same_tunes(true: Sequence[Song], others: Sequence[Song]) -> dict[str, list[str]]:
@@ -87,15 +79,16 @@ def ranked(
 
 
 def main() -> None:
-    """Search every hum in both catalogues."""
-    options = parse(arguments(__doc__, subset=0, weights="stage1"))  # not trained on these hums
-    queries, embedder = labelled_hums(options.subset), ContourEmbedder(options.weights)
-    contours = track_all(queries)
+    options = common.parse(
+        common.arguments(__doc__, subset=0, weights="stage1")
+    )  # not trained on these hums
+    queries, embedder = common.labelled_hums(options.subset), ContourEmbedder(options.weights)
+    contours = common.track_all(queries)
     true, others = pools()
     result: dict[str, Any] = {"weights": embedder.identity}
     for name, distractors in others.items():
         folder = f"{name.replace(' ', '-')}-{Path(options.weights).stem}"
-        searcher = searcher_of([*true, *distractors], folder, embedder)
+        searcher = common.searcher_of([*true, *distractors], folder, embedder)
         alike = same_tunes(true, distractors)
         result[name] = {
             "songs": len(searcher.catalogue.songs),
@@ -105,4 +98,4 @@ def main() -> None:
         }
         searcher.index = build_index("faiss", searcher.catalogue)
         result[name]["anywhere, faiss"] = ranked(searcher, queries, contours, alike, "anywhere")
-    save(options, "distractors", result)
+    common.save(options, "distractors", result)

@@ -17,14 +17,7 @@ from qbhkit.contour import Contour
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.distillation import StateEmbedder
 from qbhkit.embedding.embedder import ContourEmbedder, Embedder
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    database,
-    labelled_hums,
-    parse,
-    save,
-    track_all,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.evaluation.evaluate import by_search, score_hums
 from qbhkit.metrics import comparable_to, metrics, paired_difference, rank_of, summarise
@@ -34,12 +27,13 @@ from qbhkit.retrieval.searcher import Searcher
 
 
 def main() -> None:
-    """Track every hum once with each network, and search it in three ways."""
     # A teacher that was trained on these hums would know them.
-    options = parse(arguments(__doc__, subset=0, weights="end-to-end", teacher="stage1"))
-    queries = labelled_hums(options.subset)
+    options = common.parse(
+        common.arguments(__doc__, subset=0, weights="end-to-end", teacher="stage1")
+    )
+    queries = common.labelled_hums(options.subset)
     student, teacher = StateEmbedder(options.weights), ContourEmbedder(options.teacher)
-    frontend, catalogue = frontend_for(student.states_of), database(teacher).catalogue
+    frontend, catalogue = frontend_for(student.states_of), common.database(teacher).catalogue
     states = [
         frontend.contour_of(load(Path(query.path), frontend.rate_hz))
         for query in tqdm(queries, "states", unit="hum")
@@ -50,7 +44,7 @@ def main() -> None:
         "end-to-end",
     )
     ways: dict[str, tuple[Embedder, list[Contour]]] = {
-        usual: (teacher, track_all(queries)),
+        usual: (teacher, common.track_all(queries)),
         same: (teacher, [Contour(contour.frames[:, :2]) for contour in states]),
         by_states: (student, states),
     }
@@ -87,4 +81,4 @@ def main() -> None:
             },
             "comparable_to": comparable_to(len(catalogue.songs), match_from),
         }  # fmt: skip
-    save(options, "end_to_end", result)
+    common.save(options, "end_to_end", result)

@@ -286,7 +286,6 @@ def fill_disk(work: Work, folder: Path) -> str:
 
 
 def main() -> None:
-    """Kill each work, and fill the disk under it."""
     parser = common.arguments(__doc__, kills=50)  # of each work
     parser.add_argument("--only", nargs="+", choices=WORKS, default=WORKS)
     options = common.parse(parser)

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from qbhkit.evaluation.benchmarks.common import arguments, parse, save
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.benchmarks.fuzz_targets import TARGETS
 
 ATTACKER = [sys.executable, "-m", "qbhkit.evaluation.benchmarks.fuzzing"]
@@ -49,10 +49,9 @@ def runs(total: int) -> Iterator[tuple[str, int, int, bool]]:
 
 
 def main() -> None:
-    """Attack all targets."""
-    parser = arguments(__doc__, inputs=100_000)  # shared among all readers
+    parser = common.arguments(__doc__, inputs=100_000)  # shared among all readers
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    options = parse(parser)
+    options = common.parse(parser)
     guidable = find_spec("atheris") is not None
     planned = [run for run in runs(options.inputs) if run[0] in options.only]
     for name, share in groupby(planned, key=lambda run: run[0]):
@@ -66,4 +65,4 @@ def main() -> None:
             entry["guided"] += counts["inputs"] if how else 0
             for key in ("slowest_s", "peak_mb"):
                 entry[key] = max(entry[key], counts[key])
-        save(options, "robustness", entry, "files", "readers", name)
+        common.save(options, "robustness", entry, "files", "readers", name)

@@ -26,16 +26,7 @@ from qbhkit.corpora import Song
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query, cut_song, grid_for
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    bytes_in,
-    in_a_process,
-    labelled_hums,
-    memory_mb,
-    parse,
-    read_corpora,
-    save,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.metrics import LabelledQuery
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.index import INDEXES, build_index, open_index
@@ -59,7 +50,10 @@ _TIE = 1e-5
 
 def songs_until(sizes: tuple[int, ...]) -> list[list[Song]]:
     """Return nested lists of songs that hold at least so many windows each."""
-    true, others = read_corpora("mir-qbsh"), read_corpora(*MUSIC21_COLLECTIONS, "pop909")
+    true, others = (
+        common.read_corpora("mir-qbsh"),
+        common.read_corpora(*MUSIC21_COLLECTIONS, "pop909"),
+    )
     rng = np.random.default_rng(0)
     reading = ContourEmbedder(WEIGHTS).reading
     order = [others[k] for k in rng.permutation(len(others))]
@@ -111,7 +105,10 @@ def server(folder: Path) -> Iterator[str]:
 
 def own_and_peak_mb() -> dict[str, float]:
     """Return this process's memory: its own pages now, and the most that it held with files."""
-    return {"own": round(memory_mb("RssAnon"), 1), "peak": round(memory_mb("VmHWM"), 1)}
+    return {
+        "own": round(common.memory_mb("RssAnon"), 1),
+        "peak": round(common.memory_mb("VmHWM"), 1),
+    }
 
 
 def per_query_ms(work: Callable[[Any], object], queries: list[Any]) -> dict[str, float]:
@@ -143,13 +140,13 @@ def build(place: str, kind: str) -> dict[str, Any]:
 def measure(place: str, kind: str) -> dict[str, Any]:
     """Open one index of a catalogue and measure it; ``exact`` comes first."""
     folder, embedder, tracker = Path(place), ContourEmbedder(WEIGHTS), get_tracker()
-    some = labelled_hums(QUERIES)
+    some = common.labelled_hums(QUERIES)
 
     def contour_of(hum: LabelledQuery) -> Contour:
         return from_f0(tracker.track(load(Path(hum.path), tracker.rate_hz)))
 
     contours = [contour_of(hum) for hum in some]
-    before, began = memory_mb("RssAnon"), time.perf_counter()
+    before, began = common.memory_mb("RssAnon"), time.perf_counter()
     searcher = Searcher(open_catalogue(folder), embedder)
     if kind != "exact":
         searcher.index = open_index(kind.split()[0], searcher.catalogue, **where_of(kind, folder))
@@ -186,7 +183,7 @@ def measure(place: str, kind: str) -> dict[str, Any]:
 def disk_bytes(kind: str, folder: Path) -> int:
     """Return what an index holds on the disk, beside the catalogue."""
     if kind.startswith("faiss"):
-        return bytes_in(folder.parent / kind)
+        return common.bytes_in(folder.parent / kind)
     if kind != "postgres":
         return 0
     import psycopg
@@ -213,13 +210,15 @@ def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
             "windows": built.windows,
             "build_s": round(time.perf_counter() - began, 1),
             "reused_songs": built.reused,
-            "disk_bytes_a_window": round(bytes_in(folder) / built.windows),
+            "disk_bytes_a_window": round(common.bytes_in(folder) / built.windows),
             "indexes": parts,
         }
         for kind in KINDS:
             if built.windows > MOST_WINDOWS.get(kind, built.windows):
                 continue
-            parts[kind] = in_a_process(build, folder, kind) | in_a_process(measure, folder, kind)
+            parts[kind] = common.in_a_process(build, folder, kind) | common.in_a_process(
+                measure, folder, kind
+            )
             if held := disk_bytes(kind, folder):
                 parts[kind]["disk_bytes_a_window"] = round(held / built.windows)
             print(size, kind, parts[kind], flush=True)
@@ -227,9 +226,8 @@ def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all sizes, and save."""
-    options = parse(arguments(__doc__, sizes=SIZES))
+    options = common.parse(common.arguments(__doc__, sizes=SIZES))
     with tempfile.TemporaryDirectory() as pages, server(Path(pages)) as dsn:
         os.environ["QBHKIT_POSTGRES"] = dsn
         rows = grow(tuple(options.sizes), cache_dir() / "growth")
-    save(options, "growth", {"queries": QUERIES, "sizes": rows})
+    common.save(options, "growth", {"queries": QUERIES, "sizes": rows})

@@ -21,7 +21,7 @@ from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.hum_pairs import Alignment, align_contours
 from qbhkit.embedding.windows import Reading, stretch
-from qbhkit.evaluation.benchmarks.common import arguments, hums, parse, save
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import data_dir
 from qbhkit.training_loop import generator
@@ -135,11 +135,10 @@ def compare(name: str, sides: dict[str, NDArray]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both, print them side by side, write them."""
-    options = parse(arguments(__doc__, hums=0))  # 0: all
+    options = common.parse(common.arguments(__doc__, hums=0))  # 0: all
     singers = set(read_split("mir_qbsh")["training_singers"])
     songs = {song.id: song for song in songs_of(MirQbsh(data_dir() / "mir-qbsh"))}
-    chosen = [hum for hum in hums() if hum.singer in singers][: options.hums or None]
+    chosen = [hum for hum in common.hums() if hum.singer in singers][: options.hums or None]
     tracker = get_tracker()
     real, made = [], []
     for number, recording in enumerate(chosen):
@@ -172,4 +171,4 @@ def main() -> None:
         "rules": "defaults, but start_shift and crop_chance 0: every hum begins with its song",
         "statistics": table,
     }
-    save(options, "hum_statistics", result)
+    common.save(options, "hum_statistics", result)

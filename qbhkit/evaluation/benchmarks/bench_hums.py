@@ -7,20 +7,19 @@ Hums are matched from the start of songs and anywhere, from the wav files with t
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation import METHODS
-from qbhkit.evaluation.benchmarks.common import arguments, database, labelled_hums, parse, save
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.evaluation.evaluate import evaluate
 from qbhkit.metrics import metrics
 
 
 def main() -> int:
-    """Build the catalogue if need be, and evaluate."""
-    parser = arguments(__doc__, subset=0, weights="stage1")  # not trained on these hums
+    parser = common.arguments(__doc__, subset=0, weights="stage1")  # not trained on these hums
     parser.add_argument("--at-least", type=float, metavar="TOP10", help="fail below, full, start")
-    options = parse(parser)
-    queries = labelled_hums(options.subset)
+    options = common.parse(parser)
+    queries = common.labelled_hums(options.subset)
     training = set(read_split("mir_qbsh")["training_singers"])
-    catalogue = database(ContourEmbedder(options.weights)).catalogue
+    catalogue = common.database(ContourEmbedder(options.weights)).catalogue
     for match_from in MATCH_FROM:
         found = evaluate(queries, catalogue, METHODS, match_from, options.weights, progress=True)
         result = found.as_json()
@@ -33,7 +32,7 @@ def main() -> int:
             cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
             others = f"other singers top1 {block['by_split']['other_singers']['top1']:.3f}"
             print(f"{match_from:10}{method:16}{cells}  {others}")
-        save(options, f"hums_{match_from}", result)
+        common.save(options, f"hums_{match_from}", result)
         if match_from == "start" and options.at_least and result["top10"] < options.at_least:
             print(f"top-10 {result['top10']:.3f} from the start is under {options.at_least}")
             return 1

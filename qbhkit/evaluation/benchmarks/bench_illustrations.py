@@ -20,7 +20,7 @@ from qbhkit.embedding.augment import GROUPS, Distortions, distort, warp_position
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import activations
 from qbhkit.embedding.windows import Reading, cut_query, stretch
-from qbhkit.evaluation.benchmarks.common import arguments, parse, read_corpora, save, searcher_of
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import asset
 
@@ -64,7 +64,7 @@ def rounded(values: NDArray[Any], digits: int) -> list[Any]:
 
 def hum_to_song(embedder: ContourEmbedder) -> dict[str, Any]:
     """Follow a hum from its sound to the path through the song that it finds."""
-    searcher = searcher_of(read_corpora(*COLLECTIONS), "illustrations", embedder)
+    searcher = common.searcher_of(common.read_corpora(*COLLECTIONS), "illustrations", embedder)
     catalogue = searcher.catalogue
     tracker = get_tracker()
     audio = load(asset(f"hums/{HUM}"), tracker.rate_hz)
@@ -120,11 +120,10 @@ def distortions() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compute both, save."""
-    options, embedder = parse(arguments(__doc__)), ContourEmbedder()
+    options, embedder = common.parse(common.arguments(__doc__)), ContourEmbedder()
     result = {
         "weights": embedder.identity,
         "hum_to_song": hum_to_song(embedder),
         "distortions": distortions(),
     }
-    save(options, "illustrations", result)
+    common.save(options, "illustrations", result)

@@ -21,14 +21,7 @@ from numpy.typing import NDArray
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.contour import F0_HOP_S
 from qbhkit.errors import QbhError
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    in_a_process,
-    memory_mb,
-    parse,
-    save,
-    seconds,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.benchmarks.melody_sets import (
     PER_SINGER,
     RECIPE,
@@ -55,11 +48,12 @@ _worker: Tracker  # of a worker process
 
 
 def main() -> None:
-    """Measure, write, and print the table."""
-    parser = arguments(__doc__, trackers=tuple(TRACKERS), per_singer=PER_SINGER)  # 0: all hums
+    parser = common.arguments(
+        __doc__, trackers=tuple(TRACKERS), per_singer=PER_SINGER
+    )  # 0: all hums
     parser.add_argument("--quick", action="store_true", help="as --per-singer 1")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
-    options = parse(parser)
+    options = common.parse(parser)
     if options.quick:
         options.per_singer, options.full = 1, False
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
@@ -69,7 +63,7 @@ def main() -> None:
     sets = bench_sets(data_dir(), folder / f"sets-{options.per_singer}", options.per_singer)
     result = measure(sets, list(options.trackers), folder)
     print("\n".join(table(result)))
-    save(options, "melody_bench", result)
+    common.save(options, "melody_bench", result)
 
 
 def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict[str, Any]:
@@ -99,7 +93,7 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
         costs = folder / "costs" / f"{name}-{_key(identity, hashes[MAIN])}.json"
         if not costs.is_file():  # with nothing beside it
             minute = _minute(sets[MAIN], folder / f"minute-{hashes[MAIN][:12]}.wav")
-            write_json(costs, in_a_process(cost, name, minute, OMP_NUM_THREADS=str(THREADS)))
+            write_json(costs, common.in_a_process(cost, name, minute, OMP_NUM_THREADS=str(THREADS)))
         found[name] = {
             "identity": identity_of(name), "sets": scores, **read_json(costs, "delete it")
         }  # fmt: skip
@@ -198,12 +192,12 @@ def cost(name: str, path: str) -> dict[str, float]:
     short = Audio(audio.samples[: round(SHORT_S * tracker.rate_hz)], tracker.rate_hz)
     tracker.track(Audio(short.samples[: tracker.rate_hz], tracker.rate_hz))  # import, compile
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak so far is forgotten
-    before_mb, began = memory_mb("VmRSS"), time.perf_counter()
+    before_mb, began = common.memory_mb("VmRSS"), time.perf_counter()
     tracker.track(audio)
     whole_s = time.perf_counter() - began
-    peak_mb = memory_mb("VmHWM")
+    peak_mb = common.memory_mb("VmHWM")
     slow = whole_s > LONG_S
-    factor = whole_s / LONG_S if slow else seconds(lambda: tracker.track(short)) / SHORT_S
+    factor = whole_s / LONG_S if slow else common.seconds(lambda: tracker.track(short)) / SHORT_S
     return {"real_time_factor": factor, "memory_mb": round(peak_mb - before_mb, 1)}
 
 

@@ -249,7 +249,6 @@ class Run:
 
 
 def main() -> int:
-    """Test a sample of mutants."""
     parser = common.arguments(__doc__, mutants=300, seed=7)
     parser.add_argument("--new", action="store_true", help="take the checkout as it is now")
     parser.add_argument("--again", action="store_true", help="only the survivors of the last run")

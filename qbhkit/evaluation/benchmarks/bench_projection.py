@@ -19,7 +19,7 @@ from qbhkit.corpora import open_corpus, songs_of
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import ContourEncoder
 from qbhkit.embedding.windows import cut_song, grid_for, read_whole
-from qbhkit.evaluation.benchmarks.common import arguments, hums, parse, save
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import data_dir
 
@@ -39,15 +39,14 @@ def untrained(trained: ContourEmbedder, frames: NDArray) -> NDArray:
 
 
 def main() -> None:
-    """Embed, project, save."""
-    options = parse(arguments(__doc__, hums=16))  # of a song
-    counted = Counter(hum.song_id for hum in hums()).most_common(SONGS + 1)
+    options = common.parse(common.arguments(__doc__, hums=16))  # of a song
+    counted = Counter(hum.song_id for hum in common.hums()).most_common(SONGS + 1)
     chosen = [song for song, _ in counted[1:]]  # the first is hummed four times as often
     songs = {song.id: song for song in songs_of(open_corpus("mir-qbsh", data_dir()))}
     embedder, tracker = ContourEmbedder(WEIGHTS), get_tracker()
     owners, frames = [], []
     for song in tqdm(chosen, "hums"):
-        for hum in [hum for hum in hums() if hum.song_id == song][: options.hums]:
+        for hum in [hum for hum in common.hums() if hum.song_id == song][: options.hums]:
             contour = from_f0(tracker.track(load(hum.path, tracker.rate_hz)))
             frames.append(read_whole(contour, embedder.reading))
             owners.append(song)
@@ -74,4 +73,4 @@ def main() -> None:
             "melodies": [[owner[count + k], *map(float, points[count + k])] for k in shown],
         }
     result = {"songs": chosen, "weights": embedder.identity, "panels": panels}
-    save(options, "projection", result)
+    common.save(options, "projection", result)

@@ -13,24 +13,14 @@ from qbhkit.catalogue.build import build_catalogue
 from qbhkit.contour import from_f0
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query
-from qbhkit.evaluation.benchmarks.common import (
-    DATABASE,
-    arguments,
-    database,
-    labelled_hums,
-    parse,
-    read_corpora,
-    save,
-    seconds,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.baselines import SubsequenceDtw
 
 
 def main() -> None:
-    """Build once, then time the parts of a query."""
-    options = parse(arguments(__doc__, hums=20))
-    embedder, songs = ContourEmbedder(), read_corpora(*DATABASE)
+    options = common.parse(common.arguments(__doc__, hums=20))
+    embedder, songs = ContourEmbedder(), common.read_corpora(*common.DATABASE)
     built: dict[str, float] = {}
 
     def build() -> None:
@@ -38,17 +28,17 @@ def main() -> None:
             report = build_catalogue(songs, Path(folder), embedder, progress=False)
             built.update(songs=report.songs, windows=report.windows)
 
-    build_s = seconds(build, repeats=1)
-    searcher = database(embedder)
+    build_s = common.seconds(build, repeats=1)
+    searcher = common.database(embedder)
     catalogue, dtw = searcher.catalogue, SubsequenceDtw(searcher.catalogue.contours)
     tracker, pyin = get_tracker("swift-f0"), get_tracker("pyin")
-    audio = [load(Path(hum.path), tracker.rate_hz) for hum in labelled_hums(options.hums)]
+    audio = [load(Path(hum.path), tracker.rate_hz) for hum in common.labelled_hums(options.hums)]
     contours = [from_f0(tracker.track(sound)) for sound in audio]
     cuts = [cut_query(hum, "anywhere", searcher.windows, embedder.reading) for hum in contours]
     vectors = [embedder.embed(cut.frames) for cut in cuts]
 
     def per_query(work: Callable[[], object]) -> float:
-        return 1000 * seconds(work) / len(audio)
+        return 1000 * common.seconds(work) / len(audio)
 
     ms = {
         "tracker": per_query(lambda: [tracker.track(sound) for sound in audio]),
@@ -75,4 +65,4 @@ def main() -> None:
         },
     }
     print(result)
-    save(options, "bench_query", result)
+    common.save(options, "bench_query", result)

@@ -4,8 +4,7 @@
 songs, the crossed folds and the figures, and compares them with data/results. It takes some hours
 on two cores, needs MIR-QBSH, POP909 and the Essen files of MIREX, and goes on where it was stopped.
 ``--profile tiny`` takes the same steps over tunes and hums that come with the kit, in two minutes,
-and compares them with tests/golden/reproduce_tiny.json. ``--threads`` measures what a run of the
-full recipe, cut short, changes when it is repeated and when it has one thread.
+and compares them with tests/golden/reproduce_tiny.json.
 
 What may differ, and by how much, stands in ``ALLOWED``. On one machine nothing may: same seed, same
 curve, same ranks.
@@ -23,7 +22,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import soundfile
 import yaml
 
@@ -34,16 +32,7 @@ from qbhkit.corpora.hum_csv import Pair, write_pairs
 from qbhkit.corpora.songs import songs_of
 from qbhkit.errors import QbhError
 from qbhkit.evaluation import METHODS
-from qbhkit.evaluation.benchmarks.common import (
-    DATABASE,
-    RESULTS,
-    ROOT,
-    arguments,
-    labelled_hums,
-    need_checkout,
-    parse,
-    save,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery
 from qbhkit.storage import atomic_path, cache_dir, read_json, write_json
@@ -51,8 +40,8 @@ from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.training_loop import generator
 from qbhkit.weights import load_weights, save_weights
 
-GOLDEN = ROOT / "tests" / "golden" / "reproduce_tiny.json"
-RECORDED = ROOT / RESULTS
+GOLDEN = common.ROOT / "tests" / "golden" / "reproduce_tiny.json"
+RECORDED = common.ROOT / common.RESULTS
 SMALL = "miscFolk"  # read in a second
 NEVER = (
     "config", "versions", "machine", "pairs_per_s", "model", "singers", "song_ids",
@@ -80,10 +69,10 @@ class Step(NamedTuple):
     makes: Path
 
 
-def qbhkit(*arguments: object) -> Callable[[], object]:
+def qbhkit(*words: object) -> Callable[[], object]:
     """Return what runs a command of the kit in a process of its own."""
-    command = [sys.executable, "-m", "qbhkit.cli", *map(str, arguments)]
-    return lambda: subprocess.run(command, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "qbhkit.cli", *map(str, words)]
+    return lambda: subprocess.run(command, cwd=common.ROOT, check=True)
 
 
 def training(config: object, folder: Path, results: Path, name: str) -> Step:
@@ -166,8 +155,8 @@ def full(folder: Path) -> list[Step]:
         Step("pairs", qbhkit("data", "pairs", "--out", folder / "pairs.csv"), folder / "pairs.csv"),
         training(best, folder, results, "best"),
         halving(folder, "best"),
-        Step("queries", lambda: write_queries(queries, labelled_hums()), queries),
-        *measuring(folder, results, stage1.makes, DATABASE, METHODS),
+        Step("queries", lambda: write_queries(queries, common.labelled_hums()), queries),
+        *measuring(folder, results, stage1.makes, common.DATABASE, METHODS),
         *folds,
         Step("figures", lambda: draw(results, pictures), pictures / "drawn"),
     ]
@@ -228,10 +217,10 @@ def draw(results: Path, out: Path) -> None:
         write_json(shown / name, new | {"methods": methods})
     out.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
-        ROOT / "notebooks" / "12_paper_figures.ipynb",
+        common.ROOT / "notebooks" / "12_paper_figures.ipynb",
         out / "12_paper_figures.ipynb",
         {"results_dir": str(shown), "figures_dir": str(out)},
-        cwd=ROOT / "notebooks",
+        cwd=common.ROOT / "notebooks",
         progress_bar=False,
     )
     (out / "drawn").touch()
@@ -323,46 +312,14 @@ def read_results(folder: Path) -> dict[str, Any]:
     return {path.stem: read_json(path, "run again") for path in sorted(folder.glob("*.json"))}
 
 
-def thread_runs(folder: Path) -> dict[str, Any]:
-    """Cut the recipe of stage 1 short, and run it with two threads, two again, and one."""
-    found: dict[str, Any] = {}
-    first: list[Any] = []
-    for name, threads in (("two threads", 2), ("two threads again", 2), ("one thread", 1)):
-        place = folder / name.replace(" ", "-")
-        values = {"epochs": 2, "steps_per_epoch": 60, "threads": threads}
-        config, queries, results = (place / n for n in ("short.yaml", "queries.csv", "results"))
-        place.mkdir(parents=True, exist_ok=True)
-        config.write_text(yaml.safe_dump(read_yaml(config_path("stage1")) | values), "utf-8")
-        write_queries(queries, labelled_hums())
-        train = training(config, place, results, "short")
-        work([train, *measuring(place, results, train.makes, DATABASE, ("vote",))[:2]], place)
-        again = read_results(results)
-        block = again["hums_start"]["methods"]["vote"]
-        ranks, weights = block["ranks"], train.makes.read_bytes()
-        first = first or [ranks, weights]
-        found[name] = {
-            "losses": [line["loss"] for line in again["train_short"]["curve"]],
-            "top1": block["top1"],
-            "top10": block["top10"],
-            "ranks_as_first": round(np.mean(np.array(ranks) == np.array(first[0])).item(), 4),
-            "bytes_as_first": weights == first[1],
-        }
-    return found
-
-
 def main() -> int:
-    """Reproduce, compare, and exit with 1 where a number is out of its bounds."""
-    parser = arguments(__doc__, profile="full")  # or tiny
+    parser = common.arguments(__doc__, profile="full")  # or tiny
     parser.add_argument("--folder", type=Path, help="works here (default: in the cache)")
     parser.add_argument("--record", action="store_true", help="tiny: write the golden file anew")
-    parser.add_argument("--threads", action="store_true", help="measure threads instead")
-    options = parse(parser)
-    need_checkout("reproduce")
+    options = common.parse(parser)
+    common.need_checkout("reproduce")
     os.environ.setdefault("PYTHONHASHSEED", "0")
     folder = (options.folder or cache_dir() / f"reproduce-{options.profile}").resolve()
-    if options.threads:
-        save(options, "reproduce", thread_runs(folder.with_name("reproduce-threads")), "threads")
-        return 0
     if options.profile not in ("full", "tiny"):
         raise QbhError(f"There is no profile {options.profile!r}: use full or tiny.")
     spent = work((full if options.profile == "full" else tiny)(folder), folder)
@@ -387,5 +344,5 @@ def main() -> int:
         same = {name: load_weights(str(folder / "half" / f"{name}.safetensors")).sha256
                 == load_weights(name).sha256 for name in ("stage1", "best")}  # fmt: skip
         print("the shipped weights to the bit:", same)
-        save(options, "reproduce", result | {"as_shipped": same}, "full")
+        common.save(options, "reproduce", result | {"as_shipped": same}, "full")
     return 1 if any(row["outside"] for row in found.values()) else 0

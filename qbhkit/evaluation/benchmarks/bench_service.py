@@ -27,7 +27,7 @@ import numpy as np
 from qbhkit.audio import write_wav
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
-from qbhkit.evaluation.benchmarks.common import arguments, memory_mb, parse, save
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.storage import asset
 from qbhkit.synthesis.singer import Voice, render_hum
 
@@ -194,7 +194,7 @@ async def watched(pid: int, work: Awaitable[None], every_s: float = 1.0) -> list
     task = asyncio.ensure_future(work)
     found = []
     while not task.done():
-        found.append(memory_mb("VmRSS", pid))
+        found.append(common.memory_mb("VmRSS", pid))
         await asyncio.wait([task], timeout=every_s)
     await task
     return found
@@ -251,8 +251,7 @@ def load(
 
 
 def main() -> None:
-    """Build a catalogue, ask the command line, and hold the service under load."""
-    options = parse(arguments(__doc__, clients=64, seconds=300.0, warm=60.0))
+    options = common.parse(common.arguments(__doc__, clients=64, seconds=300.0, warm=60.0))
     with tempfile.TemporaryDirectory() as name:
         catalogue = Path(name) / "catalogue"
         command = [sys.executable, "-m", "qbhkit.cli", "catalogue", "build", CORPUS]
@@ -262,4 +261,4 @@ def main() -> None:
     memory = found["memory_mb"]
     assert memory["last_minute"] <= (1 + FLAT) * memory["first_minute"], memory
     print(json.dumps(found, indent=1))
-    save(options, "robustness", found | {"catalogue": CORPUS}, "service")
+    common.save(options, "robustness", found | {"catalogue": CORPUS}, "service")

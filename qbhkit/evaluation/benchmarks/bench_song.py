@@ -12,19 +12,7 @@ from qbhkit.catalogue.build import read_sources
 from qbhkit.contour import from_f0
 from qbhkit.corpora import open_source
 from qbhkit.embedding.embedder import ContourEmbedder
-from qbhkit.evaluation.benchmarks.common import (
-    DATABASE,
-    RECORDING,
-    RECORDING_TITLE,
-    RESULTS,
-    arguments,
-    hummed,
-    parse,
-    read_corpora,
-    save,
-    searcher_of,
-    voiced_starts,
-)
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.figures import melody_figure
 from qbhkit.metrics import metrics
 from qbhkit.pitch.crnn_lite import LiteExtractor
@@ -39,33 +27,32 @@ SEED = 20261122
 
 
 def main() -> None:
-    """Build the catalogue with the recording in it, and search it."""
-    options = parse(arguments(__doc__, hums=50))
-    recording = data_dir() / "singing" / "songs" / f"{RECORDING}.ogg"
+    options = common.parse(common.arguments(__doc__, hums=50))
+    recording = data_dir() / "singing" / "songs" / f"{common.RECORDING}.ogg"
     (song,), _ = read_sources(open_source(str(recording), data_dir()))
-    songs = [*read_corpora(*DATABASE), song]
-    searcher = searcher_of(songs, "mirex-2048-and-a-song", ContourEmbedder(), TRACKER)
+    songs = [*common.read_corpora(*common.DATABASE), song]
+    searcher = common.searcher_of(songs, "mirex-2048-and-a-song", ContourEmbedder(), TRACKER)
     tracker = LiteExtractor()
     audio = load(recording, tracker.rate_hz)
     tracked = tracker.melody(audio)
     melody = from_f0(tracked.f0)
-    if options.out == RESULTS:  # the picture of notebook 01
+    if options.out == common.RESULTS:  # the picture of notebook 01
         figure = melody_figure(
-            audio, tracked.f0, tracked.posteriors, RECORDING_TITLE, span_s=SHOWN_S
+            audio, tracked.f0, tracked.posteriors, common.RECORDING_TITLE, span_s=SHOWN_S
         )
         figure.savefig("notebooks/song_melody.png", dpi=150, metadata={"Software": None})
     length, rng = round(HUM_S / melody.hop_s), generator(SEED)
-    starts = np.sort(rng.choice(voiced_starts(melody, length), options.hums, replace=False))
+    starts = np.sort(rng.choice(common.voiced_starts(melody, length), options.hums, replace=False))
     ranks, near = [], 0
     for hum, start_s in zip(
-        hummed(melody, starts, length, rng), starts * melody.hop_s, strict=True
+        common.hummed(melody, starts, length, rng), starts * melody.hop_s, strict=True
     ):
         answers = searcher.search(hum, k=len(songs))
-        ranks.append([answer.song_id for answer in answers].index(RECORDING) + 1)
+        ranks.append([answer.song_id for answer in answers].index(common.RECORDING) + 1)
         found = answers[ranks[-1] - 1]
         near += bool(found.start_s < start_s + HUM_S and found.end_s > start_s)
     result = {
-        "song": RECORDING_TITLE,
+        "song": common.RECORDING_TITLE,
         "songs": len(songs),
         "tracker": identity_of(TRACKER),
         "voiced": round(float(melody.voiced.mean()), 4),
@@ -75,4 +62,4 @@ def main() -> None:
         **metrics(ranks)._asdict(),
     }
     print({key: result[key] for key in ("songs", "top1", "top10", "mrr")})
-    save(options, "song_end_to_end", result)
+    common.save(options, "song_end_to_end", result)

@@ -18,19 +18,8 @@ from qbhkit.contour import Contour
 from qbhkit.corpora.songs import Song
 from qbhkit.corpora.training_songs import split_of
 from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.benchmarks.bench_distractors import pools
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    database,
-    hummed,
-    labelled_hums,
-    parse,
-    read_corpora,
-    save,
-    searcher_of,
-    track_all,
-    voiced_starts,
-)
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.metrics import LabelledQuery, metrics, paired_difference, rank_of
 from qbhkit.training_loop import generator
@@ -44,21 +33,21 @@ def long_hum(song: Song, seconds: float, number: int) -> Contour | None:
     """Hum so many seconds of a song by rule; None where no stretch of it is that long."""
     melody = song.contour()
     length = round(seconds / melody.hop_s)
-    starts = voiced_starts(melody, length)
+    starts = common.voiced_starts(melody, length)
     if not len(starts):
         return None
     rng = generator(SEED, number)
-    return hummed(melody, rng.choice(starts, 1), length, rng)[0]
+    return common.hummed(melody, rng.choice(starts, 1), length, rng)[0]
 
 
 def long_hums(count: int) -> dict[str, Any]:
     """Search hums of several lengths of the same songs."""
     embedder = ContourEmbedder(WEIGHTS)
     true, others = pools()
-    searcher = searcher_of([*true, *others["held out"]], f"held-out-{WEIGHTS}", embedder)
+    searcher = common.searcher_of([*true, *others["held out"]], f"held-out-{WEIGHTS}", embedder)
     watched = set(split_of("pop909")["held_out"])
     drawn = {}
-    for number, song in enumerate(read_corpora("pop909")):
+    for number, song in enumerate(common.read_corpora("pop909")):
         if song.id in watched:
             sung = [long_hum(song, seconds, number) for seconds in LENGTHS_S]
             if None not in sung:
@@ -92,8 +81,8 @@ def paired(queries: Sequence[LabelledQuery]) -> list[tuple[int, int]]:
 
 def together(subset: int) -> dict[str, Any]:
     """Search pairs of hums of one song."""
-    searcher, queries = database(ContourEmbedder(WEIGHTS)), labelled_hums(subset)
-    pairs, contours = paired(queries), track_all(queries)
+    searcher, queries = common.database(ContourEmbedder(WEIGHTS)), common.labelled_hums(subset)
+    pairs, contours = paired(queries), common.track_all(queries)
     found: dict[str, Any] = {"pairs": len(pairs)}
     for match_from in MATCH_FROM:
         ranks: dict[str, list[int | None]] = {"first alone": [], "second alone": [], "together": []}
@@ -112,10 +101,9 @@ def together(subset: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure long hums and two takes, and write the result."""
-    options = parse(arguments(__doc__, hums=100, subset=0))
+    options = common.parse(common.arguments(__doc__, hums=100, subset=0))
     result = {"long": long_hums(options.hums), "takes": together(options.subset)}
     for name, block in (*result["long"].items(), *result["takes"]["anywhere"].items()):
         if isinstance(block, dict):
             print(f"{name:14}", {key: round(block[key], 3) for key in ("top1", "top10", "mrr")})
-    save(options, "takes", result)
+    common.save(options, "takes", result)

@@ -16,7 +16,7 @@ from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
 from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, HumRecording
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import MissingPackageError
-from qbhkit.evaluation.benchmarks.common import arguments, hums, parse, save
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.metrics import melody_score
 from qbhkit.pitch.trackers import TRACKERS, Tracker, get_tracker
 
@@ -78,12 +78,13 @@ def measure(tracker: Tracker, recordings: list[HumRecording]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the trackers that are asked for, one after the other."""
-    parser = arguments(__doc__, hums=0)  # 0: all
+    parser = common.arguments(__doc__, hums=0)  # 0: all
     parser.add_argument("names", nargs="*", metavar="NAME", help="trackers (default: all)")
-    options = parse(parser)
+    options = common.parse(parser)
     training = set(read_split("mir_qbsh")["training_singers"])
-    labelled = [hum for hum in hums() if hum.labelled_st is not None and hum.singer in training]
+    labelled = [
+        hum for hum in common.hums() if hum.labelled_st is not None and hum.singer in training
+    ]
     for name in options.names or TRACKERS:
         try:
             tracker = get_tracker(name)
@@ -94,4 +95,4 @@ def main() -> None:
         values = found["thresholds"][str(found["chosen_threshold"] or 0.5)]
         print(name, found["chosen_threshold"])
         print("    ", {key: round(value, 3) for key, value in values.items()})
-        save(options, "tracker_tuning", found, "trackers", name)
+        common.save(options, "tracker_tuning", found, "trackers", name)

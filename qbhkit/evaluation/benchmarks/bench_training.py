@@ -33,16 +33,8 @@ from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.pooling import ContextAttention
 from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
 from qbhkit.embedding.training import TrainConfig, train_encoder
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.benchmarks.bench_augment import RULES, WINDOW, naive_pairs
-from qbhkit.evaluation.benchmarks.common import (
-    arguments,
-    bytes_in,
-    in_a_process,
-    memory_mb,
-    parse,
-    save,
-    seconds,
-)
 from qbhkit.storage import cache_dir
 from qbhkit.training_loop import generator
 
@@ -73,8 +65,8 @@ def write(count: int) -> dict[str, float]:
     return {
         "songs_per_s": count / taken_s,
         "frames": len(bank.pitch),
-        "disk_mb": bytes_in(FOLDER / str(count)) / 1e6,
-        "peak_mb": memory_mb("VmHWM"),
+        "disk_mb": common.bytes_in(FOLDER / str(count)) / 1e6,
+        "peak_mb": common.memory_mb("VmHWM"),
     }
 
 
@@ -82,7 +74,7 @@ def draw(count: int, mapped: bool) -> dict[str, float]:
     """Draw batches from so many songs, in a process of its own."""
     small = SongPairs(ContourBank([*songs(500)]), WINDOW, RULES, CONFIG.normalisation)
     small.draw(CONFIG.batch, generator(0))  # what is loaded at the first draw
-    before_mb, began = memory_mb("RssAnon"), time.perf_counter()
+    before_mb, began = common.memory_mb("RssAnon"), time.perf_counter()
     bank = open_shards(FOLDER / str(count))
     if not mapped:
         bank = ContourBank([from_pitch(one) for one in np.split(bank.pitch, bank.offsets[1:])])
@@ -92,15 +84,15 @@ def draw(count: int, mapped: bool) -> dict[str, float]:
     def batches() -> None:
         for item in range(BATCHES):
             pairs = source.draw(CONFIG.batch, generator(0, item))
-            held_mb.append(memory_mb("RssAnon"))
+            held_mb.append(common.memory_mb("RssAnon"))
             del pairs
 
     return {
         "open_s": open_s,
-        "pairs_per_s": BATCHES * CONFIG.batch / seconds(batches),
+        "pairs_per_s": BATCHES * CONFIG.batch / common.seconds(batches),
         "anon_mb_before": before_mb,
         "anon_mb_most": max(held_mb),
-        "peak_mb": memory_mb("VmHWM"),
+        "peak_mb": common.memory_mb("VmHWM"),
     }
 
 
@@ -222,16 +214,15 @@ def loops(count: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Write songs, draw from them, then train."""
-    options = parse(arguments(__doc__, songs=(10_000, 1_000_000)))
+    options = common.parse(common.arguments(__doc__, songs=(10_000, 1_000_000)))
     check_the_networks()
     drawing: dict[str, dict[str, dict[str, float]]] = {}
     try:
         for count in options.songs:
             drawing[str(count)] = {
-                "write": digits(in_a_process(write, count)),
-                "mapped": digits(in_a_process(draw, count, True)),
-                "in_memory": digits(in_a_process(draw, count, False)),
+                "write": digits(common.in_a_process(write, count)),
+                "mapped": digits(common.in_a_process(draw, count, True)),
+                "in_memory": digits(common.in_a_process(draw, count, False)),
             }
             print(count, drawing[str(count)], flush=True)
         speeds = loops(options.songs[0])
@@ -256,4 +247,4 @@ def main() -> None:
         "network_share_of_kit_loop": round(loop["kit"] / network["kit"], 2),
     }
     print({key: result[key] for key in ("most_over_fewest_songs", "pairs_per_s", "ratios")})
-    save(options, "bench_training", result)
+    common.save(options, "bench_training", result)

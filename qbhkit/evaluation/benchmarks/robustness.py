@@ -8,7 +8,7 @@ JSON by hand.
 import re
 from typing import Any
 
-from qbhkit.evaluation.benchmarks.common import RESULTS, ROOT, need_checkout
+from qbhkit.evaluation.benchmarks import common
 from qbhkit.storage import read_json
 
 PART = re.compile(r"(<!-- robustness -->\n).*?(<!-- /robustness -->)", re.DOTALL)
@@ -63,9 +63,9 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write the table into the README."""
-    need_checkout("robustness")
-    result = read_json(ROOT / RESULTS / "robustness.json", "run 'qbhkit bench fuzz'")
-    readme = ROOT / "README.md"
+    common.need_checkout("robustness")
+    result = read_json(common.ROOT / common.RESULTS / "robustness.json", "run 'qbhkit bench fuzz'")
+    readme = common.ROOT / "README.md"
     text = readme.read_text("utf-8")
     readme.write_text(PART.sub(lambda part: f"{part[1]}{table(result)}\n{part[2]}", text), "utf-8")
 
