@@ -20,6 +20,9 @@ _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
 # score what the next ten of 2,048 songs score in the median (DECISIONS.md).
 _FEW_SONGS = 1000
 _IMAGINED_SCORE = 0.42
+# On the squared weights of the fit. Without it, the weight of the score was -18 on hums of which
+# nearly all find their song, and hums that all do would have no fit at all (DECISIONS.md).
+_PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
         raise QbhError("A calibration needs hums that find their songs.")
     inputs = np.concatenate([rows for rows, _ in answers])  # (N, 2)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-9
-    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+    strength = 1 / (2 * _PENALTY * len(inputs))
+    fit = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-10)
     fit.fit((inputs - mean) / spread, right)
     score, lead = fit.coef_[0] / spread
     bias = fit.intercept_[0] - np.array([score, lead]) @ mean

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qbhkit.catalogue.files import MANIFEST
 from qbhkit.catalogue.read import Catalogue, open_catalogue
-from qbhkit.contour import Contour
+from qbhkit.contour import CONTOUR_HOP_S, Contour
 from qbhkit.embedding.embedder import Embedder, open_embedder
 from qbhkit.embedding.windows import (
     MatchFrom,
@@ -114,7 +114,6 @@ class Searcher:
         self.calibration = Calibration.of(embedder)
         self.exact = ExactIndex.open(catalogue)
         self.index: WindowIndex = self.exact
-        self._hop_s = catalogue.contours[0].hop_s
         self._first = np.searchsorted(catalogue.song, np.arange(len(catalogue.songs)))
         first_s = np.minimum.reduceat(catalogue.start_s, self._first)
         self._since_s = catalogue.start_s - first_s[catalogue.song]  # (W,) since the first note
@@ -182,8 +181,8 @@ class Searcher:
         if start == end:  # no path: the song is far shorter than the hum
             return answer
         return answer._replace(
-            start_s=round(start * self._hop_s, 3),
-            end_s=round(end * self._hop_s, 3),
+            start_s=round(start * CONTOUR_HOP_S, 3),
+            end_s=round(end * CONTOUR_HOP_S, 3),
             tempo_ratio=round((end - start) / int(paths.frames[c]), 3),
             transposition_st=round(float(paths.transposition_st[c]), 2),
         )
@@ -296,8 +295,8 @@ class Searcher:
         match_from: MatchFrom,
     ) -> tuple[NDArray[np.float64], Alignments]:
         """Return (C,) mean distances over segments, and each song's path of its nearest segment."""
-        starts = np.round(self.catalogue.start_s[rows] / self._hop_s).astype(int)  # (segments, C)
-        ends = np.round(self.catalogue.end_s[rows] / self._hop_s).astype(int)
+        starts = np.round(self.catalogue.start_s[rows] / CONTOUR_HOP_S).astype(int)  # (segments, C)
+        ends = np.round(self.catalogue.end_s[rows] / CONTOUR_HOP_S).astype(int)
         found = [
             self.aligner.align(segment, songs, start, end, match_from == "start")
             for segment, start, end in zip(segments, starts, ends, strict=True)

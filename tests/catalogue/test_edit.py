@@ -107,18 +107,15 @@ class TestAdd:
         assert verify_catalogue(path).problems == []
 
     def test_only_new_songs_are_embedded(self, songs, path):
-        embedder = FakeEmbedder()
+        before, embedder = snapshot(path), FakeEmbedder()
+        retitled = dataclasses.replace(songs[0], title="another title", source="other.mid")
+        assert add([retitled, songs[1]], path, embedder=embedder).added == 0
+        assert snapshot(path) == before
         report = add(songs[8:13], path, embedder=embedder)
         assert embedder.calls == 1
         assert report.added == 3
         assert report.duplicates == [Duplicate(song.id, song.id) for song in songs[8:10]]
         assert ids_of(path) == [song.id for song in songs[:13]]
-
-    def test_nothing_new_changes_nothing(self, songs, path):
-        before = snapshot(path)
-        retitled = dataclasses.replace(songs[0], title="another title", source="other.mid")
-        assert add([retitled, songs[1]], path, embedder=FakeEmbedder(0)).added == 0
-        assert snapshot(path) == before
 
     def test_a_melody_in_another_key_and_tempo_is_there_already(self, songs, path):
         again = []
@@ -189,8 +186,10 @@ class TestAdd:
     def test_an_interrupted_add_goes_on(self, songs, path, tmp_path):
         shutil.copytree(path, tmp_path / "at_once")
         before = snapshot(path)
-        new = [*songs[10:], *(recording(tmp_path, f"r{k}", 500 + k) for k in range(3))]
-        add(new, tmp_path / "at_once", FakeTracker())
+        lost = Song("lost", "lost", "lost.wav", audio=tmp_path / "lost.wav")
+        new = [*songs[10:], *(recording(tmp_path, f"r{k}", 500 + k) for k in range(3)), lost]
+        report = add(new, tmp_path / "at_once", FakeTracker())
+        assert [failure.name for failure in report.failures] == ["lost.wav"]
         first, second = FakeTracker(), FakeTracker()
         with pytest.raises(KeyboardInterrupt):
             add(new, path, first, FakeEmbedder(4))
@@ -201,12 +200,6 @@ class TestAdd:
         assert add(new, path, second, FakeEmbedder(1)).added == 11
         assert second.seeds == [502]
         assert snapshot(path) == snapshot(tmp_path / "at_once")
-
-    def test_songs_that_fail_do_not_stop_the_others(self, songs, path, tmp_path):
-        lost = Song("lost", "lost", "lost.wav", audio=tmp_path / "lost.wav")
-        report = add([lost, songs[10]], path, FakeTracker())
-        assert report.added == 1
-        assert [failure.name for failure in report.failures] == ["lost.wav"]
 
     def test_nothing_is_added_to_what_is_damaged_or_missing(self, songs, path, tmp_path):
         victim = next((path / "shards").iterdir())
@@ -306,11 +299,6 @@ class TestMerge:
         assert report.duplicates == [Duplicate("renamed", songs[2].id)]
         assert ids_of(tmp_path / "out") == [song.id for song in [*songs[:10], songs[12], copy]]
 
-    def test_into_one_of_them(self, songs, path, other):
-        merge_catalogues([path, other], path)
-        assert ids_of(path) == [song.id for song in songs[:16]]
-        assert len(ids_of(other)) == 8
-
     def test_an_id_with_two_melodies_or_a_damaged_shard_is_refused(self, songs, path, tmp_path):
         build([dataclasses.replace(songs[12], id=songs[0].id)], tmp_path / "other")
         with pytest.raises(QbhError, match=f"The id {songs[0].id} is taken"):
@@ -322,23 +310,23 @@ class TestMerge:
         assert not (tmp_path / "out" / "manifest.json").exists()
 
     @pytest.mark.parametrize("what", ["model", "tracker", "grid"])
-    def test_catalogues_that_differ_are_refused(self, songs, path, tmp_path, what):
-        embedder = FakeEmbedder()
-        embedder.identity = "fake-2" if what == "model" else "fake-1"
-        grid = WindowGrid(step_share=0.5) if what == "grid" else None
-        building.build_catalogue(
-            songs[10:], tmp_path / "other", embedder, "pyin" if what == "tracker" else "swift-f0",
-            grid=grid, progress=False,
-        )  # fmt: skip
+    def test_catalogues_that_differ_are_refused(self, path, tmp_path, what):
+        manifest = files.read_manifest(path)
+        other = {"model": "fake-2", "tracker": "pyin", "grid": WindowGrid(step_share=0.5)}[what]
+        shutil.copytree(path, tmp_path / "other")
+        files.publish(tmp_path / "other", dataclasses.replace(manifest, **{what: other}))
         with pytest.raises(QbhError, match=f"differ in their {what}"):
             merge_catalogues([path, tmp_path / "other"], tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_another_catalogue_is_not_overwritten(self, songs, path, other, tmp_path):
+    def test_into_one_of_them_but_not_over_another(self, songs, path, other, tmp_path):
         build(songs[16:], tmp_path / "out")
         with pytest.raises(QbhError, match="is a catalogue already"):
             merge_catalogues([path, other], tmp_path / "out")
         assert len(ids_of(tmp_path / "out")) == 2
+        merge_catalogues([path, other], path)
+        assert ids_of(path) == [song.id for song in songs[:16]]
+        assert len(ids_of(other)) == 8
 
 
 class TestReembedding:
@@ -545,10 +533,10 @@ class TestHostileManifests:
     @pytest.mark.parametrize(
         "text", ["", "[]", "null", "{", '{"format": 2}', "[" * 100_000, "\xff"]
     )
-    def test_what_is_no_manifest(self, path, text):
-        (path / "manifest.json").write_bytes(text.encode("latin-1"))
+    def test_what_is_no_manifest(self, tmp_path, text):
+        (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(QbhError, match=r"manifest\.json is damaged"):
-            open_catalogue(path)
+            open_catalogue(tmp_path)
 
     def test_a_catalogue_of_format_1(self, path, songs):
         (path / "manifest.json").write_text(json.dumps({"format": 1, "shards": []}))
@@ -565,12 +553,11 @@ class TestHostileManifests:
 
 
 def test_files_of_others_are_left_alone(songs, path):
-    for name in ("notes.txt", "shards/readme.txt", "shards/shard-0001.safetensors"):
-        (path / name).write_text("mine")
-    add(songs[10:], path)
+    mine = [path / name for name in ("notes.txt", "shards/shard-0001.safetensors")]
+    for file in mine:
+        file.write_text("mine")
     remove_songs([songs[0].id], path)
-    for name in ("notes.txt", "shards/readme.txt", "shards/shard-0001.safetensors"):
-        assert (path / name).read_text() == "mine"
+    assert [file.read_text() for file in mine] == ["mine"] * 2
 
 
 def test_two_writers_exclude_each_other(songs, path):
@@ -624,7 +611,7 @@ class TestCommands:
         assert found["model"] == embedder.identity
         assert found["licences"] == {"unknown": 4}
         assert found["grid"]["lengths_s"] == list(WindowGrid().lengths_s)
-        code, out, _ = qbhkit("info", tmp_path / "e")
+        out = qbhkit("info", tmp_path / "e")[1]
         assert "4 songs (0 recordings)" in out
         assert "licence:  unknown (4 songs)" in out
 

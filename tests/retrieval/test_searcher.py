@@ -362,7 +362,7 @@ def test_silent_segments_do_not_vote(searcher, tunes, extra):
 )
 def test_an_approximate_index_answers_as_the_exact_one(searcher, tunes, method, options, tmp_path):
     catalogue = searcher.catalogue
-    choices = FaissChoices(lists=8, **options)
+    choices = FaissChoices(size=64, lists=8, pq_parts=32, **options)
     other = Searcher(catalogue, searcher.embedder)
     other.index = build_index("faiss", catalogue, folder=tmp_path, choices=choices)
     for number in (3, 8, 12):
