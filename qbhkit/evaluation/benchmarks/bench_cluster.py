@@ -1,16 +1,15 @@
 """A catalogue of recordings built by one process and by two Dask workers: ``qbhkit bench cluster``.
 
-The recordings are one real song, a band and a voice, that begins a second later in each. Three
-rivals in turn, each from songs to a manifest: this process with as many threads as torch takes, two
-workers, and two workers that keep the allocator settings that Dask imposes. Starting the workers
-and loading their models is counted, and told apart. All catalogues must be equal.
+The recordings are one real song, a band and a voice, that begins a second later in each. Both
+rivals go in turn from songs to a manifest, this process with as many threads as torch takes.
+Starting the workers and loading their models is counted, and told apart. All catalogues must be
+equal.
 """
 
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from unittest.mock import patch
 
 import torch
 
@@ -25,8 +24,7 @@ from qbhkit.pitch.trackers import identity_of
 from qbhkit.storage import data_dir
 
 TRACKER = "crnn-lite"
-OF_DASK = {"MALLOC_TRIM_THRESHOLD_": "65536"}
-RIVALS = {"one_process": (None, {}), "two_workers": (2, {}), "two_workers_as_dask": (2, OF_DASK)}
+RIVALS = {"one_process": None, "two_workers": 2}
 
 
 def recordings(folder: Path, count: int, longest_s: float) -> float:
@@ -41,15 +39,10 @@ def recordings(folder: Path, count: int, longest_s: float) -> float:
     return total_s
 
 
-def build(
-    songs: list[Song], path: Path, workers: int | None, settings: dict[str, str]
-) -> tuple[float, float]:
+def build(songs: list[Song], path: Path, workers: int | None) -> tuple[float, float]:
     """Build a catalogue, and return the seconds in all and those until the workers had begun."""
-    embedder = ContourEmbedder()
-    changed = {"MALLOC_MMAP_THRESHOLD_": None, **settings} if settings else {}
-    executors = dask_backend.open_executor(workers)
-    began = time.perf_counter()
-    with patch.dict(dask_backend._ENVIRONMENT, changed), executors as executor:
+    embedder, began = ContourEmbedder(), time.perf_counter()
+    with dask_backend.open_executor(workers) as executor:
         ready = time.perf_counter()
         build_catalogue(songs, path, embedder, TRACKER, progress=False, executor=executor)
         done = time.perf_counter()
@@ -66,16 +59,16 @@ def main() -> None:
         total_s = recordings(source, options.recordings, options.longest_s)
         songs, _ = read_sources(open_source(str(source), Path()))
         for turn in range(options.rounds):
-            for name, (workers, settings) in RIVALS.items():
+            for name, workers in RIVALS.items():
                 path = Path(folder) / f"{name}-{turn}"
-                seconds, start_s = build(songs, path, workers, settings)
+                seconds, start_s = build(songs, path, workers)
                 taken[name].append(seconds)
                 starts += [start_s] if workers else []
                 manifests.append(read_manifest(path))
                 print(f"{name}: {seconds:.1f} s", flush=True)
     assert all(manifest == manifests[0] for manifest in manifests), "the catalogues differ"
     assert manifests[0].songs == options.recordings
-    one, two, as_dask = (median(seconds) for seconds in taken.values())
+    one, two = (median(seconds) for seconds in taken.values())
     result = {
         "recordings": f"{options.recordings} of {common.RECORDING_TITLE}, each a second later",
         "minutes": round(total_s / 60, 1),
@@ -84,10 +77,7 @@ def main() -> None:
         "threads_of_one_process": torch.get_num_threads(),
         "seconds": {name: round(median(values), 2) for name, values in taken.items()},
         "seconds_to_start_workers": round(median(starts), 2),
-        "ratios": {
-            "one_process_over_two_workers": round(one / two, 2),
-            "allocator_of_dask_over_ours": round(as_dask / two, 2),
-        },
+        "ratios": {"one_process_over_two_workers": round(one / two, 2)},
         "catalogues_equal": True,
     }
     print({key: result[key] for key in ("seconds", "seconds_to_start_workers", "ratios")})

@@ -7,48 +7,25 @@ training singers, so the other singers are counted apart. ``--subset N`` takes e
 recording.
 """
 
-from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from qbhkit.audio import load
-from qbhkit.contour import Contour
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.distillation import StateEmbedder
-from qbhkit.embedding.embedder import ContourEmbedder, Embedder
+from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import MATCH_FROM
-from qbhkit.evaluation.evaluate import by_search, score_hums
-from qbhkit.metrics import comparable_to, metrics, paired_difference, rank_of, summarise
-from qbhkit.pitch.frontends import STATE_NETWORK, frontend_for
+from qbhkit.evaluation.evaluate import evaluate
+from qbhkit.metrics import metrics, paired_difference, summarise
+from qbhkit.pitch.frontends import STATE_NETWORK
 from qbhkit.pitch.trackers import default_tracker
-from qbhkit.retrieval.searcher import Searcher
+
+TEACHER = "stage1"  # one that was trained on these hums would know them
 
 
 def main() -> None:
-    # A teacher that was trained on these hums would know them.
-    options = common.parse(
-        common.arguments(__doc__, subset=0, weights="end-to-end", teacher="stage1")
-    )
-    queries = common.labelled_hums(options.subset)
-    student, teacher = StateEmbedder(options.weights), ContourEmbedder(options.teacher)
-    frontend, catalogue = frontend_for(student.states_of), common.database(teacher).catalogue
-    states = [
-        frontend.contour_of(load(Path(query.path), frontend.rate_hz))
-        for query in tqdm(queries, "states", unit="hum")
-    ]
-    usual, same, by_states = (
-        f"contour, {default_tracker()}",
-        f"contour, {STATE_NETWORK}",
-        "end-to-end",
-    )
-    ways: dict[str, tuple[Embedder, list[Contour]]] = {
-        usual: (teacher, common.track_all(queries)),
-        same: (teacher, [Contour(contour.frames[:, :2]) for contour in states]),
-        by_states: (student, states),
-    }
-    truths = [catalogue.number[query.song_id] for query in queries]
+    options = common.parse(common.arguments(__doc__, subset=0))
+    queries, teacher = common.labelled_hums(options.subset), ContourEmbedder(TEACHER)
+    catalogue, student = common.database(teacher).catalogue, StateEmbedder("end-to-end")
     training = set(read_split("mir_qbsh")["training_singers"])
     result: dict[str, Any] = {
         "songs": len(catalogue.songs),
@@ -59,26 +36,27 @@ def main() -> None:
         "singers": [query.singer for query in queries],
     }
     for match_from in MATCH_FROM:
-        ranks, blocks = {}, {}
-        for name, (embedder, contours) in ways.items():
-            score = by_search(Searcher(catalogue, embedder), "full", match_from)
-            cases = score_hums(score, contours, truths, f"{match_from}, {name}")
-            row = ranks[name] = [case and rank_of(*case) for case in cases]
-            others = [
-                rank for rank, query in zip(row, queries, strict=True)
-                if query.singer not in training
-            ]  # fmt: skip
-            block = blocks[name] = summarise(row, queries)
+        ranks = {}
+        for tracker in (default_tracker(), STATE_NETWORK):
+            found = evaluate(queries, catalogue, ["full"], match_from, TEACHER, tracker, True)
+            ranks[f"contour, {tracker}"] = found.ranks["full"]
+        found = evaluate(queries, catalogue, ["end-to-end"], match_from, TEACHER, progress=True)
+        ranks |= found.ranks
+        blocks = {name: summarise(row, queries) for name, row in ranks.items()}
+        for name, block in blocks.items():
+            pairs = zip(ranks[name], queries, strict=True)
+            others = [rank for rank, query in pairs if query.singer not in training]
             block["other_singers"] = metrics(others)._asdict()
             cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
             print(f"{match_from:10}{name:20}{cells}")
+        *contours, states = ranks
         result[match_from] = {
             "methods": blocks,
             "end_to_end_minus": {
-                name: {f"top{k}": paired_difference(ranks[by_states], ranks[name], k)
+                name: {f"top{k}": paired_difference(ranks[states], ranks[name], k)
                        for k in (1, 10)}
-                for name in (usual, same)
+                for name in contours
             },
-            "comparable_to": comparable_to(len(catalogue.songs), match_from),
+            "comparable_to": found.as_json()["comparable_to"],
         }  # fmt: skip
     common.save(options, "end_to_end", result)

@@ -2,12 +2,11 @@
 
 Accuracy by mir_eval over the pooled frames of every set of ``melody_sets``; then, in a process of
 its own, speed on 30 s of audio held in memory and what memory 60 s take. Tracks and costs are kept
-in the cache under what they depend on (the set's hash, the adapter's source, the weights' hash), so
+in the cache under what they depend on (the set, the tracker and its weights), so
 an interrupted run goes on where it stopped. Memory is read from /proc, on Linux only.
 """
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -52,7 +51,7 @@ def main() -> None:
         __doc__, trackers=tuple(TRACKERS), per_singer=PER_SINGER
     )  # 0: all hums
     parser.add_argument("--quick", action="store_true", help="as --per-singer 1")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
     options = common.parse(parser)
     if options.quick:
         options.per_singer, options.full = 1, False
@@ -78,19 +77,19 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
     found, missing = {}, {}
     for name in names:
         try:
-            identity = _identity(name)
+            get_tracker(name)
         except QbhError as error:
             missing[name] = str(error).replace(str(data_dir()), "QBHKIT_DATA")
             print(f"{name} is left out: {missing[name]}")
             continue
         scores: dict[str, Any] = {}
         for kind, clips in _clips_for(name, sets).items():
-            key = _key(identity, hashes[kind], len(clips))
+            key = _key(identity_of(name), hashes[kind], len(clips))
             tracks = _tracks(name, clips, folder / "tracks" / f"{name}-{key}.npy")
             scores[kind] = _scores(clips, tracks) | {"clips": len(clips)}
             if kind == MAIN:
                 scores[kind]["overall_accuracy_interval"] = _interval(clips, tracks)
-        costs = folder / "costs" / f"{name}-{_key(identity, hashes[MAIN])}.json"
+        costs = folder / "costs" / f"{name}-{_key(identity_of(name), hashes[MAIN])}.json"
         if not costs.is_file():  # with nothing beside it
             minute = _minute(sets[MAIN], folder / f"minute-{hashes[MAIN][:12]}.wav")
             write_json(costs, common.in_a_process(cost, name, minute, OMP_NUM_THREADS=str(THREADS)))
@@ -112,18 +111,6 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
         "trackers": found,
         "missing": missing,
     }
-
-
-def _identity(name: str) -> str:
-    """Return a hash of a tracker's source and weights; raise QbhError if it cannot be had.
-
-    Its packages are not counted: ``--fresh`` when they change.
-    """
-    classes = type(get_tracker(name)).__mro__[:-1]
-    digest = hashlib.sha256(identity_of(name).encode())
-    for path in dict.fromkeys(inspect.getfile(cls) for cls in classes):
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
 
 
 def _key(*parts: object) -> str:

@@ -2,20 +2,19 @@
 
 ``qbhkit bench training``. First, drawing batches: synthetic songs (30 s, 300 frames on average, so
 1.2 KB each) are written into shards in the cache, and processes of their own draw from them, mapped
-and, as the rival, kept in memory as contours. RssAnon, the memory that belongs to the process, may
-not grow with the songs; pages of the mapped file are shared and taken back by the system.
+from disk. RssAnon, the memory that belongs to the process, may not grow with the songs.
 
 Second, the whole loop with the encoder, loss and batches of configs/stage1.yaml (and all of today's
 distortions), against a straightforward loop: the same network as Conv1d in float32, and pairs made
-one at a time (``bench augment`` times drawing alone). Each takes its turn in every round; medians
-count. The network's step is also timed alone, which says what the rest waits for.
+one at a time, as in ``bench augment``. Each takes its turn in every round; medians count. The
+network's step is also timed alone, which says what the rest waits for.
 """
 
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -31,16 +30,16 @@ from qbhkit.embedding.contour_shards import open_shards, write_shards
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.pooling import ContextAttention
-from qbhkit.embedding.sampling import ContourBank, PairBatch, SongPairs
+from qbhkit.embedding.sampling import PairBatch
 from qbhkit.embedding.training import TrainConfig, train_encoder
 from qbhkit.evaluation.benchmarks import common
-from qbhkit.evaluation.benchmarks.bench_augment import RULES, WINDOW, naive_pairs
+from qbhkit.evaluation.benchmarks.bench_augment import NORMALISATION, RULES, WINDOW, Draw, ways
 from qbhkit.storage import cache_dir
 from qbhkit.training_loop import generator
 
 CONFIG = replace(
     build_config(TrainConfig, read_yaml(config_path("stage1")), "stage1.yaml"),
-    augmentation=RULES, window=WINDOW, normalisation="key",  # what bench_augment's code does
+    augmentation=RULES, window=WINDOW, normalisation=NORMALISATION,
 )  # fmt: skip
 NOTES = 75  # of a synthetic song, 2 to 6 frames each
 BATCHES = 40  # of a timed draw
@@ -57,43 +56,19 @@ def songs(count: int) -> Iterator[Contour]:
         yield from_pitch(np.repeat(notes, rng.integers(2, 7, NOTES)))
 
 
-def write(count: int) -> dict[str, float]:
-    """Write synthetic songs into shards, in a process of its own."""
-    began = time.perf_counter()
-    bank = write_shards(songs(count), FOLDER / str(count), progress=False)
-    taken_s = time.perf_counter() - began
-    return {
-        "songs_per_s": count / taken_s,
-        "frames": len(bank.pitch),
-        "disk_mb": common.bytes_in(FOLDER / str(count)) / 1e6,
-        "peak_mb": common.memory_mb("VmHWM"),
-    }
-
-
-def draw(count: int, mapped: bool) -> dict[str, float]:
-    """Draw batches from so many songs, in a process of its own."""
-    small = SongPairs(ContourBank([*songs(500)]), WINDOW, RULES, CONFIG.normalisation)
-    small.draw(CONFIG.batch, generator(0))  # what is loaded at the first draw
-    before_mb, began = common.memory_mb("RssAnon"), time.perf_counter()
-    bank = open_shards(FOLDER / str(count))
-    if not mapped:
-        bank = ContourBank([from_pitch(one) for one in np.split(bank.pitch, bank.offsets[1:])])
-    open_s = time.perf_counter() - began
-    source, held_mb = SongPairs(bank, WINDOW, RULES, CONFIG.normalisation), [before_mb]
+def draw(count: int) -> dict[str, float]:
+    """Draw batches from so many mapped songs, in a process of its own."""
+    before_mb, held_mb = common.memory_mb("RssAnon"), []
+    batch, _ = ways(open_shards(FOLDER / str(count)), CONFIG.batch)
 
     def batches() -> None:
         for item in range(BATCHES):
-            pairs = source.draw(CONFIG.batch, generator(0, item))
+            batch(generator(0, item))
             held_mb.append(common.memory_mb("RssAnon"))
-            del pairs
 
-    return {
-        "open_s": open_s,
-        "pairs_per_s": BATCHES * CONFIG.batch / common.seconds(batches),
-        "anon_mb_before": before_mb,
-        "anon_mb_most": max(held_mb),
-        "peak_mb": common.memory_mb("VmHWM"),
-    }
+    speed = BATCHES * CONFIG.batch / common.seconds(batches)
+    found = {"pairs_per_s": speed, "anon_mb_before": before_mb, "anon_mb_most": max(held_mb)}
+    return digits(found)
 
 
 def digits(found: dict[str, float]) -> dict[str, float]:
@@ -137,9 +112,6 @@ def check_the_networks() -> None:
     contours = torch.randn(8, WINDOW.frames, 2)
     with torch.inference_mode():
         torch.testing.assert_close(ours(contours), plain(contours), rtol=0, atol=1e-4)
-
-
-Draw = Callable[[Generator], PairBatch]
 
 
 @dataclass
@@ -187,64 +159,48 @@ def plain_loop(make: Draw) -> float:
     return STEPS * CONFIG.batch / (time.perf_counter() - began)
 
 
-def loops(count: int) -> dict[str, dict[str, float]]:
-    """Time the whole loop and its network alone, ours and the straightforward ones."""
-    contours = [*songs(count)]
-    source = SongPairs(open_shards(FOLDER / str(count)), WINDOW, RULES, CONFIG.normalisation)
-
-    def batch(rng: Generator) -> PairBatch:
-        return source.draw(CONFIG.batch, rng)
-
-    def per_item(rng: Generator) -> PairBatch:
-        return naive_pairs(contours, rng.choice(count, CONFIG.batch, replace=False), rng)
-
-    ready = batch(generator(0))
-    times: dict[str, dict[str, list[float]]] = {
-        "loop": {"kit": [], "per_item": []}, "network_alone": {"kit": [], "plain": []},
-    }  # fmt: skip
-    for _ in range(ROUNDS):
-        times["loop"]["kit"].append(kit_loop(batch))
-        times["loop"]["per_item"].append(plain_loop(per_item))
-        times["network_alone"]["kit"].append(kit_loop(lambda _: ready))
-        times["network_alone"]["plain"].append(plain_loop(lambda _: ready))
-    return {
-        part: digits({name: median(row) for name, row in ways.items()})
-        for part, ways in times.items()
-    }
-
-
 def main() -> None:
     options = common.parse(common.arguments(__doc__, songs=(10_000, 1_000_000)))
     check_the_networks()
     drawing: dict[str, dict[str, dict[str, float]]] = {}
+    loop: dict[str, list[float]] = {"kit": [], "per_item": []}
+    alone: dict[str, list[float]] = {"kit": [], "plain": []}
     try:
         for count in options.songs:
-            drawing[str(count)] = {
-                "write": digits(common.in_a_process(write, count)),
-                "mapped": digits(common.in_a_process(draw, count, True)),
-                "in_memory": digits(common.in_a_process(draw, count, False)),
-            }
+            write_shards(songs(count), FOLDER / str(count), progress=False)
+            drawing[str(count)] = {"mapped": common.in_a_process(draw, count)}
             print(count, drawing[str(count)], flush=True)
-        speeds = loops(options.songs[0])
+        batch, per_item = ways(open_shards(FOLDER / str(options.songs[0])), CONFIG.batch)
+        ready = batch(generator(0))
+        for _ in range(ROUNDS):
+            loop["kit"].append(kit_loop(batch))
+            loop["per_item"].append(plain_loop(per_item))
+            alone["kit"].append(kit_loop(lambda _: ready))
+            alone["plain"].append(plain_loop(lambda _: ready))
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
     mapped = {count: found["mapped"] for count, found in drawing.items()}
     speed = [found["pairs_per_s"] for found in mapped.values()]
-    loop, network = speeds["loop"], speeds["network_alone"]
+    kit, plain = (median(times) for times in loop.values())
+    kit_alone, plain_alone = (median(times) for times in alone.values())
     result = {
         "machine": {"threads": CONFIG.threads},
         "batch": CONFIG.batch,
         "drawing": drawing,
-        "mapped_anon_mb_more": digits(
-            {key: of["anon_mb_most"] - of["anon_mb_before"] for key, of in mapped.items()}
-        ),
-        "most_over_fewest_songs": round(speed[-1] / speed[0], 2),
-        "pairs_per_s": speeds,
-        "ratios": {
-            "loop": {"kit_over_per_item": round(loop["kit"] / loop["per_item"], 1)},
-            "network_alone": {"kit_over_plain": round(network["kit"] / network["plain"], 1)},
+        "mapped_anon_mb_more": {
+            count: round(of["anon_mb_most"] - of["anon_mb_before"], 1)
+            for count, of in mapped.items()
         },
-        "network_share_of_kit_loop": round(loop["kit"] / network["kit"], 2),
+        "most_over_fewest_songs": round(speed[-1] / speed[0], 2),
+        "pairs_per_s": {
+            "loop": digits({"kit": kit, "per_item": plain}),
+            "network_alone": digits({"kit": kit_alone, "plain": plain_alone}),
+        },
+        "ratios": {
+            "loop": {"kit_over_per_item": round(kit / plain, 1)},
+            "network_alone": {"kit_over_plain": round(kit_alone / plain_alone, 1)},
+        },
+        "network_share_of_kit_loop": round(kit / kit_alone, 2),
     }
     print({key: result[key] for key in ("most_over_fewest_songs", "pairs_per_s", "ratios")})
     common.save(options, "bench_training", result)
