@@ -204,7 +204,7 @@ def growth_figure(results: Mapping[str, Any]) -> "Figure":
 
     table = pd.json_normalize(
         [
-            {"windows": row["windows"], "kind": kind, **part}
+            {"windows": row["windows"], "kind": kind, "disk_bytes_a_window": np.nan, **part}
             for row in results["sizes"].values()
             for kind, part in row["indexes"].items()
         ]

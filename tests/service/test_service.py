@@ -1,6 +1,5 @@
 """The HTTP service: a real server on a loopback port, real sockets, real clients."""
 
-import asyncio
 import io
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -230,8 +230,6 @@ class TestBadRequests:
             refused = service.search(b"x", **query)
             assert refused.status_code == 422
             assert refused.json()["detail"].startswith(next(iter(query)))
-
-    def test_a_form_is_refused(self, service):
         assert httpx.post(f"{service.url}/search", files={"file": b"x"}).status_code == 415
 
     def test_an_error_of_the_kit_itself_tells_nothing(self, serve):
@@ -343,38 +341,30 @@ class TestUploads:
 
 
 class TestOverload:
-    def test_64_clients_on_a_slow_searcher(self, serve):
-        """Six places: 58 are sent away while not one search has ended, six get their own answer."""
+    def test_40_clients_on_a_slow_searcher(self, serve):
+        """Six places: 34 are sent away while not one search has ended, six get their own answer."""
         gate = Gate()
         place = serve(gate, workers=2, queue=4)
 
-        async def clients() -> list[httpx.Response]:
-            limits = httpx.Limits(max_connections=64)
-            async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
-                posts = [
-                    asyncio.create_task(client.post(f"{place.url}/search", content=f"song {n}"))
-                    for n in range(64)
-                ]
-                while sum(post.done() for post in posts) < 58:
-                    await asyncio.sleep(0.01)
-                refused = {number for number, post in enumerate(posts) if post.done()}
-                assert len(refused) == 58
-                gate.open.set()
-                answers = await asyncio.gather(*posts)
-                assert all(answers[number].status_code == 503 for number in refused)
-                return answers
+        def post(number: int) -> httpx.Response:
+            content = f"song {number}"
+            return httpx.post(f"{place.url}/search", content=content, timeout=PATIENCE_S)
 
-        answers = asyncio.run(asyncio.wait_for(clients(), PATIENCE_S))
+        with ThreadPoolExecutor(40) as clients:
+            posts = [clients.submit(post, number) for number in range(40)]
+            until(lambda: sum(post.done() for post in posts) == 34)
+            gate.open.set()
         right = 0
-        for number, response in enumerate(answers):
+        for number, response in enumerate(post.result() for post in posts):
             if response.status_code == 200:
                 assert response.json()["results"][0]["song_id"] == f"song {number}"
                 right += 1
             else:
+                assert response.status_code == 503
                 assert int(response.headers["Retry-After"]) >= 1
                 assert "try again" in response.json()["detail"]
         assert right == gate.calls == 6
-        assert place.counted('qbhkit_requests_total{path="/search",status="503"}') == 58
+        assert place.counted('qbhkit_requests_total{path="/search",status="503"}') == 34
         assert place.counted("qbhkit_jobs") == 0
 
     def test_work_that_timed_out_keeps_its_place_until_it_ends(self, serve):
@@ -420,12 +410,9 @@ def test_a_wrong_answer_would_be_seen():
 def test_good_and_bad_clients_together(catalogue, hum):
     """``qbhkit bench service``, with fewer clients and for a moment."""
     paths = [hum, asset("hums/demo_1.flac")]
-    found = load(catalogue, asked(catalogue, paths), clients=16, warm_s=1, seconds=3)
-    assert found["answers"] > 0
-    assert found["refused"] > 0
-    assert found["too_large"] > 0
-    assert found["slow"] > 0
-    assert found["left"] > 0
+    found = load(catalogue, asked(catalogue, paths), clients=12, warm_s=0.5, seconds=2)
+    for what in ("answers", "refused", "too_large", "slow", "left"):
+        assert found[what] > 0, what
 
 
 class TestCredential:
@@ -546,15 +533,12 @@ class TestCommand:
 
     def test_a_port_that_is_taken_is_one_sentence(self, capfd, catalogue):
         with bind("127.0.0.1", 0) as other:  # before anybody answers there
+            # what asyncio looks at: without TCP_NODELAY, answers wait for acknowledgements
+            assert other.proto == socket.IPPROTO_TCP
             port = other.getsockname()[1]
             assert main(["serve", str(catalogue), "--port", str(port)]) == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert f"Port {port} of 127.0.0.1 cannot be used" in line
-
-    def test_answers_are_not_held_back_by_the_network_stack(self):
-        """Without TCP_NODELAY each would wait for the client's delayed acknowledgement."""
-        with bind("127.0.0.1", 0) as listener:
-            assert listener.proto == socket.IPPROTO_TCP  # what asyncio looks at
 
     def test_a_missing_package_is_one_sentence(self, capfd, catalogue, monkeypatch):
         for name in [name for name in sys.modules if name.startswith("qbhkit.service.")]:
