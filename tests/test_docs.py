@@ -8,20 +8,11 @@ import pytest
 import qbhkit
 
 
-def empty_notebooks(out):
-    """Stand in for the notebooks' pages, which test_notebooks.py makes by the same exporter."""
-    out.mkdir(parents=True)
-    for path in (make_docs.ROOT / "notebooks").glob("*.*"):
-        (out / path.name).with_suffix(".html" if path.suffix == ".ipynb" else path.suffix).touch()
-
-
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """All pages, made once; pdoc's warnings are errors, and so are dead links."""
     out = tmp_path_factory.mktemp("docs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make_docs, "notebooks", empty_notebooks)
-        make_docs.make(out)
+    make_docs.make(out)
     return out
 
 
@@ -64,6 +55,17 @@ def test_no_markup_is_left_over(pages):
     assert "__all__" in vars(qbhkit)  # the package is as it was
 
 
+def test_notebooks_lead_to_pages(pages):
+    page = (pages / "notebooks/06_train_self_supervised.html").read_text("utf-8")
+    assert 'href="07_train_supervised.html"' in page
+    assert 'href="../qbhkit/training_loop.html#generator"' in page
+    assert ".ipynb" not in re.findall(r'href="([^"]*)"', page)
+
+
 def test_a_dead_link_is_found(tmp_path):
-    (tmp_path / "page.html").write_text('<a href="gone.html#there">x</a> <a href="page.html">y</a>')
-    assert list(make_docs.dead_links(tmp_path)) == ["page.html links to gone.html"]
+    (tmp_path / "page.html").write_text(
+        '<a href="gone.html#there">x</a> <a href="page.html?q#here">y</a> <a href="#lost">z</a>'
+        '<p id="here"><a href="https://example.org/gone.html">w</a>'
+    )
+    found = ["page.html links to #lost", "page.html links to gone.html#there"]
+    assert list(make_docs.dead_links(tmp_path)) == found

@@ -13,9 +13,10 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 
 import markdown2
 import pdoc
@@ -24,7 +25,14 @@ from nbconvert import HTMLExporter
 import qbhkit
 
 ROOT = Path(__file__).parents[2]
-TEXTS = ("README", "CONTRIBUTING", "DECISIONS", "CHANGELOG")
+TEXTS = {
+    "README": "README.md",
+    "Course": "notebooks/README.md",
+    "Results": "data/results/README.md",
+    "CONTRIBUTING": "CONTRIBUTING.md",
+    "DECISIONS": "DECISIONS.md",
+    "CHANGELOG": "CHANGELOG.md",
+}
 BENCHMARKS = "qbhkit.evaluation.benchmarks"  # scripts: 'qbhkit bench' describes them
 FACTS = "DECISIONS.html#the-published-method-the-fixed-facts"
 STYLE = """body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
@@ -109,12 +117,32 @@ def overview(names: list[str]) -> str:
     return f'<ul class="docstring">{"".join(entries)}</ul>'
 
 
-def links() -> str:
-    """Return the line that leads from every text to the others."""
-    pages = {"README": "index", **{name: name for name in TEXTS[1:]}, "API": "qbhkit"}
-    return (
-        "<p>" + " · ".join(f'<a href="{page}.html">{n}</a>' for n, page in pages.items()) + "</p>"
+def page_of(path: str) -> str:
+    """Return the page that shows a file of the repository: a link to one is a link to the other."""
+    path = re.sub(r"/__init__\.py$|\.(?:ipynb|py|md)$", ".html", path)
+    return re.sub(r"README\.html$", "index.html", path)
+
+
+def linked(html: str) -> str:
+    """Return a page whose links to files of the repository lead to their pages."""
+
+    def page(match: re.Match[str]) -> str:
+        start, path, end, text = match.groups()
+        module = page_of(path).removeprefix("../").removesuffix(".html").replace("/", ".")
+        name = text.removeprefix("<code>").removeprefix(f"{module}.")
+        fragment = f"#{name}" if module.startswith("qbhkit") and name.isidentifier() else ""
+        return f"{start}{page_of(path)}{fragment}{end}{text}"
+
+    return re.sub(
+        r'(href=")((?!\w+:)[^"#]+\.(?:ipynb|py|md))("[^>]*>)([^<]*(?:<code>[\w.]+)?)', page, html
     )
+
+
+def links(up: str) -> str:
+    """Return the line that leads from every text to the others."""
+    pages = {name: page_of(path) for name, path in TEXTS.items()} | {"API": "qbhkit.html"}
+    named = (f'<a href="{up}{page}">{name}</a>' for name, page in pages.items())
+    return f"<p>{' · '.join(named)}</p>"
 
 
 def notebooks(out: Path) -> None:
@@ -122,34 +150,45 @@ def notebooks(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         page, _ = HTMLExporter().from_filename(str(path))
-        (out / f"{path.stem}.html").write_text(page, "utf-8")
+        (out / f"{path.stem}.html").write_text(linked(page), "utf-8")
     for picture in (ROOT / "notebooks").glob("*.png"):
         shutil.copy(picture, out)
 
 
 def texts(out: Path) -> None:
-    """Write the repository's texts as pages, ``README`` as ``index.html``, with their figures."""
-    for name in TEXTS:
-        text = (ROOT / f"{name}.md").read_text("utf-8")
-        text = re.sub(r"\]\((\w+)\.md", r"](\1.html", text)
-        text = re.sub(r"\]\((notebooks/\w+)\.ipynb\)", r"](\1.html)", text)
+    """Write the repository's texts as pages, with their figures; ``README`` is ``index.html``."""
+    for name, path in TEXTS.items():
         extras = ["tables", "fenced-code-blocks", "header-ids", "cuddled-lists"]
-        body = markdown2.markdown(text, extras=extras)
+        body = linked(markdown2.markdown((ROOT / path).read_text("utf-8"), extras=extras))
+        target = out / page_of(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
         page = (
             f'<!doctype html><meta charset="utf-8"><title>qbhkit: {name}</title>'
-            f"<style>{STYLE}</style>{links()}{body}"
+            f"<style>{STYLE}</style>{links('../' * path.count('/'))}{body}"
         )
-        target = out / ("index.html" if name == "README" else f"{name}.html")
         target.write_text(page, "utf-8")
     shutil.copy(ROOT / "CITATION.cff", out)
     shutil.copytree(ROOT / "figures", out / "figures", dirs_exist_ok=True)
 
 
 def dead_links(out: Path) -> Iterator[str]:
-    """Name every link from a text or a page of the reference to a page that is not there."""
-    for page in [*out.glob("*.html"), *(out / "qbhkit").rglob("*.html")]:
-        for link in set(re.findall(r'(?:href|src)="([^"#?$]+)["#?]', page.read_text("utf-8"))):
-            if not re.match(r"\w+:|//", link) and not (page.parent / link).exists():
+    """Name every link to a page that is not there, or to a part that its page does not have."""
+    shown = {
+        page: re.sub(r"<(script|style).*?</\1>", "", page.read_text("utf-8"), flags=re.DOTALL)
+        for page in out.rglob("*.html")
+    }
+    parts = {
+        page: {unquote(unescape(name)) for name in re.findall(r'\bid="([^"]+)"', text)}
+        for page, text in shown.items()
+    }
+    for page, text in shown.items():
+        for link in sorted(set(re.findall(r'(?:href|src)="([^"]+)"', text))):
+            path, _, part = unquote(unescape(link)).partition("#")
+            path = path.partition("?")[0]
+            target = (page.parent / path).resolve() if path else page
+            if re.match(r"\w+:|//", link) or (target.exists() and not part):
+                continue
+            if part not in parts.get(target, ()):
                 yield f"{page.relative_to(out)} links to {link}"
 
 
