@@ -171,10 +171,11 @@ def outcome(tree: Path, tests: list[str], limit_s: float) -> int:
         "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "QBHKIT_DATA": str(place / "data"),
         "QBHKIT_CACHE": str(place / "cache"),
     }  # fmt: skip
-    child = subprocess.Popen(
-        [*command, f"--basetemp={place / 'tmp'}"], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, cwd=tree, env=environment, start_new_session=True,
-    )  # fmt: skip
+    with open(place / "output.txt", "w", encoding="utf-8") as output:
+        child = subprocess.Popen(
+            [*command, f"--basetemp={place / 'tmp'}"], stdout=output, stderr=output,
+            cwd=tree, env=environment, start_new_session=True,
+        )  # fmt: skip
     try:
         return child.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -243,7 +244,8 @@ class Run:
         if key not in self.state["limits_s"]:
             began = time.perf_counter()
             if outcome(worker, tests, 1800) != 0:
-                raise QbhError(f"These tests fail without any change: {' '.join(tests)}.")
+                said = worker.parent / f"{worker.name}-made" / "output.txt"
+                raise QbhError(f"Tests fail without any change ({said}): {' '.join(tests)}.")
             self.state["limits_s"][key] = 30 + 3 * (time.perf_counter() - began)
         return float(self.state["limits_s"][key])
 
