@@ -198,22 +198,3 @@ def test_slow_trackers_get_one_clip_a_singer(tiny, hums):
     few = bench_melody._clips_for("torchcrepe-full", sets)
     assert {name: len(clips) for name, clips in few.items()} == {"hums": 2, "songs 0 dB": 1}
     assert bench_melody._clips_for("swift-f0", sets) == sets
-
-
-def block_of(**values):
-    """A tracker whose every set has the same scores."""
-    score = {
-        "raw_pitch_accuracy": 0.5, "overall_accuracy": 0.5, "voicing_false_alarm": 0.0, "clips": 41,
-        "overall_accuracy_interval": [0.4, 0.6],
-    } | values  # fmt: skip
-    kinds = ("hums", "songs +5 dB", "songs 0 dB", "songs -5 dB", "agreement")
-    return {"sets": dict.fromkeys(kinds, score), "real_time_factor": 0.02, "memory_mb": 100.0}
-
-
-def test_the_table_is_ordered_and_marks_who_got_fewer_clips():
-    few = block_of(clips=14, overall_accuracy=0.6)
-    few["sets"] = {name: few["sets"][name] for name in ("hums", "songs 0 dB")}
-    rows = bench_melody.table({"trackers": {"a": block_of(), "few": few}})
-    assert rows[2].startswith("| few (14 clips) | 0.500 | 0.600 | - | 0.600 (0.40-0.60) | - | - |")
-    assert rows[3].endswith("| 50 | 100 |")
-    assert all(row.count("|") == 10 for row in rows)

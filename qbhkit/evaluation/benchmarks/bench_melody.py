@@ -61,7 +61,6 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     sets = bench_sets(data_dir(), folder / f"sets-{options.per_singer}", options.per_singer)
     result = measure(sets, list(options.trackers), folder)
-    print("\n".join(table(result)))
     common.save(options, "melody_bench", result)
 
 
@@ -96,6 +95,8 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
         found[name] = {
             "identity": identity_of(name), "sets": scores, **read_json(costs, "delete it")
         }  # fmt: skip
+        overall = {kind: of.get("overall_accuracy") for kind, of in scores.items()}
+        print(name, overall, flush=True)
     return {
         "recipe": RECIPE,
         "sets": {
@@ -186,33 +187,3 @@ def cost(name: str, path: str) -> dict[str, float]:
     slow = whole_s > LONG_S
     factor = whole_s / LONG_S if slow else common.seconds(lambda: tracker.track(short)) / SHORT_S
     return {"real_time_factor": factor, "memory_mb": round(peak_mb - before_mb, 1)}
-
-
-def table(result: dict[str, Any]) -> list[str]:
-    """Return the README's table: best first, by overall accuracy on songs at 0 dB."""
-    head = ["tracker", "hums, raw pitch", "hums, overall", "songs +5 dB", "songs 0 dB (95%)"]
-    head += ["songs -5 dB", "published model", "times real time", "MB"]
-    blocks = result["trackers"]
-    most = max((block["sets"][MAIN]["clips"] for block in blocks.values()), default=0)
-    order = sorted(blocks, key=lambda name: -blocks[name]["sets"][MAIN]["overall_accuracy"])
-    rows = [head, ["---"] * len(head)]
-    for name in order:
-        block, sets = blocks[name], blocks[name]["sets"]
-        low, high = sets[MAIN]["overall_accuracy_interval"]
-        few = f" ({sets[MAIN]['clips']} clips)" if sets[MAIN]["clips"] < most else ""
-        rows.append([
-            name + few,
-            _number(sets, "hums", "raw_pitch_accuracy"),
-            _number(sets, "hums", "overall_accuracy"),
-            _number(sets, "songs +5 dB", "overall_accuracy"),
-            f"{sets[MAIN]['overall_accuracy']:.3f} ({low:.2f}-{high:.2f})",
-            _number(sets, "songs -5 dB", "overall_accuracy"),
-            _number(sets, "agreement", "raw_pitch_accuracy"),
-            f"{1 / block['real_time_factor']:.3g}",
-            f"{block['memory_mb']:.0f}",
-        ])  # fmt: skip
-    return [f"| {' | '.join(cells)} |" for cells in rows]
-
-
-def _number(sets: dict[str, Any], kind: str, measure: str) -> str:
-    return f"{sets[kind][measure]:.3f}" if kind in sets else "-"

@@ -1,17 +1,9 @@
-"""The README's table of what was attacked, from data/results/robustness.json.
+"""The table of what was attacked by ``qbhkit bench fuzz``, ``faults``, ``service`` and ``mutants``.
 
-``python -m qbhkit.evaluation.benchmarks.robustness`` puts it in place after new runs of ``qbhkit
-bench fuzz``, ``faults``, ``service`` and ``mutants``. What was found and mended is written into the
-JSON by hand.
+What was found and mended is written into data/results/robustness.json by hand.
 """
 
-import re
 from typing import Any
-
-from qbhkit.evaluation.benchmarks import common
-from qbhkit.storage import read_json
-
-PART = re.compile(r"(<!-- robustness -->\n).*?(<!-- /robustness -->)", re.DOTALL)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -59,16 +51,3 @@ def table(result: dict[str, Any]) -> str:
         )
     head = ["| attack | how much | what happened |", "|---|---|---|", *rows, ""] if rows else []
     return "\n".join([*head, "Found and mended:", "", *(f"- {it}" for it in result["found"])])
-
-
-def main() -> None:
-    """Write the table into the README."""
-    common.need_checkout("robustness")
-    result = read_json(common.ROOT / common.RESULTS / "robustness.json", "run 'qbhkit bench fuzz'")
-    readme = common.ROOT / "README.md"
-    text = readme.read_text("utf-8")
-    readme.write_text(PART.sub(lambda part: f"{part[1]}{table(result)}\n{part[2]}", text), "utf-8")
-
-
-if __name__ == "__main__":
-    main()
