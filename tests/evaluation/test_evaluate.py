@@ -12,10 +12,10 @@ import soundfile
 import qbhkit
 from qbhkit.catalogue.build import build_catalogue
 from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import F0Track, from_pitch, midi_to_hz
+from qbhkit.contour import F0Track, midi_to_hz
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.evaluation import METHODS
-from qbhkit.evaluation.evaluate import by_baseline, by_search, evaluate, read_queries, score_hums
+from qbhkit.evaluation.evaluate import evaluate, read_queries
 from qbhkit.f0_csv import write_f0_csv
 from qbhkit.metrics import LabelledQuery, intervals, metrics, rank_of
 from qbhkit.pitch.frontends import to_contour
@@ -229,16 +229,3 @@ def test_a_list_of_queries_names_recordings_and_singers(tmp_path):
         (str(tmp_path / "deep/b.wav"), "007", None),
         (str(tmp_path / "a.wav"), "2", "ann"),
     ]
-
-
-def test_hums_are_scored_in_their_order_and_missing_ones_stay_missing(opened, embedder):
-    hums = [opened.contours[4], None, from_pitch(np.zeros(30)), opened.contours[2]]
-    truths = [4, 0, 1, 2]
-    searcher = Searcher(opened, embedder)
-    for score in (by_search(searcher, "vote", "start"), by_baseline(opened, "dtw", "start")):
-        cases = score_hums(score, hums, truths)
-        assert [case and (case.truth, rank_of(*case)) for case in cases] == [
-            (4, 1), None, None, (2, 1),
-        ]  # fmt: skip
-        assert cases[0].scores.shape == (25,)
-    assert score_hums(by_search(searcher, "full", "anywhere"), [], []) == []
