@@ -112,10 +112,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def without(rules: Distortions, *groups: str) -> Distortions:
-    """Set every field of some :data:`GROUPS` of rules to 0.
-
-    Raises:
-        QbhError: if there is no such group.
+    """Set every field of some :data:`GROUPS` of rules to 0; QbhError names an unknown one.
 
     Notebook: notebooks/04_augmentation.py
     """
@@ -143,8 +140,8 @@ def warp_positions(
         length: (B,) window length in frames.
         reading: how a window becomes L frames. At another tempo a stretched window covers more or
             less of the song; a window that keeps its speed has more or fewer frames.
-        rules: the group ``time`` is used, and the crop for windows that keep their speed, because
-            what is left of a cropped hum lies in the middle too (:func:`after_warp`).
+        rules: those of time; and the crop for windows that keep their speed, because what is left
+            of a cropped hum lies in the middle too (:func:`after_warp`).
         rng: the random generator.
 
     Returns:

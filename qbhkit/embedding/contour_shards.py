@@ -1,9 +1,8 @@
 """Contours of many songs on disk, read by memory map: a million songs need no memory.
 
 A folder holds three files. ``pitch.npy`` is (frames,) float32, the MIDI semitones of all songs one
-after another, 0 where unvoiced; float16 would be 3 to 6 cents off. ``index.npy`` is (3, songs)
-int64: first frame, frames and tune of each song. ``manifest.json`` has the hop, the counts and the
-checksums, and is written last.
+after another, 0 where unvoiced. ``index.npy`` is (3, songs) int64: first frame, frames and tune.
+``manifest.json`` has the hop, the counts and the checksums, and is written last.
 """
 
 from array import array
@@ -23,7 +22,6 @@ from qbhkit.storage import atomic_path, map_array, read_json, sha256_file, write
 CONTOUR_SHARDS_FORMAT = 1
 _CURE = "write the contours again (qbhkit.embedding.contour_shards.write_shards)"
 _PITCH, _INDEX = np.dtype("<f4"), np.dtype("<i8")
-_BUFFER_BYTES = 1 << 20
 
 
 def write_shards(
@@ -73,7 +71,7 @@ def _write_pitch(contours: Iterable[Contour], path: Path) -> tuple[NDArray[np.in
     """Write the pitch of all contours; return their lengths and their hop."""
     lengths = array("q")
     hops, voiced = set[float](), False
-    with open(path, "wb", buffering=_BUFFER_BYTES) as stream:
+    with open(path, "wb") as stream:
         _write_header(stream, 0)
         for contour in contours:
             stream.write(contour.pitch_st.astype(_PITCH).tobytes())

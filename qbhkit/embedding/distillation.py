@@ -16,7 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qbhkit.embedding.embedder import ContourEmbedder, encoder_arrays, load_encoder, run_encoder
+from qbhkit.embedding.embedder import (
+    ContourEmbedder,
+    encoder_arrays,
+    holding,
+    load_encoder,
+    run_encoder,
+)
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.losses import make_loss
 from qbhkit.embedding.rendered_pairs import PartBatch, PartConfig, RenderedBank
@@ -74,15 +80,14 @@ def train_student(
     Args:
         config: the run.
         bank: rendered hums.
-        folder: and the rest: as for :func:`qbhkit.embedding.training.train_encoder`.
-        log: JSON file of the curve.
-        resume: go on from the checkpoint in ``folder``.
-        progress: show a bar on standard error.
-        fabric: what carries the run; one device.
+        folder: and all others: as in :func:`qbhkit.embedding.training.train_encoder`.
+        log: JSON file.
+        resume: a stopped run.
+        progress: on standard error.
+        fabric: of one device.
 
     Raises:
-        QbhError: if bank, encoder and teacher do not fit together; if the bank holds too few tunes;
-            and as :func:`qbhkit.embedding.training.train_encoder` does.
+        QbhError: if bank, encoder and teacher do not fit together; if the bank holds too few tunes.
     """
     fabric = fabric or make_fabric(config)
     if fabric.world_size > 1:
@@ -179,19 +184,15 @@ class StateEmbedder:
 
     def __init__(self, weights: str = _SHIPPED) -> None:
         stored = load_weights(weights)
-        try:
+        with holding(
+            f"The weights {weights} do not hold an encoder of states: train one with "
+            f"'qbhkit train {_SHIPPED}'."
+        ):
             if stored.config["kind"] != DISTILLATION_KIND:
                 raise KeyError
             self.encoder, self.reading = load_encoder(stored)
             self.identity = str(stored.config["teacher"])
             self.states_of: str | None = str(stored.config["states_of"])
-        except QbhError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError):
-            raise QbhError(
-                f"The weights {weights} do not hold an encoder of states: train one with "
-                f"'qbhkit train {_SHIPPED}'."
-            ) from None
         self.calibration: dict[str, float] | None = stored.config.get("calibration")
         self.weights = f"{stored.name}-{stored.sha256[:16]}"
         self.embedding_dim = self.encoder.config.embedding_dim

@@ -1,6 +1,7 @@
 """Embed contours with trained weights; :func:`embed` is the front door's ``qbhkit.embed``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -22,22 +23,13 @@ _BATCH = 256  # what a batch becomes in the network should stay in the cache
 
 
 class Embedder(Protocol):
-    """What turns windows into vectors.
+    """What turns windows into vectors."""
 
-    Attributes:
-        identity: names the weights; a catalogue can be searched only with those that made it.
-        reading: how windows become frames.
-        embedding_dim: length of a vector.
-        states_of: identity of the network whose states are embedded; None for contours.
-        calibration: of the confidence of answers (``qbhkit.retrieval.confidence.Calibration``),
-            stored with the weights, or None.
-    """
-
-    identity: str
-    reading: Reading
-    embedding_dim: int
-    states_of: str | None
-    calibration: dict[str, float] | None
+    identity: str  # of the weights; a catalogue can be searched only with those that made it
+    reading: Reading  # how windows become frames
+    embedding_dim: int  # length of a vector
+    states_of: str | None  # identity of the network whose states are embedded; None for contours
+    calibration: dict[str, float] | None  # of the confidence of answers, if weights hold one
 
     def embed(self, frames: NDArray) -> NDArray[np.float32]:
         """Embed windows (B, L, C) as (B, embedding_dim) vectors of length 1."""
@@ -72,12 +64,10 @@ def embed(
         tracker: name of the pitch tracker for recordings; by default the one for hums.
 
     Returns:
-        (512,) float32 of length 1 with the shipped weights; the dot product of two vectors is
-        their cosine similarity, -1 to 1.
+        (512,) float32 of length 1; the dot product of two is their cosine similarity.
 
     Raises:
-        QbhError: if the source cannot be read, if nothing in it is voiced, or if there are no such
-            weights.
+        QbhError: if the source cannot be read, nothing in it is voiced, or there are no weights.
 
     Source: fixed facts, "Embedding network".
     Notebook: notebooks/05_encoder_and_loss.py
@@ -94,10 +84,7 @@ def embed(
 
 
 class ContourEmbedder:
-    """Turn windows of contours into vectors with trained weights.
-
-    Args:
-        weights: a ``.safetensors`` file or the name of a set that ships with the kit.
+    """Turn windows of contours into vectors with trained weights, a file or a shipped set.
 
     Raises:
         QbhError: if the weights are missing, damaged, or of another kind.
@@ -107,15 +94,11 @@ class ContourEmbedder:
 
     def __init__(self, weights: str = DEFAULT_EMBEDDING) -> None:
         stored = load_weights(weights)
-        try:
+        with holding(f"The weights {weights} do not hold a contour encoder."):
             self.encoder, self.reading = load_encoder(stored)
             self.normalisation: Normalisation = stored.config["normalisation"]
             if self.encoder.config.inputs != CONTOUR_CHANNELS:
                 raise KeyError
-        except QbhError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError):
-            raise QbhError(f"The weights {weights} do not hold a contour encoder.") from None
         self.states_of: str | None = None
         self.identity = f"{stored.name}-{stored.sha256[:16]}"
         self.calibration: dict[str, float] | None = stored.config.get("calibration")
@@ -137,12 +120,21 @@ def run_encoder(
     return np.concatenate(parts)
 
 
+@contextmanager
+def holding(refusal: str) -> Iterator[None]:
+    """Raise QbhError with this refusal if weights do not hold what is read from them."""
+    try:
+        yield
+    except QbhError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise QbhError(refusal) from None
+
+
 def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:
     """Return the encoder that weights hold, in evaluation mode, and how its windows become frames.
 
-    Raises:
-        QbhError: if the encoder's configuration is impossible.
-        KeyError, TypeError, ValueError, RuntimeError: if the weights hold something else.
+    It belongs into :func:`holding`.
     """
     config = build_config(EncoderConfig, dict(stored.config["encoder"]), stored.name)
     reading = Reading(int(stored.config["frames"]), stored.config.get("window_s"))
@@ -152,22 +144,11 @@ def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:
 
 
 def export_encoder(
-    encoder: ContourEncoder, path: Path, reading: Reading, how: Normalisation, half: bool = False
+    encoder: ContourEncoder, path: Path, reading: Reading, how: Normalisation
 ) -> None:
-    """Write an encoder's weights with what is needed to use them.
-
-    Args:
-        encoder: of contours.
-        path: the ``.safetensors`` file to write.
-        reading: how its windows became frames in training.
-        how: normalisation it was trained with.
-        half: write float16, half the size and about 3 digits; loading makes it float32 again.
-
-    Raises:
-        QbhError: if a weight is too large for float16.
-    """
+    """Write an encoder's weights with how its windows became frames and were normalised."""
     config = {"encoder": asdict(encoder.config), **asdict(reading), "normalisation": how}
-    save_weights(path, encoder_arrays(encoder), config, half)
+    save_weights(path, encoder_arrays(encoder), config)
 
 
 def encoder_arrays(encoder: ContourEncoder) -> dict[str, NDArray]:

@@ -189,9 +189,6 @@ POOLINGS: dict[str, Callable[[EncoderConfig], nn.Module]] = {
 class ContourEncoder(nn.Module):
     """Embed contours: linear layer of each frame, stages, pooling, linear output.
 
-    Args:
-        config: which of them there are, and how wide.
-
     Source: fixed facts, "Embedding network".
     Notebook: notebooks/05_encoder_and_loss.py
     """

@@ -58,14 +58,14 @@ def align_hum(
     start_s: float = 0.0,
     end_s: float | None = None,
 ) -> AlignedHum:
-    """Track a recorded hum and align it with its song.
+    """Track a recorded hum and align it with its song, as :func:`align_contours` does.
 
     Args:
         recording: of the hum.
         number: the song's number among the songs, kept in the result.
         song: its contour, whose hop the hum's contour gets.
         tracker: of the hum's pitch.
-        start_s: where in the song the hum begins, with the first note from there on.
+        start_s: where in the song the hum begins.
         end_s: where it ends at the latest; None for the song's end.
 
     Raises:
@@ -88,8 +88,7 @@ def align_contours(hum: Contour, song: Contour, start_s: float = 0.0) -> Alignme
     """Align a hum with its song from a known beginning; the end is found.
 
     The alignment is the path of least distance in pitch, at half to twice the song's tempo, in the
-    best of the keys that put the medians of hum and song near each other. Rests hold the pitch
-    before them.
+    best of the likely keys. Rests hold the pitch before them.
 
     Args:
         hum: aligned from its first to its last voiced frame.
@@ -167,7 +166,7 @@ class HumPairs:
 
     Args:
         hums: aligned with their songs.
-        songs: the songs, by number.
+        songs: by number.
         config: how to draw.
         reading: how a window becomes L frames.
         how: normalisation.
@@ -253,12 +252,8 @@ def align_pairs(
         tracker: of the hums' pitch.
         progress: show a bar on standard error.
 
-    Returns:
-        Hums and the contours of the songs, as :class:`HumPairs` takes them.
-
     Raises:
-        QbhError: if a file cannot be read, a song is not among ``songs``, or a hum cannot be
-            aligned.
+        QbhError: if a file cannot be read, a song is missing, or a hum cannot be aligned.
     """
     pairs, songs = read_pairs(path), list(songs)
     number = {song.id: k for k, song in enumerate(songs)}
@@ -275,11 +270,7 @@ def align_pairs(
 def find_pairs(
     hums: Iterable[HumRecording], songs: Iterable[Song], tracker: Tracker, progress: bool = True
 ) -> tuple[list[Pair], list[Failure]]:
-    """Find the stretch of its song that each hum hums, from the song's first note.
-
-    Returns:
-        A pair for each hum, and the hums that could not be aligned.
-    """
+    """Find the stretch of its song that each hum hums, or why not, from the song's first note."""
     contours = {song.id: song.contour() for song in songs}
     half_s = CONTOUR_HOP_S / 2  # an alignment's times are the middles of frames
     pairs, failures = [], []

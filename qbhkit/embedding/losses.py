@@ -1,8 +1,7 @@
 """Losses on a batch of pairs: three hinges and InfoNCE, and the choice of negatives.
 
-Each loss reads one matrix, the similarity of every anchor to every positive. A row's own positive
-is on the diagonal, its negatives are among the positives of other tunes. Every loss is the mean of
-two: from anchors to positives, and from positives to anchors.
+Each reads the similarities of all anchors to all positives: a row's own is on the diagonal, its
+negatives are elsewhere. It is taken both ways, anchors to positives and back, and averaged.
 """
 
 import math
@@ -36,11 +35,8 @@ class Chosen(NamedTuple):
 class Negatives:
     """Say how a row chooses its negatives among the rows of other tunes.
 
-    Args:
-        mining: ``all``; the ``nearest``; some at ``random``; ``semi-hard``, the nearest one that is
-            farther than the row's own positive, if there is one; the ``hardest``, the nearest one.
-        count: how many a row has, if ``nearest`` or ``random``; fewer if the batch has fewer.
-        generator: of ``random``, on the CPU; by default torch's own.
+    ``all``; the ``nearest``; some at ``random``; ``semi-hard``, the nearest one that is farther
+    than the row's own positive, if there is one; the ``hardest``, the nearest one.
 
     Raises:
         QbhError: if there is no such mining, or ``count`` is not positive.
@@ -51,8 +47,8 @@ class Negatives:
     """
 
     mining: Mining
-    count: int = 16
-    generator: torch.Generator | None = None
+    count: int = 16  # of a row, if nearest or random; fewer if the batch has fewer
+    generator: torch.Generator | None = None  # of random, on the CPU; by default torch's own
 
     def __post_init__(self) -> None:
         _check("mining", self.mining, get_args(Mining))
@@ -63,11 +59,7 @@ class Negatives:
 
     @torch.no_grad()
     def choose(self, near: Tensor, groups: Tensor) -> Chosen:
-        """Choose the negatives of every row.
-
-        Args:
-            near: (B, B) similarities, with each row's own positive on the diagonal.
-            groups: (B,) tune of each row; rows of one tune are never each other's negatives.
+        """Choose the negatives of every row of (B, B) similarities, of tunes (B,).
 
         Raises:
             QbhError: if all rows belong to one tune.
@@ -96,8 +88,7 @@ def hinge(
 ) -> Tensor:
     """Mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
 
-    With all negatives, the mean is taken over the triplets that cost something, because soon most
-    triplets cost nothing.
+    With all negatives, the mean is over the triplets that cost something: soon most cost nothing.
 
     Args:
         anchors: (B, D) of length 1.
@@ -169,18 +160,13 @@ def hinge_of_means(
 class InfoNCE(nn.Module):
     """Cross-entropy of finding the positive among the negatives, at a learned temperature.
 
-    The temperature is kept between 0.01 and 1 by clamping the parameter itself, so that it has a
-    gradient at the ends too. It is learned only if the optimiser has this module's parameters.
-
-    Args:
-        temperature: at the start; what similarities are divided by.
+    The temperature, by which similarities are divided, is kept between 0.01 and 1 by clamping the
+    parameter itself, so that it has a gradient at the ends too.
 
     Raises:
-        QbhError: if the temperature is not between 0.01 and 1.
+        QbhError: if the temperature at the start is not between 0.01 and 1.
 
-    Source: van den Oord et al., "Representation learning with contrastive predictive coding", 2018;
-        Radford et al., "Learning transferable visual models", 2021, for the temperature.
-
+    Source: van den Oord et al., 2018; Radford et al., 2021, for the temperature.
     Notebook: notebooks/05_encoder_and_loss.py
     """
 
@@ -242,15 +228,15 @@ def make_loss(
         kind: ``hinge`` on cosine, the mean over triplets; ``hinge-of-means``, over the mean of a
             row's negatives; ``euclidean``, the hinge on distance; ``infonce``, whose temperature
             is a parameter for the optimiser.
-        mining: how negatives are chosen, as in :class:`Negatives`.
+        mining: as in :class:`Negatives`, with ``negatives`` and ``generator``.
         margin: of the three hinges, in cosine or in distance.
-        negatives: how many a row has, if ``nearest`` or ``random``.
+        negatives: how many a row has.
         temperature: of InfoNCE at the start.
         generator: of ``random``.
 
     Raises:
         QbhError: if there is no such kind or mining, or a number is out of its range.
-        MissingPackageError: if the mining needs pytorch-metric-learning, and that is not installed.
+        MissingPackageError: as for :class:`Negatives`.
 
     Notebook: notebooks/05_encoder_and_loss.py
     """

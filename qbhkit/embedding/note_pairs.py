@@ -40,8 +40,7 @@ class NotePairs:
     """Draw phrases of songs: their notes as written, and as hummed.
 
     Args:
-        notes: (M, 3) of each song: onset s, duration s, MIDI pitch, without overlaps. A song with
-            None is never drawn.
+        notes: of each song, without overlaps; a song with None is never drawn.
         groups: (songs,) tune of each song.
         config: how to draw.
         humming: the other distortions of the hummed phrase.

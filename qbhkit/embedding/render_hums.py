@@ -219,7 +219,7 @@ def sung_spans(
         notes: (M, 3) that were sung, in the song's own time.
         line: how they were sung.
         voice: its ``gap`` cuts the last note short.
-        late_s: second of the recording in which its first frame begins.
+        late_s: where the first frame begins in the recording.
         count: frames.
 
     Returns:

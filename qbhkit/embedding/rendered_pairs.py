@@ -133,16 +133,12 @@ class RenderedBank:
     Args:
         stored: what :func:`read_rendered` returns.
         rows: (R,) numbers of the hums to draw from; by default all.
-
-    Attributes:
-        channels: C, of the states.
-        states_of: identity of the network whose states they are.
     """
 
     def __init__(self, stored: StoredBank, rows: NDArray[np.int64] | None = None) -> None:
         arrays = stored.arrays
         self.channels = arrays["states"].shape[1]
-        self.states_of = str(stored.recipe.get("states_of", ""))
+        self.states_of = str(stored.recipe.get("states_of", ""))  # identity of their network
         self._stored, self._states, self._spans = stored, arrays["states"], arrays["spans"]
         self._lengths = arrays["frames"]
         self._offsets = np.cumsum(self._lengths) - self._lengths

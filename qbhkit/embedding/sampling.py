@@ -22,8 +22,7 @@ class ContourBank:
 
     Args:
         contours: the songs' contours, all with the same hop.
-        groups: (songs,) songs with the same number are variants of one tune and never serve as
-            each other's negatives; by default every song is its own group.
+        groups: (songs,) tune of each song; by default every song is its own.
 
     Raises:
         QbhError: if there is no contour with a voiced frame, or their hops differ.
@@ -48,9 +47,9 @@ class ContourBank:
 
         Args:
             pitch: (total,) float32 MIDI semitones of all songs, 0 where unvoiced.
-            offsets: (songs,) first frame of each song.
-            lengths: (songs,) its length in frames.
-            groups: (songs,) its tune.
+            offsets: (songs,) first frame of each song; likewise ``lengths`` and ``groups``.
+            lengths: in frames.
+            groups: tunes.
             hop_s: seconds between frames.
         """
         bank = cls.__new__(cls)
@@ -79,13 +78,9 @@ class PairBatch(NamedTuple):
 
 
 class PairSource(Protocol):
-    """Anything that gives training pairs.
+    """Anything that gives training pairs."""
 
-    Attributes:
-        tunes: number of tunes; groups are numbered from 0.
-    """
-
-    tunes: int
+    tunes: int  # how many; groups are numbered from 0
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` pairs."""
@@ -157,8 +152,7 @@ class MixedPairs:
 
     Args:
         sources: each with its share of a batch; the shares sum to 1.
-        same_tunes: whether a number means the same tune in all sources; otherwise tunes of
-            different sources are different tunes.
+        same_tunes: whether a number means the same tune in all sources.
     """
 
     def __init__(

@@ -152,8 +152,7 @@ def train_encoder(
     """Train an encoder: self-supervised, supervised, or both combined.
 
     Checkpoint and log are those of :func:`qbhkit.training_loop.fit`; the log also has the embedding
-    spread. A resumed run sees the batches it would have seen. Several devices share each batch, and
-    each of them has all its negatives.
+    spread. Several devices share each batch, and each of them has all its negatives.
 
     Args:
         config: the run.
@@ -171,8 +170,7 @@ def train_encoder(
         ``validation_mrr``, or the last copy if nothing is evaluated.
 
     Raises:
-        QbhError: if ``resume`` finds no checkpoint, or one of another configuration; if the loss
-            is no longer finite; if hums are missing; if the weights to start from do not fit.
+        QbhError: if hums are missing; if the weights to start from do not fit; and as ``fit``.
 
     Notebook: notebooks/06_train_self_supervised.py, notebooks/07_train_supervised.py
     """

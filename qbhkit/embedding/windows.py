@@ -36,9 +36,6 @@ def stretch(
         positions: (...,) in frames; 0.5 is the middle of frame 0.
         offset: frame from which positions are counted; an array if each has its own.
         length: frames from there on that are not outside; by default all.
-
-    Returns:
-        (...,) or (..., C).
     """
     index = np.floor(positions).astype(np.int64)
     inside = (index >= 0) & (index < (len(frames) if length is None else length))

@@ -1,5 +1,5 @@
 import json
-from dataclasses import FrozenInstanceError, asdict, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,46 +60,28 @@ def test_the_strengths_are_those_that_the_shipped_weights_were_trained_with():
     assert asdict(Distortions()) == log["config"]["rules"]
 
 
-def test_rules_cannot_be_changed_under_somebody_else():
-    with pytest.raises(FrozenInstanceError):
-        Distortions().key_st = 1.0
-
-
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_is_switched_off_and_the_others_stay(group):
-    rules = Distortions()
-    off, alone = asdict(without(rules, group)), asdict(with_only(rules, group))
+def test_a_group_is_switched_off_or_distorts_alone(group):
+    rules, frames = Distortions(), melody()
+    off, alone = without(rules, group), with_only(rules, group)
     for name, value in asdict(rules).items():
-        assert off[name] == (0 if name in GROUPS[group] else value)
-        assert alone[name] == (value if name in (*GROUPS[group], "most_slices") else 0)
+        assert getattr(off, name) == (0 if name in GROUPS[group] else value)
+        assert getattr(alone, name) == (value if name in (*GROUPS[group], "most_slices") else 0)
     assert with_only(rules, *GROUPS) == rules
-    assert without(rules, *GROUPS) == OFF
-
-
-@pytest.mark.parametrize(("group", "moves_time"), [(g, g == "time") for g in GROUPS])
-def test_a_group_alone_distorts(group, moves_time):
-    rules, frames = with_only(Distortions(), group), melody()
     start, length = np.zeros(64), np.full(64, 80.0)
-    plain = warp_positions(start, length, Reading(80), OFF, np.random.default_rng(0))
-    warped = warp_positions(start, length, Reading(80), rules, np.random.default_rng(0))
-    assert np.allclose(warped, plain) != moves_time
-    out = distort(frames, rules, np.random.default_rng(0))
-    assert (out == frames).all() == moves_time
-
-
-@pytest.mark.parametrize("switch", [without, with_only])
-def test_an_unknown_group_is_named(switch):
-    with pytest.raises(QbhError, match="'rhythm': use time, pitch, voicing, tracker"):
-        switch(Distortions(), "pitch", "rhythm")
-
-
-def test_same_generator_state_gives_the_same_batch_and_another_does_not():
-    frames = melody()
-    one, two, three = (
-        distort(frames, Distortions(), np.random.default_rng(seed)) for seed in (3, 3, 4)
+    plain, warped = (
+        warp_positions(start, length, Reading(80), these, np.random.default_rng(0))
+        for these in (OFF, alone)
     )
-    np.testing.assert_array_equal(one, two)
-    assert (one != three).any()
+    assert np.allclose(warped, plain) != (group == "time")
+    out = distort(frames, alone, np.random.default_rng(0))
+    assert (out == frames).all() == (group == "time")
+
+
+def test_an_unknown_group_is_named():
+    for switch in (without, with_only):
+        with pytest.raises(QbhError, match="'rhythm': use time, pitch, voicing, tracker"):
+            switch(Distortions(), "pitch", "rhythm")
 
 
 @pytest.mark.parametrize(
@@ -182,19 +164,14 @@ def test_octave_errors_jump_by_twelve():
     assert (np.abs(moved) > 11).any(axis=1).mean() > 0.4
 
 
-def test_filling_sings_through_pauses_with_the_note_before():
-    frames, out, _ = changed_pitch(only(fill_chance=1.0))
-    assert (out[:, :79, 1] == 1).all()
-    assert (out[:, 79, 1] == 0).all()  # silence after the last note stays
-    np.testing.assert_array_equal(out[:, 7, 0], frames[:, 6, 0])
-
-
-def test_filling_leaves_the_silence_before_the_first_note():
+def test_filling_sings_through_pauses_with_the_note_before_but_not_around_the_melody():
     frames = melody()
     frames[:, :5] = 0
-    out = distort(frames, only(fill_chance=1.0), np.random.default_rng(0))
-    assert not out[:, :5].any()
+    out = distort(frames, only(fill_chance=1.0), np.random.default_rng(1))
     assert (out[:, 5:79, 1] == 1).all()
+    assert not out[:, :5].any()
+    assert not out[:, 79].any()
+    np.testing.assert_array_equal(out[:, 7, 0], frames[:, 6, 0])
 
 
 def test_staccato_cuts_the_end_of_notes_only():
@@ -234,13 +211,6 @@ def test_absurd_noise_hits_few_frames_far_off():
     assert np.abs(moved[hit]).max() > 8
 
 
-def test_warped_positions_without_rules_are_the_plain_grid():
-    start, length = np.array([0.0, 30.0]), np.array([40.0, 80.0])
-    grid = warp_positions(start, length, Reading(80), OFF, np.random.default_rng(0))
-    np.testing.assert_allclose(grid[0], (np.arange(80) + 0.5) / 2)
-    np.testing.assert_allclose(grid[1], 30 + np.arange(80) + 0.5)
-
-
 def test_warped_positions_rise_and_keep_within_the_rules():
     start, length = np.full(500, 100.0), np.full(500, 80.0)
     rules = only(start_shift=0.1, tempo_octaves=0.25, slice_tempo=0.25)
@@ -272,21 +242,16 @@ def test_a_cropped_hum_that_keeps_its_speed_lies_in_the_middle():
     assert after_warp(Reading(80), rules) == rules
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7, 200])
-@pytest.mark.parametrize("rules", [Distortions(), EVERYTHING])
-def test_any_length_works(steps, rules):
-    frames = melody(notes=25)[:, :steps]
-    out = distort(np.ascontiguousarray(frames), rules, np.random.default_rng(0))
-    assert out.shape == frames.shape
-    assert (out[..., 1].sum(axis=1) > 0).all()
-
-
-def test_a_silent_contour_among_others_stays_silent():
-    frames = melody()
+@pytest.mark.parametrize(
+    ("steps", "rules"), [(1, EVERYTHING), (2, Distortions()), (7, EVERYTHING), (200, EVERYTHING)]
+)
+def test_any_length_works_and_silence_stays(steps, rules):
+    frames = np.ascontiguousarray(melody(notes=25)[:, :steps])
     frames[3] = 0
-    out = distort(frames, EVERYTHING, np.random.default_rng(0))
+    out = distort(frames, rules, np.random.default_rng(0))
+    assert out.shape == frames.shape
+    assert ((out[..., 1].sum(axis=1) > 0) == (np.arange(64) != 3)).all()
     assert not out[3].any()
-    assert (out[:3, :, 1].sum(axis=1) > 0).all()
 
 
 def test_a_chance_is_the_share_of_contours_that_change():
@@ -342,15 +307,6 @@ def test_an_added_note_passes_to_the_next_in_the_second_half():
     assert set(beside) == {-2, -1, 1, 2}
 
 
-def test_the_second_half_of_an_odd_note_is_the_smaller_one():
-    frames = melody(frames=7)
-    rules = only(added_chance=1.0, added_share=0.9)
-    moved = (distort(frames, rules, np.random.default_rng(0)) != frames).any(axis=2)
-    moved = moved.reshape(64, 10, 7)
-    assert not moved[:, :, :4].any()
-    assert moved[:, :, 4].any(axis=0).all()
-
-
 def test_legato_sings_through_short_rests_only():
     frames = melody()
     frames[:, 21:23] = 0  # with the pause after it, three frames
@@ -391,9 +347,8 @@ def test_a_glide_leads_from_note_to_note_and_leaves_the_rest_alone():
 
 
 def test_no_glide_crosses_a_rest():
-    frames = melody()
-    out = distort(frames, only(glide_chance=1.0, glide_frames=3), np.random.default_rng(0))
-    np.testing.assert_array_equal(out, frames)
+    out = distort(melody(), only(glide_chance=1.0, glide_frames=3), np.random.default_rng(0))
+    np.testing.assert_array_equal(out, melody())
 
 
 def test_a_modulation_changes_the_key_once_at_the_beginning_of_a_note():

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -97,15 +95,6 @@ def test_hop_and_negative_pitch_survive(tmp_path):
     np.testing.assert_array_equal(bank.read(np.array([0]), np.arange(3)[None])[0], low.frames)
 
 
-def test_writing_the_same_again_gives_the_same_bytes(folder, tmp_path):
-    write(melodies(), tmp_path / "again")
-    one, other = (
-        {path.name: path.read_bytes() for path in place.iterdir()}
-        for place in (folder, tmp_path / "again")
-    )
-    assert one == other != {}
-
-
 class TestNothingHalfWritten:
     def test_a_writer_that_fails_leaves_the_old_songs(self, folder):
         def failing():
@@ -125,18 +114,13 @@ class TestNothingHalfWritten:
             np.testing.assert_array_equal(one.positives, two.positives)
         assert len(open_shards(folder).lengths) == 1
 
-    def test_a_killed_writer_leaves_no_manifest(self, tmp_path):
-        code = (
-            "import os, sys; from pathlib import Path; import numpy as np\n"
-            "from qbhkit.contour import from_pitch\n"
-            "from qbhkit.embedding.contour_shards import write_shards\n"
-            "def songs():\n"
-            "    yield from_pitch(np.full(9, 60))\n"
-            "    os._exit(9)\n"
-            "write_shards(songs(), Path(sys.argv[1]), progress=False)"
-        )
-        done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
-        assert done.returncode == 9
+    def test_a_first_writer_that_is_stopped_leaves_nothing_to_open(self, tmp_path):
+        def stopped():
+            yield from melodies(1)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write(stopped(), tmp_path)
         with pytest.raises(QbhError, match="does not exist: write the contours again"):
             open_shards(tmp_path)
 
@@ -153,10 +137,6 @@ class TestRefused:
             write(melodies(), tmp_path, [0, 1])
         assert not [*tmp_path.iterdir()]
 
-    def test_a_folder_that_is_not_there(self, tmp_path):
-        with pytest.raises(QbhError, match="does not exist: write the contours again"):
-            open_shards(tmp_path / "nowhere")
-
     @pytest.mark.parametrize("name", ["pitch.npy", "index.npy"])
     def test_a_file_that_is_missing_cut_or_changed(self, folder, name):
         whole = (folder / name).read_bytes()
@@ -168,20 +148,22 @@ class TestRefused:
         with pytest.raises(QbhError, match=rf"{name} is missing: write the contours again"):
             open_shards(folder)
 
-    @pytest.mark.parametrize(
-        "foreign",
-        [np.zeros(7), np.zeros((2, 3), np.int64), np.array([{"a": 1}], object), "text"],
-        ids=["floats", "shape", "objects", "text"],
-    )
-    @pytest.mark.parametrize("name", ["pitch.npy", "index.npy"])
-    def test_a_foreign_file_even_with_its_checksum(self, folder, name, foreign):
-        if isinstance(foreign, str):
-            (folder / name).write_text(foreign)
-        else:
-            np.save(folder / name, foreign)
+    def test_a_foreign_file_even_with_its_checksum(self, folder):
+        for name in ("index.npy", "pitch.npy"):
+            whole = (folder / name).read_bytes()
+            for foreign in (np.zeros(7), np.zeros((2, 3), np.int64), np.array([{"a": 1}]), None):
+                if foreign is None:
+                    (folder / name).write_text("text")
+                else:
+                    np.save(folder / name, foreign)
+                self.sign(folder, name)
+                with pytest.raises(QbhError, match=rf"{name} is damaged"):
+                    open_shards(folder)
+            (folder / name).write_bytes(whole)
+            self.sign(folder, name)
+
+    def sign(self, folder, name):
         self.change(folder, sha256=lambda sums: sums | {name: sha256_file(folder / name)})
-        with pytest.raises(QbhError, match=rf"{name} is damaged"):
-            open_shards(folder)
 
     def change(self, folder, **how):
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -206,8 +188,3 @@ class TestRefused:
         refuses("does not hold contours")
         (folder / "manifest.json").write_text("{")
         refuses("manifest.json is damaged")
-
-
-def test_a_bank_of_banks_last_song_may_be_empty():
-    bank = ContourBank([from_pitch(np.full(5, 60)), from_pitch(np.zeros(0))])
-    assert not bank.read(np.array([1]), np.array([[-0.5, 0.5]])).any()

@@ -1,6 +1,5 @@
-import subprocess
+import importlib.util
 import sys
-from itertools import product
 
 import numpy as np
 import pytest
@@ -8,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qbhkit.config import build_config
+from qbhkit import training_loop
 from qbhkit.contour import normalise
+from qbhkit.embedding import encoders
 from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.windows import Reading
@@ -18,25 +18,29 @@ from qbhkit.storage import asset
 from qbhkit.weights import load_weights, save_weights
 
 POOLINGS = ("context", "attention", "gru", "max")
-WIDTHS = ((8, 8, 8), (4, 8, 16))  # constant, growing
-COMMON = {"convolutions": 2, "heads": 2, "embedding_dim": 12}
+SAME, GROWING = (8, 8, 8), (4, 8, 16)
+# Each two of block, widths, compression, linear layer and pooling meet in one of the rows.
 CONV = [
-    EncoderConfig(widths, block=block, compression=total, linear=linear, pooling=pooling, **COMMON)
-    for block, widths, total, linear, pooling in product(
-        ("plain", "residual"), WIDTHS, (None, 20), (0, 5), POOLINGS
+    ("plain", SAME, None, 0, "context"),
+    ("residual", GROWING, 20, 5, "context"),
+    ("plain", GROWING, 20, 0, "attention"),
+    ("residual", SAME, None, 5, "attention"),
+    ("plain", SAME, 20, 5, "gru"),
+    ("residual", GROWING, None, 0, "gru"),
+    ("plain", GROWING, None, 5, "max"),
+    ("residual", SAME, 20, 0, "max"),
+]
+LSTM = [(SAME, 0, "gru"), (GROWING, 5, "context"), (SAME, 5, "max"), (GROWING, 0, "attention")]
+COMMON = {"convolutions": 2, "heads": 2, "embedding_dim": 12}
+VARIANTS = {
+    f"{row[0]}-{row[-1]}": EncoderConfig(
+        row[1], block=row[0], compression=row[2], linear=row[3], pooling=row[4], **COMMON
     )
-]
-LSTM = [
-    EncoderConfig(widths, kind="lstm", linear=linear, pooling=pooling, **COMMON)
-    for widths, linear, pooling in product(WIDTHS, (0, 5), POOLINGS)
-]
-
-
-def name_of(config):
-    """What tells a variant from the others: lstm-4,8,16-None-5-gru."""
-    kind = config.block if config.kind == "conv" else "lstm"
-    widths = ",".join(map(str, config.widths))
-    return f"{kind}-{widths}-{config.compression}-{config.linear}-{config.pooling}"
+    for row in CONV
+} | {
+    f"lstm-{pooling}": EncoderConfig(widths, kind="lstm", linear=linear, pooling=pooling, **COMMON)
+    for widths, linear, pooling in LSTM
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,7 +52,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-every_variant = pytest.mark.parametrize("config", CONV + LSTM, ids=name_of)
+every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 
 
 def encoder_of(config, seed=0):
@@ -96,18 +100,13 @@ def test_what_happens_anywhere_can_change_the_vector(config):
 
 
 @every_variant
-def test_rows_of_a_batch_do_not_see_each_other(config):
+def test_rows_do_not_see_each_other_and_silence_has_a_vector(config):
     encoder = encoder_of(config)
     batch = torch.randn(5, 40, 2)
     with torch.inference_mode():
         np.testing.assert_allclose(encoder(batch)[3], encoder(batch[3:4])[0], atol=1e-5)
-
-
-@every_variant
-def test_a_contour_without_a_voice_has_a_vector(config):
-    silence = torch.zeros(2, 40, 2)
-    for encoder in (ContourEncoder(config), encoder_of(config)):
-        vectors = encoder(silence)  # in training and in use
+    for one in (ContourEncoder(config), encoder):  # in training and in use
+        vectors = one(torch.zeros(2, 40, 2))
         assert torch.isfinite(vectors).all()
         np.testing.assert_allclose(vectors.detach().norm(dim=1), 1, atol=1e-5)
 
@@ -126,13 +125,10 @@ def test_the_gradient_reaches_every_parameter(config):
     assert still == []
 
 
-@pytest.mark.parametrize("half", [False, True])
 @every_variant
-def test_export_and_embed_give_back_the_same_vectors(config, half, tmp_path):
+def test_export_and_embed_give_back_the_same_vectors(config, tmp_path):
     encoder = encoder_of(config)
-    export_encoder(
-        encoder, tmp_path / "mine.safetensors", reading=Reading(40), how="key", half=half
-    )
+    export_encoder(encoder, tmp_path / "mine.safetensors", Reading(40), "key")
     embedder = ContourEmbedder(str(tmp_path / "mine.safetensors"))
     frames = np.zeros((3, 40, 2), np.float32)
     frames[:, :30, 0] = np.random.default_rng(0).integers(50, 70, (3, 30))
@@ -141,60 +137,21 @@ def test_export_and_embed_give_back_the_same_vectors(config, half, tmp_path):
         expected = encoder(torch.from_numpy(normalise(frames, "key")))
     vectors = embedder.embed(frames)
     assert vectors.dtype == np.float32
-    np.testing.assert_allclose(vectors, expected, atol=1e-2 if half else 1e-6)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
     assert embedder.encoder.config == config
     assert embedder.reading == Reading(40)
     assert embedder.identity.startswith("mine-")
     assert embedder.embed(frames[:0]).shape == (0, 12)
 
 
-def test_half_precision_halves_the_file_and_nothing_else(tmp_path):
-    encoder = encoder_of(EncoderConfig((16, 32), heads=4, embedding_dim=64))
-    for name in ("full", "half"):
-        export_encoder(
-            encoder, tmp_path / f"{name}.safetensors", Reading(40), "key", half=name == "half"
-        )
-    full, half = (load_weights(str(tmp_path / f"{name}.safetensors")) for name in ("full", "half"))
-    assert half.config == full.config
-    for key, array in full.arrays.items():
-        whole = array.dtype == np.int64
-        assert half.arrays[key].dtype == (np.int64 if whole else np.float16)
-        np.testing.assert_allclose(half.arrays[key], array, rtol=1e-3, atol=1e-6)
-    read = ContourEmbedder(str(tmp_path / "half.safetensors")).encoder.state_dict()
-    for key, value in encoder.state_dict().items():
-        assert read[key].dtype == value.dtype
-        np.testing.assert_array_equal(read[key].numpy().ravel(), half.arrays[key].ravel())
-
-
-def test_a_weight_too_large_for_half_precision_is_refused(tmp_path):
-    encoder = encoder_of(EncoderConfig((8,), heads=2))
-    with torch.no_grad():
-        encoder.output.bias[3] = 1e5
-    with pytest.raises(QbhError, match=r"output\.bias holds values too large for half precision"):
-        export_encoder(encoder, tmp_path / "mine.safetensors", Reading(40), "key", half=True)
-    assert not list(tmp_path.iterdir())
-
-
-def test_weights_of_another_variant_are_refused(tmp_path):
-    encoder = encoder_of(EncoderConfig((8,), pooling="gru"))
-    encoder.config = EncoderConfig((8,), pooling="max")
-    export_encoder(encoder, tmp_path / "mine.safetensors", Reading(40), "key")
-    with pytest.raises(QbhError, match="do not hold a contour encoder"):
-        ContourEmbedder(str(tmp_path / "mine.safetensors"))
-
-
 @pytest.mark.parametrize(
     ("stages", "compression", "pools"),
     [
         (3, None, (2, 2, 2)),
-        (1, None, (2,)),
         (4, 160, (5, 4, 4, 2)),
-        (3, 160, (8, 5, 4)),
-        (5, 160, (5, 4, 2, 2, 2)),
         (6, 160, (5, 2, 2, 2, 2, 2)),
         (2, 72, (9, 8)),  # not (12, 6), as handing out the largest primes first would have it
         (1, 7, (7,)),
-        (4, 16, (2, 2, 2, 2)),
     ],
 )
 def test_compression_is_spread_evenly_with_the_largest_first(stages, compression, pools):
@@ -206,12 +163,8 @@ def test_compression_is_spread_evenly_with_the_largest_first(stages, compression
 
 
 def test_pools_may_be_given_one_by_one():
-    config = EncoderConfig((8, 8, 8), 1, compression=(6, 1, 5), heads=2, embedding_dim=4)
+    config = EncoderConfig((9, 9, 9), 1, compression=(6, 1, 5), pooling="max")  # 8 heads: no matter
     assert (config.pools, config.total) == ((6, 1, 5), 30)
-    with pytest.raises(QbhError, match="cannot be spread over 3 stages"):
-        EncoderConfig((8, 8, 8), compression=(6, 5))
-    with pytest.raises(QbhError, match="compression must be at least 1"):
-        EncoderConfig((8, 8), compression=(6, 0))
 
 
 @pytest.mark.parametrize(
@@ -221,13 +174,15 @@ def test_pools_may_be_given_one_by_one():
         ({"block": "dense"}, "block must be plain or residual, not 'dense'."),
         ({"pooling": "mean"}, "pooling must be context or attention or gru or max, not 'mean'."),
         ({"convolutions": 0}, "convolutions must be at least 1, not 0."),
+        ({"inputs": 0}, "inputs must be at least 1, not 0."),
         ({"kernel": -1}, "kernel must be at least 1, not -1."),
         ({"kernel": 4}, "kernel must be odd, not 4."),
         ({"heads": 0}, "heads must be at least 1, not 0."),
         ({"heads": 7}, "heads (7) must divide the last width (256)."),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1, not 0."),
         ({"compression": 0}, "compression must be at least 1, not 0."),
-        ({"compression": -8}, "compression must be at least 1, not -8."),
+        ({"compression": (6, 2, 0)}, "compression must be at least 1, not (6, 2, 0)."),
+        ({"compression": (6, 5)}, "compression ((6, 5)) cannot be spread over 3 stages"),
         (
             {"compression": 26},
             "compression (26) cannot be spread over 3 stages: it must be a product of so many "
@@ -238,7 +193,6 @@ def test_pools_may_be_given_one_by_one():
         ({"widths": (8, 0, 8)}, "widths must be one or more numbers from 1, not (8, 0, 8)."),
         ({"linear": -1}, "linear must be at least 0, not -1."),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, not 1.0."),
-        ({"dropout": -0.1}, "dropout must be at least 0 and less than 1, not -0.1."),
         ({"dropout": float("nan")}, "dropout must be at least 0 and less than 1, not nan."),
         ({"kind": "lstm", "compression": 8}, "The kind lstm has no stages: leave block and"),
         ({"kind": "lstm", "block": "residual"}, "The kind lstm has no stages: leave block and"),
@@ -251,31 +205,16 @@ def test_impossible_configurations_are_refused(values, says):
     assert says in str(caught.value)
 
 
-def test_heads_matter_to_context_attention_only():
-    assert EncoderConfig((9,), heads=2, pooling="max").heads == 2
+def test_the_published_shape_and_the_default_have_512_dimensions():
+    published = EncoderConfig((128, 256, 512), compression=160, pooling="attention")
+    for config, frames in ((published, 300), (EncoderConfig(), 80)):
+        with torch.inference_mode():
+            assert ContourEncoder(config).eval()(torch.randn(1, frames, 2)).shape == (1, 512)
 
 
-def test_a_configuration_can_be_written_in_yaml():
-    values = {"widths": [4, 8], "compression": 10, "block": "residual", "pooling": "gru"}
-    config = EncoderConfig((4, 8), compression=10, block="residual", pooling="gru")
-    assert build_config(EncoderConfig, values, "x.yaml") == config
-    with pytest.raises(QbhError, match="kind"):
-        build_config(EncoderConfig, {"kind": "transformer"}, "x.yaml")
-
-
-def test_the_published_shape_can_be_written():
-    config = EncoderConfig((128, 256, 512), compression=160, pooling="attention")
-    with torch.inference_mode():
-        assert ContourEncoder(config).eval()(torch.randn(1, 300, 2)).shape == (1, 512)
-
-
-def test_default_embedding_has_512_dimensions():
-    assert ContourEncoder(EncoderConfig())(torch.randn(2, 80, 2)).shape == (2, 512)
-
-
-@pytest.mark.parametrize("convolutions", [1, 3])
-@pytest.mark.parametrize("kernel", [1, 5])
-@pytest.mark.parametrize("block", ["plain", "residual"])
+@pytest.mark.parametrize(
+    ("convolutions", "kernel", "block"), [(1, 5, "plain"), (3, 1, "plain"), (3, 5, "residual")]
+)
 def test_a_stage_has_the_convolutions_it_is_told(convolutions, kernel, block):
     encoder = encoder_of(EncoderConfig((4, 8, 8), convolutions, kernel, heads=2, block=block))
     found = sorted(
@@ -291,30 +230,25 @@ def test_a_stage_has_the_convolutions_it_is_told(convolutions, kernel, block):
     assert encoder(torch.randn(1, 9, 2)).shape == (1, 512)
 
 
-@pytest.mark.parametrize("length", [1, 2, 19])
-def test_short_input_is_padded_in_the_centre(length):
-    for config in (
-        EncoderConfig((8, 8), 1, compression=20, heads=2, linear=linear) for linear in (0, 3)
-    ):
-        encoder = encoder_of(config)
-        short = torch.randn(1, length, 2)
-        left = (20 - length) // 2
-        padded = torch.zeros(1, 20, 2)
-        padded[:, left : left + length] = short
-        with torch.inference_mode():
-            np.testing.assert_allclose(encoder(short), encoder(padded), atol=1e-6)
-            assert not np.allclose(encoder(short), encoder(padded.roll(1, 1)), atol=1e-4)
+@pytest.mark.parametrize(("length", "linear"), [(1, 0), (2, 3), (19, 0)])
+def test_short_input_is_padded_in_the_centre(length, linear):
+    encoder = encoder_of(EncoderConfig((8, 8), 1, compression=20, heads=2, linear=linear))
+    short = torch.randn(1, length, 2)
+    left = (20 - length) // 2
+    padded = torch.zeros(1, 20, 2)
+    padded[:, left : left + length] = short
+    with torch.inference_mode():
+        np.testing.assert_allclose(encoder(short), encoder(padded), atol=1e-6)
+        assert not np.allclose(encoder(short), encoder(padded.roll(1, 1)), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(80, 2), (1, 80, 3), (1, 0, 2)])
-@pytest.mark.parametrize("kind", ["conv", "lstm"])
-def test_wrong_shapes_are_refused(shape, kind):
+def test_wrong_shapes_are_refused(shape):
     with pytest.raises(QbhError, match="batch, length, 2"):
-        ContourEncoder(EncoderConfig((8,), 1, heads=2, kind=kind))(torch.zeros(shape))
+        ContourEncoder(EncoderConfig((8,), 1, heads=2))(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("linear", [0, 5])
-@pytest.mark.parametrize("kind", ["conv", "lstm"])
+@pytest.mark.parametrize(("kind", "linear"), [("conv", 5), ("lstm", 0)])
 def test_frames_may_have_as_many_channels_as_the_configuration_says(kind, linear):
     config = EncoderConfig(
         (8, 16), 1, heads=2, embedding_dim=32, kind=kind, inputs=7, linear=linear
@@ -347,11 +281,13 @@ def test_weights_whose_configuration_is_damaged_are_refused(tmp_path):
         ContourEmbedder(str(path))
 
 
-def test_an_encoder_of_something_else_is_no_contour_encoder(tmp_path):
-    encoder = ContourEncoder(EncoderConfig((8,), inputs=5))
-    export_encoder(encoder, tmp_path / "a.safetensors", Reading(80), "key")
-    with pytest.raises(QbhError, match="do not hold a contour encoder"):
-        ContourEmbedder(str(tmp_path / "a.safetensors"))
+def test_an_encoder_of_something_else_or_of_another_variant_is_refused(tmp_path):
+    other = ContourEncoder(EncoderConfig((8,), pooling="gru"))
+    other.config = EncoderConfig((8,), pooling="max")
+    for encoder in (ContourEncoder(EncoderConfig((8,), inputs=5)), other):
+        export_encoder(encoder, tmp_path / "a.safetensors", Reading(80), "key")
+        with pytest.raises(QbhError, match="do not hold a contour encoder"):
+            ContourEmbedder(str(tmp_path / "a.safetensors"))
 
 
 def test_an_lstm_is_as_deep_and_wide_as_the_widths_say():
@@ -480,28 +416,17 @@ def test_shipped_weights_ignore_the_key_of_a_melody():
 
 
 @pytest.mark.parametrize("name", ["stage1", "best"])
-def test_shipped_weights_are_small_and_have_a_card(name):
-    weights = asset(f"weights/{name}.safetensors")
-    assert weights.stat().st_size < 12_000_000
-    assert sum(value.size for value in load_weights(name).arrays.values()) < 6_000_000
-    card = asset(f"weights/{name}.md").read_text("utf-8")
-    for word in ("essenFolksong", "seed", "limits", "licence"):
-        assert word.lower() in card.lower()
+def test_shipped_weights_have_a_card(name):
+    card = asset(f"weights/{name}.md").read_text("utf-8").lower()
+    assert all(word in card for word in ("essenfolksong", "seed", "limits", "licence"))
 
 
-def test_the_first_vectors_of_a_process_are_like_the_next():
-    """Without initialise_vector_maths one process of eight differs; three are asked."""
-    script = (
-        "import numpy as np\n"
-        "from qbhkit.embedding.embedder import ContourEmbedder\n"
-        "embedder = ContourEmbedder()\n"
-        "frames = np.random.default_rng(0).normal(60, 5, (600, 80, 2)).astype(np.float32)\n"
-        "frames[..., 1] = 1\n"
-        "first, second = embedder.embed(frames), embedder.embed(frames)\n"
-        "assert np.array_equal(first, second), np.abs(first - second).max()\n"
-    )
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=False
-        )
-        assert not done.returncode, done.stderr
+def test_the_module_initialises_vector_maths_when_it_is_imported(monkeypatch):
+    """Otherwise the first vectors of one process in eight differ from the next."""
+    calls = []
+    monkeypatch.setattr(training_loop, "initialise_vector_maths", lambda: calls.append(1))
+    spec = importlib.util.spec_from_file_location("anew", encoders.__file__)
+    anew = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "anew", anew)
+    spec.loader.exec_module(anew)
+    assert calls == [1]

@@ -5,10 +5,10 @@ import builtins
 import collections
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import types
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -204,100 +204,71 @@ def assert_same(network, converted):
     assert (embedder.reading, embedder.normalisation) == (Reading(200, 20.0), "published")
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A small network, and the folder of both its files."""
+    folder = tmp_path_factory.mktemp("original")
+    return write_original(folder), folder
+
+
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    """Both files of a small network, which a test may damage."""
-    write_original(tmp_path)
-    return tmp_path
+def folder(original, tmp_path) -> Path:
+    """A copy of both files, which a test may damage."""
+    return shutil.copytree(original[1], tmp_path, dirs_exist_ok=True)
 
 
 class TestEquality:
     @pytest.mark.parametrize(
         ("summary", "residual", "growing", "linear"),
-        [*product(("context_attention", "simple_attention", "rnn", "max"), *[(False, True)] * 3)],
-    )  # fmt: skip
+        [
+            ("context_attention", False, True, False),
+            ("context_attention", True, False, True),
+            ("simple_attention", True, True, False),
+            ("simple_attention", False, False, True),
+            ("rnn", True, True, True),
+            ("max", False, False, False),
+        ],
+    )
     def test_embeddings_are_those_of_the_original(
         self, tmp_path, summary, residual, growing, linear
     ):
         network = write_original(
             tmp_path, summ_type=summary, use_res=residual, use_gradual_size=growing,
-            use_pre_encoder=linear,
+            use_pre_encoder=linear, kernel_size=5 if residual else 3,
         )  # fmt: skip
         assert_same(network, import_checkpoint(tmp_path, tmp_path / "out"))
 
-    def test_a_wider_kernel(self, tmp_path):
-        network = write_original(tmp_path, kernel_size=5, use_res=True)
-        assert_same(network, import_checkpoint(tmp_path, tmp_path))
-
-    @pytest.mark.parametrize("mistake", ["no bias", "bias twice", "last pool", "mean", "head"])
-    def test_a_mistake_in_the_conversion_would_show(self, tmp_path, mistake):
-        network = write_original(tmp_path, summ_type="context_attention")
-        converted = import_checkpoint(tmp_path, tmp_path)
-        first = network.encoder.conv_0.conv_norm
-        with torch.no_grad():
-            if mistake == "no bias":
-                first[0].bias.zero_()
-            elif mistake == "bias twice":
-                first[0].bias.mul_(2)
-            elif mistake == "last pool":
-                network.encoder.add_module("pool_3", nn.MaxPool1d(2))
-            elif mistake == "mean":
-                first[1].running_mean.copy_(first[1].running_var)
-            else:
-                vectors = network.final_attention.context_vector
-                vectors.copy_(vectors.flip(0))
-        with pytest.raises(AssertionError, match="Not equal to tolerance"):
-            assert_same(network, converted)
-
-    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-    def test_hyper_parameters_may_be_an_object_a_namespace_or_a_dict(self, tmp_path, protocol):
-        network = write_original(tmp_path)
+    def test_hyper_parameters_may_be_an_object_a_namespace_or_a_dict(self, original, folder):
         plain = vars(HParams(betas=(0.9, 0.999), genres=[4, 12], ids=None, nested={"a": {"b": 1}}))
         kinds = (HParams(), argparse.Namespace(**plain), plain, collections.OrderedDict(plain))
-        for value in kinds:
-            write_hparams(tmp_path / "hparams.dat", value, protocol)
-            assert_same(network, import_checkpoint(tmp_path, tmp_path / "out"))
+        for value, protocol in zip(kinds, (2, 3, 4, 5), strict=True):
+            write_hparams(folder / "hparams.dat", value, protocol)
+            assert_same(original[0], import_checkpoint(folder, folder / "out"))
 
-    def test_older_and_wrapped_checkpoints(self, tmp_path):
-        network = write_original(tmp_path)
-        path, state = tmp_path / "checkpoint_best.pt", network.state_dict()
+    def test_older_and_wrapped_checkpoints(self, original, folder):
+        network = original[0]
+        path, state = folder / "checkpoint_best.pt", network.state_dict()
         parallel = {f"module.{key}": value for key, value in state.items()}
         whole = {f"module.contour_encoder.{key}": value for key, value in state.items()}
         whole["module.audio_encoder.fc.weight"] = torch.randn(3, 3)
         doubled = {key: value.double() if value.ndim else value for key, value in state.items()}
         for other in (state, parallel, whole, doubled):
             write_checkpoint(path, other, _use_new_zipfile_serialization=False)
-            assert_same(network, import_checkpoint(tmp_path, tmp_path / "out"))
+            assert_same(network, import_checkpoint(folder, folder / "out"))
 
-    @pytest.mark.parametrize(
-        ("layers", "ratio", "pools"),
-        [
-            (4, 160, (6, 5, 5, 1)),
-            (4, 20, (3, 3, 2, 1)),
-            (4, 125, (5, 5, 4, 1)),  # its third root is 4.999... in floats
-            (6, 160, (3, 3, 3, 2, 2, 1)),
-            (2, 7, (7, 1)),
-            (4, 2, (1, 1, 1, 1)),
-        ],
-    )
-    def test_compression_is_spread_as_in_the_original(self, layers, ratio, pools):
-        assert _pools(layers, ratio) == pools
+    def test_compression_is_spread_as_in_the_original(self):
+        assert _pools(4, 160) == (6, 5, 5, 1)
+        assert _pools(4, 20) == (3, 3, 2, 1)
+        assert _pools(4, 125) == (5, 5, 4, 1)  # its third root is 4.999... in floats
+        assert _pools(6, 160) == (3, 3, 3, 2, 2, 1)
+        assert _pools(2, 7) == (7, 1)
+        assert _pools(4, 2) == (1, 1, 1, 1)
 
     def test_widths_grow_as_in_the_original(self):
         assert _widths(4, 128, False) == (128, 128, 128, 128)
         assert _widths(4, 128, True) == (64, 128, 256, 256)
         assert _widths(6, 8, True) == (4, 4, 8, 8, 16, 16)
         assert _widths(2, 8, True) == (8, 16)
-
-    def test_the_published_size_fits(self, tmp_path):
-        pickled = HParams(
-            hidden_size=256, num_layers=5, embed_size=512, num_head=8, compression_ratio=160,
-            summ_type="context_attention", use_gradual_size=True,
-        )  # fmt: skip
-        write_hparams(tmp_path / "hparams.dat", pickled)
-        write_checkpoint(tmp_path / "checkpoint_best.pt", {})
-        with pytest.raises(QbhError, match=r"has no encoder\.conv_0\.conv_norm\.0\.weight"):
-            import_checkpoint(tmp_path, tmp_path / "out")
 
 
 class Attack:
@@ -322,7 +293,6 @@ def refused(folder, says):
 
 
 class TestAttacks:
-    @pytest.mark.parametrize("protocol", range(6))
     @pytest.mark.parametrize(
         ("attack", "name"),
         [
@@ -331,7 +301,7 @@ class TestAttacks:
             (lambda mark: Attack(exec, f"open({str(mark)!r}, 'w')"), "exec"),
             (lambda mark: Attack(open, str(mark), "w"), "io.open"),
             (lambda mark: Attack(subprocess.Popen, ["touch", str(mark)]), "subprocess.Popen"),
-            (lambda mark: Attack(builtins.getattr, os, "system"), "getattr"),
+            (lambda mark: Attack(builtins.getattr, "", "join"), "getattr"),
             (lambda mark: Attack(builtins.__import__, "os"), "__import__"),
             (lambda mark: torch.zeros(3), "torch._utils._rebuild_tensor_v2"),
             (lambda mark: np.float64(1), "numpy"),
@@ -340,13 +310,10 @@ class TestAttacks:
             (lambda mark: 1j, "complex"),
         ],
     )  # fmt: skip
-    def test_whatever_could_run_is_named_and_refused(self, folder, attack, name, protocol):
-        if name == "getattr":  # a module cannot be pickled: one step of the usual chain
-            found = Attack(builtins.getattr, "", "join")
-        else:
-            found = attack(folder / "mark")
+    def test_whatever_could_run_is_named_and_refused(self, folder, attack, name):
+        found = attack(folder / "mark")
         inside = {"hidden_size": 8, "nested": [{"deep": found}]}
-        for value in (found, inside, [found]):
+        for value, protocol in ((found, 0), (inside, 2), ([found], 3), (inside, 4), (found, 5)):
             (folder / "hparams.dat").write_bytes(pickle.dumps(value, protocol))
             text = refused(
                 folder, r"hparams\.dat holds '.*', which is no plain value and could run"
@@ -417,9 +384,6 @@ class TestAttacks:
             b"\x80\x02}" + b")" + b"\x85" * 15000 + b"K\x01s.",  # hashed: deep
             b"\x80\x02" + b"]" * 15000 + b"a" * 14999 + b".",
             b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x0fabc.",  # texts that claim a length
-            b"\x80\x02X\xff\xff\xff\x7fabc.",
-            b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x0fabc.",
-            b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x0fN.",
             b"\x80\x02\x8b\xff\xff\xff\x7f\x01.",  # a number that does
             b"I" + b"9" * 15000 + b"\n.",
             b"\x80\x02]" + b"N" * (1 << 20),
@@ -466,20 +430,21 @@ class TestWrongFiles:
         refused(folder, rf"{name} does not exist")
         assert not recwarn.list
 
-    def test_every_flipped_byte_is_survived(self, folder):
+    def test_flipped_bytes_are_survived(self, folder):
         path = folder / "hparams.dat"
         whole = path.read_bytes()
-        for place in range(len(whole)):
+        for place in range(0, len(whole), 7):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
             try:
                 import_checkpoint(folder, folder / "out")
             except QbhError as error:
                 assert "hparams.dat" in str(error)  # noqa: PT017
 
-    @pytest.mark.parametrize("value", [None, 3, "text", [1], {1}, (1, 2)])
-    def test_other_values_than_hyper_parameters(self, folder, value):
-        write_hparams(folder / "hparams.dat", value, 4)
-        refused(folder, rf"hparams\.dat must hold hyper-parameters, not {type(value).__name__}")
+    def test_other_values_than_hyper_parameters(self, folder):
+        for value in (None, 3, "text", [1], {1}, (1, 2)):
+            write_hparams(folder / "hparams.dat", value, 4)
+            kind = type(value).__name__
+            refused(folder, rf"hparams\.dat must hold hyper-parameters, not {kind}")
 
     @pytest.mark.parametrize(
         ("changes", "says"),
@@ -509,14 +474,8 @@ class TestWrongFiles:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            (
-                {"hidden_size": 16},
-                r"layer encoder\.conv_0\.conv_norm\.0\.weight: .*\(16, 2, 3\), not ",
-            ),
-            ({"use_pre_encoder": True}, r"has no pre_encoder\.weight"),
             ({"use_res": True}, r"has no encoder\.conv_0\.conv_1\.weight"),
             ({"num_layers": 5}, r"has no encoder\.conv_4\.conv_norm\.0\.weight"),
-            ({"num_layers": 3}, r"layer encoder\.conv_3\.conv_norm\.0\.weight: .* no such one"),
             ({"summ_type": "max"}, r"layer final_rnn\.weight_ih_l0: .* no such one"),
             ({"summ_type": "context_attention"}, r"has no final_attention\.context_vector"),
             ({"embed_size": 13}, r"layer fc\.weight: .*\(13, 8\), not float32 \(12, 8\)"),
@@ -530,7 +489,6 @@ class TestWrongFiles:
         ("name", "change", "says"),
         [
             ("fc.weight", lambda x: x * np.nan, "holds NaN"),
-            ("encoder.conv_1.conv_norm.0.bias", lambda x: x / 0, "holds NaN or infinite"),
             ("fc.bias", lambda x: x.double() * 1e300, "holds NaN or infinite"),
             ("encoder.conv_2.conv_norm.1.running_var", lambda x: -x, "holds a negative variance"),
             ("fc.weight", lambda x: x.int(), r"float32 \(12, 8\), not int32"),
@@ -561,26 +519,8 @@ class TestWrongFiles:
         refused(folder, r"checkpoint_best\.pt has no state_dict")
 
 
-COMMAND = ["weights", "import-checkpoint"]
-
-
-class TestCommand:
-    def test_what_it_writes_can_be_used(self, folder, capsys):
-        assert main([*COMMAND, str(folder), "--out", str(folder / "out")]) == 0
-        written = folder / "out" / "original.safetensors"
-        assert capsys.readouterr() == (f"weights: {written}\n", "")
-        assert ContourEmbedder(str(written)).embedding_dim == 12
-
-    def test_bad_input_is_one_sentence_and_code_2(self, folder, capsys):
-        (folder / "hparams.dat").write_bytes(pickle.dumps(Attack(os.system, "false")))
-        assert main([*COMMAND, str(folder), "--out", str(folder / "out")]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith(f"qbhkit: {folder / 'hparams.dat'} holds 'posix.system'")
-        assert err.count("\n") == 1
-        assert not (folder / "out").exists()
-
-    def test_help_shows_an_example(self, capsys):
-        with pytest.raises(SystemExit, match="0"):
-            main([*COMMAND, "--help"])
-        assert "example:\n  qbhkit weights import-checkpoint" in capsys.readouterr().out
+def test_what_the_command_writes_can_be_used(folder, capsys):
+    assert main(["weights", "import-checkpoint", str(folder), "--out", str(folder / "out")]) == 0
+    written = folder / "out" / "original.safetensors"
+    assert capsys.readouterr() == (f"weights: {written}\n", "")
+    assert ContourEmbedder(str(written)).embedding_dim == 12

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from qbhkit.audio import Audio
 from qbhkit.cli import main as qbhkit
 from qbhkit.corpora.training_songs import TrainingSongs
-from qbhkit.embedding import render as rendering
+from qbhkit.embedding import render_hums as rendering
 from qbhkit.embedding.render_hums import (
     RenderConfig,
     SynthesisPool,
@@ -49,7 +49,7 @@ def pool(songs):
 
 
 class TestSpans:
-    @pytest.mark.parametrize("tempo", [0.8, 1.0, 1.6])
+    @pytest.mark.parametrize("tempo", [0.8, 1.6])
     def test_they_follow_the_song_at_the_singers_tempo(self, tempo):
         voice = replace(EXACT, tempo=tempo)
         line = sung_line(NOTES, voice, np.random.default_rng(0))
@@ -76,14 +76,14 @@ class TestSpans:
 
 
 class TestStretch:
-    @pytest.mark.parametrize("seed", range(20))
-    def test_it_has_its_length_and_ends_at_a_long_rest(self, seed):
+    def test_it_has_its_length_and_ends_at_a_long_rest(self):
         onsets = np.concatenate([0.5 * np.arange(40), 60 + 0.5 * np.arange(40)])
         notes = np.stack([onsets, np.full(80, 0.4), np.full(80, 60.0)], axis=1)
-        found = draw_stretch(notes, CONFIG, np.random.default_rng(seed))
-        assert len(found) <= 16
-        assert np.diff(found[:, 0]).max(initial=0) < 1
-        assert any(np.array_equal(found, notes[k : k + len(found)]) for k in range(80))
+        for seed in range(20):
+            found = draw_stretch(notes, CONFIG, np.random.default_rng(seed))
+            assert len(found) <= 16
+            assert np.diff(found[:, 0]).max(initial=0) < 1
+            assert any(np.array_equal(found, notes[k : k + len(found)]) for k in range(80))
 
     def test_some_begin_with_the_song(self):
         notes = np.stack([np.arange(99.0), np.full(99, 0.9), np.full(99, 60.0)], axis=1)
@@ -105,8 +105,10 @@ class TestRenderOne:
         contour_of = StateFrontend.contour_of
         monkeypatch.setattr(StateFrontend, "contour_of", keep)
         errors = []
-        for number in range(4):
+        first = render_one(0, pool, frontend)
+        for number in range(3):
             found = render_one(number, pool, frontend)
+            assert np.array_equal(found.states, first.states) == (number == 0)
             contour, _ = contours[-1].trimmed()
             np.testing.assert_array_equal(found.states, contour.states)
             assert len(found.spans) == len(found.states)
@@ -122,11 +124,6 @@ class TestRenderOne:
         assert right < 1.0
         assert right < 0.85 * min(before, after)
         assert max(before, after) < min(before2, after2)
-
-    def test_a_number_is_always_sung_alike(self, pool, frontend):
-        one, two, other = (render_one(number, pool, frontend) for number in (5, 5, 6))
-        np.testing.assert_array_equal(one.states, two.states)
-        assert one.states.shape != other.states.shape or (one.states != other.states).any()
 
     def test_keys_are_those_of_real_singers(self, pool):
         rng = np.random.default_rng(0)
@@ -217,26 +214,21 @@ class TestAll:
         assert whole == part
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
-    def test_what_is_there_is_not_made_again_and_what_differs_is(self, songs, tmp_path, quick):
-        path = tmp_path / "a.safetensors"
-        self.bank(path, songs)
-        quick.clear()
-        self.bank(path, songs)
-        assert quick == []
-        self.bank(path, songs, seed=1)
-        assert quick == [0, 1, 2, 3, 4]
-
     def test_a_bank_of_version_1_is_not_rendered_again(self, songs, tmp_path, quick):
         path = tmp_path / "a.safetensors"
         recipe = dict(self.bank(path, songs).recipe)
+        quick.clear()
+        self.bank(path, songs)
+        assert quick == []
         drawn = recipe["drawn"] | {"kind": "performances"}
         drawn["spoilt"] = drawn.pop("degraded")
         former = {"kind": "performances", "heard_by": recipe.pop("states_of"), **recipe}
         metadata = {"qbhkit": json.dumps(former | {"drawn": drawn})}
         save_file(load_file(path), path, metadata=metadata)
-        quick.clear()
         self.bank(path, songs)
         assert quick == []
+        self.bank(path, songs, seed=1)
+        assert quick == [0, 1, 2, 3, 4]
 
     def test_parts_of_another_run_are_not_mixed_in(self, songs, tmp_path, quick, monkeypatch):
         render = rendering.render_one

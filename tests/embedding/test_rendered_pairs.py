@@ -6,7 +6,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from qbhkit.contour import Contour, from_pitch
+from qbhkit.contour import from_pitch
 from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.render_hums import RenderConfig
 from qbhkit.embedding.rendered_pairs import (
@@ -19,8 +19,6 @@ from qbhkit.embedding.rendered_pairs import (
 )
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
-from qbhkit.pitch.frontends import StateContour
-from qbhkit.storage import asset
 from qbhkit.weights import weights_path
 
 EXACT = PartConfig(timing=Distortions(start_shift=0, tempo_octaves=0, slice_tempo=0))
@@ -92,18 +90,11 @@ class TestDraw:
     def test_uneven_timing_moves_the_states_and_not_the_window(self, bank):
         drawn = [
             bank.draw(40, Reading(80), config, np.random.default_rng(3))
-            for config in (EXACT, PartConfig())
+            for config in (EXACT, PartConfig(), EXACT)
         ]
+        np.testing.assert_array_equal(drawn[0].states, drawn[2].states)
         np.testing.assert_array_equal(drawn[0].windows, drawn[1].windows)
         assert 0.1 < np.mean(drawn[0].states[..., 0] != drawn[1].states[..., 0]) < 0.95
-
-    def test_the_same_generator_draws_the_same(self, bank):
-        one, two, other = (
-            bank.draw(9, Reading(8), PartConfig(), np.random.default_rng(seed))
-            for seed in (0, 0, 1)
-        )
-        np.testing.assert_array_equal(one.states, two.states)
-        assert not np.array_equal(one.states, other.states)
 
     def test_held_back_tunes_are_in_one_bank_only(self, bank):
         learnt, held = bank.split(5)  # ten tunes of two hums each
@@ -159,12 +150,10 @@ class TestFile:
         assert old.recipe == new.recipe == json.loads(json.dumps(recipe))
         assert RenderedBank(old).states_of == "somebody"
 
-    def test_a_missing_one_says_how_to_make_it(self, tmp_path):
-        with pytest.raises(QbhError, match="does not exist: make it with 'qbhkit data render'"):
-            read_rendered(tmp_path / "nothing.safetensors")
-
-    def test_a_damaged_one_is_named(self, tmp_path):
+    def test_a_missing_and_a_damaged_one_say_how_to_make_it(self, tmp_path):
         path = tmp_path / "half.safetensors"
+        with pytest.raises(QbhError, match="does not exist: make it with 'qbhkit data render'"):
+            read_rendered(path)
         write_rendered(path, [rendered_hum(0)], {})
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(QbhError, match=r"half.safetensors is damaged .*render' again"):
@@ -175,47 +164,11 @@ class TestFile:
         path = tmp_path / "a.safetensors"
         write_rendered(path, [rendered_hum(0)], {})
         arrays = load_file(path)
-        save_file(
-            {**arrays, change: arrays[change][:-1]},
-            path,
-            metadata={"qbhkit": '{"kind": "rendered-hums"}'},
-        )
+        arrays[change] = arrays[change][:-1]
+        save_file(arrays, path, metadata={"qbhkit": '{"kind": "rendered-hums"}'})
         with pytest.raises(QbhError, match="holds no rendered hums"):
             read_rendered(path)
 
     def test_weights_are_no_rendered_hums(self):
-        assert asset("weights/stage1.safetensors").is_file()
         with pytest.raises(QbhError, match=r"stage1.safetensors holds no rendered hums"):
             read_rendered(weights_path("stage1"))
-
-
-class TestStateContour:
-    def frames(self, voiced):
-        frames = np.zeros((len(voiced), 2 + CHANNELS), np.float32)
-        frames[:, 1] = voiced
-        frames[:, 0] = 60 * frames[:, 1]
-        frames[:, 2:] = np.arange(len(voiced))[:, None]
-        return frames
-
-    def test_it_is_trimmed_as_a_contour_with_its_states(self):
-        frames = self.frames([0, 0, 1, 0, 1, 1, 0])
-        contour, late_s = StateContour(frames).trimmed()
-        plain, same_s = Contour(frames[:, :2]).trimmed()
-        assert late_s == same_s == pytest.approx(0.2)
-        np.testing.assert_array_equal(contour.frames[:, :2], plain.frames)
-        np.testing.assert_array_equal(contour.states[:, 0], [2, 3, 4, 5])
-        assert contour.voiced_s == plain.voiced_s
-
-    def test_nothing_voiced_leaves_nothing(self):
-        contour, _ = StateContour(self.frames([0, 0])).trimmed()
-        assert contour.states.shape == (0, CHANNELS)
-
-    def test_a_contour_without_states_is_refused(self):
-        with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ C\), not \(3, 2\)"):
-            StateContour(self.frames([0, 1, 1])[:, :2])
-
-    def test_the_contour_in_it_is_checked(self):
-        frames = self.frames([0, 1, 1])
-        frames[0, 0] = 60
-        with pytest.raises(QbhError, match="unvoiced frames must have pitch 0"):
-            StateContour(frames)

@@ -14,6 +14,17 @@ def test_stretch_reads_nearest_frames_and_nothing_outside():
     assert stretch(frames, np.zeros((2, 4))).shape == (2, 4, 2)
 
 
+def test_rows_of_a_long_array_are_read_each_in_its_own_bounds():
+    frames = np.arange(1, 11.0)  # rows of 4 and of 6
+    offset, length = np.array([[4], [0], [4]]), np.array([[6], [4], [6]])
+    positions = np.array([[-0.1, 0.0, 0.9, 5.9, 6.0]] * 2 + [[1.0, 2.0, 3.0, 4.0, 99.0]])
+    found = stretch(frames, positions, offset, length)
+    np.testing.assert_array_equal(found, [[0, 5, 5, 10, 0], [0, 1, 1, 0, 0], [6, 7, 8, 9, 0]])
+    doubled = stretch(np.stack([frames, -frames], axis=1), positions, offset, length)
+    np.testing.assert_array_equal(doubled, np.stack([found, -found], axis=2))
+    np.testing.assert_array_equal(frames, np.arange(1, 11.0))
+
+
 def test_windows_have_exact_times_and_the_last_ends_with_the_song():
     found = sliding_windows(from_pitch(np.full(237, 60.0)), 5.0, 1.0)
     assert [window.start_frame for window in found] == [*range(0, 187, 10), 187]
