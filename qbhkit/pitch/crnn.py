@@ -35,7 +35,6 @@ CLASSES = 442  # no voice, then every 1/8 semitone from MIDI 40 to 95
 LOWEST_SUNG_MIDI = 45.0
 WIDTHS = (64, 128, 192, 256)
 STATES = 512  # two directions of 256
-CRNN_KIND = "crnn"
 
 _SLOPE = 0.01
 _AMIN, _TOP_DB = 1e-10, 80.0  # librosa.power_to_db's defaults
@@ -256,7 +255,7 @@ def export_crnn(
     ``origin`` are further entries of its configuration, such as the source of the weights.
     """
     normalisation = {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
-    save_weights(path, arrays_of(network) | normalisation, {"kind": CRNN_KIND, **origin})
+    save_weights(path, arrays_of(network) | normalisation, {"kind": CrnnExtractor.name, **origin})
 
 
 def arrays_of(network: nn.Module) -> dict[str, NDArray]:
@@ -297,7 +296,7 @@ def load_crnn(path: Path | str | None = None) -> CrnnExtractor:
     ):
         arrays = {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
         mean, std = arrays.pop("mean").numpy(), arrays.pop("std").numpy()
-        if stored.config["kind"] != CRNN_KIND or not mean.shape == std.shape == PATCH:
+        if stored.config["kind"] != CrnnExtractor.name or not mean.shape == std.shape == PATCH:
             raise KeyError
         network.load_state_dict(arrays)
     return CrnnExtractor(network, mean, std)

@@ -33,8 +33,6 @@ from qbhkit.pitch.crnn import (
 from qbhkit.weights import load_weights, save_weights
 
 LITE_HOP = 160  # samples, 20 ms
-DEFAULT_WEIGHTS = "crnn-lite"
-LITE_KIND = "crnn-lite"
 _FLOOR_DB = -80.0
 _BINS_PER_ST = 4
 _PITCHES = round(HIGHEST_MIDI - LOWEST_MIDI) * _BINS_PER_ST + 1  # 221
@@ -193,11 +191,11 @@ class LiteExtractor(Extractor):
 
     name = "crnn-lite"
 
-    def __init__(self, weights: str = DEFAULT_WEIGHTS) -> None:
+    def __init__(self, weights: str = "crnn-lite") -> None:
         stored = load_weights(weights)
         config = dict(stored.config)
         with misfits_as(f"{weights} does not hold crnn-lite: train it again."):
-            if config.pop("kind") != LITE_KIND:
+            if config.pop("kind") != self.name:
                 raise KeyError
             self.threshold = float(config.pop("threshold"))
             network = LiteNetwork(build_config(LiteConfig, config, weights))
@@ -251,5 +249,5 @@ def export_lite(network: LiteNetwork, path: Path, threshold: float = 0.5) -> Non
         path: of the file.
         threshold: of 1 - P(class 0), from which a frame is voiced.
     """
-    config = {"kind": LITE_KIND, "threshold": threshold, **asdict(network.config)}
+    config = {"kind": LiteExtractor.name, "threshold": threshold, **asdict(network.config)}
     save_weights(path, arrays_of(network), config)

@@ -29,7 +29,7 @@ def extract_all(
     """Write the f0 track of every recording as a CSV file.
 
     A result that is there is kept if it is of the same tracker (with the same weights) and of the
-    same recording: neither the size nor the time stamp of that file has changed.
+    same recording, by size and time stamp.
 
     Args:
         outputs: recording to the CSV file of its f0 track; all CSV files in one folder.

@@ -43,16 +43,13 @@ def keras_layers() -> _Layers:
 
 
 def convert_crnn(weights: Path, mean: Path, std: Path, folder: Path) -> Path:
-    """Convert published Keras weights of the melody network to ``crnn.safetensors``.
+    """Convert published Keras weights to ``crnn.safetensors`` in a folder; return its path.
 
     Args:
         weights: HDF5 file of Keras 2 (``save_weights``, or a whole model).
         mean: ``.npy`` file of (31, 513) dB.
         std: ``.npy`` file of (31, 513) dB.
-        folder: where ``crnn.safetensors`` is written, atomically; made if missing.
-
-    Returns:
-        The path of the new file.
+        folder: made if missing.
 
     Raises:
         QbhError: if a file is missing, damaged, holds NaN, or has a layer or shape that does not

@@ -46,8 +46,10 @@ def training_material(
     hums = list(MirQbsh(data / "mir-qbsh").hums(EVALUATION_YEAR))
     forbidden = forbidden_ids(read_split("pop909"))
     songs = [path for path in pop909(data / "pop909").files if path.stem not in forbidden]
-    titles = [song.title for song in songs_of(music21_collection("oneills1850"))]
-    spoken = spoken_timbres(config.speech, titles, config.utterances, track, config.seed)
+    spoken: list[Timbre] = []
+    if config.speech:
+        titles = [song.title for song in songs_of(music21_collection("oneills1850"))]
+        spoken = spoken_timbres(config.speech, titles, config.utterances, track, config.seed)
 
     few = replace(config.mix, excerpts=config.watched)
 

@@ -4,7 +4,6 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from qbhkit.audio import Audio
 from qbhkit.contour import hz_to_midi
@@ -12,16 +11,15 @@ from qbhkit.errors import QbhError
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
 from qbhkit.pitch import crnn
 from qbhkit.pitch.crnn import (
+    CLASS_MIDI,
     CLASSES,
     CRNN_RATE_HZ,
     PATCH,
     CrnnExtractor,
     MelodyCrnn,
-    class_midi,
     decibels,
     decode,
     export_crnn,
-    frame_count,
     load_crnn,
     magnitudes,
     patches_of,
@@ -85,18 +83,14 @@ def extractor(weights) -> CrnnExtractor:
 
 
 class TestFeatures:
-    @pytest.mark.parametrize("count", [1024, 8039, 8040, 8041, 40000])
-    def test_frames_are_those_of_librosa(self, count):
+    @pytest.mark.parametrize("count", [1024, 8039, 8040])
+    def test_frames_are_those_of_librosa_and_a_stretch_is_a_part_of_them(self, count):
         samples = sound(count / CRNN_RATE_HZ).samples
         wanted = np.abs(librosa.stft(samples, n_fft=1024, hop_length=80)).T
-        assert frame_count(count) == len(wanted)
-        np.testing.assert_array_equal(magnitudes(samples, 0, len(wanted)), wanted)
-
-    def test_a_stretch_is_a_part_of_the_whole(self):
-        samples = sound(2.0).samples
-        whole = magnitudes(samples, 0, 201)
-        for first, end in ((0, 1), (0, 7), (3, 4), (5, 100), (6, 7), (190, 201), (200, 201)):
-            np.testing.assert_array_equal(magnitudes(samples, first, end), whole[first:end])
+        frames = 1 + count // 80
+        assert frames == len(wanted)
+        for first, end in ((0, frames), (0, 1), (3, 9), (frames - 1, frames)):
+            np.testing.assert_array_equal(magnitudes(samples, first, end), wanted[first:end])
 
     def test_decibels_are_librosas(self):
         magnitude = np.abs(np.random.default_rng(0).normal(size=(50, 513))).astype(np.float32) ** 9
@@ -120,14 +114,14 @@ class TestFeatures:
 
 
 class TestExtractor:
-    @pytest.mark.parametrize("seconds", [0.31, 0.3, 1.2345])
+    @pytest.mark.parametrize("seconds", [0.31, 0.7345])
     def test_posteriors_are_those_of_the_published_pipeline(
         self, extractor, network, normalisation, seconds
     ):
         audio = sound(seconds)
         features = published_features(audio.samples, *normalisation).astype(np.float32)
         with torch.inference_mode():
-            wanted = network(torch.from_numpy(features[..., None])).softmax(2)
+            wanted = network(torch.from_numpy(features)).softmax(2)
         melody = extractor.melody(audio)
         count = round(seconds * 100)
         assert melody.posteriors.shape == (count, CLASSES)
@@ -139,7 +133,7 @@ class TestExtractor:
 
     def test_the_padding_counts(self, extractor, normalisation, monkeypatch):
         """With another filling the last frames differ: the comparison above is no empty one."""
-        audio = sound(1.0)
+        audio = sound(0.5)
         whole = extractor.melody(audio).posteriors
         monkeypatch.setattr(
             crnn, "patches_of",
@@ -147,15 +141,15 @@ class TestExtractor:
             .reshape(-1, *PATCH),
         )  # fmt: skip
         other = extractor.melody(audio).posteriors
-        assert np.abs(other - whole)[93:].max() > 0.01
-        np.testing.assert_array_equal(other[:93], whole[:93])
+        assert np.abs(other - whole)[31:].max() > 0.01
+        np.testing.assert_array_equal(other[:31], whole[:31])
 
-    @pytest.mark.parametrize("batch", [1, 4])
-    def test_in_pieces_as_in_one(self, extractor, monkeypatch, batch):
-        audio = sound(1.6)  # 6 patches, the loudest sample in the last one
+    def test_in_pieces_as_in_one(self, extractor, monkeypatch):
+        audio = sound(0.7)  # 3 patches, the loudest sample in the last one
+        before = audio.samples.copy()
         monkeypatch.setattr(crnn, "_BATCH", 100)
         whole = extractor.melody(audio)
-        monkeypatch.setattr(crnn, "_BATCH", batch)
+        monkeypatch.setattr(crnn, "_BATCH", 2)
         melody, track = extractor.melody(audio), extractor.track(audio)
         # Batches of another size are multiplied in another order: 2e-5 on a processor with AVX2.
         np.testing.assert_allclose(melody.posteriors, whole.posteriors, atol=1e-4)
@@ -163,37 +157,30 @@ class TestExtractor:
             np.testing.assert_array_equal(found.voiced, whole.f0.voiced)
             np.testing.assert_array_equal(found.frequency_hz, whole.f0.frequency_hz)
             np.testing.assert_allclose(found.voicing, whole.f0.voicing, atol=1e-4)
+        np.testing.assert_array_equal(audio.samples, before)
 
-    @pytest.mark.parametrize("count", [1, 39, 40, 41, 79, 120, 800, 2440, 2480, 2519, 2521])
+    @pytest.mark.parametrize("count", [1, 39, 41, 2440, 2519])
     def test_the_track_is_on_the_kits_grid(self, extractor, count):
         track = extractor.track(Audio(sound(1.0).samples[-count:], CRNN_RATE_HZ))
         assert len(track.voicing) == max(1, round(count / 80))
         assert track.hop_s == 0.01
 
-    @pytest.mark.parametrize("count", [0, 10, 8000, 99999])
-    def test_silence_is_unvoiced(self, extractor, count):
-        for level in (0.0, 0.25, 1e-6):
-            samples = np.full(count, level, np.float32)
-            melody = extractor.melody(Audio(samples, CRNN_RATE_HZ))
-            assert len(melody.posteriors) == max(1, round(count / 80))
-            assert not melody.f0.voiced.any()
-            assert not melody.f0.frequency_hz.any()
-            assert np.isfinite(melody.posteriors).all()
+    @pytest.mark.parametrize(("count", "level"), [(0, 0.0), (8000, 0.25), (9999, 1e-6)])
+    def test_silence_is_unvoiced(self, extractor, count, level):
+        melody = extractor.melody(Audio(np.full(count, level, np.float32), CRNN_RATE_HZ))
+        assert len(melody.posteriors) == max(1, round(count / 80))
+        assert not melody.f0.voiced.any()
+        assert not melody.f0.frequency_hz.any()
+        assert np.isfinite(melody.posteriors).all()
 
     def test_a_click_gives_no_nan(self, extractor):
-        samples = np.zeros(20000, np.float32)
-        samples[12000] = 1e-3
+        samples = np.zeros(5000, np.float32)
+        samples[2000] = 1e-3
         assert np.isfinite(extractor.melody(Audio(samples, CRNN_RATE_HZ)).posteriors).all()
 
     def test_another_rate_is_refused(self, extractor):
         with pytest.raises(QbhError, match="8000 Hz, not 16000"):
             extractor.track(Audio(np.ones(16000, np.float32), 16000))
-
-    def test_samples_are_left_alone(self, extractor):
-        audio = sound(1.0)
-        before = audio.samples.copy()
-        extractor.track(audio)
-        np.testing.assert_array_equal(audio.samples, before)
 
 
 def row(**classes):
@@ -207,8 +194,8 @@ def row(**classes):
 
 class TestDecode:
     def test_classes(self):
-        assert class_midi().shape == (441,)
-        assert class_midi()[[0, 1, 8, 440]].tolist() == [40, 40.125, 41, 95]
+        assert CLASS_MIDI.shape == (441,)
+        assert CLASS_MIDI[[0, 1, 8, 440]].tolist() == [40, 40.125, 41, 95]
 
     @pytest.mark.parametrize(
         ("frame", "midi", "voiced"),
@@ -234,11 +221,11 @@ class TestDecode:
 
     def test_voicing_agrees_with_the_argmax_everywhere(self, tmp_path):
         rng = np.random.default_rng(0)
-        logits = rng.normal(0, 4, (5000, CLASSES))
-        logits[:, 0] += rng.uniform(0, 20, 5000)
+        logits = rng.normal(0, 4, (2000, CLASSES))
+        logits[:, 0] += rng.uniform(0, 20, 2000)
         posteriors = torch.from_numpy(logits).softmax(1).numpy().astype(np.float32)
         winner = posteriors.argmax(1)
-        pitch = np.concatenate([[0], class_midi()])[winner]
+        pitch = np.concatenate([[0], CLASS_MIDI])[winner]
         track = decode(posteriors)
         np.testing.assert_array_equal(track.voiced, pitch >= 45)
         voiced = track.voiced
@@ -248,18 +235,6 @@ class TestDecode:
         assert (track.voicing <= 1 - posteriors[:, 0] + 1e-6).all()
         write_f0_csv(track, tmp_path / "f0.csv")  # which keeps three digits
         np.testing.assert_array_equal(read_f0_csv(tmp_path / "f0.csv").voiced, voiced)
-
-    def test_the_lowest_pitch_can_be_chosen(self):
-        assert decode(row(c1=0.9)[None], 40.0).voiced[0]
-        assert decode(row(c441=0.9)[None], 95.0).voiced[0]
-        assert not decode(row(c233=0.9)[None], 69.1).voiced[0]
-        with pytest.raises(QbhError, match="No pitch is left over MIDI 96"):
-            decode(row(c1=0.9)[None], 96)
-
-    def test_shapes(self):
-        assert len(decode(np.zeros((0, CLASSES))).voicing) == 0
-        with pytest.raises(QbhError, match="442"):
-            decode(np.zeros((3, 441)))
 
 
 class TestNetwork:
@@ -271,24 +246,12 @@ class TestNetwork:
         lstm = 2 * 4 * 256 * (512 + 256 + 2)  # PyTorch has two biases, Keras one
         assert sum(p.numel() for p in MelodyCrnn().parameters()) == blocks + lstm + 513 * CLASSES
 
-    def test_layouts_of_the_input(self, network):
+    def test_states_and_logits(self, network):
         patches = torch.randn(1, *PATCH)
         with torch.no_grad():
-            wanted = network(patches)
-            assert wanted.shape == (1, 31, CLASSES)
             assert network.states(patches).shape == (1, 31, 512)
-            for shaped in (patches[..., None], patches[:, None]):
-                torch.testing.assert_close(network(shaped), wanted)
-        for shape in ((2, 513, 31), (2, 31, 512), (31, 513), (2, 1, 31, 513, 1)):
-            with pytest.raises(QbhError, match="Patches must be"):
-                network(torch.zeros(shape))
-
-    def test_pooling_first_changes_nothing(self):
-        """The activation rises, so it may come after the pool, on a quarter of the values."""
-        x = torch.randn(2, 8, 31, 33)
-        pooled = torch.nn.functional.max_pool2d(torch.nn.functional.leaky_relu(x, 0.01), (1, 4))
-        other = torch.nn.functional.leaky_relu(torch.nn.functional.max_pool2d(x, (1, 4)), 0.01)
-        assert torch.equal(pooled, other)
+            torch.testing.assert_close(network.output(network.states(patches)), network(patches))
+            assert network(patches).shape == (1, 31, CLASSES)
 
     def test_it_learns(self):
         """Gradients reach every parameter, through the activations in place."""
@@ -332,17 +295,6 @@ class TestFiles:
             save_weights(path, arrays, config)
             with pytest.raises(QbhError, match=r"w\.safetensors does not hold a melody network"):
                 load_crnn(path)
-
-    def test_files_that_are_no_weights(self, tmp_path):
-        path = tmp_path / "w.safetensors"
-        with pytest.raises(QbhError, match="no weights"):
-            load_crnn(path)
-        path.write_bytes(b"nothing")
-        with pytest.raises(QbhError, match="is damaged"):
-            load_crnn(path)
-        save_file({"mean": np.zeros(3)}, path)
-        with pytest.raises(QbhError, match="not written by this kit"):
-            load_crnn(path)
 
     def test_where_they_are_looked_for(self, weights, tmp_path, monkeypatch):
         monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))

@@ -1,4 +1,4 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import torch
 from qbhkit.audio import Audio, load
 from qbhkit.errors import QbhError
 from qbhkit.metrics import melody_score
-from qbhkit.pitch.crnn import CLASSES, class_midi
+from qbhkit.pitch.crnn import CLASS_MIDI, CLASSES
 from qbhkit.pitch.crnn_lite import (
     LITE_HOP,
     MARGIN,
@@ -17,12 +17,12 @@ from qbhkit.pitch.crnn_lite import (
     LiteConfig,
     LiteExtractor,
     LiteNetwork,
-    decode_lite,
     every_10_ms,
     export_lite,
 )
 from qbhkit.pitch.training import features
 from qbhkit.synthesis import degrade
+from qbhkit.synthesis.accompaniment import render_accompaniment
 from qbhkit.synthesis.mixing import mix
 from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.weights import load_weights, save_weights
@@ -92,7 +92,7 @@ def stack_of(samples, harmonics=(0.5, 1, 2), reference=0.5):
 
 
 class TestHarmonicStack:
-    @pytest.mark.parametrize("midi", [45, 57.25, 69, 80.5])
+    @pytest.mark.parametrize("midi", [45, 57.25, 80.5])
     def test_a_tone_is_loudest_at_its_pitch_in_every_harmonic(self, midi):
         frequency_hz = 440 * 2 ** ((midi - 69) / 12)
         found = stack_of(sine(frequency_hz)).mean(dim=2)  # (W, H, P)
@@ -137,40 +137,33 @@ class TestEvery10Ms:
         np.testing.assert_allclose(drawn.reshape(7, 2, 5)[1:-1].mean(axis=1), (
             0.75 * rows[1:-1] + 0.125 * (rows[:-2] + rows[2:])))  # fmt: skip
 
-    def test_a_straight_line_stays_one(self):
-        line = np.stack([np.linspace(0, 1, 11), np.linspace(1, 0, 11)], axis=1)
-        np.testing.assert_allclose(np.diff(every_10_ms(line)[1:-1], axis=0)[:, 0], 0.05)
-
     def test_one_frame_becomes_two_of_it(self):
         np.testing.assert_array_equal(every_10_ms(np.array([[0.3, 0.7]])), [[0.3, 0.7]] * 2)
 
 
-class TestDecode:
-    def test_the_threshold_becomes_one_half(self):
-        posteriors = np.zeros((5, CLASSES), np.float32)
-        posteriors[:, 0] = [1.0, 0.71, 0.69, 0.35, 0.0]
-        posteriors[:, 1 + 8 * 29] = 1 - posteriors[:, 0]  # MIDI 69
-        track = decode_lite(posteriors, 0.3)
-        assert track.voiced.tolist() == [False, False, True, True, True]
-        assert track.voicing[3] == pytest.approx(0.75)
-        np.testing.assert_allclose(track.frequency_hz[1:], 440, rtol=1e-6)  # unvoiced ones too
-
-    @pytest.mark.parametrize("number", [0, 1, 440])
-    def test_every_class_is_its_pitch(self, number):
-        posteriors = np.full((1, CLASSES), 1e-3)
-        posteriors[0, 1 + number] = 0.5
-        midi = 69 + 12 * np.log2(decode_lite(posteriors, 0.5).frequency_hz[0] / 440)
-        assert midi == pytest.approx(40 + number / 8, abs=1e-4)
+def test_the_threshold_becomes_one_half_and_every_class_is_its_pitch(extractor):
+    posteriors = np.zeros((5, CLASSES), np.float32)
+    posteriors[:, 0] = [1.0, 0.61, 0.59, 0.3, 0.0]
+    classes = 1 + np.array([3, 0, 1, 8 * 29, 440])
+    posteriors[np.arange(5), classes] = 1 - posteriors[:, 0]
+    track = extractor.decode(posteriors)
+    assert track.voiced.tolist() == [False, False, True, True, True]
+    assert track.voicing[3] == pytest.approx(0.75)
+    midi = 69 + 12 * np.log2(track.frequency_hz[1:] / 440)  # unvoiced ones too
+    np.testing.assert_allclose(midi, [40, 40.125, 69, 95], atol=1e-4)
 
 
 class TestExtractor:
-    @pytest.mark.parametrize("count", [1, 39, 40, 41, 800, 5399, 8039, 8041, 12345])
-    def test_there_is_a_frame_every_10_ms(self, extractor, count):
-        melody = extractor.melody(sound(count))
+    @pytest.mark.parametrize("count", [1, 39, 41, 799, 801, 12345])
+    def test_there_is_a_frame_every_10_ms_and_states_every_100_ms(self, extractor, count):
+        melody, found = extractor.melody(sound(count)), extractor.track_with_states(sound(count))
         frames = max(1, round(count / 80))
         assert melody.posteriors.shape == (frames, CLASSES)
         assert len(melody.f0.voicing) == len(melody.f0.frequency_hz) == frames
         np.testing.assert_allclose(melody.posteriors.sum(axis=1), 1, atol=1e-4)
+        assert found.states.shape == (-(-count // 800), 2 * TINY.states)
+        assert found.states.dtype == np.float32
+        assert len(found.f0.voicing) == frames
 
     def test_the_weights_tell_frames_apart(self, extractor):
         """Without that the comparisons below would be empty ones."""
@@ -179,23 +172,27 @@ class TestExtractor:
         assert len(np.unique(track.frequency_hz)) > 5
 
     def test_pieces_give_what_the_whole_gives_and_what_training_sees(self, extractor, network):
-        audio = sound(33 * RATE_HZ + 77)  # four stretches of 10 s
+        audio = sound(23 * RATE_HZ + 277)  # three stretches of 10 s, and two frames of 20 ms
         frames = -(-len(audio.samples) // LITE_HOP)
         padded = np.pad(audio.samples, (0, frames * LITE_HOP - len(audio.samples)))
         with torch.inference_mode():
             inputs = features(
                 HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
             )
-            whole = network(inputs)[0].softmax(-1).numpy()
-        found = extractor.melody(audio)
-        wanted = every_10_ms(whole)[: len(found.posteriors)]
-        np.testing.assert_allclose(found.posteriors, wanted, atol=1e-3)
-
-    def test_track_is_melody_without_the_posteriors(self, extractor):
-        audio = sound(11 * RATE_HZ)
-        track, melody = extractor.track(audio), extractor.melody(audio)
-        np.testing.assert_array_equal(track.frequency_hz, melody.f0.frequency_hz)
-        np.testing.assert_array_equal(track.voicing, melody.f0.voicing)
+            logits, whole = network.logits_and_states(inputs)
+            torch.testing.assert_close(network(inputs), logits)
+        melody, track = extractor.melody(audio), extractor.track(audio)
+        wanted = every_10_ms(logits[0].softmax(-1).numpy())[: len(melody.posteriors)]
+        np.testing.assert_allclose(melody.posteriors, wanted, atol=1e-3)
+        found = extractor.track_with_states(audio)
+        for f0 in (melody.f0, found.f0):
+            np.testing.assert_array_equal(track.frequency_hz, f0.frequency_hz)
+            np.testing.assert_array_equal(track.voicing, f0.voicing)
+        assert whole.std() > 0.1
+        wanted = [whole[0, first : first + 5].mean(0) for first in range(0, frames, 5)]
+        np.testing.assert_allclose(found.states, np.stack(wanted), atol=2e-3)
+        late = np.abs(found.states[1:] - np.stack(wanted)[:-1])
+        assert late.max() > 0.1  # one frame late would show
 
     def test_level_and_offset_do_not_matter(self, extractor):
         audio = sound(16000)
@@ -207,55 +204,19 @@ class TestExtractor:
         np.testing.assert_array_equal(lifted.voiced, usual.voiced)
         assert np.mean(lifted.frequency_hz == usual.frequency_hz) > 0.99
 
-    @pytest.mark.parametrize("count", [1, 799, 800, 801, 8041, 12345])
-    def test_there_are_states_every_100_ms(self, extractor, count):
-        found = extractor.track_with_states(sound(count))
-        assert found.states.shape == (-(-count // 800), 2 * TINY.states)
-        assert found.states.dtype == np.float32
-        assert len(found.f0.voicing) == max(1, round(count / 80))
-
-    def test_states_of_pieces_are_means_of_the_whole(self, extractor, network):
-        audio = sound(33 * RATE_HZ + 277)  # four stretches of 10 s, and two frames of 20 ms
-        frames = -(-len(audio.samples) // LITE_HOP)
-        padded = np.pad(audio.samples, (0, frames * LITE_HOP - len(audio.samples)))
-        with torch.inference_mode():
-            inputs = features(
-                HarmonicStack(TINY.harmonics), torch.from_numpy(padded)[None], torch.zeros(1)
-            )
-            logits, whole = network.logits_and_states(inputs)
-            torch.testing.assert_close(network(inputs), logits)
-        found = extractor.states(audio)
-        assert whole.std() > 0.1
-        wanted = [whole[0, first : first + 5].mean(0) for first in range(0, frames, 5)]
-        np.testing.assert_allclose(found, np.stack(wanted), atol=2e-3)
-        assert np.abs(found[1:] - np.stack(wanted)[:-1]).max() > 0.1  # one frame late would show
-
-    def test_states_come_with_the_track_of_the_same_run(self, extractor):
-        audio = sound(12 * RATE_HZ + 33)
-        track, found = extractor.track(audio), extractor.track_with_states(audio)
-        np.testing.assert_array_equal(track.frequency_hz, found.f0.frequency_hz)
-        np.testing.assert_array_equal(track.voicing, found.f0.voicing)
-        np.testing.assert_array_equal(extractor.states(audio), found.states)
-
     @pytest.mark.parametrize("offset", [0.0, 0.5])
-    def test_silence_has_states_of_zero(self, extractor, offset):
-        found = extractor.track_with_states(Audio(np.full(8100, offset, np.float32), RATE_HZ))
+    def test_silence_is_unvoiced_and_has_states_of_zero(self, extractor, offset):
+        audio = Audio(np.full(8100, offset, np.float32), RATE_HZ)
+        found = extractor.track_with_states(audio)
         np.testing.assert_array_equal(found.states, np.zeros((11, 2 * TINY.states)))
-        assert not found.f0.voiced.any()
-
-    def test_states_of_another_rate_are_refused(self, extractor):
-        with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
-            extractor.states(Audio(np.zeros(16000, np.float32), 16000))
-
-    @pytest.mark.parametrize("offset", [0.0, 0.5])
-    def test_silence_is_unvoiced(self, extractor, offset):
-        track = extractor.track(Audio(np.full(8000, offset, np.float32), RATE_HZ))
-        assert len(track.voicing) == 100
-        assert not track.voiced.any()
+        for f0 in (found.f0, extractor.track(audio)):
+            assert len(f0.voicing) == 101
+            assert not f0.voiced.any()
 
     def test_another_rate_is_refused(self, extractor):
-        with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
-            extractor.track(Audio(np.zeros(16000, np.float32), 16000))
+        for refusing in (extractor.track, extractor.track_with_states):
+            with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
+                refusing(Audio(np.zeros(16000, np.float32), 16000))
 
 
 class TestWeights:
@@ -278,21 +239,9 @@ class TestWeights:
                 LiteExtractor(str(tmp_path / f"{name}.safetensors"))
         with pytest.raises(QbhError, match="best does not hold crnn-lite"):
             LiteExtractor("best")
-
-    def test_an_unknown_size_is_refused(self, tmp_path, weights):
-        stored = load_weights(str(weights))
-        path = tmp_path / "a.safetensors"
-        save_weights(path, stored.arrays, {**stored.config, "colour": 3})
+        save_weights(tmp_path / "a.safetensors", stored.arrays, {**stored.config, "colour": 3})
         with pytest.raises(QbhError, match="colour"):
-            LiteExtractor(str(path))
-
-    def test_missing_and_damaged_weights_are_refused(self, tmp_path, weights):
-        with pytest.raises(QbhError, match="no weights 'nothing'"):
-            LiteExtractor("nothing")
-        path = tmp_path / "half.safetensors"
-        path.write_bytes(weights.read_bytes()[:500])
-        with pytest.raises(QbhError, match="is damaged"):
-            LiteExtractor(str(path))
+            LiteExtractor(str(tmp_path / "a.safetensors"))
 
     def test_exporting_leaves_the_network_as_it_was(self, network, weights, tmp_path):
         export_lite(network, tmp_path / "again.safetensors", THRESHOLD)
@@ -300,12 +249,11 @@ class TestWeights:
 
 
 def test_the_number_of_logits_is_that_of_classes():
-    assert len(class_midi()) + 1 == CLASSES
+    assert len(CLASS_MIDI) + 1 == CLASSES
     for harmonics in ((1,), (0.5, 1, 2, 3)):
         network = LiteNetwork(replace(TINY, harmonics=harmonics)).eval()
         logits = network(torch.zeros(2, 2 * len(harmonics), 7, 221))
         assert logits.shape == (2, 7, CLASSES)
-    assert set(asdict(TINY)) == {"harmonics", "channels", "wide", "states", "dropout"}
 
 
 SONG = np.array([[0, 0.5, 57], [0.5, 0.5, 60], [1, 1, 64], [2, 0.5, 62], [2.5, 1.5, 57.0]])
@@ -322,22 +270,20 @@ def vowels():
 
 
 def score_of(track, hum):
-    truth = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0)
+    truth = hum.f0.frequency_hz
     count = len(truth)
     return melody_score(truth, track.frequency_hz[:count], track.voicing[:count])
 
 
 class TestShipped:
     def test_a_voice_over_an_accompaniment_is_found(self, shipped, vowels):
-        from qbhkit.synthesis.accompaniment import arrange_accompaniment, render_parts
-
         voice = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, RATE_HZ)
         roots = (45, 41, 48, 43, 45)
         chords = np.array([[k, 1.0, root + p] for k, root in enumerate(roots) for p in (0, 7, 16)])
         length_s = len(voice) / RATE_HZ
-        parts = arrange_accompaniment(chords, 0.5, length_s, np.random.default_rng(2))
-        backing = render_parts(parts, length_s, RATE_HZ).samples[: len(voice)]
-        mixed = mix(voice, np.where(vowels.f0.voiced, 1.0, 0.0), backing, 5.0)
+        rng = np.random.default_rng(2)
+        backing = render_accompaniment(chords, 0.5, length_s, RATE_HZ, rng)[: len(voice)]
+        mixed = mix(voice, vowels.f0.frequency_hz, backing, 5.0)
         score = score_of(shipped.track(Audio(mixed, RATE_HZ)), vowels)
         assert score.raw_pitch_accuracy > 0.7
         assert score.overall_accuracy > 0.6

@@ -20,11 +20,7 @@ from qbhkit.pitch.frontends import (
 )
 from qbhkit.pitch.trackers import get_tracker, identity_of
 
-
-@pytest.fixture(scope="module")
-def states_of():
-    """The network whose states the shipped state embedder reads."""
-    return StateEmbedder().states_of
+TRACK = F0Track(np.full(300, 220.0), np.ones(300))
 
 
 def tone(count, rate_hz, frequency_hz=220):
@@ -39,35 +35,20 @@ def recording(tmp_path):
     return tmp_path / "a.wav"
 
 
-TRACK = F0Track(np.full(300, 220.0), np.ones(300))
-
-
 class TestToContour:
-    def test_it_is_at_the_front_door(self):
+    def test_recordings_of_every_kind_are_tracked(self, recording):
         assert qbhkit.to_contour is to_contour
-
-    @pytest.mark.parametrize("kind", ["str", "Path", "samples", "Audio"])
-    def test_a_recording_is_tracked_at_the_rate_of_the_tracker(self, recording, kind):
-        tracker = get_tracker("pyin")
+        tracker = get_tracker("praat")
         wanted = from_f0(tracker.track(load(recording, tracker.rate_hz)))
         audio = load(recording, 16000)
-        given = {
-            "str": str(recording),
-            "Path": recording,
-            "samples": (audio.samples, audio.rate_hz),
-            "Audio": audio,
-        }[kind]
-        found = to_contour(given, "pyin")
-        np.testing.assert_array_equal(found.frames, wanted.frames)
+        for given in (str(recording), recording, (audio.samples, 16000), audio):
+            found = to_contour(given, "praat")
+            np.testing.assert_array_equal(found.frames, wanted.frames)
         assert found.hop_s == 0.1
         assert len(found) == 20
-        assert np.median(found.pitch_st[found.voiced]) == pytest.approx(57, abs=0.2)
-
-    def test_samples_of_any_type_rate_and_channel_count(self):
-        audio = tone(2 * 44100, 44100)
-        whole = np.round(32767 * audio.samples).astype(np.int16)
-        stereo = np.stack([audio.samples, np.zeros_like(audio.samples)], axis=1)
-        for samples in (audio.samples, audio.samples.astype(float), whole, stereo):
+        whole = np.round(32767 * tone(88200, 44100).samples).astype(np.int16)
+        stereo = np.stack([tone(88200, 44100).samples, np.zeros(88200)], axis=1)
+        for samples in (whole, stereo):
             found = to_contour((samples, 44100))
             assert len(found) == 20
             assert found.voiced.mean() > 0.8
@@ -99,19 +80,15 @@ class TestToContour:
         ("given", "says"),
         [
             ((np.zeros(16000), 16000), "The given sound is silent: check the microphone"),
-            (Audio(np.zeros(16000, np.float32), 16000), "The given sound is silent"),
-            ((np.full(16000, np.nan), 16000), "The given sound holds NaN"),
             (Audio(np.full(16000, np.nan, np.float32), 16000), "The given sound holds NaN"),
             ((np.ones(800), 16000), "The given sound holds only 0.05 s"),
             ((["a", "b"], 16000), "Samples must be numbers"),
-            ((np.zeros((4, 4, 4)), 16000), "Samples must be numbers"),
             (np.zeros(16000), "Give a path, or samples and their rate"),
             (None, "Give a path, or samples and their rate"),
-            (3, "Give a path, or samples and their rate"),
+            ("none.wav", r"none\.wav does not exist"),
+            ("none.csv", r"none\.csv does not exist"),
         ],
-        ids=["silent", "silent Audio", "NaN", "NaN Audio", "short", "text", "axes", "array", "None",
-             "number"],
-    )  # fmt: skip
+    )
     def test_what_is_no_recording_is_refused(self, given, says):
         with pytest.raises(QbhError, match=says):
             to_contour(given)
@@ -125,14 +102,6 @@ class TestToContour:
             (tmp_path / name).write_bytes(content)
             with pytest.raises(QbhError, match=says):
                 to_contour(tmp_path / name)
-        write_wav(Audio(np.zeros(16000, np.float32), 16000), tmp_path / "quiet.wav")
-        for absent in ("none.wav", "none.csv"):
-            with pytest.raises(QbhError, match=f"{absent} does not exist"):
-                to_contour(str(tmp_path / absent))
-        with pytest.raises(QbhError, match=r"quiet\.wav is silent"):
-            to_contour(tmp_path / "quiet.wav")
-
-    def test_an_unknown_tracker_is_refused_at_a_recording(self):
         with pytest.raises(QbhError, match="There is no tracker 'ear'"):
             to_contour(tone(16000, 16000), "ear")
 
@@ -141,8 +110,9 @@ class TestFrontends:
     def test_states_lie_beside_the_contour_of_the_same_run(self):
         network, audio = LiteExtractor(), tone(12345, 8000)
         found = StateFrontend().contour_of(audio)
-        np.testing.assert_array_equal(found.frames[:, :2], from_f0(network.track(audio)).frames)
-        np.testing.assert_array_equal(found.states, network.states(audio)[: len(found)])
+        wanted = network.track_with_states(audio)
+        np.testing.assert_array_equal(found.frames[:, :2], from_f0(wanted.f0).frames)
+        np.testing.assert_array_equal(found.states, wanted.states[: len(found)])
         assert len(found) == 16
 
     def test_a_state_contour_is_cut_as_a_contour(self):
@@ -155,36 +125,29 @@ class TestFrontends:
         assert shorter.pitch_st.tolist() == [60, 62]
         assert shorter.states[:, 0].tolist() == [2, 3]
 
-    @pytest.mark.parametrize("shape", [(3, 2), (3,), (2, 3, 4)])
-    def test_a_state_contour_without_states_is_refused(self, shape):
-        with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ C\), not"):
-            StateContour(np.zeros(shape))
-
-    def test_a_state_contour_with_a_wrong_pitch_is_refused(self):
+    def test_a_state_contour_without_states_or_with_a_wrong_pitch_is_refused(self):
+        for shape in ((3, 2), (3,), (2, 3, 4)):
+            with pytest.raises(QbhError, match=r"has shape \(N, 2 \+ C\), not"):
+                StateContour(np.zeros(shape))
         with pytest.raises(QbhError, match="unvoiced frames must have pitch 0"):
             StateContour(np.full((3, 4), [60, 0, 1, 1]))
 
-    def test_every_embedder_gets_the_frontend_that_it_reads(self, states_of):
-        frontend = frontend_for(ContourEmbedder().states_of, "pyin")
+    def test_every_embedder_gets_the_frontend_that_it_reads(self):
+        states_of = identity_of("crnn-lite")
+        embedder, contours = open_embedder("end-to-end"), open_embedder("stage1")
+        assert isinstance(embedder, StateEmbedder)
+        assert embedder.states_of == states_of
+        assert isinstance(contours, ContourEmbedder)
+        frontend = frontend_for(contours.states_of, "whistle")
         assert isinstance(frontend, PitchFrontend)
-        assert frontend.tracker.name == "pyin"
-        assert frontend.rate_hz == get_tracker("pyin").rate_hz
+        assert frontend.tracker.name == "whistle"
+        assert frontend.rate_hz == 16000
         for tracker in (None, "crnn-lite"):
             assert isinstance(frontend_for(states_of, tracker), StateFrontend)
         with pytest.raises(QbhError, match=r"the states of crnn-lite: leave --tracker pyin out"):
             frontend_for(states_of, "pyin")
-
-    def test_states_of_another_network_are_refused(self):
         with pytest.raises(QbhError, match=r"states of crnn-lite@0{12}, not .* train it"):
             frontend_for("crnn-lite@000000000000")
-
-    def test_weights_say_themselves_what_they_embed(self, states_of):
-        embedder = open_embedder("end-to-end")
-        assert isinstance(embedder, StateEmbedder)
-        assert embedder.states_of == states_of == identity_of("crnn-lite")
-        contours = open_embedder("stage1")
-        assert isinstance(contours, ContourEmbedder)
-        assert contours.states_of is None
 
 
 class TestQueryLoader:
@@ -207,22 +170,19 @@ class TestQueryLoader:
             return frontend_for(*arguments)
 
         monkeypatch.setattr(frontends, "frontend_for", counted)
-        load_query = query_loader(tracker="pyin")
+        load_query = query_loader(tracker="whistle")
         load_query(TRACK)
         assert made == []
         load_query(recording)
         load_query(str(recording))
-        assert made == [(None, "pyin")]
+        assert made == [(None, "whistle")]
 
-    def test_a_state_embedder_gets_states(self, states_of, recording):
-        load_query = query_loader(states_of)
+    def test_a_state_embedder_gets_states_and_refuses_what_holds_none(self, recording, tmp_path):
+        load_query = query_loader(identity_of("crnn-lite"))
         found = load_query(recording)
         assert isinstance(found, StateContour)
         assert load_query(found) is found
-
-    def test_what_holds_no_states_is_refused_for_a_state_embedder(self, states_of, tmp_path):
         write_f0_csv(TRACK, tmp_path / "a.f0.csv")
-        load_query = query_loader(states_of)
         with pytest.raises(QbhError, match=r"a\.f0\.csv holds no sound, which this embedder needs"):
             load_query(tmp_path / "a.f0.csv")
         with pytest.raises(QbhError, match="An f0 track holds no sound, which this embedder needs"):

@@ -1,6 +1,5 @@
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from qbhkit.config import build_config, config_path, read_yaml
 from qbhkit.errors import QbhError
 from qbhkit.pitch import training
-from qbhkit.pitch.crnn import CLASSES, class_midi
+from qbhkit.pitch.crnn import CLASS_MIDI, CLASSES
 from qbhkit.pitch.crnn_lite import HarmonicStack, LiteConfig, LiteExtractor, export_lite
 from qbhkit.pitch.training import (
     MelodyTrainConfig,
@@ -21,7 +20,6 @@ from qbhkit.pitch.training import (
     watch,
 )
 from qbhkit.synthesis.mixing import MIX_HOP, MIX_RATE_HZ, Excerpt, MixConfig
-from qbhkit.training_loop import scheduled_rate
 
 TINY = MelodyTrainConfig(
     epochs=3, steps_per_epoch=3, batch=2, learning_rate=1e-2,
@@ -100,37 +98,9 @@ class TestTrain:
         config = replace(TINY, seed=1, epochs=1)
         assert run(bank, tmp_path, config)[0]["loss"] != curve(whole / "log.json")[0]["loss"]
 
-    def test_only_whole_files_are_left(self, whole):
-        assert sorted(path.name for path in whole.iterdir()) == ["checkpoint.pt", "log.json"]
+    def test_the_log_holds_the_configuration(self, whole):
         log = json.loads((whole / "log.json").read_text())
         assert log["config"] == json.loads(json.dumps(asdict(TINY)))
-
-    def test_a_full_disk_leaves_the_last_epoch(self, bank, tmp_path, monkeypatch):
-        write, calls = Path.write_bytes, []
-
-        def second_write_fails(path, content):
-            calls.append(path)
-            if len(calls) == 2:
-                write(path, b"half")
-                raise OSError("no space left")
-            return write(path, content)
-
-        monkeypatch.setattr(Path, "write_bytes", second_write_fails)
-        with pytest.raises(OSError, match="no space"):
-            run(bank, tmp_path, replace(TINY, steps_per_epoch=1))
-        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-        assert len(state["curve"]) == len(curve(tmp_path / "log.json")) == 1
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.json"]
-
-    def test_a_checkpoint_of_another_configuration_is_refused(self, bank, whole, tmp_path):
-        with pytest.raises(QbhError, match=r"checkpoint\.pt does not exist"):
-            run(bank, tmp_path, resume=True)
-        with pytest.raises(QbhError, match="belongs to another configuration"):
-            run(bank, whole, replace(TINY, blur_st=0.3), resume=True)
-
-    def test_an_infinite_loss_is_one_sentence(self, bank, tmp_path):
-        with pytest.raises(QbhError, match="no longer finite: lower 'learning_rate'"):
-            run(bank, tmp_path, replace(TINY, learning_rate=1e30, max_grad_norm=1e30))
 
     def test_what_was_trained_is_what_is_exported(self, bank, tmp_path):
         config = replace(TINY, epochs=1, steps_per_epoch=1)
@@ -151,18 +121,12 @@ def f0_of(*midi):
 
 
 class TestTargets:
-    def test_an_unvoiced_frame_is_class_0(self):
-        wanted = targets(f0_of(None, None), 0.2)
-        assert wanted.shape == (1, 1, CLASSES)
-        assert wanted[0, 0, 0] == 1
-        assert not wanted[0, 0, 1:].any()
-
-    @pytest.mark.parametrize("midi", [40, 69, 69.0625, 95])
+    @pytest.mark.parametrize("midi", [40, 69.0625, 95])
     def test_a_voiced_frame_is_a_bell_around_its_pitch(self, midi):
         bell = targets(f0_of(midi, midi), 0.2)[0, 0].numpy()
         assert bell[0] == 0
         assert bell.sum() == pytest.approx(1, abs=1e-5)
-        naive = np.exp(-0.5 * ((class_midi() - midi) / 0.2) ** 2)
+        naive = np.exp(-0.5 * ((CLASS_MIDI - midi) / 0.2) ** 2)
         np.testing.assert_allclose(bell[1:], naive / naive.sum(), atol=1e-4)
 
     def test_half_voiced_is_half_class_0(self):
@@ -176,11 +140,12 @@ class TestTargets:
         assert wanted[: 8 * 26].sum() == pytest.approx(0.5, abs=1e-5)
         assert sorted(wanted.topk(2).indices.tolist()) == [8 * 20, 8 * 32]
 
-    @pytest.mark.parametrize("midi", [39.9, 95.1, 20, 110])
-    def test_a_pitch_out_of_range_counts_as_unvoiced(self, midi):
-        wanted = targets(f0_of(midi, midi), 0.2)[0, 0]
-        assert wanted[0] == 1
-        assert torch.isfinite(wanted).all()
+    @pytest.mark.parametrize("midi", [None, 39.9, 95.1])
+    def test_without_a_pitch_in_range_a_frame_is_class_0(self, midi):
+        wanted = targets(f0_of(midi, midi), 0.2)
+        assert wanted.shape == (1, 1, CLASSES)
+        assert wanted[0, 0, 0] == 1
+        assert not wanted[0, 0, 1:].any()
 
 
 def test_the_loss_is_the_naive_one():
@@ -193,17 +158,6 @@ def test_the_loss_is_the_naive_one():
         total -= sum(p * (value - normaliser) for p, value in zip(truth, row, strict=True))
     found = pitch_loss(torch.from_numpy(logits), torch.from_numpy(wanted))
     assert found.item() == pytest.approx(total / 6)
-
-
-def test_the_rate_warms_up_over_an_epoch_and_ends_at_zero():
-    config = replace(TINY, epochs=10, steps_per_epoch=20)
-    rates = [scheduled_rate(config, step) for step in range(200)]
-    assert rates[0] == pytest.approx(config.learning_rate / 20)
-    assert (np.diff(rates[:19]) > 0).all()
-    assert (np.diff(rates[20:]) < 0).all()
-    assert max(rates) == pytest.approx(config.learning_rate, rel=0.03)
-    assert rates[100] == pytest.approx(config.learning_rate / 2, rel=0.01)
-    assert rates[-1] < 0.001 * config.learning_rate
 
 
 def test_features_have_a_frame_every_20_ms_and_ignore_the_level():

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import symusic
+from conftest import pop_song
 
 from qbhkit.contour import F0Track, from_f0
 from qbhkit.corpora import open_corpus, songs_of
 from qbhkit.corpora.training_songs import forbidden_ids, read_split, training_songs
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
-from qbhkit.pitch import transcribe as transcribe_module
+from qbhkit.pitch import render_and_transcribe as module
 from qbhkit.pitch.render_and_transcribe import (
     TranscribeConfig,
     song_mixture,
@@ -26,29 +26,12 @@ SHORT = TranscribeConfig(length_s=4.0)
 FIRST_S = 3.0  # onset of the first note: what comes before is the intro
 
 
-def write_song(path: Path, shift: int = 0) -> Path:
-    """Write an intro of 3 s and 13 s of a tune, over triads, at 120 beats a minute."""
-    score = symusic.Score(480)
-    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
-    for beat in range(32):
-        if beat >= 2 * FIRST_S:
-            pitch = 64 + (5 * beat + shift) % 12
-            tune.notes.append(symusic.Note(480 * beat, 440, pitch, 90))
-        for pitch in (48, 55, 60):
-            piano.notes.append(symusic.Note(480 * beat, 470, pitch + 5 * (beat // 4 % 2), 80))
-    score.tracks.append(tune)
-    score.tracks.append(piano)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    score.dump_midi(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """A data folder whose POP909 has three songs to train on and one that is held out."""
     folder = tmp_path_factory.mktemp("data")
     for number, song_id in enumerate((*IDS, HELD_OUT)):
-        write_song(folder / "pop909" / song_id / f"{song_id}.mid", number)
+        pop_song(folder / "pop909" / song_id / f"{song_id}.mid", number)
     return folder
 
 
@@ -74,7 +57,7 @@ class Tracker:
 @pytest.fixture
 def tracker(monkeypatch) -> Tracker:
     made = Tracker()
-    monkeypatch.setattr(transcribe_module, "get_tracker", lambda _name: made)
+    monkeypatch.setattr(module, "get_tracker", lambda _name: made)
     return made
 
 
@@ -95,18 +78,6 @@ class TestCorpus:
         names = {f"{song_id}.f0.csv" for song_id in IDS}
         assert set(files_of(tmp_path / "out")) == {*names, "transcribed.json"}
 
-    def test_a_second_run_transcribes_what_is_missing(self, data, tracker, tmp_path):
-        folder = tmp_path / "out"
-        transcribe(data, folder)
-        first = files_of(folder)
-        (folder / "002.f0.csv").unlink()
-        (folder / ".partial-x.csv").write_text("time_s,freq")  # what a killed run leaves
-        done = transcribe(data, folder)
-        assert (done.written, done.reused) == (1, 2)
-        assert len(tracker.tracked) == 4
-        (folder / ".partial-x.csv").unlink()
-        assert files_of(folder) == first
-
     def test_a_stopped_run_leaves_whole_files_and_goes_on(self, data, tracker, tmp_path):
         transcribe(data, tmp_path / "whole")
         tracker.tracked.clear()
@@ -120,7 +91,10 @@ class TestCorpus:
             transcribe(data, tmp_path / "out")
         assert set(files_of(tmp_path / "out")) == {"001.f0.csv", "transcribed.json"}
         tracker.before = lambda number: None
-        assert transcribe(data, tmp_path / "out").written == 2
+        (tmp_path / "out" / ".partial-x.csv").write_text("time_s,freq")  # what a killed run leaves
+        done = transcribe(data, tmp_path / "out")
+        assert (done.written, done.reused) == (2, 1)
+        (tmp_path / "out" / ".partial-x.csv").unlink()
         assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
     def test_a_song_sounds_the_same_whatever_else_is_transcribed(self, data, tracker, tmp_path):
@@ -132,23 +106,19 @@ class TestCorpus:
         assert all(everything[name] == content for name, content in few.items())
         assert transcribe(data, tmp_path / "few", songs=2).reused == 1
 
-    @pytest.mark.parametrize(
-        "other",
-        [TranscribeConfig(1, 4.0), TranscribeConfig(0, 5.0), TranscribeConfig(0, 4.0, (-3.0, 5.0))],
-    )
-    def test_melodies_made_otherwise_are_not_mixed(self, data, tracker, tmp_path, other):
+    def test_melodies_made_otherwise_are_not_mixed(self, data, tracker, tmp_path):
         folder = tmp_path / "out"
         transcribe(data, folder, songs=1)
         before = files_of(folder)
-        with pytest.raises(QbhError, match=r"out holds melodies that were made otherwise: delete"):
-            transcribe(data, folder, other)
-        assert files_of(folder) == before
-
-    def test_melodies_of_another_tracker_or_of_unknown_making(self, data, tracker, tmp_path):
-        folder = tmp_path / "out"
-        transcribe(data, folder, songs=1)
+        made = json.loads((folder / "transcribed.json").read_text())
+        assert made.pop("tracker").startswith("crnn-lite@")
+        assert made == {"corpus": "pop909", "seed": 0, "length_s": 4.0, "level_db": [-3.0, 6.0]}
+        for other in (TranscribeConfig(1, 4.0), TranscribeConfig(0, 4.0, (-3.0, 5.0))):
+            with pytest.raises(QbhError, match=r"out holds melodies that were made otherwise: del"):
+                transcribe(data, folder, other)
         with pytest.raises(QbhError, match="made otherwise"):
             transcribe_corpus("pop909", data, folder, SHORT, "swift-f0", progress=False)
+        assert files_of(folder) == before
         (folder / "transcribed.json").write_text("[")
         with pytest.raises(QbhError, match=r"transcribed\.json is damaged .* delete"):
             transcribe(data, folder)
@@ -161,7 +131,7 @@ class TestCorpus:
         (tmp_path / "pop909" / "002").mkdir(parents=True)
         damaged = tmp_path / "pop909" / "002" / "002.mid"
         damaged.write_bytes(b"rubbish")
-        silent = write_song(tmp_path / "pop909" / "001" / "001.mid")
+        silent = pop_song(tmp_path / "pop909" / "001" / "001.mid")
         tracker.silent = True
         done = transcribe(tmp_path, tmp_path / "out")
         assert (done.written, done.reused) == (0, 0)
@@ -176,31 +146,24 @@ class TestCorpus:
         def missing(*_):
             raise MissingPackageError("The synthesiser is not installed.")
 
-        monkeypatch.setattr(transcribe_module, "render_parts", missing)
+        monkeypatch.setattr(module, "render_accompaniment", missing)
         with pytest.raises(MissingPackageError, match="synthesiser"):
             transcribe(data, tmp_path / "out")
         assert tracker.tracked == []
 
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("mir-qbsh", "mir-qbsh has no split"),
-            ("nothing", "nothing has no split"),
-            ("airdsAirs", "airdsAirs has no accompaniment"),
-            ("pop909", "clone the POP909"),
-        ],
-    )
-    def test_other_corpora_are_refused(self, tmp_path, name, message):
-        with pytest.raises(QbhError, match=message):
-            transcribe_corpus(name, tmp_path, tmp_path / "out", SHORT, "crnn-lite", progress=False)
-        assert not (tmp_path / "out").exists()
-
-    def test_an_unknown_tracker_and_no_songs_are_refused(self, data, tmp_path):
-        with pytest.raises(QbhError, match="no tracker 'ear'"):
-            transcribe_corpus("pop909", data, tmp_path / "out", SHORT, "ear", progress=False)
+    def test_what_cannot_be_transcribed_is_refused(self, data, tmp_path):
+        out = tmp_path / "out"
+        for name, folder, tracker, message in (
+            ("mir-qbsh", tmp_path, "crnn-lite", "mir-qbsh has no split"),
+            ("airdsAirs", tmp_path, "crnn-lite", "airdsAirs has no accompaniment"),
+            ("pop909", tmp_path, "crnn-lite", "clone the POP909"),
+            ("pop909", data, "ear", "no tracker 'ear'"),
+        ):
+            with pytest.raises(QbhError, match=message):
+                transcribe_corpus(name, folder, out, SHORT, tracker, progress=False)
         with pytest.raises(QbhError, match="At least one song"):
-            transcribe(data, tmp_path / "out", songs=0)
-        assert not (tmp_path / "out").exists()
+            transcribe(data, out, songs=0)
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -209,10 +172,8 @@ class TestCorpus:
         ({"seed": -1}, "seed must be 0 or more"),
         ({"length_s": 0.5}, "at least 1 s, not 0.5"),
         ({"length_s": float("nan")}, "at least 1 s, not nan"),
-        ({"length_s": float("inf")}, "at least 1 s"),
         ({"level_db": (6.0, -3.0)}, "lower one first, not 6 and -3"),
         ({"level_db": (float("nan"), 0.0)}, "two numbers from -60 to 60 dB"),
-        ({"level_db": (0.0, 90.0)}, "two numbers from -60 to 60 dB"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):
@@ -248,14 +209,6 @@ class TestMixture:
         voice = loud.samples - backing
         level_db = 20 * np.log10(np.std(voice[voiced]) / np.std(backing))
         assert level_db == pytest.approx(0, abs=0.1)
-
-    def test_the_seed_changes_it(self, data):
-        path = data / "pop909" / "001" / "001.mid"
-        first, again, other = (
-            song_mixture(path, SHORT, generator(seed)).samples for seed in (0, 0, 1)
-        )
-        np.testing.assert_array_equal(first, again)
-        assert np.abs(first - other).max() > 0.01
 
 
 def test_crnn_lite_finds_the_tune_that_was_sung(data, tmp_path):
@@ -314,10 +267,3 @@ class TestTraining:
         found = training_songs(("pop909-transcribed",), data)
         assert found.ids == list(IDS)
         assert all(contour.voiced.any() for contour in found.contours)
-
-
-def test_the_note_says_how_it_was_made(data, tracker, tmp_path):
-    transcribe(data, tmp_path, songs=1)
-    made = json.loads((tmp_path / "transcribed.json").read_text())
-    assert made.pop("tracker").startswith("crnn-lite@")
-    assert made == {"corpus": "pop909", "seed": 0, "length_s": 4.0, "level_db": [-3.0, 6.0]}

@@ -1,4 +1,3 @@
-import os
 import re
 import sys
 import tomllib
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 import symusic
 
-from qbhkit.corpora.folders import pop909
 from qbhkit.errors import MissingPackageError, QbhError
 from qbhkit.synthesis import accompaniment
 from qbhkit.synthesis.accompaniment import (
@@ -18,6 +16,7 @@ from qbhkit.synthesis.accompaniment import (
     arrange_accompaniment,
     cut_notes,
     read_score,
+    render_accompaniment,
     render_parts,
 )
 
@@ -66,57 +65,30 @@ class TestReadScore:
         assert (np.diff(score.chords[:, 0]) >= 0).all()
         assert score.beat_s == pytest.approx(60 / 90, rel=1e-3)
 
-    @pytest.mark.parametrize(
-        "tracks",
-        [{"Piano": TRIADS}, {"MELODY": NOTES}, {"MELODY": NOTES, "drums": TRIADS}, {}],
-        ids=["no melody", "no accompaniment", "only drums", "nothing"],
-    )
-    def test_a_file_without_both_is_refused(self, tmp_path, tracks):
-        path = write_song(tmp_path / "a.mid", tracks)
-        with pytest.raises(QbhError, match=r"a\.mid needs a track named melody and an accom") as no:
+    def test_a_damaged_file_or_one_without_both_is_refused_in_one_sentence(self, tmp_path):
+        path = tmp_path / "a.mid"
+        for tracks in ({"Piano": TRIADS}, {"MELODY": NOTES, "drums": TRIADS}, {}):
+            write_song(path, tracks)
+            with pytest.raises(QbhError, match=r"^\S*a\.mid needs a track named melody and an acc"):
+                read_score(path)
+        path.write_bytes(b"MThd rubbish")
+        with pytest.raises(QbhError, match=r"^\S*a\.mid is not a readable MIDI file"):
             read_score(path)
-        assert str(no.value).count("\n") == 0
-
-    @pytest.mark.parametrize("content", [b"", b"MThd rubbish", b"no music"])
-    def test_a_damaged_file_is_refused_in_one_sentence(self, tmp_path, content):
-        (tmp_path / "a.mid").write_bytes(content)
-        with pytest.raises(QbhError, match=r"a\.mid is not a readable MIDI file") as refused:
-            read_score(tmp_path / "a.mid")
-        assert str(refused.value).count("\n") == 0
-
-    def test_pop909(self):
-        data = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
-        if not (data / "pop909").is_dir():
-            pytest.skip("POP909 is not in the data folder")
-        for path in pop909(data / "pop909").files[:3]:
-            score = read_score(path)
-            assert len(score.melody) > 100
-            assert len(score.chords) > 300
-            assert 0.25 <= score.beat_s <= 1.5
-            assert 50 < np.median(score.melody[:, 2]) < 85
 
 
-class TestCutNotes:
-    def test_onsets_count_from_the_start_and_notes_end_with_the_span(self):
-        found = cut_notes(NOTES, 0.4, 0.9)
-        np.testing.assert_allclose(found, [[0.1, 0.5, 74], [0.6, 0.3, 76]])
-
-    def test_the_span_holds_its_beginning_and_not_its_end(self):
-        np.testing.assert_array_equal(cut_notes(NOTES, 0.5, 0.5)[:, 2], [74])
-
-    def test_the_original_is_left_alone(self):
-        before = NOTES.copy()
-        cut_notes(NOTES, 0.4, 0.9)
-        np.testing.assert_array_equal(NOTES, before)
-
-    def test_nothing_inside(self):
-        assert cut_notes(NOTES, 10, 5).shape == (0, 3)
+def test_cut_notes_count_from_the_start_and_end_with_the_span():
+    before = NOTES.copy()
+    found = cut_notes(NOTES, 0.4, 0.9)
+    np.testing.assert_allclose(found, [[0.1, 0.5, 74], [0.6, 0.3, 76]])
+    np.testing.assert_array_equal(NOTES, before)
+    np.testing.assert_array_equal(cut_notes(NOTES, 0.5, 0.5)[:, 2], [74])  # without its end
+    assert cut_notes(NOTES, 10, 5).shape == (0, 3)
 
 
 class TestArrange:
     def test_chords_a_bass_and_drums_in_their_ranges(self):
         kinds = set()
-        for seed in range(40):
+        for seed in range(20):
             parts = arrange_accompaniment(TRIADS, 0.5, 2.0, np.random.default_rng(seed))
             chords = [part for part in parts if part.program in CHORDS and not part.drums]
             assert 1 <= len(chords) <= 2
@@ -136,35 +108,31 @@ class TestArrange:
                     np.testing.assert_array_equal(part.notes, TRIADS)
         assert kinds == {"bass", "drums"}
 
-    def test_the_generator_alone_decides(self):
-        one, two = (
-            arrange_accompaniment(TRIADS, 0.5, 2.0, np.random.default_rng(3)) for _ in range(2)
-        )
-        assert [part._replace(notes=None) for part in one] == [
-            part._replace(notes=None) for part in two
-        ]
-        for first, second in zip(one, two, strict=True):
-            np.testing.assert_array_equal(first.notes, second.notes)
-
     def test_no_chords_leave_the_drums(self):
-        for seed in range(5):
+        for seed in range(3):
             parts = arrange_accompaniment(np.zeros((0, 3)), 0.5, 2.0, np.random.default_rng(seed))
             assert all(part.drums or not len(part.notes) for part in parts)
 
 
 class TestRender:
-    @pytest.mark.parametrize(("length_s", "rate_hz"), [(1.0, 8000), (0.777, 16000), (0.3, 44100)])
+    @pytest.mark.parametrize(("length_s", "rate_hz"), [(0.777, 16000), (0.3, 44100)])
     def test_the_length_is_exact(self, length_s, rate_hz):
         audio = render_parts([Part(0, TRIADS, 90)], length_s, rate_hz)
         assert audio.rate_hz == rate_hz
         assert len(audio.samples) == round(length_s * rate_hz)
         assert audio.samples.dtype == np.float32
 
-    @pytest.mark.parametrize("parts", [[], [Part(0, np.zeros((0, 3)), 90)]])
-    def test_no_notes_are_silence(self, parts):
-        audio = render_parts(parts, 0.5, RATE_HZ)
-        assert len(audio.samples) == 4000
-        assert not audio.samples.any()
+    def test_no_notes_are_silence(self):
+        for parts in ([], [Part(0, np.zeros((0, 3)), 90)]):
+            audio = render_parts(parts, 0.5, RATE_HZ)
+            assert len(audio.samples) == 4000
+            assert not audio.samples.any()
+
+    def test_an_accompaniment_is_its_parts_played_together(self):
+        one, two = (np.random.default_rng(3) for _ in range(2))
+        found = render_accompaniment(TRIADS, 0.5, 1.0, RATE_HZ, one)
+        parts = arrange_accompaniment(TRIADS, 0.5, 1.0, two)
+        np.testing.assert_array_equal(found, render_parts(parts, 1.0, RATE_HZ).samples)
 
     def test_a_note_sounds_from_its_onset_at_its_pitch(self):
         samples = render_parts([Part(19, np.array([[0.5, 0.5, 69.0]]), 100)], 1.2, RATE_HZ).samples
@@ -216,16 +184,8 @@ def test_missing_packages_say_what_to_install(monkeypatch):
         render_parts([], 1.0, RATE_HZ)
     monkeypatch.setattr(accompaniment, "find_spec", lambda name: None)
     accompaniment.soundfont.cache_clear()
-    with pytest.raises(MissingPackageError, match="No SoundFont is installed: pip install"):
-        accompaniment.soundfont()
-
-
-def test_the_extra_that_brings_the_soundfont_exists(monkeypatch):
-    monkeypatch.setattr(accompaniment, "find_spec", lambda name: None)
-    accompaniment.soundfont.cache_clear()
-    with pytest.raises(MissingPackageError) as refused:
+    with pytest.raises(MissingPackageError, match="No SoundFont is installed: pip") as refused:
         accompaniment.soundfont()
     extra = re.search(r"qbhkit\[(\w+)\]", str(refused.value))
-    assert extra is not None
     project = Path(__file__).parents[2] / "pyproject.toml"
     assert extra[1] in tomllib.loads(project.read_text("utf-8"))["project"]["optional-dependencies"]

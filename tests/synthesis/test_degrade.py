@@ -7,6 +7,7 @@ from qbhkit.synthesis.degrade import (
     at_level,
     band_limit,
     clip,
+    degrade_recording,
     noise,
     quantise,
     reverberate,
@@ -34,22 +35,14 @@ def test_rms_is_the_naive_one_and_never_zero():
     assert rms(np.zeros(10)) > 0
 
 
-@pytest.mark.parametrize("below_db", [-6.0, 0.0, 20.0])
-def test_a_level_lies_as_far_below_as_asked(below_db):
-    found = at_level(tone(), 0.5, below_db)
-    assert decibels(0.5 / rms(found)) == pytest.approx(below_db, abs=1e-4)
+@pytest.mark.parametrize(("db", "colour"), [(-5.0, 0.0), (0.0, 2.0), (30.0, 1.0)])
+def test_levels_and_noise_lie_as_far_below_as_asked(db, colour):
+    assert decibels(0.5 / rms(at_level(tone(), 0.5, db))) == pytest.approx(db, abs=1e-4)
+    added = add_noise(tone(), db, colour, rng()) - tone()
+    assert decibels(rms(tone()) / rms(added)) == pytest.approx(db, abs=1e-3)
 
 
-@pytest.mark.parametrize("snr_db", [-5.0, 0.0, 30.0])
-@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
-def test_noise_is_added_at_the_ratio_asked(snr_db, colour):
-    samples = tone()
-    added = add_noise(samples, snr_db, colour, rng()) - samples
-    assert decibels(rms(samples) / rms(added)) == pytest.approx(snr_db, abs=1e-3)
-
-
-@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("count", [200_000, 200_001])
+@pytest.mark.parametrize(("colour", "count"), [(0.0, 60_001), (1.0, 60_000), (2.0, 60_001)])
 def test_the_colour_is_the_slope_of_the_power(colour, count):
     samples = noise(count, colour, rng())
     assert len(samples) == count
@@ -60,7 +53,7 @@ def test_the_colour_is_the_slope_of_the_power(colour, count):
     assert slope == pytest.approx(-colour, abs=0.1)
 
 
-@pytest.mark.parametrize("above_db", [0.0, 6.0, 15.0])
+@pytest.mark.parametrize("above_db", [0.0, 6.0])
 def test_clipping_cuts_the_peaks_and_nothing_else(above_db):
     samples = tone()
     found = clip(samples, above_db)
@@ -70,8 +63,7 @@ def test_clipping_cuts_the_peaks_and_nothing_else(above_db):
     np.testing.assert_array_equal(found[low], samples[low])
 
 
-@pytest.mark.parametrize("bits", [3, 8])
-@pytest.mark.parametrize("peak", [0.5, 1.0])
+@pytest.mark.parametrize(("bits", "peak"), [(3, 0.5), (8, 1.0)])
 def test_quantising_leaves_as_many_steps_as_the_bits_say(bits, peak):
     samples = np.linspace(-peak, peak, 10_001)
     found = quantise(samples, bits, peak)
@@ -79,10 +71,6 @@ def test_quantising_leaves_as_many_steps_as_the_bits_say(bits, peak):
     assert len(steps) in (2**bits, 2**bits + 1)  # both ends may be there
     np.testing.assert_allclose(np.diff(steps), peak / 2 ** (bits - 1), rtol=1e-6)
     assert np.abs(found - samples).max() <= 0.5001 * peak / 2 ** (bits - 1)
-
-
-def test_a_quiet_recording_has_few_steps_left():
-    assert len(np.unique(quantise(tone(amplitude=0.01), 8))) == 3
 
 
 def test_a_telephone_loses_what_lies_outside_its_band():
@@ -93,15 +81,11 @@ def test_a_telephone_loses_what_lies_outside_its_band():
     assert rms(with_open_top) == pytest.approx(rms(tone(1000)), rel=0.1)
 
 
-@pytest.mark.parametrize("decay_s", [0.2, 3.0])
-def test_a_room_keeps_the_length_and_adds_its_share(decay_s):
+def test_a_room_adds_its_share_and_decays_to_minus_60_db():
     samples = tone()
-    found = reverberate(samples, decay_s, 0.3, RATE_HZ, rng())
+    found = reverberate(samples, 3.0, 0.3, RATE_HZ, rng())  # longer than the sound
     assert found.shape == samples.shape
     assert rms(found - samples) == pytest.approx(0.3 * rms(samples), rel=1e-3)
-
-
-def test_a_room_decays_to_minus_60_db_and_never_comes_early():
     click = np.zeros(RATE_HZ)
     click[1000] = 1
     tail = reverberate(click, 0.5, 0.5, RATE_HZ, rng()) - click
@@ -111,18 +95,25 @@ def test_a_room_decays_to_minus_60_db_and_never_comes_early():
     np.testing.assert_allclose(tail[5001:], 0, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "degradation",
-    [
-        lambda x: add_noise(x, 10, 1, rng()),
-        lambda x: clip(x, 6),
-        lambda x: quantise(x, 8, float(np.abs(x).max())),
-        lambda x: band_limit(x, 100, 3000, RATE_HZ),
-        lambda x: reverberate(x, 0.3, 0.2, RATE_HZ, rng()),
-    ],
-    ids=["noise", "clip", "quantise", "band", "room"],
-)
-def test_silence_stays_nearly_silent_and_finite(degradation):
-    found = degradation(np.zeros(4000))
-    assert np.abs(found).max() < 1e-6
-    assert found.shape == (4000,)
+def test_silence_stays_nearly_silent_and_finite():
+    silence = np.zeros(4000)
+    for found in (
+        add_noise(silence, 10, 1, rng()),
+        clip(silence, 6),
+        quantise(silence, 8, 0.0),
+        band_limit(silence, 100, 3000, RATE_HZ),
+        reverberate(silence, 0.3, 0.2, RATE_HZ, rng()),
+    ):
+        assert np.abs(found).max() < 1e-6
+        assert found.shape == (4000,)
+
+
+def test_recordings_are_degraded_by_chance():
+    samples = tone(seconds=0.5).astype(np.float32)
+    np.testing.assert_array_equal(degrade_recording(samples, 0.0, rng()), samples)
+    assert rms(degrade_recording(0 * samples, 0.0, rng())) == pytest.approx(0.1, rel=1e-3)
+    found = [degrade_recording(samples, 1.0, rng(seed)) for seed in (0, 0, 1)]
+    assert found[0].dtype == np.float32
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+    assert np.abs(np.corrcoef(found[0], samples)[0, 1]) < 0.999

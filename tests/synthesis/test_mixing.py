@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soxr
-import symusic
+from conftest import pop_song
 
 from qbhkit.audio import Audio
 from qbhkit.errors import QbhError
@@ -31,25 +31,11 @@ FEW = MixConfig(excerpts=2)
 CLEAN = MixConfig(vocal_free=0, recorded=0, bare=0, doubled=0, degraded=0)
 
 
-def write_song(path):
-    """Write 16 s of a tune over triads, 120 beats a minute."""
-    score = symusic.Score(480)
-    tune, piano = symusic.Track(name="MELODY"), symusic.Track(name="PIANO")
-    for beat in range(32):
-        tune.notes.append(symusic.Note(480 * beat, 440, 64 + (5 * beat) % 12, 90))
-        for pitch in (48, 55, 60):
-            piano.notes.append(symusic.Note(480 * beat, 470, pitch + 5 * (beat // 4 % 2), 80))
-    score.tracks.append(tune)
-    score.tracks.append(piano)
-    score.dump_midi(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("songs")
     (folder / "damaged.mid").write_bytes(b"rubbish")
-    return [write_song(folder / "a.mid"), folder / "damaged.mid", write_song(folder / "b.mid")]
+    return [pop_song(folder / "a.mid"), folder / "damaged.mid", pop_song(folder / "b.mid")]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +93,7 @@ class TestBank:
                 assert stem.dtype == np.float32
                 assert 0.1 < np.abs(stem).max() <= 1
             assert excerpt.f0.shape == (FRAMES,)
-            assert (excerpt.f0 > 0).mean() > 0.2
+            assert (excerpt.f0 > 0).mean() > 0.1
             assert excerpt.f0[excerpt.f0 > 0].min() > 50
 
     def test_the_f0_lies_where_the_voice_is(self, bank):
@@ -129,43 +115,27 @@ class TestBank:
             both[shift] = score.raw_chroma_accuracy
         assert abs(max(both, key=both.__getitem__)) <= 8
 
-    def test_excerpts_differ(self, bank):
-        assert not np.array_equal(bank[0].accompaniment, bank[1].accompaniment)
-
-    def test_a_second_call_reads_what_is_there(self, bank_folder, songs, timbre):
+    def test_a_second_call_reads_what_is_there_also_of_version_1(self, bank_folder, songs, timbre):
         before = files_of(bank_folder)
-        build_bank(bank_folder, songs, [timbre], FEW, 0, workers=1, progress=False)
-        assert files_of(bank_folder) == before
-
-    def test_files_and_note_are_those_of_version_1(self, bank_folder):
-        names = {path.name for path in bank_folder.iterdir()}
-        assert names == {"bank.json", "band.npy", "lead.npy", "voice.npy", "f0.npy"}
+        assert set(before) == {"bank.json", "band.npy", "lead.npy", "voice.npy", "f0.npy"}
         config = json.loads((bank_folder / "bank.json").read_text())["config"]
         assert config == {
             "excerpts": 2, "snr_db": [-5.0, 20.0], "vocal_free": 0.12, "recorded": 0.3,
             "bare": 0.08, "doubled": 0.3, "source_filter": 0.12, "spoilt": 0.15,
         }  # fmt: skip
+        build_bank(bank_folder, songs, [timbre], FEW, 0, workers=1, progress=False)
+        assert files_of(bank_folder) == before
 
-    def test_another_seed_or_size_builds_again(self, songs, tmp_path):
-        def build(seed, **sizes):
-            config = replace(FEW, **sizes)
-            return build_bank(tmp_path, songs, [], config, seed, workers=1, progress=False)
+    def test_another_seed_size_or_timbre_builds_again(self, bank, songs, timbre, tmp_path):
+        def first(seed, voice):
+            config = replace(FEW, excerpts=1)
+            return build_bank(tmp_path, songs, [voice], config, seed, workers=1, progress=False)[0]
 
-        first = build(0, excerpts=1)[0].voice
-        other = build(1, excerpts=1)[0].voice
-        assert not np.array_equal(first, other)
-        again = build(0)
-        assert len(again) == 2
-        np.testing.assert_array_equal(again[0].voice, first)  # whatever was built in between
-
-    def test_other_timbres_build_again(self, songs, timbre, tmp_path):
-        def build(voice):
-            config = replace(FEW, excerpts=1, source_filter=0)
-            return build_bank(tmp_path, songs, [voice], config, 0, workers=1, progress=False)
-
-        first = build(timbre)[0].voice
-        darker = replace(timbre, envelope=np.roll(timbre.envelope, -8, axis=1))
-        assert not np.array_equal(build(darker)[0].voice, first)
+        np.testing.assert_array_equal(first(0, timbre).voice, bank[0].voice)  # whatever follows it
+        darker = timbre._replace(envelope=np.roll(timbre.envelope, -8, axis=1))
+        dark = first(0, darker).voice
+        assert not np.array_equal(dark, bank[0].voice)
+        assert not np.array_equal(first(1, darker).voice, dark)
 
     def test_the_number_of_workers_does_not_matter(self, bank, songs, timbre, tmp_path):
         two = build_bank(tmp_path, songs, [timbre], FEW, 0, workers=2, progress=False)
@@ -173,14 +143,8 @@ class TestBank:
             for stem, same in zip(one, other, strict=True):
                 np.testing.assert_array_equal(stem, same)
 
-    def test_a_stopped_build_does_not_pass_for_a_bank(self, bank_folder, tmp_path):
-        for path in bank_folder.glob("*.npy"):
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-        with pytest.raises(QbhError, match=r"bank\.json does not exist: build the bank again"):
-            StemBank(tmp_path)
-
     @pytest.mark.parametrize("stem", ["band", "f0"])
-    def test_a_damaged_bank_is_refused_in_one_sentence(self, bank_folder, tmp_path, stem):
+    def test_a_damaged_or_unfinished_bank_is_refused(self, bank_folder, tmp_path, stem):
         for path in bank_folder.iterdir():
             (tmp_path / path.name).write_bytes(path.read_bytes())
         os.truncate(tmp_path / f"{stem}.npy", 1000)
@@ -189,19 +153,19 @@ class TestBank:
         (tmp_path / f"{stem}.npy").unlink()
         with pytest.raises(QbhError, match="is damaged"):
             StemBank(tmp_path)
+        (tmp_path / "bank.json").unlink()  # which is written last
+        with pytest.raises(QbhError, match=r"bank\.json does not exist: build the bank again"):
+            StemBank(tmp_path)
 
-    def test_without_songs_there_is_no_bank(self, tmp_path):
-        with pytest.raises(QbhError, match="There is no song to render"):
-            build_bank(tmp_path, [], [], FEW, 0, workers=1, progress=False)
-
-    def test_only_useless_songs_are_refused(self, songs, tmp_path):
-        with pytest.raises(QbhError, match="None of the songs drawn has a melody"):
-            build_bank(tmp_path, songs[1:2], [], FEW, 0, workers=1, progress=False)
+    def test_useless_songs_are_refused(self, songs, tmp_path):
+        for given, says in (([], "There is no song"), (songs[1:2], "None of the songs drawn has")):
+            with pytest.raises(QbhError, match=says):
+                build_bank(tmp_path, given, [], FEW, 0, workers=1, progress=False)
         assert not (tmp_path / "bank.json").exists()
 
 
 class TestMix:
-    @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
+    @pytest.mark.parametrize("snr_db", [-5.0, 20.0])
     def test_the_ratio_is_that_of_voiced_voice_to_accompaniment(self, snr_db):
         excerpt = made_excerpts(1)[0]
         added = mix(excerpt.voice, excerpt.f0, excerpt.accompaniment, snr_db) - excerpt.voice
@@ -232,25 +196,25 @@ class TestDrawMixture:
             np.testing.assert_array_equal(again.f0, found[item].f0)
         assert not np.array_equal(found[0].samples, found[1].samples)
 
-    def test_200_draws_are_finite_audible_and_as_long_as_said(self):
+    def test_draws_are_finite_audible_and_as_long_as_said(self):
         bank, voices = made_excerpts(), [recorded()]
         config = replace(MixConfig(), degraded=0.2)
         silent = 0
-        for item in range(200):
+        for item in range(120):
             mixture = draw_mixture(bank, voices, config, generator(0, 1, 0, item))
             assert mixture.samples.shape == (SAMPLES,)
             assert mixture.f0.shape == (FRAMES,)
             assert mixture.samples.dtype == mixture.f0.dtype == np.float32
             assert np.isfinite(mixture.samples).all()
-            assert np.isfinite(mixture.f0).all()
             assert np.abs(mixture.samples).max() > 1e-4
             silent += not mixture.f0.any()
-        assert 10 <= silent <= 42  # 24 of 200 are vocal-free: four standard deviations
+        assert 4 <= silent <= 25  # 14 of 120 are vocal-free: three standard deviations
 
     def test_without_a_voice_there_is_no_pitch_but_there_is_sound(self):
         config = replace(CLEAN, vocal_free=1)
-        for item in range(20):
-            mixture = draw_mixture(made_excerpts(1), [recorded()], config, generator(0, 1, item, 1))
+        bank = made_excerpts(1)
+        for item in range(10):
+            mixture = draw_mixture(bank, [recorded()], config, generator(0, 1, item, 1))
             assert not mixture.f0.any()
             assert mixture.samples.std() > 1e-3
 

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import score_of
 from scipy.ndimage import gaussian_filter1d
 
 from qbhkit.contour import hz_to_midi
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.errors import QbhError
-from qbhkit.metrics import melody_score
-from qbhkit.pitch.trackers import get_tracker
 from qbhkit.storage import asset
 from qbhkit.synthesis.singer import (
     LEAD_IN_S,
@@ -29,10 +28,6 @@ EXACT = Voice(
 )
 
 
-def median_midi(track):
-    return float(np.median(hz_to_midi(track.frequency_hz[track.voiced])))
-
-
 def hum(voice=EXACT, seed=0, notes=NOTES):
     return render_hum(notes, voice, np.random.default_rng(seed))
 
@@ -42,22 +37,18 @@ def voiced_span_s(track):
     return float((frames[-1] + 1 - frames[0]) * track.hop_s)
 
 
-def test_the_same_seed_gives_the_same_samples():
+def test_the_same_seed_gives_the_same_samples_which_peak_at_one_half():
     first, again, other = hum(Voice(), 3), hum(Voice(), 3), hum(Voice(), 4)
     np.testing.assert_array_equal(first.audio.samples, again.audio.samples)
     np.testing.assert_array_equal(first.f0.frequency_hz, again.f0.frequency_hz)
-    assert len(first.audio.samples) != len(other.audio.samples) or not np.array_equal(
-        first.audio.samples, other.audio.samples
-    )
-
-
-@pytest.mark.parametrize("voice", [Voice(), EXACT, Voice(breath=0.3)])
-def test_samples_peak_at_one_half(voice):
-    audio = hum(voice).audio
-    assert audio.rate_hz == SINGER_RATE_HZ == 16000
-    assert audio.samples.dtype == np.float32
-    assert np.abs(audio.samples).max() == pytest.approx(0.5, abs=1e-6)
-    assert abs(audio.samples.mean()) < 0.01
+    assert not np.array_equal(first.audio.samples, other.audio.samples)
+    for audio, f0 in (first, hum(Voice(breath=0.3))):
+        assert audio.rate_hz == SINGER_RATE_HZ == 16000
+        assert audio.samples.dtype == np.float32
+        assert np.abs(audio.samples).max() == pytest.approx(0.5, abs=1e-6)
+        assert abs(audio.samples.mean()) < 0.01
+        assert len(audio.samples) == len(f0.frequency_hz) * 160
+        assert not f0.frequency_hz[~f0.voiced].any()
 
 
 @pytest.mark.parametrize("style", ["mm", "vowels", "whistle"])
@@ -77,66 +68,38 @@ def test_at_half_the_rate_the_same_is_sung(style):
     assert np.corrcoef(spectra)[0, 1] > 0.9
 
 
-def test_audio_and_f0_are_equally_long():
-    sung = hum(Voice(), 5)
-    assert len(sung.audio.samples) == len(sung.f0.frequency_hz) * 160
-    assert sung.f0.hop_s == 0.01
-
-
 def test_an_exact_voice_sings_what_is_written():
-    track = hum(Voice(**{**vars(EXACT), "gap": 0.3})).f0
-    midi = hz_to_midi(np.where(track.voiced, track.frequency_hz, 440.0))
-    for onset, duration, pitch in NOTES:
-        middle = round((0.2 + onset + 0.3 * duration) / 0.01)
-        assert track.voiced[middle]
-        assert midi[middle] == pytest.approx(pitch, abs=0.01)
-    ends = np.round((0.2 + NOTES[:, 0] + 0.85 * NOTES[:, 1]) / 0.01).astype(int)
-    assert not track.voiced[ends[:-1]].any()  # in the middle of the gap at the end of each note
-    assert not track.voiced[:15].any()
+    for voice in (replace(EXACT, gap=0.3), replace(EXACT, gap=0.3, glide_s=0.0)):
+        track = hum(voice).f0
+        midi = hz_to_midi(np.where(track.voiced, track.frequency_hz, 440.0))
+        for onset, duration, pitch in NOTES:
+            middle = round((0.2 + onset + 0.3 * duration) / 0.01)
+            assert track.voiced[middle]
+            assert midi[middle] == pytest.approx(pitch, abs=0.01)
+        ends = np.round((0.2 + NOTES[:, 0] + 0.85 * NOTES[:, 1]) / 0.01).astype(int)
+        assert not track.voiced[ends[:-1]].any()  # in the middle of the gap at each note's end
+        assert not track.voiced[:15].any()
 
 
-def test_the_key_moves_every_frame():
-    plain, moved = hum().f0, hum(Voice(**{**vars(EXACT), "key_st": 7.0})).f0
+def test_the_key_moves_every_frame_and_the_tempo_divides_the_length():
+    plain, moved = hum().f0, hum(replace(EXACT, key_st=7.0)).f0
     np.testing.assert_array_equal(plain.voiced, moved.voiced)
     at = plain.voiced
     steps = hz_to_midi(moved.frequency_hz[at]) - hz_to_midi(plain.frequency_hz[at])
     np.testing.assert_allclose(steps, 7.0, atol=1e-3)
-    assert median_midi(moved) - median_midi(plain) == pytest.approx(7.0, abs=1e-3)
-
-
-@pytest.mark.parametrize("tempo", [0.8, 1.25, 2.0])
-def test_the_tempo_divides_the_length(tempo):
-    plain, fast = hum().f0, hum(Voice(**{**vars(EXACT), "tempo": tempo})).f0
-    # from the first onset to the end of the last note, and 30 ms of fading at both ends
-    assert voiced_span_s(plain) == pytest.approx(3.4 + 0.06, abs=0.02)
-    assert voiced_span_s(fast) == pytest.approx(3.4 / tempo + 0.06, abs=0.02)
-    assert median_midi(fast) == pytest.approx(median_midi(plain), abs=0.1)
+    for tempo in (0.8, 1.0, 2.0):
+        # from the first onset to the end of the last note, and 30 ms of fading at both ends
+        span_s = voiced_span_s(hum(replace(EXACT, tempo=tempo)).f0)
+        assert span_s == pytest.approx(3.4 / tempo + 0.06, abs=0.02)
 
 
 def test_errors_are_as_large_as_said():
     notes = np.array([[0.4 * k, 0.4, 60] for k in range(120)])
-    track = hum(Voice(**{**vars(EXACT), "note_error_st": 0.5}), 1, notes).f0
+    track = hum(replace(EXACT, note_error_st=0.5), 1, notes).f0
     middles = np.round((0.2 + notes[:, 0] + 0.2) / 0.01).astype(int)
     errors = hz_to_midi(track.frequency_hz[middles]) - 60
     assert errors.std() == pytest.approx(0.5, abs=0.1)
     assert abs(errors.mean()) < 0.15
-
-
-def test_the_exact_f0_agrees_with_a_tracker():
-    sung = hum(Voice(), 7)
-    found = get_tracker("swift-f0").track(sung.audio)
-    assert len(found.frequency_hz) == len(sung.f0.frequency_hz)
-    both = found.voiced & sung.f0.voiced
-    assert both.sum() > 0.8 * sung.f0.voiced.sum()
-    cents = 1200 * np.log2(found.frequency_hz[both] / sung.f0.frequency_hz[both])
-    assert np.median(np.abs(cents)) < 15
-    assert np.mean(np.abs(cents) < 50) > 0.95
-
-
-def test_one_note_is_a_hum():
-    sung = hum(notes=np.array([[0.0, 1.0, 57]]))
-    assert median_midi(sung.f0) == pytest.approx(57, abs=0.01)
-    assert sung.audio.duration_s == pytest.approx(1.2, abs=0.02)
 
 
 @pytest.mark.parametrize("style", ["mm", "vowels"])
@@ -157,19 +120,14 @@ def test_a_rest_between_notes_is_silent():
 @pytest.mark.parametrize(
     "voice",
     [
-        Voice("mm"),
-        Voice("vowels"),
         Voice("vowels", consonants=1.0, breath=0.1, scoop_st=1.0),
         Voice("mm", key_st=-14, tract=1.15),
         Voice("vowels", key_st=9, tract=0.8),
     ],
-    ids=["mm", "vowels", "consonants", "bass", "child"],
+    ids=["consonants", "bass", "child"],
 )
 def test_every_style_is_tracked_at_its_true_pitch(voice):
-    sung = hum(voice, 2)
-    found = get_tracker("swift-f0").track(sung.audio)
-    truth = np.where(sung.f0.voiced, sung.f0.frequency_hz, 0.0)
-    score = melody_score(truth, found.frequency_hz, found.voicing)
+    score = score_of(hum(voice, 2))
     assert score.raw_pitch_accuracy >= 0.9
     assert score.voicing_recall >= 0.9
 
@@ -180,9 +138,7 @@ def test_a_whistle_lies_two_octaves_up():
     at = plain.f0.voiced
     steps = hz_to_midi(whistled.f0.frequency_hz[at]) - hz_to_midi(plain.f0.frequency_hz[at])
     np.testing.assert_allclose(steps, 24, atol=1e-3)
-    found = get_tracker("whistle").track(whistled.audio)
-    truth = np.where(at, whistled.f0.frequency_hz, 0.0)
-    assert melody_score(truth, found.frequency_hz, found.voicing).raw_pitch_accuracy >= 0.9
+    assert score_of(whistled, "whistle").raw_pitch_accuracy >= 0.9
 
 
 def high_level(samples, begin_s, end_s):
@@ -222,27 +178,22 @@ def test_the_tract_moves_the_formants_and_leaves_the_pitch(style):
     assert factor == pytest.approx(1.2, abs=0.06)
 
 
-def test_a_line_does_not_depend_on_its_rendering():
+def test_a_line_has_the_onsets_of_the_notes():
     line = sung_line(NOTES, EXACT, np.random.default_rng(0))
     np.testing.assert_allclose(line.onsets_s, LEAD_IN_S + NOTES[:, 0])
     assert len(line.level) == len(line.pitch_st) == len(hum().f0.frequency_hz)
-    assert line.level.min() >= 0
-    assert line.level.max() <= 1 + 1e-9
-    assert np.isfinite(line.pitch_st).all()
+    assert 0 <= line.level.min() <= line.level.max() <= 1 + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
+def test_an_impossible_voice_is_refused():
+    for wrong, said in (
         ({"style": "yodel"}, "'yodel'"),
         ({"tempo": 0}, "tempo > 0"),
         ({"tract": 0}, "tract > 0"),
         ({"gap": 1.0}, "gap"),
-    ],
-)
-def test_an_impossible_voice_is_refused(wrong, said):
-    with pytest.raises(QbhError, match=said):
-        Voice(**wrong)
+    ):
+        with pytest.raises(QbhError, match=said):
+            Voice(**wrong)
 
 
 def test_the_first_demo_hum_is_rendered_as_it_ships():
@@ -259,9 +210,3 @@ def test_the_first_demo_hum_is_rendered_as_it_ships():
     shipped, rate_hz = soundfile.read(asset("hums/demo_1.flac"), dtype="float32")
     assert rate_hz == SINGER_RATE_HZ
     np.testing.assert_allclose(made, shipped, atol=1.01 / 32768)
-
-
-def test_a_voice_may_jump_from_note_to_note():
-    track = hum(replace(EXACT, glide_s=0.0)).f0
-    middle = round((LEAD_IN_S + 0.25) / 0.01)
-    assert hz_to_midi(track.frequency_hz[middle]) == pytest.approx(60, abs=0.01)

@@ -3,13 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import score_of
 from scipy.ndimage import gaussian_filter1d
 
 from qbhkit.audio import Audio
 from qbhkit.contour import F0Track
 from qbhkit.errors import MissingPackageError
-from qbhkit.metrics import melody_score
-from qbhkit.pitch.trackers import get_tracker
 from qbhkit.synthesis.singer import Voice, render_hum, sung_line
 from qbhkit.synthesis.timbre import TIMBRE_RATE_HZ, analyse, sing, sing_again
 
@@ -21,14 +20,6 @@ LEGATO = replace(SINGER, gap=0.0, vibrato_st=0, jitter_st=0, glide_s=0.02)
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-def tracked_as_sung(hum) -> float:
-    """Raw pitch accuracy of swift-f0 against the pitch that a hum states."""
-    found = get_tracker("swift-f0").track(hum.audio)
-    truth = np.where(hum.f0.voiced, hum.f0.frequency_hz, 0.0)
-    assert len(found.frequency_hz) == len(truth)
-    return melody_score(truth, found.frequency_hz, found.voicing).raw_pitch_accuracy
 
 
 def centroid_hz(audio) -> float:
@@ -52,7 +43,7 @@ def timbre(recording):
 def one_syllable(timbre):
     """The same voice that knows only its second syllable, with a consonant of 6 frames."""
     _, vowel, end = timbre.syllables[1]
-    return replace(timbre, syllables=np.array([[vowel - 6, vowel, end]]))
+    return timbre._replace(syllables=np.array([[vowel - 6, vowel, end]]))
 
 
 def test_every_note_of_a_recording_is_a_syllable(recording, timbre):
@@ -81,7 +72,9 @@ def test_a_syllable_survives_a_lost_frame_and_a_short_one_is_none():
 
 def test_what_is_sung_is_what_was_asked(timbre):
     line = sung_line(NOTES + np.array([0, 0, 3]), replace(SINGER, vibrato_st=0.5), rng(1))
-    hum = sing(line, timbre, 1.0, rng(2))
+    hum, again, other = (sing(line, timbre, 1.0, rng(seed)) for seed in (2, 2, 3))
+    np.testing.assert_array_equal(hum.audio.samples, again.audio.samples)
+    assert not np.array_equal(hum.audio.samples, other.audio.samples)
     assert hum.audio.rate_hz == TIMBRE_RATE_HZ
     assert len(hum.audio.samples) == 160 * len(line.level)
     assert np.abs(hum.audio.samples).max() == pytest.approx(0.5, abs=1e-6)
@@ -89,7 +82,7 @@ def test_what_is_sung_is_what_was_asked(timbre):
     assert at.sum() > 100
     sung_st = 69 + 12 * np.log2(hum.f0.frequency_hz[at] / 440)
     np.testing.assert_allclose(sung_st, line.pitch_st[at], atol=1e-3)
-    assert tracked_as_sung(hum) >= 0.9
+    assert score_of(hum).raw_pitch_accuracy >= 0.9
 
 
 def test_a_consonant_comes_before_its_note_and_is_unvoiced(one_syllable):
@@ -110,15 +103,7 @@ def test_a_rest_is_silent(timbre):
     assert np.abs(hum.audio.samples[160 * 85 : 160 * 140]).max() < 0.01
 
 
-def test_the_same_generator_sings_the_same(timbre):
-    line = sung_line(NOTES, SINGER, rng())
-    one, again = sing(line, timbre, 1.0, rng(5)), sing(line, timbre, 1.0, rng(5))
-    np.testing.assert_array_equal(one.audio.samples, again.audio.samples)
-    other = sing(line, timbre, 1.0, rng(6))
-    assert not np.array_equal(one.audio.samples, other.audio.samples)
-
-
-@pytest.mark.parametrize("shift_st", [-4.0, 0.0, 7.0])
+@pytest.mark.parametrize("shift_st", [-4.0, 7.0])
 def test_a_recording_is_sung_again_in_another_key(recording, timbre, shift_st):
     hum = sing_again(timbre, shift_st, 1.0)
     assert len(hum.audio.samples) == len(recording.audio.samples)
@@ -126,7 +111,7 @@ def test_a_recording_is_sung_again_in_another_key(recording, timbre, shift_st):
     at = hum.f0.voiced
     ratio = hum.f0.frequency_hz[at] / recording.f0.frequency_hz[at]
     np.testing.assert_allclose(12 * np.log2(ratio), shift_st, atol=1e-3)
-    assert tracked_as_sung(hum) >= 0.9
+    assert score_of(hum).raw_pitch_accuracy >= 0.9
 
 
 def test_what_is_sung_again_comes_at_its_time(recording, timbre):

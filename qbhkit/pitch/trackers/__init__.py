@@ -44,7 +44,11 @@ class Tracker(Protocol):
 
 
 class FrameTracker(ABC):
-    """Base of trackers that give a pitch and a confidence for each of their own frames."""
+    """Base of trackers that give a pitch and a confidence for each of their own frames.
+
+    Raises:
+        MissingPackageError: if the tracker's package is not installed.
+    """
 
     name: str
     rate_hz = 16000
@@ -53,10 +57,7 @@ class FrameTracker(ABC):
 
     @abstractmethod
     def frames(self, samples: Floats) -> tuple[NDArray, NDArray, NDArray]:
-        """Track some seconds.
-
-        Args:
-            samples: (N,) at ``rate_hz``.
+        """Track (N,) samples at ``rate_hz``, some seconds of them.
 
         Returns:
             (T,) middles of the frames in seconds, rising; (T,) Hz, 0 or NaN where there is no
@@ -189,7 +190,7 @@ def in_chunks(
         track: tracks one chunk.
         audio: at a rate that is a multiple of 100 Hz.
         chunk_s: length of a chunk, seconds; a recording no longer than this is one chunk.
-        overlap_s: tracked on both sides of a chunk and discarded, so that there are no seams.
+        overlap_s: tracked on both sides of a chunk and discarded: there are no seams.
     """
     if audio.duration_s <= chunk_s:
         return track(audio)

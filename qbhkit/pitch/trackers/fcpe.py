@@ -18,9 +18,6 @@ from qbhkit.pitch.trackers._torchaudio import import_beside
 class FcpeTracker(FrameTracker):
     """Track with torchfcpe; the confidence is the height of its highest bin.
 
-    Raises:
-        MissingPackageError: if torchfcpe is not installed.
-
     Source: Luo et al., "FCPE: a fast context-based pitch estimation model", 2025.
     """
 

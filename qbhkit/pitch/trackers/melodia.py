@@ -26,9 +26,6 @@ class MelodiaTracker(FrameTracker):
     the confidence of a contour is its smoothness, whatever its level over the accompaniment:
     1 / (1 + bend / 25), if it bends by ``bend`` cents within 9 ms on average.
 
-    Raises:
-        MissingPackageError: if essentia is not installed.
-
     Source: Salamon and Gomez, "Melody extraction from polyphonic music signals using pitch contour
     characteristics", IEEE TASLP 20(6), 2012.
     """

@@ -23,9 +23,6 @@ class PestoTracker(FrameTracker):
 
     pesto-pitch unpickles its checkpoint, which is a file of its own wheel.
 
-    Raises:
-        MissingPackageError: if pesto-pitch is not installed.
-
     Source: Riou, Lattner, Hadjeres and Peeters, "PESTO: pitch estimation with self-supervised
     transposition-equivariant objective", ISMIR 2023.
     """

@@ -15,9 +15,6 @@ _LOWEST_HZ, _HIGHEST_HZ = 65.0, 1100.0
 class PraatTracker(FrameTracker):
     """Track with Praat through parselmouth.
 
-    Raises:
-        MissingPackageError: if parselmouth is not installed.
-
     Source: Boersma, "Accurate short-term analysis of the fundamental frequency and the
     harmonics-to-noise ratio of a sampled sound", 1993.
     """

@@ -15,9 +15,6 @@ from qbhkit.pitch.trackers import FrameTracker
 class SwiftF0Tracker(FrameTracker):
     """Track with swift-f0.
 
-    Raises:
-        MissingPackageError: if swift-f0 is not installed.
-
     Source: Nieradzik, "SwiftF0: Fast and Accurate Monophonic Pitch Detection", 2025.
     """
 

@@ -25,9 +25,6 @@ class TorchcrepeTinyTracker(FrameTracker):
     The pitch is the weighted mean around the highest bin, as in the paper; torchcrepe's own
     decoders add random noise. The confidence is the height of that bin.
 
-    Raises:
-        MissingPackageError: if torchcrepe is not installed.
-
     Source: Kim, Salamon, Li and Bello, "CREPE: a convolutional representation for pitch
     estimation", ICASSP 2018.
     """
