@@ -184,7 +184,7 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
         rng: the random generator.
 
     Returns:
-        (B, L, 2) float32; no contour loses all its voiced frames.
+        (B, L, 2); no contour loses all its voiced frames.
 
     Notebook: notebooks/03_contours.py, notebooks/04_augmentation.py
     """

@@ -36,10 +36,10 @@ def write_shards(
     with the old ones.
 
     Args:
-        contours: the songs' contours, all with the same hop.
+        contours: all with the same hop.
         folder: where they are kept; created if it is missing.
-        groups: (songs,) tune of each song; by default every song is its own. They are read last, so
-            the iterator of the contours may fill a list of them.
+        groups: (songs,) tune of each song; by default every song is its own. Read last, so the
+            iterator of the contours may fill a list of them.
         progress: show a bar on standard error.
 
     Raises:

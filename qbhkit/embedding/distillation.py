@@ -77,14 +77,7 @@ def train_student(
     ``cosine`` in training and ``validation_cosine`` on held-back tunes, and how well the vectors of
     held-back parts find the teacher's, ``validation_mrr``.
 
-    Args:
-        config: the run.
-        bank: rendered hums.
-        folder: and all others: as in :func:`qbhkit.embedding.training.train_encoder`.
-        log: JSON file.
-        resume: a stopped run.
-        progress: on standard error.
-        fabric: of one device.
+    It takes what :func:`qbhkit.embedding.training.train_encoder` takes, with a bank to learn from.
 
     Raises:
         QbhError: if bank, encoder and teacher do not fit together; if the bank holds too few tunes.
@@ -148,8 +141,8 @@ def export_student(
 
     Args:
         encoder: trained.
-        path: the ``.safetensors`` file to write.
-        teacher: the contour encoder whose vectors it has learned.
+        path: the ``.safetensors`` file.
+        teacher: whose vectors it has learned.
         states_of: identity of the network whose states it reads.
 
     Raises:
@@ -171,12 +164,7 @@ class StateEmbedder:
     It takes the teacher's place in :class:`qbhkit.retrieval.searcher.Searcher`, whose queries are
     then :class:`~qbhkit.pitch.frontends.StateContour` instead of contours.
 
-    Args:
-        weights: a ``.safetensors`` file or the name of a run.
-
-    Attributes:
-        weights: identity of the student; ``identity`` is that of the teacher, whose catalogues are
-            searched. The others are those of :class:`qbhkit.embedding.embedder.Embedder`.
+    ``identity`` is the teacher's, whose catalogues are searched; ``weights`` is the student's.
 
     Raises:
         QbhError: if the weights are missing, damaged, or of another kind.

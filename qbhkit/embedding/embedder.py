@@ -1,7 +1,6 @@
 """Embed contours with trained weights; :func:`embed` is the front door's ``qbhkit.embed``."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from qbhkit.embedding.encoders import CONTOUR_CHANNELS, ContourEncoder, EncoderC
 from qbhkit.embedding.windows import Reading, read_whole
 from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import Source, query_loader
-from qbhkit.weights import DEFAULT_EMBEDDING, Weights, load_weights, save_weights
+from qbhkit.weights import DEFAULT_EMBEDDING, Weights, holding, load_weights, save_weights
 
 _BATCH = 256  # what a batch becomes in the network should stay in the cache
 
@@ -118,17 +117,6 @@ def run_encoder(
     with torch.inference_mode():
         parts += [encoder(torch.from_numpy(one).to(device)).cpu().numpy() for one in batches]
     return np.concatenate(parts)
-
-
-@contextmanager
-def holding(refusal: str) -> Iterator[None]:
-    """Raise QbhError with this refusal if weights do not hold what is read from them."""
-    try:
-        yield
-    except QbhError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise QbhError(refusal) from None
 
 
 def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:

@@ -246,9 +246,9 @@ def align_pairs(
     """Read a list of hums, and align each with the stretch of its song that it hums.
 
     Args:
-        path: the list, as :func:`qbhkit.corpora.hum_csv.read_pairs` reads it.
-        songs: among them those that the list names.
-        hop_s: seconds between frames of the contours.
+        path: the list (:func:`qbhkit.corpora.hum_csv.read_pairs`).
+        songs: among them those that it names.
+        hop_s: between frames of the contours.
         tracker: of the hums' pitch.
         progress: show a bar on standard error.
 

@@ -1,4 +1,7 @@
-"""Pooling layers: from the frames (B, T, C) of an encoder to one vector (B, C)."""
+"""Pooling layers: from the frames (B, T, C) of an encoder to one vector (B, C).
+
+Source: fixed facts, "Embedding network".
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +10,7 @@ from torch import Tensor, nn
 class ContextAttention(nn.Module):
     """Sum frames weighted by their similarity to learned context vectors, one for each head.
 
-    Source: fixed facts, "Embedding network"; Yang et al., "Hierarchical attention networks", 2016.
+    Source: Yang et al., "Hierarchical attention networks", 2016.
     Notebook: notebooks/05_encoder_and_loss.py
     """
 
@@ -27,10 +30,7 @@ class ContextAttention(nn.Module):
 
 
 class SimpleAttention(nn.Module):
-    """Sum frames weighted by a learned linear score of each of their channels.
-
-    Source: fixed facts, "Embedding network".
-    """
+    """Sum frames weighted by a learned linear score of each of their channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,10 +43,7 @@ class SimpleAttention(nn.Module):
 
 
 class LastState(nn.Module):
-    """Read frames with a GRU and keep its last state.
-
-    Source: fixed facts, "Embedding network".
-    """
+    """Read frames with a GRU and keep its last state."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,10 +56,7 @@ class LastState(nn.Module):
 
 
 class MaxOverTime(nn.Module):
-    """Keep the largest value of each channel.
-
-    Source: fixed facts, "Embedding network".
-    """
+    """Keep the largest value of each channel."""
 
     def forward(self, frames: Tensor) -> Tensor:
         """Pool (B, T, C) into (B, C)."""

@@ -54,13 +54,7 @@ class PartBatch(NamedTuple):
 
 
 def write_rendered(path: Path, hums: Sequence[RenderedHum], recipe: dict[str, Any]) -> None:
-    """Write a bank of one hum or more, atomically; states are kept in half precision.
-
-    Args:
-        path: of the file.
-        hums: at least one.
-        recipe: plain values that say how they were made.
-    """
+    """Write a bank of hums, atomically; the recipe, plain values, says how they were made."""
     arrays: dict[str, NDArray[Any]] = {
         "states": np.concatenate([hum.states for hum in hums]).astype(np.float16),
         "spans": np.concatenate([hum.spans for hum in hums]).astype(np.float32),

@@ -264,10 +264,8 @@ def _run(
 def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvaluator | None:
     """Return an evaluator that searches for held-out songs by distorted windows of them.
 
-    The windows are drawn and distorted once for all epochs. Variants of a tune count as wrong.
-
-    Returns:
-        A function from encoder to ``{"validation_mrr": ...}``, or None for fewer than two songs.
+    The windows are drawn and distorted once for all epochs; variants of a tune count as wrong.
+    Fewer than two songs give no evaluator.
 
     Notebook: notebooks/06_train_self_supervised.py
     """

@@ -61,11 +61,7 @@ class Reading:
     window_s: float | None = None
 
     def shares(self, length: NDArray) -> NDArray[np.float64]:
-        """Return which moment of its window each frame shows, for windows (B,) frames long.
-
-        Returns:
-            (B, L): 0 is the beginning of the window and 1 its end; frames around it lie outside.
-        """
+        """Return which moment of windows (B,) frames long is shown: (B, L), 0 to 1 inside."""
         middles = np.arange(self.frames) + 0.5
         if self.window_s is None:
             return np.tile(middles / self.frames, (len(length), 1))
@@ -73,11 +69,7 @@ class Reading:
         return (middles - around) / length[:, None]
 
     def positions(self, start: NDArray, length: NDArray) -> NDArray[np.float64]:
-        """Return where :func:`stretch` reads windows of (B,) first frames and lengths.
-
-        Returns:
-            (B, L) in frames of the song; -1 outside of the window.
-        """
+        """Return where :func:`stretch` reads windows (B,), in frames (B, L); -1 is outside."""
         share = self.shares(length)
         return inside_window(share, start[:, None] + share * length[:, None])
 
@@ -112,12 +104,9 @@ def sliding_windows(
 
     Args:
         contour: the song or hum.
-        length_s: window length, seconds (published: 20).
-        step_s: from one start to the next, seconds (published: 5).
+        length_s: of a window (published: 20).
+        step_s: from one start to the next (published: 5).
         min_voiced: smallest voiced share of a window's own frames, 0 to 1.
-
-    Returns:
-        Windows in order of their start.
 
     Source: fixed facts, "Contour".
     Notebook: notebooks/03_contours.py

@@ -25,12 +25,12 @@ EXACT = PartConfig(timing=Distortions(start_shift=0, tempo_octaves=0, slice_temp
 CHANNELS = 3
 
 
-def rendered_hum(number, begin=7, count=60, late=0):
+def rendered_hum(number, begin=7, count=60):
     """States whose first channel is the pitch of the frame of the song that they sing."""
     song = from_pitch(50 + number + np.arange(100 + number) % 11)
     frames = begin + np.arange(count)
     states = np.stack([song.pitch_st[frames], *np.zeros((CHANNELS - 1, count))], axis=1)
-    spans = np.stack([frames + late, frames + 1 + late], axis=1)
+    spans = np.stack([frames, frames + 1], axis=1)
     return RenderedHum(states, spans, song, number // 2)
 
 
@@ -55,10 +55,6 @@ def wrong_share(bank, config=EXACT, frames=80):
 class TestDraw:
     def test_a_part_sings_its_window_frame_by_frame(self, bank):
         assert wrong_share(bank) < 1e-3  # a frame may lie just on the border of two
-
-    def test_songs_that_are_one_frame_late_would_show(self, tmp_path):
-        late = [rendered_hum(k, begin=k, late=1) for k in range(20)]
-        assert wrong_share(bank_of(late, tmp_path / "late.safetensors")) > 0.9
 
     def test_a_faster_hum_has_a_longer_window(self, tmp_path):
         song = from_pitch(40 + np.arange(80.0))
