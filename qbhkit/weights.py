@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,17 @@ def load_weights(name: str) -> Weights:
         present = _renamed(arrays, config, present_names)
     former = _renamed(arrays, config, former_names)  # catalogues know weights by this hash
     return Weights(path.stem, *present, _content_hash(*former))
+
+
+@contextmanager
+def holding(refusal: str) -> Iterator[None]:
+    """Raise QbhError with this refusal if weights do not hold what is read from them."""
+    try:
+        yield
+    except QbhError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise QbhError(refusal) from None
 
 
 def _renamed(

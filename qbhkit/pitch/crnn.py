@@ -7,7 +7,6 @@ melody extraction", ISMIR 2020, and fixed facts, "Melody network".
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +21,7 @@ from qbhkit.audio import Audio
 from qbhkit.contour import F0_HOP_S, F0Track, Floats, midi_to_hz
 from qbhkit.errors import QbhError
 from qbhkit.training_loop import initialise_vector_maths
-from qbhkit.weights import crnn_path, load_weights, save_weights
+from qbhkit.weights import crnn_path, holding, load_weights, save_weights
 
 initialise_vector_maths()
 
@@ -263,17 +262,6 @@ def arrays_of(network: nn.Module) -> dict[str, NDArray]:
     return {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
 
 
-@contextmanager
-def misfits_as(message: str) -> Iterator[None]:
-    """Raise QbhError with a message if weights in the block are not those of the network."""
-    try:
-        yield
-    except QbhError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise QbhError(message) from None
-
-
 def load_crnn(path: Path | str | None = None) -> CrnnExtractor:
     """Read a melody network, by default from the data folder: the tracker ``crnn``.
 
@@ -291,9 +279,7 @@ def load_crnn(path: Path | str | None = None) -> CrnnExtractor:
                 f"convert ResNet_NS.hdf5 MEAN.npy STD.npy --out {path.parent}', or use crnn-lite."
             )
     stored, network = load_weights(str(path)), MelodyCrnn()
-    with misfits_as(
-        f"{path} does not hold a melody network: make one with 'qbhkit weights convert'."
-    ):
+    with holding(f"{path} does not hold a melody network: make one with 'qbhkit weights convert'."):
         arrays = {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
         mean, std = arrays.pop("mean").numpy(), arrays.pop("std").numpy()
         if stored.config["kind"] != CrnnExtractor.name or not mean.shape == std.shape == PATCH:

@@ -27,10 +27,9 @@ from qbhkit.pitch.crnn import (
     LOWEST_MIDI,
     Extractor,
     arrays_of,
-    misfits_as,
     padded,
 )
-from qbhkit.weights import load_weights, save_weights
+from qbhkit.weights import holding, load_weights, save_weights
 
 LITE_HOP = 160  # samples, 20 ms
 _FLOOR_DB = -80.0
@@ -194,7 +193,7 @@ class LiteExtractor(Extractor):
     def __init__(self, weights: str = "crnn-lite") -> None:
         stored = load_weights(weights)
         config = dict(stored.config)
-        with misfits_as(f"{weights} does not hold crnn-lite: train it again."):
+        with holding(f"{weights} does not hold crnn-lite: train it again."):
             if config.pop("kind") != self.name:
                 raise KeyError
             self.threshold = float(config.pop("threshold"))
