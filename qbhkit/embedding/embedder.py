@@ -122,7 +122,7 @@ def run_encoder(
 def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:
     """Return the encoder that weights hold, in evaluation mode, and how its windows become frames.
 
-    It belongs into :func:`holding`.
+    Call it inside :func:`holding`, which names what is missing.
     """
     config = build_config(EncoderConfig, dict(stored.config["encoder"]), stored.name)
     reading = Reading(int(stored.config["frames"]), stored.config.get("window_s"))
