@@ -1,11 +1,12 @@
 """Atomic writes, checksums, and the folders of the kit."""
 
+import csv
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import EIO, ENOSPC
 from importlib.resources import files
@@ -86,6 +87,24 @@ def read_json(path: Path, cure: str) -> Any:
         raise QbhError(f"{path} does not exist: {cure}.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise QbhError(f"{path} is damaged ({error}): {cure}.") from None
+
+
+def read_rows(path: Path, columns: Sequence[str], further: str = "") -> list[dict[str, str]]:
+    """Read the rows of a CSV file that has some columns, and perhaps ``further`` ones.
+
+    Raises:
+        QbhError: if the file is missing or damaged, or has another header.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not set(columns) <= set(reader.fieldnames or ()):
+                raise QbhError(f"{path} must begin with the header {','.join(columns)}{further}.")
+            return list(reader)
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: check the path.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
 
 
 def map_array(path: Path) -> "NDArray[Any]":

@@ -122,16 +122,6 @@ def test_from_notes_takes_the_note_at_each_centre():
     assert late.pitch_st.tolist() == [0, 0, 0, 60, 60]
 
 
-def test_from_notes_agrees_with_a_naive_loop():
-    notes = tune(3)
-    contour = from_notes(notes)
-    for k, frame in enumerate(contour.pitch_st):
-        now = (k + 0.5) * 0.1
-        last = [note for note in notes if note[0] <= now][-1]
-        assert frame == (last[2] if now < last[0] + last[1] else 0)
-    assert contour.duration_s == pytest.approx((notes[:, 0] + notes[:, 1]).max(), abs=0.1)
-
-
 def test_median_takes_voiced_frames_only():
     pitch = np.zeros(30)
     pitch[:6] = 60, 60, 61, 60, 60, 90  # 6 of 10 voiced, one octave slip

@@ -128,16 +128,14 @@ def safetensors_of_ten_gb() -> bytes:
     ("name", "content", "says"),
     [
         ("a.abc", tune("|:" + "CDEF " * 20_000 + ":|"), "holds no readable ABC tune"),
-        ("a.abc", tune("CDEF Z99999999|"), "holds no readable ABC tune"),
         ("a.abc", tune("CDEF " + "Z900|" * 15_000), "holds no readable ABC tune"),
         ("a.abc", tune("C99999 " * 10), "holds no readable ABC tune"),
-        ("a.abc", tune("P:A\nCDEF Z1000|", "P:" + "A" * 50_000 + "\n"), "holds no readable ABC"),
         ("a.abc", tune("P:A\nCDEF|", f"P:{'(' * 12}A{'9)' * 12}\n"), "holds no readable ABC"),
         ("a.mid", chord(8)[:-30] + b"\xff\xff\xff\x7f" * 1000, "is not a readable MIDI file"),
         ("a.wav", wav_of_ten_gb(), "its header claims 10000000080 bytes"),
         ("a.flac", flac_of_ten_gb(), "is damaged or is not audio"),
     ],
-    ids=["endless", "rest", "rests", "long", "parts", "parts of parts", "midi", "wav", "flac"],
+    ids=["endless", "rests", "long", "parts of parts", "midi", "wav", "flac"],
 )  # fmt: skip
 def test_songs(refused, tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)

@@ -77,8 +77,9 @@ def test_pickle_serves_the_restricted_unpickler_alone():
     [
         "import pickle", "from pickle import loads", "import joblib", "import marshal", "eval(x)",
         "exec(x)", "__import__(x)", "os.system(x)", "yaml.load(x)", "yaml.unsafe_load(x)",
-        "from yaml import load", "from joblib import load", "torch.load(x)", "torch.load(x, weights_only=False)",
-        "np.load(x)", "np.load(x, allow_pickle=True)", "np.save(x, y, allow_pickle=1)",
+        "from yaml import load", "from joblib import load", "torch.load(x)",
+        "torch.load(x, weights_only=False)", "np.load(x)",
+        "np.load(x, allow_pickle=True)", "np.save(x, y, allow_pickle=1)",
         "subprocess.run(x, shell=True)",
     ],
 )  # fmt: skip

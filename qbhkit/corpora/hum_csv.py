@@ -1,12 +1,12 @@
 """Pairs of a hum and the section of a song that it hums, as a plain CSV file."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from qbhkit.errors import QbhError
-from qbhkit.storage import atomic_path
+from qbhkit.storage import atomic_path, read_rows
 
 PAIRS_HEADER = ["hum_path", "song_id", "start_s", "end_s"]
 
@@ -51,24 +51,6 @@ def read_pairs(path: Path) -> list[Pair]:
     if not pairs:
         raise QbhError(f"{path} holds no pairs: add lines {','.join(PAIRS_HEADER)}.")
     return pairs
-
-
-def read_rows(path: Path, columns: Sequence[str], further: str = "") -> list[dict[str, str]]:
-    """Read the rows of a CSV file that has some columns, and perhaps ``further`` ones.
-
-    Raises:
-        QbhError: if the file is missing or damaged, or has another header.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise QbhError(f"{path} must begin with the header {','.join(columns)}{further}.")
-            return list(reader)
-    except FileNotFoundError:
-        raise QbhError(f"{path} does not exist: check the path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
 
 
 def write_pairs(pairs: Iterable[Pair], path: Path) -> None:

@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from qbhkit.catalogue.read import Catalogue, open_catalogue
 from qbhkit.contour import Contour
-from qbhkit.corpora.hum_csv import read_rows
 from qbhkit.embedding.embedder import Embedder, open_embedder
 from qbhkit.embedding.windows import MatchFrom, is_long_enough
 from qbhkit.errors import Failure, QbhError
@@ -23,6 +22,7 @@ from qbhkit.pitch.frontends import frontend_for, query_loader
 from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
 from qbhkit.retrieval.searcher import STATE_METHOD, Searcher, resolve_method
+from qbhkit.storage import read_rows
 from qbhkit.weights import DEFAULT_EMBEDDING
 
 ScoreSongs = Callable[[Sequence[Contour]], Iterator[NDArray]]

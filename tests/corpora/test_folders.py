@@ -185,23 +185,16 @@ def test_ioacas_missing_or_damaged_is_refused(tmp_path):
     flipped = bytearray(whole)
     flipped[140] ^= 0xFF
     np.save(tmp_path / "plain.npy", np.arange(3))
-    for content in (whole[: len(whole) // 2], flipped, b"", b"text" * 50, b"\x93NUMPY"):
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("a1", "no array")  # NumPy gives what has no header as bytes
+    np.savez_compressed(tmp_path / "packed.npz", a1=np.arange(4000.0))
+    packed = bytearray((tmp_path / "packed.npz").read_bytes())
+    packed[200:220] = bytes(20)
+    others = [(tmp_path / name).read_bytes() for name in ("plain.npy", "text.npz")]
+    for content in (whole[: len(whole) // 2], flipped, b"", b"\x93NUMPY", packed, *others):
         path.write_bytes(content)
         with pytest.raises(QbhError, match=r"ioacas_melodies_100ms_midi\.npz cannot be read"):
             list(songs_of(Ioacas(root)))
-    path.write_bytes((tmp_path / "plain.npy").read_bytes())
-    with pytest.raises(QbhError, match="cannot be read"):
-        list(songs_of(Ioacas(root)))
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a1", "no array")  # NumPy gives what has no header as bytes
-    with pytest.raises(QbhError, match="cannot be read"):
-        list(songs_of(Ioacas(root)))
-    np.savez_compressed(path, a1=np.arange(4000.0))
-    packed = bytearray(path.read_bytes())
-    packed[200:220] = bytes(20)
-    path.write_bytes(packed)
-    with pytest.raises(QbhError, match="cannot be read"):
-        list(songs_of(Ioacas(root)))
 
 
 def test_ioacas_labels_that_do_not_fit_are_refused(tmp_path):
@@ -375,20 +368,14 @@ def test_open_source_refuses_what_it_cannot_index(tmp_path):
         open_source(str(tmp_path / "a.txt"), tmp_path)
 
 
-def test_unknown_and_absent_corpora_say_what_to_do(tmp_path):
+def test_unknown_and_absent_corpora_say_what_to_do(tmp_path, write_midi):
     with pytest.raises(QbhError, match="qbhkit data list"):
         open_corpus("best-songs", tmp_path)
     for name in ("mir-qbsh", "mirex-essen-2000", "ioacas", "pop909"):
         with pytest.raises(QbhError, match=name):
             open_corpus(name, tmp_path)
-
-
-def test_mirex_distractors_are_a_folder_of_midi(tmp_path, write_midi):
     write_midi(tmp_path / "mirex-essen-2000" / "00002.mid", NOTES)
-    write_midi(tmp_path / "mirex-essen-2000" / "00001.mid", NOTES)
-    corpus = open_corpus("mirex-essen-2000", tmp_path)
-    assert [song.id for song in songs_of(corpus)] == ["00001", "00002"]
-    assert corpus.name == "mirex-essen-2000"
+    assert [song.id for song in songs_of(open_corpus("mirex-essen-2000", tmp_path))] == ["00002"]
 
 
 def test_every_corpus_says_where_it_comes_from_and_on_which_terms():
