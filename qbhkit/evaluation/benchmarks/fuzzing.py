@@ -96,7 +96,7 @@ class Attack:
         path.write_bytes(content)
         began_s = _processor_s()
         signal.setitimer(signal.ITIMER_PROF, longest_s)
-        faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
+        faulthandler.dump_traceback_later(max(PATIENCE_S, 10 * longest_s), exit=True)
         try:
             self.target.read(self.target.mend(path))
         except (QbhError, OSError) as error:
