@@ -30,7 +30,7 @@ def test_a_part_in_another_key_is_found_where_it_lies(key_st):
     assert key == pytest.approx(key_st, abs=1e-5)
 
 
-@pytest.mark.parametrize("factor", [0.6, 0.8, 1.25, 1.8])
+@pytest.mark.parametrize("factor", [0.6, 1.25, 1.8])
 def test_a_hum_at_another_speed_is_found(factor):
     song = melody(2)
     part = song[10:80]

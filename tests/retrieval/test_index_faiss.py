@@ -111,13 +111,10 @@ def test_other_windows_are_refused(built):
 def test_damage_is_found(built):
     (file,) = (built.path / "faiss").glob("*.faiss")
     whole = file.read_bytes()
-    for place in (0, len(whole) // 2, len(whole) - 1):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for damaged in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-100]):
+        file.write_bytes(damaged)
         with pytest.raises(QbhError, match=f"{file.name} is damaged .* build the index again"):
             open_index("faiss", built)
-    file.write_bytes(whole[:-100])
-    with pytest.raises(QbhError, match="is damaged"):
-        open_index("faiss", built)
     file.unlink()
     with pytest.raises(QbhError, match=f"{file.name} is missing: build the index again"):
         open_index("faiss", built)
@@ -173,7 +170,6 @@ def test_a_new_build_takes_the_place_of_the_older_one_unless_another_is_at_it(bu
     assert len(list((built.path / "faiss").iterdir())) == 2
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf-pq"])
-def test_too_few_windows_to_learn_from(kind, tmp_path):
-    with pytest.raises(QbhError, match=f"200 windows are too few for {kind}, which needs 256"):
-        FaissIndex.build(catalogue_of(clustered(200, 48)), tmp_path, replace(SMALL, kind=kind))
+def test_too_few_windows_to_learn_from(tmp_path):
+    with pytest.raises(QbhError, match="200 windows are too few for hnsw, which needs 256"):
+        FaissIndex.build(catalogue_of(clustered(200, 48)), tmp_path, replace(SMALL, kind="hnsw"))
