@@ -81,7 +81,7 @@ LIMIT: "int | None" = 3
 
 
 @cache(maxsize=2)
-def add(one: int, other=True) -> "int | None":
+def add(one: "int | None", other=True):
     if one < LIMIT and not (other == 1):
         raise ValueError(f"at least {LIMIT + 1}", 5)
     return -one + 2.5
