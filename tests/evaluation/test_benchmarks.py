@@ -64,7 +64,7 @@ def test_a_benchmark_runs_outside_the_checkout(tmp_path):
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
 
-    assert "one item at a time" in bench("augment", "--help").stdout
+    assert "one pair at a time" in bench("augment", "--help").stdout
     refused = bench("augment")
     assert (refused.returncode, "--out DIR" in refused.stderr) == (2, True), refused.stderr
     done = bench("augment", "--pairs", "64", "--out", "results")
