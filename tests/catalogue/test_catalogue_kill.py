@@ -13,7 +13,7 @@ import soundfile
 
 from qbhkit.catalogue.edit import verify_catalogue
 
-KILLS = 6
+KILLS = 4
 RECORDINGS, TUNES = 12, 8
 
 # A build or an addition in which every recording and every shard takes a while.
