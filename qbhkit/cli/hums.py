@@ -211,7 +211,7 @@ def evaluate(
     found = measure(
         queries,
         catalogue,
-        [str(name) for name in method or ["full"]],
+        method or ["full"],
         anchor,
         weights or DEFAULT_EMBEDDING,
         tracker,

@@ -1,9 +1,8 @@
 """How commands are added, and the options that several of them share."""
 
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -84,33 +83,32 @@ def argument(metavar: str, text: str | None = None) -> Any:
     return typer.Argument(metavar=metavar, help=text)
 
 
-if TYPE_CHECKING:
-    _Tracker: TypeAlias = str
-    _Index: TypeAlias = str
-    _Kind: TypeAlias = str
-    _SearchMethod: TypeAlias = str
-    _Method: TypeAlias = str
-else:  # typer takes the choices from Literal
-    _Tracker, _Index, _Kind = Literal[*TRACKERS], Literal[*INDEXES], Literal[*list(INDEXES)[1:]]
-    _SearchMethod = Literal[*METHODS[:4]]
-    _Method = StrEnum("Method", {name: name for name in METHODS})  # lists take no Literal
+def choice(names: Collection[str], text: str, name: str = "") -> Any:
+    """Describe an option whose values are the keys of a registry, which may still grow."""
+
+    def check(value: str | list[str] | None) -> str | list[str] | None:
+        for one in [value] if isinstance(value, str) else value or []:
+            if one not in names:
+                raise typer.BadParameter(f"{one!r} is not one of {', '.join(map(repr, names))}.")
+        return value
+
+    metavar = "|".join(names)
+    return typer.Option(*filter(None, [name]), metavar=metavar, help=text, callback=check)
 
 
 def _tracker(what: str, default: str) -> Any:
-    return typer.Option(help=f"pitch tracker for {what} (default: {default})")
+    return choice(TRACKERS, f"pitch tracker for {what} (default: {default})")
 
 
 _FOR_SONGS = "crnn-lite, or crnn where its converted weights are in the data folder"
-HumTracker = Annotated[
-    _Tracker | None, _tracker("the hums", "swift-f0, or pyin where that is missing")
-]
-SongTracker = Annotated[_Tracker | None, _tracker("recordings of songs", _FOR_SONGS)]
-MixTracker = Annotated[_Tracker | None, _tracker("the mixes", _FOR_SONGS)]
+HumTracker = Annotated[str | None, _tracker("the hums", "swift-f0, or pyin where that is missing")]
+SongTracker = Annotated[str | None, _tracker("recordings of songs", _FOR_SONGS)]
+MixTracker = Annotated[str | None, _tracker("the mixes", _FOR_SONGS)]
 RecordingTracker = Annotated[
-    _Tracker | None, _tracker("the recordings; swift-f0 suits a voice alone", _FOR_SONGS)
+    str | None, _tracker("the recordings; swift-f0 suits a voice alone", _FOR_SONGS)
 ]
 AddedTracker = Annotated[
-    _Tracker | None, _tracker("recordings of songs", "the catalogue's; others are refused")
+    str | None, _tracker("recordings of songs", "the catalogue's; others are refused")
 ]
 Data = Annotated[
     Path | None,
@@ -153,27 +151,32 @@ Anchor = Annotated[
     ),
 ]
 SearchMethod = Annotated[
-    _SearchMethod,
-    typer.Option(
-        help="full: window voting, then alignment of the best songs; vote: window voting; vector: "
+    str,
+    choice(
+        METHODS[:4],
+        "full: window voting, then alignment of the best songs; vote: window voting; vector: "
         "single vector; end-to-end: full, with states of the melody network in place of the "
         "pitch, in a catalogue built with --weights stage1; only full and end-to-end report "
-        "confidence"
+        "confidence",
     ),
 ]
-Methods = Annotated[list[_Method] | None, flag("--method", "may be repeated (default: full)")]
+Methods = Annotated[
+    list[str] | None, choice(METHODS, "may be repeated (default: full)", "--method")
+]
 Index = Annotated[
-    _Index,
-    typer.Option(
-        help="what finds the most similar windows; faiss and postgres must first be built with "
-        "'qbhkit catalogue index'; exact compares all"
+    str,
+    choice(
+        INDEXES,
+        "what finds the most similar windows; faiss and postgres must first be built with "
+        "'qbhkit catalogue index'; exact compares all",
     ),
 ]
 IndexKind = Annotated[
-    _Kind,
-    typer.Option(
-        help="faiss: a file in the catalogue's folder; postgres: tables in the database of "
-        "QBHKIT_POSTGRES, a libpq connection string"
+    str,
+    choice(
+        INDEXES,
+        "faiss: a file in the catalogue's folder; postgres: tables in the database of "
+        "QBHKIT_POSTGRES, a libpq connection string",
     ),
 ]
 Schema = Annotated[str, option("NAME", "of the catalogue in the database of QBHKIT_POSTGRES")]

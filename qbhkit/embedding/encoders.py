@@ -85,9 +85,10 @@ class EncoderConfig:
         if isinstance(self.compression, tuple):
             return self.compression
         stages = len(self.widths)
-        total = 2**stages if self.compression is None else self.compression
+        if self.compression is None:
+            return (2,) * stages
         # Among equal products the smallest sum has the most even factors.
-        return min(_factorings(total, stages), key=sum, default=())[::-1]
+        return min(_factorings(self.compression, stages), key=sum, default=())[::-1]
 
     @property
     def total(self) -> int:
@@ -99,7 +100,7 @@ def _factorings(number: int, count: int, least: int = 2) -> Iterator[tuple[int, 
     """Yield every product of ``count`` rising factors, ``least`` or more, that is ``number``."""
     if count == 1 and number >= least:
         yield (number,)
-    elif count > 1:
+    elif count > 1 and least**count <= number:
         for first in range(least, math.isqrt(number) + 1):
             if number % first == 0:
                 yield from (

@@ -138,6 +138,7 @@ def checkout(tmp_path):
     root = tmp_path / "checkout"
     (root / "qbhkit" / "room").mkdir(parents=True)
     (root / "tests" / "room").mkdir(parents=True)
+    (root / "qbhkit" / "__init__.py").touch()
     (root / "qbhkit" / "room" / "a.py").write_text("def one():\n    return 1\n\n\nUNSEEN = 5\n")
     (root / "tests" / "room" / "test_a.py").write_text(
         "from qbhkit.room.a import one\n\n\ndef test_one():\n    assert one() == 1\n"
