@@ -10,29 +10,34 @@ from qbhkit.errors import QbhError
 app = opt.group(
     "weights",
     "Convert, import and calibrate weights.",
-    "qbhkit weights convert ResNet_NS.hdf5 mean.npy std.npy",
+    "qbhkit weights convert melodyExtraction/weights/",
 )
 
 
-@opt.add_command(
-    app,
-    "convert",
-    "qbhkit weights convert ResNet_NS.hdf5 x_data_mean_total_31.npy x_data_std_total_31.npy",
-)
+@opt.add_command(app, "convert", "qbhkit weights convert melodyExtraction/weights/")
 def convert(
-    keras: Annotated[Path, opt.argument("WEIGHTS.hdf5", "Keras 2 weights")],
-    mean: Annotated[Path, opt.argument("MEAN.npy", "(31, 513) dB")],
-    std: Annotated[Path, opt.argument("STD.npy", "(31, 513) dB")],
+    source: Annotated[
+        Path, opt.argument("SOURCE", "folder of the published files; or the weights (.hdf5, .pt)")
+    ],
+    mean: Annotated[Path | None, opt.argument("MEAN.npy", "(31, 513) dB, of a file")] = None,
+    std: Annotated[Path | None, opt.argument("STD.npy", "(31, 513) dB, of a file")] = None,
     out: Annotated[
-        Path | None, opt.option("DIR", "for crnn.safetensors (default: where the kit looks for it)")
+        Path | None,
+        opt.option("DIR", "for crnn.safetensors (default: where the kit looks for it)"),
     ] = None,
 ) -> int:
-    """Convert the published Keras weights of the melody network."""
-    from qbhkit.pitch.keras_weights import convert_crnn
+    """Convert the published weights of the melody network, of Keras or PyTorch."""
+    from qbhkit.pitch.keras_weights import convert_crnn, published_files
     from qbhkit.weights import crnn_path
 
+    given = (source, mean, std)
+    if source.is_dir():
+        given = published_files(source)
+    weights, level, spread = given
+    if level is None or spread is None:
+        raise QbhError(f"{source} is no folder: give the weights, MEAN.npy and STD.npy.")
     found = crnn_path()
-    written = convert_crnn(keras, mean, std, out or found.parent)
+    written = convert_crnn(weights, level, spread, out or found.parent)
     print(f"weights: {written}")
     if written.resolve() != found.resolve():
         say(f"qbhkit looks for these weights at {found}: copy them there.")

@@ -1,6 +1,6 @@
-"""Convert the published Keras weights of the melody network to a file of the kit.
+"""Convert the published weights of the melody network, of Keras or PyTorch, to a file of the kit.
 
-The authors' files are HDF5 as Keras 2 writes it: arrays by layer, no code; nothing is unpickled.
+Keras 2 writes HDF5: arrays by layer, no code. Of PyTorch's file only tensors are admitted.
 """
 
 import json
@@ -8,21 +8,29 @@ import signal
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from qbhkit.errors import QbhError, missing_package
 from qbhkit.pitch.crnn import PATCH, MelodyCrnn, export_crnn
 from qbhkit.storage import map_array, sha256_file
 
-_CURE = "give the authors' own file, such as ResNet_NS.hdf5"
+_CURE = "give the authors' own file, such as ResNet_NS.hdf5 or melody_extractor_weights.pt"
 _PATCH_CURE = "give the authors' x_data_mean_total_31.npy and x_data_std_total_31.npy"
 _LONGEST_S = 3.0  # of processor time; the published file takes 0.1 s
 _KINDS = {1: "convolution", 2: "dense layer", 4: "batch norm", 6: "two-way LSTM"}  # by arrays
 _NOT_IN_KERAS = ("num_batches_tracked", "bias_hh")  # PyTorch's LSTM adds two biases
+_TORCH_NAME = "melody_extractor_weights.pt"
+# Our names, and those in that file.
+_TORCH_PARTS = {
+    "blocks": "block", "shortcut": "conv1", "first": "conv2", "second": "conv3", "last": "conv4",
+    "norm": "bn", "output": "final",
+}  # fmt: skip
 
 _Layers = dict[str, dict[str, tuple[int, ...]]]
 _Arrays = dict[str, list[NDArray]]
@@ -42,11 +50,25 @@ def keras_layers() -> _Layers:
     return layers
 
 
+def published_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Return the files of weights, mean and deviation in a folder of the published code.
+
+    Raises:
+        QbhError: if one of them is missing.
+    """
+    found = [folder / _TORCH_NAME, *sorted(folder.glob("*.hdf5"))]
+    weights = next((path for path in found if path.is_file()), None)
+    if weights is None:
+        raise QbhError(f"{folder} holds neither {_TORCH_NAME} nor .hdf5: {_CURE}.")
+    return weights, folder / "x_data_mean_total_31.npy", folder / "x_data_std_total_31.npy"
+
+
 def convert_crnn(weights: Path, mean: Path, std: Path, folder: Path) -> Path:
-    """Convert published Keras weights to ``crnn.safetensors`` in a folder; return its path.
+    """Convert published weights to ``crnn.safetensors`` in a folder; return its path.
 
     Args:
-        weights: HDF5 file of Keras 2 (``save_weights``, or a whole model).
+        weights: ``.pt`` file of PyTorch (a state dict), or HDF5 file of Keras 2 (``save_weights``,
+            or a whole model).
         mean: ``.npy`` file of (31, 513) dB.
         std: ``.npy`` file of (31, 513) dB.
         folder: made if missing.
@@ -54,21 +76,18 @@ def convert_crnn(weights: Path, mean: Path, std: Path, folder: Path) -> Path:
     Raises:
         QbhError: if a file is missing, damaged, holds NaN, or has a layer or shape that does not
             fit; names the file and the first layer.
-        MissingPackageError: if h5py is not installed.
+        MissingPackageError: if h5py is not installed, for HDF5.
 
     Source: fixed facts, "Melody network".
     """
     level, spread = _patch(mean), _patch(std)
     if spread.min() < 0:
         raise QbhError(f"{std} holds negative values: give the standard deviation there.")
-    network, layers = MelodyCrnn(), keras_layers()
-    state = network.state_dict()
-    for layer, arrays in _read_apart(weights, layers).items():
-        for key, array in zip(layers[layer], arrays, strict=True):
-            turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-            state[f"{layer}.{key}"].copy_(torch.from_numpy(np.ascontiguousarray(turned)))
-    for side in ("", "_reverse"):
-        state[f"lstm.bias_hh_l0{side}"].zero_()
+    network = MelodyCrnn()
+    if weights.suffix == ".pt":
+        network.load_state_dict(_read_torch(weights, network.state_dict()))
+    else:
+        _load_keras(weights, network)
     given = {"weights": weights, "mean": mean, "std": std}
     sources = {
         name: {"file": path.name, "sha256": sha256_file(path)} for name, path in given.items()
@@ -76,6 +95,42 @@ def convert_crnn(weights: Path, mean: Path, std: Path, folder: Path) -> Path:
     target = folder / "crnn.safetensors"
     export_crnn(network, level, spread, target, sources=sources)
     return target
+
+
+def _load_keras(weights: Path, network: MelodyCrnn) -> None:
+    layers, state = keras_layers(), network.state_dict()
+    for layer, arrays in _read_apart(weights, layers).items():
+        for key, array in zip(layers[layer], arrays, strict=True):
+            turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            state[f"{layer}.{key}"].copy_(torch.from_numpy(np.ascontiguousarray(turned)))
+    for side in ("", "_reverse"):
+        state[f"lstm.bias_hh_l0{side}"].zero_()
+
+
+def _read_torch(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict of a published file by the names of this kit's network."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise QbhError(f"{path} does not exist: check the path.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is cut short"
+        raise QbhError(f"{path} is damaged or holds no weights ({reason}): {_CURE}.") from None
+    if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
+        raise QbhError(f"{path} holds no state dict: {_CURE}.")
+    names = {
+        name: ".".join(_TORCH_PARTS.get(part, part) for part in name.split(".")) for name in wanted
+    }
+    for name in stored.keys() ^ set(names.values()):
+        what = "the network has no" if name in stored else "it has no"
+        raise QbhError(f"{path}: {what} {name}: {_CURE}.")
+    for ours, name in names.items():
+        value, shape = stored[name], tuple(wanted[ours].shape)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            raise QbhError(f"{path}: {name} must be an array of shape {shape}: {_CURE}.")
+        if not value.isfinite().all() or (name.endswith("running_var") and value.min() < 0):
+            raise QbhError(f"{path}: {name} holds NaN, infinite or negative values: {_CURE}.")
+    return {ours: stored[name] for ours, name in names.items()}
 
 
 def _patch(path: Path) -> NDArray:
