@@ -8,9 +8,9 @@
     qbhkit.build_catalogue("my_songs/", out="catalogue")
     answers = qbhkit.search("hum.wav", "catalogue", k=5)
 
-This is the front door: each name below is loaded from its room when it is first used. A recording
-may be given as a path (str or Path) or as (samples, rate_hz); an F0Track or a Contour may be given
-wherever a recording is turned into one.
+Each name below is imported from its module when it is first used. A recording may be given as a
+path (str or Path) or as (samples, rate_hz). Where a function needs the contour of a recording, an
+F0Track or a Contour may be given instead.
 """
 
 from importlib import import_module
@@ -64,7 +64,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name of the front door from its room."""
+    """Import a public name when it is first used."""
     if name not in _ROOMS:
         raise AttributeError(f"module 'qbhkit' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_ROOMS[name]), name)

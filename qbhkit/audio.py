@@ -1,4 +1,4 @@
-"""Recordings in: any common format, rate and channel count, to mono float32."""
+"""Read recordings of any common format, rate and channel count as mono float32."""
 
 import math
 import shutil
@@ -21,7 +21,7 @@ AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES + PHONE_SUFFIXES
 
 _BLOCK_FRAMES = 1 << 18
 _SHORTEST_S = 0.1
-_LOUDEST = 1e6  # of full scale 1; whole numbers of 16 bits, taken for fractions, reach 32,768
+_LOUDEST = 1e6  # of full scale 1; 16-bit integers mistaken for floats reach 32,768
 _WHOLE = 0.95  # share of the claimed length that must be there: encoders add padding
 _SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
 _EBML = b"\x1aE\xdf\xa3"
@@ -43,7 +43,7 @@ class Audio:
 
     @property
     def silent(self) -> bool:
-        """True when no sample reaches -80 dB of full scale around the mean."""
+        """True when peaks stay below -80 dB of full scale, apart from a constant offset."""
         return not len(self.samples) or float(np.ptp(self.samples)) < 2 * _SILENCE_PEAK
 
 
@@ -62,7 +62,7 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
     """Read a recording as mono float32 at the rate asked for.
 
     Args:
-        path: wav, flac, ogg, mp3 or aiff; or m4a, mp4, webm or aac, for PyAV or ffmpeg.
+        path: wav, flac, ogg, mp3 or aiff; or m4a, mp4, webm or aac, which need PyAV or ffmpeg.
         rate_hz: sampling rate of the result.
         longest_s: a longer recording is refused before all of it is decoded.
 
@@ -70,8 +70,9 @@ def load(path: Path, rate_hz: int = 16000, longest_s: float = math.inf) -> Audio
         Audio of at least 0.1 s.
 
     Raises:
-        QbhError: if the file is missing, empty, truncated, not audio, holds NaN, is shorter than
-            0.1 s or longer than ``longest_s``, or needs a decoder that is not installed.
+        QbhError: if the file is missing, empty, truncated, not audio, holds NaN or values far
+            beyond full scale, is shorter than 0.1 s or longer than ``longest_s``, or needs a
+            decoder that is not installed.
 
     Notebook: notebooks/00_hum_to_song.py, notebooks/11_hum_it_yourself.py
     """
@@ -113,11 +114,11 @@ def as_audio(given: Samples | Audio) -> Audio:
     """Return samples in memory as audio of at least 0.1 s, channels averaged.
 
     Args:
-        given: audio; or (samples, rate_hz) with samples (N,) or (N, channels), floats with full
-            scale 1 or whole numbers with the full scale of their type.
+        given: audio; or (samples, rate_hz) with samples (N,) or (N, channels): floats with full
+            scale 1, or integers with the full scale of their type.
 
     Raises:
-        QbhError: if it is none of them, too short, not finite or far beyond full scale.
+        QbhError: if it is neither, too short, not finite or far beyond full scale.
     """
     try:
         values, rate = (given.samples, given.rate_hz) if isinstance(given, Audio) else given
@@ -217,11 +218,11 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
 
 
 def _refuse_truncated(path: Path) -> None:
-    """Compare the length in a wav or aiff header with the file: libsndfile ignores it."""
+    """Refuse a wav or aiff file shorter than its header says; libsndfile would read it."""
     with open(path, "rb") as stream:
         header = stream.read(28)
     kind = (header[:4], header[8:12])
-    if kind == (b"RF64", b"WAVE"):  # for more than 4 GB: the length stands in a chunk of its own
+    if kind == (b"RF64", b"WAVE"):  # above 4 GB: the length is in a chunk of its own
         length = header[20:28] if header[12:16] == b"ds64" else b""
     elif kind in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")):
         length = header[4:8]

@@ -1,4 +1,4 @@
-"""YAML files, and changes to them, to frozen dataclasses; any wrong key or value is an error."""
+"""Build frozen dataclasses from YAML files and overrides; any wrong key or value is an error."""
 
 from collections.abc import Sequence
 from dataclasses import is_dataclass
@@ -12,8 +12,8 @@ from qbhkit.errors import QbhError, naming
 
 T = TypeVar("T")
 
-# Former names, of version 1.0, to present ones. YAML files by dataclass; ``Weights`` stands for the
-# metadata of a weights file and ``RenderedBank`` for those of a bank of rendered hums.
+# Names of version 1.0 and their present names, by dataclass. ``Weights`` stands for the metadata of
+# a weights file and ``RenderedBank`` for those of a bank of rendered hums.
 RENAMED_KEYS: dict[str, dict[str, str]] = {
     "RunConfig": {"steps": "steps_per_epoch", "rate": "learning_rate", "clip": "max_grad_norm"},
     "TrainConfig": {"start": "init_from", "rules": "augmentation", "events": "note_pairs"},
@@ -36,7 +36,7 @@ _NAMES_IN = ("kind", "corpora")  # keys whose values RENAMED_VALUES translates
 
 
 def config_path(name: str | Path, beside: Path = Path()) -> Path:
-    """Return the file of a configuration: a path from a folder, or the name of a shipped one.
+    """Return the file of a configuration: a path relative to ``beside``, or a shipped name.
 
     Raises:
         QbhError: if there is no such file; names the shipped ones.
@@ -50,10 +50,10 @@ def config_path(name: str | Path, beside: Path = Path()) -> Path:
 
 
 def load_config(kind: type[T], name: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read a configuration, see :func:`config_path` and :func:`read_yaml`, and build its dataclass.
+    """Read a configuration and build its dataclass.
 
     Raises:
-        QbhError: as these two and :func:`build_config`.
+        QbhError: as :func:`config_path`, :func:`read_yaml` and :func:`build_config`.
     """
     path = config_path(name)
     where = f"{path} with {', '.join(overrides)}" if overrides else str(path)
@@ -64,8 +64,8 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader, merged over the configuration that it extends.
 
     Args:
-        path: the file. Its key ``extends`` is the name of a shipped configuration, or a path from
-            the file's folder; it is not in the result.
+        path: the file. Its key ``extends`` is the name of a shipped configuration, or a path
+            relative to the file's folder; it is not in the result.
         overrides: changes to the result, ``key=value`` or ``section.key=value``, values in YAML.
 
     Raises:
@@ -146,7 +146,7 @@ def build_config(kind: type[T], values: dict[str, Any], where: str) -> T:
 
 
 def _present(kind: type, values: Any) -> Any:
-    """Give the fields of a dataclass, and of those inside it, their present names."""
+    """Rename the fields of a dataclass, and of nested ones, to their present names."""
     if not isinstance(values, dict):
         return values
     for cls in kind.__mro__:
@@ -203,7 +203,7 @@ def _translated(
 
 
 def check_range(config: Any, least: float, most: float, *names: str) -> None:
-    """Raise QbhError for a field of a configuration that is NaN, or less or more than it may be."""
+    """Raise QbhError if a field of a configuration is not between ``least`` and ``most``."""
     for name in names:
         value = getattr(config, name)
         if not least <= value <= most:

@@ -196,8 +196,8 @@ def from_f0(
     Args:
         track: on any constant hop.
         hop_s: seconds between contour frames.
-        method: ``median`` of the voiced 10 ms frames, unvoiced if fewer than half of them are;
-            ``pick`` is the first 10 ms frame, as in the published system.
+        method: ``median`` is the median of the voiced 10 ms frames, or unvoiced if fewer than half
+            of them are voiced; ``pick`` is the first 10 ms frame, as in the published system.
 
     Returns:
         A contour of ceil(duration / hop_s) frames.
@@ -267,7 +267,7 @@ def held_pitch(contour: Contour) -> NDArray[np.float32]:
 def voiced_median(pitch: NDArray, voiced: NDArray[np.bool_]) -> NDArray:
     """Return the median of the voiced frames along the last axis, 0 where none is voiced.
 
-    Of an even number of frames it is the lower one of the middle two: a pitch that occurs.
+    Of an even number of frames it is the lower of the middle two, so the pitch does occur.
     """
     ordered = np.sort(np.where(voiced, pitch, np.inf), axis=-1)
     middle = np.maximum(voiced.sum(axis=-1) - 1, 0) // 2

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 NO_CAP_ST = 1000.0  # beyond any distance between two pitches
 _FAR = 1e9  # cost of a path that does not exist
-# The key is taken from the path again until it moves by less than this, in at most three rounds.
+# The key is estimated again from the path until it moves by less than this, at most three times.
 _ROUNDS, _SAME_KEY_ST = 3, 0.05
 
 
@@ -28,7 +28,7 @@ class FlatSongs(NamedTuple):
 
 
 class WarpingPath(NamedTuple):
-    """How a query runs through one song."""
+    """The alignment of a query with one song."""
 
     distance_st: float  # mean over the query's frames; infinite where there is no path
     key_st: float  # how much higher than the song the query is
@@ -36,7 +36,7 @@ class WarpingPath(NamedTuple):
 
 
 class SongPaths(NamedTuple):
-    """How a query runs through each of C songs."""
+    """The alignments of a query with each of C songs."""
 
     distance_st: NDArray[np.float64]  # (C,) mean over the query's frames; infinite without a path
     start: NDArray[np.int64]  # (C,) first frame of the song
@@ -45,7 +45,7 @@ class SongPaths(NamedTuple):
 
 
 def flatten(pitches: Sequence[NDArray[np.float32]]) -> FlatSongs:
-    """Put the pitch curves of songs, (N,) each, end to end; or any other arrays."""
+    """Concatenate arrays (N,), such as the pitch curves of songs."""
     offset = np.concatenate([[0], np.cumsum([len(pitch) for pitch in pitches])]).astype(np.int64)
     return FlatSongs(np.concatenate(pitches).astype(np.float32), offset)
 
@@ -63,10 +63,10 @@ def warping_path(
     Args:
         query: (N,) MIDI semitones, N >= 1.
         song: (M,) MIDI semitones, M >= 1.
-        keys_st: how much higher than the song the query may be; of equally good ones the first.
+        keys_st: keys to try: how much higher than the song the query is. The first wins a tie.
         from_start: whether the path begins at the song's first frame.
-        cap_st: what a frame costs at most.
-        step_cost_st: what each step other than (1, 1) costs.
+        cap_st: highest cost of a frame.
+        step_cost_st: cost of each step other than (1, 1).
     """
     query, song = np.asarray(query, np.float32), np.asarray(song, np.float32)
     best = WarpingPath(np.inf, 0.0, np.zeros(0, np.int64))
@@ -90,7 +90,7 @@ def paths_through_songs(
     from_start: bool,
     cap_st: float,
 ) -> SongPaths:
-    """Find the path and the key of least mean distance in each of some songs.
+    """Find the path and the key of least mean distance in each chosen song.
 
     Args:
         query: (N,) MIDI semitones, N >= 1.
@@ -98,9 +98,9 @@ def paths_through_songs(
         chosen: (C,) numbers of songs, none of them empty.
         start: (C,) first frame of the stretch whose median suggests the key.
         end: (C,) frame after the last one of that stretch.
-        keys_st: what is added to the suggested key; each sum is tried, and refined along its path.
+        keys_st: offsets from the suggested key; each sum is tried, and refined along its path.
         from_start: whether paths begin at the songs' first frames.
-        cap_st: what a frame costs at most.
+        cap_st: highest cost of a frame.
     """
     found = _paths(query, *songs, chosen, start, end, keys_st, from_start, cap_st)
     distance, begin, stop, key = found.T
@@ -120,7 +120,7 @@ def distances_to_songs(
     Args:
         query: (N,) MIDI semitones, N >= 1.
         songs: all songs; the distance is infinite where there is no path.
-        keys_st: (K,) how much higher than each song the query may be, song after song.
+        keys_st: (K,) keys to try, song after song: how much higher than the song the query is.
         key_offset: (songs + 1,) where the keys of each song begin.
         from_start: whether paths begin at the songs' first frames.
     """

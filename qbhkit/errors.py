@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class QbhError(ValueError):
-    """Report input that a user can correct, in one sentence that names the file and the cure."""
+    """Report input that a user can correct: one sentence names the file and what to do."""
 
 
 class MissingPackageError(QbhError, ImportError):

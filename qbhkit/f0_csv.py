@@ -24,11 +24,11 @@ def write_f0_csv(track: F0Track, path: Path) -> None:
 
 
 def read_f0_csv(path: Path) -> F0Track:
-    """Read an f0 track from CSV of any constant hop, with unvoiced frames before its first row.
+    """Read an f0 track from CSV of any constant hop; the time before its first row is unvoiced.
 
     Raises:
-        QbhError: if the file is missing or malformed, or its times do not rise in equal steps of
-            at least 0.1 ms within 6 hours.
+        QbhError: if the file is missing or malformed, or its times begin after 1 hour, end after 6
+            hours, or do not rise in equal steps of at least 0.1 ms.
     """
     path = Path(path)
     expected = ",".join(_HEADER)

@@ -25,7 +25,7 @@ class Metrics(NamedTuple):
 
 
 def rank_of(scores: NDArray, truth: int) -> int | None:
-    """Return the rank of the true song, 1 the best; every song that ties with it counts as better.
+    """Return the rank of the true song (1 is best); every song that ties with it counts as better.
 
     Args:
         scores: (songs,), higher is better; NaN or -inf for a song that was not found.
@@ -58,16 +58,16 @@ def _inverse(ranks: Sequence[int | None]) -> NDArray[np.float64]:
 def intervals(
     ranks: Sequence[int | None], seed: int = 0, groups: Sequence[str] | None = None
 ) -> dict[str, list[float]]:
-    """Return 95% percentile bootstrap intervals of each metric, queries resampled.
+    """Return the 95% percentile bootstrap interval of each metric over resampled queries.
 
     Args:
         ranks: of every query; None is a miss.
         seed: of the resampling.
-        groups: the singer of every query; whole groups are resampled then, since hums by the same
-            singer are not independent samples.
+        groups: the singer of every query. If given, whole groups are resampled, since hums by the
+            same singer are not independent samples.
 
     Returns:
-        Metric to [low, high].
+        Metric to [low, high]; empty if there are no queries.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     Notebook: notebooks/10_evaluation.py
@@ -94,7 +94,7 @@ def _interval(sample: NDArray) -> list[float]:
 def paired_difference(
     ranks: Sequence[int | None], others: Sequence[int | None], k: int = 1, seed: int = 0
 ) -> list[float]:
-    """Return how much higher top-k is than another method's, and the interval of that.
+    """Return [gain, low, high]: the gain in top-k over another method and its 95% interval.
 
     Args:
         ranks: of every query; None is a miss.
@@ -120,7 +120,7 @@ def grouped(ranks: Sequence[int | None], names: Sequence[str]) -> dict[str, dict
 
 
 def comparable_to(songs: int, match_from: str) -> str:
-    """Say in one sentence what a score is comparable to."""
+    """Return a sentence that says what a score is comparable to."""
     where = "at the beginning of the songs" if match_from == "start" else "anywhere in the songs"
     return (
         f"Queries searched {where}, in a closed set of {songs} songs that holds every true one; "
@@ -137,7 +137,7 @@ def pair_mrr(
     Args:
         queries: (N, D).
         references: (M, D), M >= N.
-        ignored: (N, M) references that count neither as right nor as wrong; its own always counts.
+        ignored: (N, M) references that are not counted; a query's own always is.
     """
     similarity = queries @ references.T
     better = similarity >= similarity.diagonal()[:, None]
@@ -214,5 +214,5 @@ def melody_score(
 
 
 def _cents(hz: NDArray) -> NDArray:
-    """Return cents above MIDI 0, and 0, mir_eval's sign for unvoiced, where there is no pitch."""
+    """Return cents above MIDI 0; where there is no pitch 0, which means unvoiced to mir_eval."""
     return np.where(hz > 0, 100 * hz_to_midi(np.maximum(hz, 1e-3)), 0.0)

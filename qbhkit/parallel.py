@@ -54,12 +54,12 @@ def parallel_map(
             "A worker process died, perhaps for lack of memory: run it again with --workers 1."
         ) from None
     finally:
-        with catch_warnings(category=UserWarning, action="ignore"):  # that the rest is not done
+        with catch_warnings(category=UserWarning, action="ignore"):  # about tasks not done
             results.close()
 
 
 class _Start:
-    """Prepare a worker; joblib compares starts, so they must not be equal by their arrays."""
+    """Prepare a worker; joblib compares these with ==, which must not compare their arrays."""
 
     def __init__(self, prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.prepare, self.arguments = prepare, arguments
@@ -69,7 +69,7 @@ class _Start:
 
 
 def _attempt(work: Callable[[Item], Result], item: Item) -> Result | QbhError:
-    """Return bad input as a result: joblib would raise it before the results ahead of it."""
+    """Return a QbhError as a result: joblib would raise it before yielding earlier results."""
     try:
         return work(item)
     except QbhError as error:

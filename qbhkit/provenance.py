@@ -13,7 +13,7 @@ from qbhkit.storage import read_json, write_json
 
 
 def made_from(note: Path, recipe: dict[str, Any]) -> bool:
-    """Return whether the note that :func:`record` wrote says that files were made from a recipe."""
+    """Return whether a note written by :func:`record` holds this recipe."""
     try:
         return bool(read_json(note, "") == _plain(recipe))
     except QbhError:
@@ -21,7 +21,7 @@ def made_from(note: Path, recipe: dict[str, Any]) -> bool:
 
 
 def record(note: Path, recipe: dict[str, Any]) -> None:
-    """Write the note that says what files were made from, atomically."""
+    """Write a note of what files were made from, atomically."""
     write_json(note, _plain(recipe))
 
 

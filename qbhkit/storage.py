@@ -76,7 +76,7 @@ def read_json(path: Path, cure: str) -> Any:
 
     Args:
         path: the file.
-        cure: what to do if it is missing or damaged; the end of the error.
+        cure: what to do if it is missing or damaged; ends the error message.
 
     Raises:
         QbhError: if it is missing or is not JSON.
@@ -90,7 +90,7 @@ def read_json(path: Path, cure: str) -> Any:
 
 
 def read_rows(path: Path, columns: Sequence[str], further: str = "") -> list[dict[str, str]]:
-    """Read the rows of a CSV file that has some columns, and perhaps ``further`` ones.
+    """Read the rows of a CSV file with these columns; ``further`` ends the header in the error.
 
     Raises:
         QbhError: if the file is missing or damaged, or has another header.
@@ -112,7 +112,7 @@ def map_array(path: Path) -> "NDArray[Any]":
 
     Raises:
         OSError: if it cannot be opened.
-        ValueError: if it is damaged or of another kind.
+        ValueError: if it is damaged or does not hold one array.
     """
     import numpy as np
 
@@ -139,7 +139,7 @@ def asset(name: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of what is built or fetched: ``QBHKIT_CACHE``, else the user's cache."""
+    """Return the folder of built and fetched files: ``QBHKIT_CACHE``, else the user's cache."""
     if value := os.environ.get("QBHKIT_CACHE"):
         return Path(value)
     from platformdirs import user_cache_path

@@ -36,11 +36,11 @@ class RunConfig:
         QbhError: if a number is out of its range.
     """
 
-    seed: int = 0  # of everything that is drawn
+    seed: int = 0  # of all random numbers
     epochs: int = 30  # each writes a checkpoint and a line of the curve
     steps_per_epoch: int = 100
     batch: int = 12  # examples
-    learning_rate: float = 1e-3  # the highest, reached in the first epoch; then a cosine to 0
+    learning_rate: float = 1e-3  # a cosine from this to 0, with warm-up in the first epoch
     weight_decay: float = 1e-6  # of Adam, decoupled
     max_grad_norm: float = 1.0  # larger gradients are scaled down to it
     threads: int = 2  # of torch; only with the same number does a run repeat exactly
@@ -54,14 +54,14 @@ class RunConfig:
 
 
 class Loss(NamedTuple):
-    """The loss of a batch, and what else is logged of it, as the mean of an epoch."""
+    """The loss of a batch, and further values, which are logged as means over each epoch."""
 
     value: "Tensor"  # scalar
     logged: dict[str, float]
 
 
 class Speed(NamedTuple):
-    """What the log counts per second, and how many of it a step has."""
+    """What the log counts per second, and how many a step processes."""
 
     key: str  # for example pairs_per_s
     per_step: float
@@ -70,8 +70,8 @@ class Speed(NamedTuple):
 def initialise_vector_maths() -> None:
     """Call torch's vector maths (Intel MKL's) for the first time, in one thread.
 
-    If two threads make the first call at once, tanh is sometimes off by 5e-5 in it. Modules of
-    networks call this function when they are imported.
+    If two threads make the first call at once, its tanh is sometimes wrong by 5e-5. Modules that
+    define networks call this function when they are imported.
     """
     import torch
 
@@ -93,12 +93,12 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, *counters: int) -> Generator:
-    """Return a generator that depends on these numbers only, whatever was drawn before.
+    """Return a generator that depends on these numbers only, not on what was drawn before.
 
     Args:
         seed: of the run.
-        counters: what tells this draw from all others: stream, epoch, item; equally many for every
-            draw of a run, because zeros at the end make no difference.
+        counters: identify the draw: stream, epoch, item. Every draw of a run needs the same number
+            of counters, because trailing zeros make no difference.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
@@ -111,8 +111,8 @@ def make_fabric(config: RunConfig, device: str = "auto", devices: int = 1) -> "F
     Args:
         config: has the threads, the precision and the seed.
         device: ``auto`` (a GPU if torch finds one), ``cpu`` or ``cuda``.
-        devices: processes or GPUs that share every batch; the running program starts itself again
-            for each but the first.
+        devices: number of processes or GPUs that share every batch; the program is started again
+            for each one but the first.
 
     Raises:
         QbhError: if there is no such device.
@@ -170,8 +170,8 @@ def fit(
 ) -> "Network":
     """Train a network in place; return it in evaluation mode.
 
-    After every epoch the checkpoint and the log are written, each atomically. A resumed run repeats
-    what it would have done, provided that ``batches`` depends on the epoch only.
+    After every epoch the checkpoint and the log are written, each atomically. A resumed run gives
+    the result of an uninterrupted one if ``batches`` depends on the epoch only.
 
     Args:
         config: the run.
@@ -243,7 +243,7 @@ def fit(
 
 
 def scheduled_rate(config: RunConfig, step: int) -> float:
-    """Return the learning rate of a step: linear warm-up over an epoch, then a cosine to 0."""
+    """Return the learning rate of a step: a cosine to 0 times a linear warm-up over one epoch."""
     warm_up = min(1.0, (step + 1) / config.steps_per_epoch)
     angle = math.pi * step / (config.epochs * config.steps_per_epoch)
     return config.learning_rate * warm_up * 0.5 * (1 + math.cos(angle))

@@ -49,7 +49,7 @@ def save_weights(path: Path, arrays: Arrays, config: dict[str, Any], half: bool 
 
 
 def _halved(key: str, array: NDArray) -> NDArray:
-    """Return float32 as float16; counters stay whole numbers."""
+    """Return float32 as float16, and any other type (such as counters) unchanged."""
     if array.dtype != np.float32:
         return array
     if np.abs(array).max() > np.finfo(np.float16).max:
@@ -58,10 +58,10 @@ def _halved(key: str, array: NDArray) -> NDArray:
 
 
 def weights_path(name: str) -> Path:
-    """Return the file of weights: a path, a shipped set, or what a run has trained.
+    """Return the file of weights, given by its path, a shipped name or the name of a training run.
 
     Raises:
-        QbhError: if there is none of them.
+        QbhError: if there is no such file.
     """
     trained = cache_dir() / "runs" / name / f"{name}.safetensors"
     for path in (Path(name), asset(f"weights/{name}.safetensors"), trained):
@@ -77,7 +77,7 @@ def crnn_path() -> Path:
 
 
 def load_weights(name: str) -> Weights:
-    """Read weights by path or shipped name; those of version 1.0 get the present names.
+    """Read weights, see :func:`weights_path`; names of version 1.0 become the present ones.
 
     Raises:
         QbhError: if the file is missing, damaged, or not written by this kit.
@@ -103,7 +103,7 @@ def load_weights(name: str) -> Weights:
 
 @contextmanager
 def holding(refusal: str) -> Iterator[None]:
-    """Raise QbhError with this refusal if weights do not hold what is read from them."""
+    """Raise QbhError with this message if weights lack what the block reads from them."""
     try:
         yield
     except QbhError:
