@@ -66,7 +66,7 @@ def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], 
 
 
 def read_sources(corpora: Iterable[Corpus]) -> tuple[list[Song], list[Failure]]:
-    """Return the songs of corpora and the files that cannot be read; refuse an id twice."""
+    """Return the songs of corpora and the files that cannot be read; refuse a repeated id."""
     songs: dict[str, Song] = {}
     failures = []
     read: set[Path] = set()
@@ -285,7 +285,7 @@ def song_entry(song: Song, tracker: str) -> SongEntry:
         content.update(song.f0.frequency_hz.tobytes() + song.f0.voicing.tobytes())
     elif song.audio is not None:
         entry["tracker"] = tracker
-        entry["source"] = str(song.audio.absolute())  # a search plays it from any working folder
+        entry["source"] = str(song.audio.absolute())  # playable from any working folder
         with suppress(OSError):  # decoding it will report what is wrong
             content.update(sha256_file(song.audio).encode())
     return entry | {"content": content.hexdigest()}

@@ -1,7 +1,7 @@
 """Build a catalogue on the workers of a Dask cluster: on this machine, or an existing one.
 
 Workers write shards into the catalogue's folder, which all of them must share; only the client
-writes the manifest. If one of them dies, the finished shards remain for the next build.
+writes the manifest. If a process dies, the finished shards remain for the next build.
 """
 
 import logging
@@ -47,7 +47,7 @@ _ENVIRONMENT = {
 def open_executor(
     workers: int | None = None, scheduler: str | None = None, weights: str = DEFAULT_EMBEDDING
 ) -> Iterator[Executor]:
-    """Open what builds a catalogue: worker processes, a Dask cluster, or this process alone.
+    """Open an executor: worker processes, a Dask cluster, or this process alone.
 
     Worker processes on this machine end with the block, or when this process ends for any reason.
     A script that starts them must do its work under ``if __name__ == "__main__":``.
@@ -125,7 +125,7 @@ def _refuse_without_kit(client: Any) -> None:
 def _scheduler(
     workers: int | None, scheduler: str | None
 ) -> Iterator[tuple[str, Callable[[], bool]]]:
-    """Yield the address of a scheduler, and what says whether workers can be expected.
+    """Yield the address of a scheduler, and a function: whether workers can be expected.
 
     If no scheduler is given, start one with workers on this machine.
     """

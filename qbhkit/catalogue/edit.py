@@ -69,8 +69,8 @@ def add_songs(
 ) -> ChangeReport:
     """Add songs to a catalogue, in new shards; if interrupted, call it again to continue.
 
-    Songs whose melody the catalogue holds already are left out: in notes, in any key and tempo; of
-    recordings and f0 tracks, in another file, but not in another excerpt or performance.
+    Songs whose melody the catalogue holds already are left out. Songs in notes are recognised in
+    any key and tempo; recordings and f0 tracks only if excerpt and performance are the same.
 
     Args:
         songs: as :func:`~qbhkit.catalogue.build.songs_from` returns them.
@@ -289,7 +289,7 @@ class VerifyReport(NamedTuple):
 
 
 def verify_catalogue(path: Path) -> VerifyReport:
-    """Check every byte of a catalogue, and that its files fit together; there must be one.
+    """Check every byte of a catalogue, and that its files fit together; QbhError if there is none.
 
     Notebook: notebooks/08_catalogue_and_index.py
     """

@@ -1,8 +1,8 @@
 """The files of a catalogue: immutable shards named by a hash of their bytes, and a manifest.
 
-A shard stores the recipe that it was made from, and a build reuses every shard whose recipe it
-needs, so it may be killed at any moment. ``manifest.json``, which lists the shards of the
-catalogue, is replaced when all shards of the next one are written.
+A shard stores the recipe that it was made from. A build may be killed at any moment, because the
+next one reuses every shard whose recipe it needs. ``manifest.json`` lists the shards of the
+catalogue; it is replaced when all shards of the new catalogue are written.
 """
 
 import hashlib
@@ -116,7 +116,7 @@ class Melodies(NamedTuple):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a catalogue; raise QbhError if it is not one that can be searched."""
+    """Read the manifest of a catalogue; raise QbhError if the catalogue cannot be searched."""
     path = folder / MANIFEST
     if not path.is_file() and (folder / "shards").is_dir():
         raise QbhError(f"{folder} is unfinished: run the command that builds it again.")
@@ -166,7 +166,7 @@ def _signed(values: dict[str, Any]) -> str:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Keep others from writing a folder, which is created; raise QbhError if one does already."""
+    """Lock a folder (created if missing) for writing; raise QbhError if another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl

@@ -32,7 +32,7 @@ class StackedArrays:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray:
-        """Return a copy of the rows that a slice or an array of row numbers selects."""
+        """Return a copy of the rows in a slice (of step 1) or an array of row numbers."""
         if isinstance(rows, slice):
             begin, end, _ = rows.indices(len(self))
             spans = zip(self.parts, self._begin, strict=False)
@@ -51,7 +51,7 @@ Vectors = NDArray | StackedArrays
 
 
 def map_float16(path: Path, name: str) -> NDArray:
-    """Map a float16 tensor of a safetensors file, which must be intact, into memory, read-only.
+    """Map a float16 tensor of an intact safetensors file into memory, read-only.
 
     Raises:
         ValueError: if it is not in half precision.

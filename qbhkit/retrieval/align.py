@@ -1,4 +1,4 @@
-"""Align a hum with the songs of a catalogue, frame by frame, in the hum's own key."""
+"""Align a hum in any key with the songs of a catalogue, frame by frame."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 from qbhkit.contour import Contour, held_pitch
 from qbhkit.dtw import flatten, paths_through_songs, warping_path
 
-CAP_ST = 3.0  # what a frame costs at most: one wrong note is one wrong note
-# The key is first taken from the song's window that is most similar to the hum, which may hold a
-# note more at either end.
+CAP_ST = 3.0  # highest cost of a frame, so that no wrong note outweighs the others
+# The first key comes from the song's window that is most similar to the hum. That window may hold a
+# note more at either end, so the keys beside it are tried too.
 _KEYS_ST = np.array([0.0, -1.5, 1.5])
 
 
 class Alignments(NamedTuple):
-    """How a hum runs through each of C songs."""
+    """The alignments of a hum with each of C songs."""
 
     distance_st: NDArray[np.float64]  # (C,) mean over the hum's frames; CAP_ST without a path
     start: NDArray[np.int64]  # (C,) first frame of the song
     end: NDArray[np.int64]  # (C,) frame after the last; equal to start where there is no path
     transposition_st: NDArray[np.float64]  # (C,) how much higher than the song the hum is
-    frames: NDArray[np.int64]  # (C,) of the hum
+    frames: NDArray[np.int64]  # (C,) number of the hum's frames
 
 
 class Aligner:
     """Find the stretch of a song that a hum follows, at half to double speed at every moment.
 
-    A single frame counts for at most 3 semitones.
+    A single frame costs at most 3 semitones.
 
     Args:
         contours: the songs.
@@ -55,9 +55,8 @@ class Aligner:
         Args:
             hum: with at least one voiced frame.
             songs: (C,) their numbers.
-            start: (C,) first frames of stretches that are similar to the hum, which give the key;
-                paths may lie elsewhere.
-            end: (C,) frames after their last.
+            start: (C,) first frames of the stretches that suggest the key; paths may lie elsewhere.
+            end: (C,) frames after the last ones of these stretches.
             from_start: whether paths begin at the songs' first notes.
         """
         lead, pitch = self.lead[songs], held_pitch(hum)

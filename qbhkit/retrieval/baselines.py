@@ -1,4 +1,4 @@
-"""Two classic baselines, untrained: linear scaling, and key-invariant subsequence DTW."""
+"""Two classic baselines without training: linear scaling, and key-invariant subsequence DTW."""
 
 import numpy as np
 from numba import njit, prange

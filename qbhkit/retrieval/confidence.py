@@ -1,7 +1,7 @@
 """Confidence of an answer: the probability that it is the right song, and when to refuse it.
 
-A logistic curve of the score and of its lead over the songs that follow, since some hums resemble
-every song, is fitted on hums with their song in the catalogue and on the same hums without it.
+It is a logistic regression on the score and on its lead over the next songs (some hums resemble
+every song), fitted on hums with their song in the catalogue and on the same hums without it.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from qbhkit.config import build_config
 from qbhkit.errors import QbhError
 
 _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
-# In a small catalogue the best wrong song leads by as much as the right one does in a large one. So
-# that false accepts stay as rare, ten imagined songs are added to catalogues of fewer songs. They
-# score what the next ten of 2,048 songs score in the median (DECISIONS.md).
+# In a small catalogue the best wrong song leads by as much as the right one does in a large one. To
+# keep false accepts as rare, ten imagined songs are added to catalogues of fewer than 1,000 songs.
+# Their score is the median of what the next ten of 2,048 songs score (DECISIONS.md).
 _FEW_SONGS = 1000
 _IMAGINED_SCORE = 0.42
-# On the squared weights of the fit. Without it, the weight of the score was -18 on hums of which
-# nearly all find their song, and hums that all do would have no fit at all (DECISIONS.md).
+# On the squared weights of the fit. Without it, the weight of the score was -18 on a set where
+# nearly all hums find their song; where all do, the fit would not converge (DECISIONS.md).
 _PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How weights turn distances and scores into confidence; stored with them.
+    """The constants that turn distances and scores into confidence; stored with the weights.
 
     Args:
-        distance: what a semitone of mean distance subtracts from the score.
-        bias: of the logistic curve.
+        distance: subtracted from the score per semitone of mean distance.
+        bias: of the logistic regression.
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
-        threshold: answers of less confidence are refused, 0 to 1.
+        threshold: answers with less confidence are refused, 0 to 1.
 
     Notebook: notebooks/09_search_and_align.py
     """
@@ -67,7 +67,7 @@ class Refusal(NamedTuple):
 
     kept: float | None  # right first answers that are not refused
     refused: float | None  # of the hums whose song is not in the catalogue
-    precision: float | None  # right ones among the answers not refused, where the song is there
+    precision: float | None  # right ones among the answers kept, of hums with their song
     brier: float | None  # mean squared error of the first answer's confidence, over both kinds
 
 
@@ -93,7 +93,7 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
 
     Args:
         cases: searches of a catalogue that holds their songs; each is also used without its song.
-        distance: the one of the calibration that the scores were made with.
+        distance: ``Calibration.distance`` with which the scores were made.
         keep: share of the right first answers that must not be refused, 0 to 1.
 
     Raises:
@@ -122,14 +122,14 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
 def refusal(
     cases: Sequence[Case], groups: Sequence[str], distance: float, keep: float = 0.9, folds: int = 5
 ) -> Refusal:
-    """Measure a threshold on hums of songs that it was not chosen on.
+    """Measure the threshold by cross-validation, on songs that it was not chosen on.
 
     Args:
         cases: as :func:`calibrate` takes them.
-        groups: of each case, its song; a group is never on both sides.
+        groups: song of each case; its hums are never on both sides.
         distance: as :func:`calibrate` takes it.
         keep: as :func:`calibrate` takes it.
-        folds: how many parts the groups are dealt into.
+        folds: number of parts into which the groups are divided.
 
     Returns:
         Shares over all hums; None where there is nothing to count.
@@ -155,7 +155,7 @@ def refusal(
 
 
 def _first_answers(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Return (2, 2) score and lead of the first answer, with the song and without, and if right."""
+    """Return score and lead of the first answer with and without the song (2, 2); if right (2,)."""
     rows, right = [], []
     for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
         best = np.argsort(-scores, kind="stable")[:1]

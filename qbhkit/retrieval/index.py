@@ -41,7 +41,7 @@ class WindowIndex(Protocol):
     name: str
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1; refuse others."""
+        """Find the ``k`` nearest windows of each of (Q, D) vectors of length 1."""
         ...
 
 
@@ -87,7 +87,7 @@ def _class_of(name: str) -> Any:
 
 
 def checked_queries(queries: NDArray, k: int, size: int) -> NDArray[np.float32]:
-    """Return queries as (Q, size) float32; raise QbhError for what an index cannot answer."""
+    """Return queries as (Q, size) float32; raise QbhError for a wrong shape, NaN or ``k`` < 1."""
     queries = np.asarray(queries)
     if queries.ndim != 2 or queries.shape[1] != size:
         raise QbhError(f"This index takes queries of shape (Q, {size}), not {queries.shape}.")
@@ -183,7 +183,7 @@ class ExactIndex:
         return self.only(wanted[self.song])
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find the nearest windows, as an index does; ties come in the order of their rows."""
+        """Find the nearest windows, see :class:`WindowIndex`; ties are in the order of rows."""
         queries = checked_queries(queries, k, self.vectors.shape[1])
         similarity = np.full((len(queries), k), -np.inf, np.float32)
         row = np.full((len(queries), k), -1, np.int64)
@@ -235,10 +235,10 @@ def _held(vectors: Vectors) -> Vectors:
 
 
 def best_of(near: Nearest, song: NDArray[np.int64], songs: int) -> BestWindows:
-    """Return the best window of every song, as far as lists of the nearest windows name it.
+    """Return the best window of every song from lists of the nearest windows.
 
-    A song without a window in the list has the row -1 and the similarity of the last window of the
-    list, which is an upper bound.
+    A song that is not in the list gets the row -1 and, as an upper bound, the similarity of the
+    list's last window.
     """
     last = near.similarity[:, -1:]
     best = BestWindows(np.repeat(last, songs, axis=1), np.full((len(last), songs), -1, np.int64))
@@ -259,9 +259,9 @@ def _first_hit(dots: NDArray, first: NDArray, highest: NDArray) -> NDArray[np.in
 
 
 def _to_float32(block: NDArray, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Convert an array to float32, in the first rows of ``out``; float32 is returned itself.
+    """Convert an array to float32, in the first rows of ``out``; return float32 as it is.
 
-    Torch converts float16 several times as fast as NumPy; the rest is allocation, unless ``out``.
+    Torch converts float16 several times as fast as NumPy; ``out`` saves the allocation.
     """
     if block.dtype != np.float16 or not block.flags.writeable:  # torch warns of read-only arrays
         return block.astype(np.float32, copy=False)

@@ -1,7 +1,7 @@
 """Approximate search in memory with FAISS (MIT); its candidates are scored again exactly.
 
-Vectors are reduced by PCA and stored in a graph (HNSW), or, as a graph of very many windows is slow
-to build, in inverted lists of product-quantised vectors (IVF-PQ).
+A few windows are all compared (flat). More are reduced by PCA and stored in a graph (HNSW), or, as
+a graph of very many is slow to build, in inverted lists of product-quantised vectors (IVF-PQ).
 """
 
 from dataclasses import asdict, dataclass
@@ -130,7 +130,7 @@ class FaissIndex:
         return cls(catalogue.vectors, index, choices)
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find about the nearest windows, as an index does, in the order of their exact cosines."""
+        """Find the nearest windows approximately, in the order of their exact cosines."""
         windows, size = self.vectors.shape
         queries = checked_queries(queries, k, size)
         asked = min(windows, max(self.choices.candidates, _CANDIDATES_A_WINDOW * k))

@@ -44,7 +44,7 @@ _GRAPH = """
 CREATE INDEX ON {schema}.windows USING hnsw (vector halfvec_ip_ops)
 WITH (m = 16, ef_construction = 100)
 """
-# The graph compares half-precision products: those of the few windows found are computed again.
+# The graph compares half-precision products; those of the few windows found are computed exactly.
 _NEAREST = """
 SELECT number, -(vector::vector <#> %(query)s::vector) AS similarity
 FROM (
@@ -118,8 +118,7 @@ class PostgresIndex:
             dsn: of a role that may create schemas, and the extension pgvector where it is missing.
 
         Raises:
-            QbhError: if the server refuses, or the schema holds something else. Nothing has changed
-                then.
+            QbhError: if the server refuses, or the schema holds something else; nothing is changed.
         """
         new = f"{_checked(schema)}__new"
         with closing(_connect(dsn)) as connection, _transaction(connection) as run:
@@ -142,7 +141,7 @@ class PostgresIndex:
         return cls(catalogue, schema, dsn)
 
     def nearest(self, queries: NDArray, k: int) -> Nearest:
-        """Find about the nearest windows, as an index does, in the order of their exact cosines."""
+        """Find the nearest windows approximately, in the order of their exact cosines."""
         queries = checked_queries(queries, k, self.size)
         similarity = np.full((len(queries), k), -1, np.float32)
         row = np.full((len(queries), k), -1, np.int64)

@@ -39,7 +39,7 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
     if source.name.lower().endswith(AUDIO_SUFFIXES) and source.is_file():
         whole = load(source, rate_hz)
         first, last = round(answer.start_s * rate_hz), round(answer.end_s * rate_hz)
-        if first < len(whole.samples):  # else the file is another one by now
+        if first < len(whole.samples):  # otherwise the file has been replaced
             return Audio(whole.samples[first:last], rate_hz)
     contour = catalogue.contours[number]
     first, last = (round(at_s / contour.hop_s) for at_s in (answer.start_s, answer.end_s))
@@ -50,7 +50,7 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
 
 
 def _notes_of(contour: Contour) -> NDArray[np.float64]:
-    """Return (M, 3) notes: a new one wherever the pitch changes by half a semitone."""
+    """Return (M, 3) notes: a new one wherever the pitch, rounded to semitones, changes."""
     pitch = np.round(contour.pitch_st)
     change = np.flatnonzero(np.diff(pitch, prepend=-1))
     length = np.diff(change, append=len(pitch))

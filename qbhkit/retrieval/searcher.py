@@ -1,7 +1,7 @@
 """From a hum to ranked songs with the matched seconds.
 
 Windows of the hum vote for songs by their vectors; the best songs are then aligned with the hum
-frame by frame. Vote and distance give the score, the score and its lead the confidence.
+frame by frame. Vote and distance give the score; the score and its lead give the confidence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,19 +39,19 @@ STATE_METHOD = "end-to-end"  # ``full`` on states of the melody network; also na
 SHORTLIST = 200  # songs that are aligned: 98% of the development hums have theirs among them
 _BATCH = 16  # hums that are compared at once
 NEAREST = 200  # windows that an approximate index finds for each query window
-# A hum from the start of a song is 0.65 t to 1.55 t into the song after t seconds, with some slack.
+# After t seconds, a hum from a song's start is 0.65 t to 1.55 t into the song, with some slack.
 _SLOWEST, _FASTEST, _SLACK_S = 0.65, 1.55, 0.7
 
 
 class Answer(NamedTuple):
-    """One song of a ranked list; what only an alignment can tell is None without one."""
+    """One song of a ranked list; what needs an alignment is None without one."""
 
     song_id: str
     title: str
     score: float  # higher is better; comparable within one list
     start_s: float  # the part of the song that matches the hum
     end_s: float
-    confidence: float | None = None  # probability that this is the song, were it the first answer
+    confidence: float | None = None  # probability of being right as the first answer
     tempo_ratio: float | None = None  # seconds of the song per second of the hum
     transposition_st: float | None = None  # how much higher than the song the hum is
     vote: float | None = None  # similarity of the query windows to their best ones, -1 to 1
@@ -91,8 +91,8 @@ class Searcher:
 
     Attributes:
         windows: how hums are cut.
-        index: finds windows where ``match_from`` is ``anywhere``; first ``exact``, which compares
-            all.
+        index: finds windows where ``match_from`` is ``anywhere``; at first ``exact``, which
+            compares all.
 
     Raises:
         QbhError: if the catalogue was made by another model.
@@ -327,7 +327,7 @@ class Searcher:
     def _about(self, begin_s: float) -> NDArray[np.bool_]:
         """Return (W,) whether windows begin where a hum may be after ``begin_s`` seconds.
 
-        Of songs too short for that, the last windows do.
+        Of a song too short for that, the last windows are admitted.
         """
         earliest = np.minimum(_SLOWEST * begin_s - _SLACK_S, self._latest_s)
         latest = np.maximum(_FASTEST * begin_s + _SLACK_S, earliest)
@@ -425,7 +425,7 @@ def resolve_method(method: str, weights: str | None) -> tuple[Method, str | None
 
 
 def _soft_mean(values: NDArray, sharpness: float) -> NDArray:
-    """Return the mean of rows, to which the highest give most: log(mean(exp(s * x))) / s."""
+    """Return a mean over rows that favours high values: log(mean(exp(s * x))) / s."""
     if sharpness == 0:
         return values.mean(axis=0)
     return np.log(np.exp(sharpness * values).mean(axis=0)) / sharpness
