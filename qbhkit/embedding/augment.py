@@ -112,7 +112,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def without(rules: Distortions, *groups: str) -> Distortions:
-    """Set every field of some :data:`GROUPS` of rules to 0; QbhError names an unknown one.
+    """Set every field of some :data:`GROUPS` of rules to 0; raise QbhError for an unknown group.
 
     Notebook: notebooks/04_augmentation.py
     """
@@ -140,8 +140,8 @@ def warp_positions(
         length: (B,) window length in frames.
         reading: how a window becomes L frames. At another tempo a stretched window covers more or
             less of the song; a window that keeps its speed has more or fewer frames.
-        rules: those of time; and the crop for windows that keep their speed, because what is left
-            of a cropped hum lies in the middle too (:func:`after_warp`).
+        rules: those of time are used; for windows that keep their speed the crop too, because a
+            cropped hum also lies in the middle of its window (:func:`after_warp`).
         rng: the random generator.
 
     Returns:
@@ -243,14 +243,14 @@ def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> _Sung:
 
 
 def _note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
-    """(B, L) number of the note a frame belongs to, counted from 0."""
+    """Return (B, L) the number of the note a frame belongs to, counted from 0."""
     change = np.zeros(pitch.shape, bool)
     change[:, 1:] = (np.abs(np.diff(pitch, axis=1)) > 0.5) | (voiced[:, 1:] & ~voiced[:, :-1])
     return np.cumsum(change, axis=1)
 
 
 def _note_ends(note: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(B, L) first frame of the note to which a frame belongs, and the first frame after it."""
+    """Return (B, L) the first frame of each frame's note, and the first frame after that note."""
     at, length = np.arange(note.shape[1]), note.shape[1]
     change = note[:, 1:] != note[:, :-1]
     begin, end = np.zeros(note.shape, np.int64), np.full(note.shape, length)
@@ -309,7 +309,7 @@ def _note_errors(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
 
 
 def _slow_errors(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
-    """(B, L) key, drift, modulation, offsets and octave jumps of slices."""
+    """Return (B, L) key, drift, modulation, and offsets and octave jumps of slices, summed."""
     batch, length = len(note), note.shape[1]
     total = np.repeat(rng.uniform(-rules.key_st, rules.key_st, (batch, 1)), length, axis=1)
     drift = rng.uniform(-rules.drift_st, rules.drift_st, (batch, 1))
@@ -357,7 +357,7 @@ def _smooth(pitch: NDArray, voiced: Voiced, chosen: Voiced, rng: Generator) -> N
 
 
 def _octave_notes(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
-    """(B, L) octave errors of single notes, in semitones."""
+    """Return (B, L) octave errors of single notes, in semitones."""
     error = np.zeros(note.shape)
     rows = np.flatnonzero(rng.random(len(note)) < rules.octave_note_chance)
     drawn = rng.random((len(rows), note.shape[1])) < rules.octave_note_share
@@ -375,7 +375,7 @@ def _absurd(pitch: NDArray, rules: Distortions, rng: Generator) -> NDArray:
 
 
 def _lost(batch: int, length: int, rules: Distortions, rng: Generator) -> Voiced:
-    """(B, L) frames cropped off the ends, lost in one stretch, or lost one by one."""
+    """Return (B, L) whether a frame is cropped off an end, in a dropout, or lost by itself."""
     at = np.arange(length)
     share = rng.uniform(0, rules.crop_share, (batch, 1)) * _chosen(rules.crop_chance, batch, rng)
     front = rng.random((batch, 1))

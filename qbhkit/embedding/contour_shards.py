@@ -1,4 +1,4 @@
-"""Contours of many songs on disk, read by memory map: a million songs need no memory.
+"""Contours of many songs on disk, memory-mapped: even a million songs need no memory.
 
 A folder holds three files. ``pitch.npy`` is (frames,) float32, the MIDI semitones of all songs one
 after another, 0 where unvoiced. ``index.npy`` is (3, songs) int64: first frame, frames and tune.
@@ -38,8 +38,8 @@ def write_shards(
     Args:
         contours: all with the same hop.
         folder: where they are kept; created if it is missing.
-        groups: (songs,) tune of each song; by default every song is its own. Read last, so the
-            iterator of the contours may fill a list of them.
+        groups: (songs,) tune of each song; by default every song is its own. Read last, so it may
+            be a list that is filled while the contours are written.
         progress: show a bar on standard error.
 
     Raises:

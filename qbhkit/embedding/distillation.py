@@ -43,7 +43,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class DistillationConfig(RunConfig):
-    """Describe one training run; a batch is of parts of rendered hums."""
+    """Describe one training run; a batch holds parts of rendered hums."""
 
     kind: str = DISTILLATION_KIND
     batch: int = 256
@@ -80,7 +80,8 @@ def train_student(
     It takes what :func:`qbhkit.embedding.training.train_encoder` takes, with a bank to learn from.
 
     Raises:
-        QbhError: if bank, encoder and teacher do not fit together; if the bank holds too few tunes.
+        QbhError: if bank, encoder and teacher do not fit, the bank has too few tunes, or there is
+            more than one device.
     """
     fabric = fabric or make_fabric(config)
     if fabric.world_size > 1:

@@ -1,4 +1,4 @@
-"""Embed contours with trained weights; :func:`embed` is the front door's ``qbhkit.embed``."""
+"""Embed contours with trained weights; :func:`embed` is ``qbhkit.embed``."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import Source, query_loader
 from qbhkit.weights import DEFAULT_EMBEDDING, Weights, holding, load_weights, save_weights
 
-_BATCH = 256  # what a batch becomes in the network should stay in the cache
+_BATCH = 256  # the activations of a batch should fit in the processor's cache
 
 
 class Embedder(Protocol):
@@ -63,7 +63,7 @@ def embed(
         tracker: name of the pitch tracker for recordings; by default the one for hums.
 
     Returns:
-        (512,) float32 of length 1; the dot product of two is their cosine similarity.
+        (512,) float32 (shipped weights) of length 1; the dot product of two is their cosine.
 
     Raises:
         QbhError: if the source cannot be read, nothing in it is voiced, or there are no weights.
@@ -134,7 +134,7 @@ def load_encoder(stored: Weights) -> tuple[ContourEncoder, Reading]:
 def export_encoder(
     encoder: ContourEncoder, path: Path, reading: Reading, how: Normalisation
 ) -> None:
-    """Write an encoder's weights with how its windows became frames and were normalised."""
+    """Write an encoder's weights with the reading and the normalisation of its windows."""
     config = {"encoder": asdict(encoder.config), **asdict(reading), "normalisation": how}
     save_weights(path, encoder_arrays(encoder), config)
 

@@ -1,4 +1,4 @@
-"""Contour (B, L, 2) to vector (B, embedding_dim): stages narrow it in time, then pooling."""
+"""Encode contours (B, L, 2) as vectors (B, embedding_dim): stages that shorten time, pooling."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class EncoderConfig:
     Notebook: notebooks/05_encoder_and_loss.py
     """
 
-    # Channels of each stage. An lstm has as many layers, all of the last of these widths.
+    # Channels of each stage. An lstm has one layer for each width, all of the last width.
     widths: tuple[int, ...] = (64, 128, 256)
     convolutions: int = 2  # in each stage
     kernel: int = 3  # frames a convolution sees, odd (published: 3)
@@ -42,7 +42,7 @@ class EncoderConfig:
     dropout: float = 0.0  # share of the pooled values dropped in training
     kind: str = "conv"  # a key of ``ENCODER_STAGES``
     block: Block = "plain"  # ``residual`` has a shortcut around the convolutions of a stage
-    # How many frames become one (published: about 160), a product of one whole number over 1 for
+    # How many frames become one (published: about 160): a product with one factor of 2 or more for
     # each stage; None halves time in each stage; a tuple gives each max-pool, 1 for none.
     compression: int | tuple[int, ...] | None = None
     linear: int = 0  # channels of a linear layer before the first stage; 0 for none
@@ -70,7 +70,7 @@ class EncoderConfig:
         if self.kind == "conv" and len(self.pools) != len(self.widths):
             raise QbhError(
                 f"compression ({self.compression}) cannot be spread over {len(self.widths)} "
-                "stages: it must be a product of so many whole numbers over 1."
+                "stages: it must be a product of so many whole numbers, each 2 or more."
             )
         if self.kind != "conv" and (self.block != "plain" or self.compression is not None):
             raise QbhError(f"The kind {self.kind} has no stages: leave block and compression out.")
@@ -79,7 +79,7 @@ class EncoderConfig:
 
     @property
     def pools(self) -> tuple[int, ...]:
-        """Return the frames of each stage's max-pool, the widest first; empty for an ``lstm``."""
+        """Return the frames of each stage's max-pool; empty for an ``lstm``."""
         if self.kind != "conv":
             return ()
         if isinstance(self.compression, tuple):
@@ -130,7 +130,7 @@ def _convolutions(inputs: int, outputs: int, config: EncoderConfig) -> list[nn.M
 
 
 class Residual(nn.Module):
-    """Add a shortcut around the convolutions of a stage; if the channels change, it has one too."""
+    """Add a shortcut around a stage's convolutions, itself a convolution if channels change."""
 
     def __init__(self, inputs: int, outputs: int, config: EncoderConfig) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class ContourEncoder(nn.Module):
 
 
 def activations(encoder: ContourEncoder, contours: Tensor) -> dict[str, NDArray[np.float32]]:
-    """Return the tensors of normalised contours (B, L, inputs) on their way through an encoder.
+    """Return an encoder's intermediate tensors for normalised contours (B, L, inputs).
 
     Returns:
         In this order: ``contour`` (B, inputs, L); ``stage 1`` and so on (B, C, T), each after its

@@ -1,6 +1,6 @@
-"""Training pairs of real hums, which are aligned with their songs first.
+"""Training pairs of real hums: a part of a hum, and the window of the song that it sings.
 
-A pair is a part of a hum, and the window of the song that it sings.
+The hums are aligned with their songs first.
 """
 
 import math
@@ -27,8 +27,8 @@ from qbhkit.embedding.windows import Reading
 from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.pitch.trackers import Tracker
 
-_CAP_ST = 4.0  # what a frame of an alignment costs at most
-_STEP_COST_ST = 0.01  # within a held note a steady tempo is the more probable
+_CAP_ST = 4.0  # highest cost of a frame of an alignment
+_STEP_COST_ST = 0.01  # so that the tempo is steady within a held note
 _TEMPI = (0.5, 0.7, 1.0, 1.4, 2.0)
 _KEY_STEPS_ST = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -93,10 +93,10 @@ def align_contours(hum: Contour, song: Contour, start_s: float = 0.0) -> Alignme
     Args:
         hum: aligned from its first to its last voiced frame.
         song: with the same hop.
-        start_s: where in the song the hum begins, with the first note from there on.
+        start_s: where in the song the hum begins; the path begins at the first note from there on.
 
     Raises:
-        QbhError: if hum or song has no voiced frame (the song: from there on).
+        QbhError: if hum or song has no voiced frame (from there on), or the song is too short.
 
     Source: :mod:`qbhkit.dtw`.
     Notebook: notebooks/04_augmentation.py, notebooks/07_train_supervised.py
@@ -147,8 +147,8 @@ class HumConfig:
     shortest_s: float = 3.0  # part of a hum; lengths are log-uniform up to the whole hum
     at_start: float = 0.4  # share of the parts that begin with the hum
     # Windows of a catalogue do not begin and end where a hum does: the song's window is shifted by
-    # a share of its length at most, and is 2 ** uniform(-x, x) as long. One that keeps its speed
-    # has the catalogue's length, and begins up to so many seconds early (published: every 5 s).
+    # a share of its length at most, and is 2 ** uniform(-x, x) times as long. One that keeps its
+    # speed has the catalogue's length, and begins up to song_early_s early (published: every 5 s).
     song_shift: float = 0.05
     song_octaves: float = 0.12
     song_early_s: float = 5.0
@@ -247,7 +247,7 @@ def align_pairs(
 
     Args:
         path: the list (:func:`qbhkit.corpora.hum_csv.read_pairs`).
-        songs: among them those that it names.
+        songs: all those that the list names, and perhaps others.
         hop_s: between frames of the contours.
         tracker: of the hums' pitch.
         progress: show a bar on standard error.
@@ -270,7 +270,7 @@ def align_pairs(
 def find_pairs(
     hums: Iterable[HumRecording], songs: Iterable[Song], tracker: Tracker, progress: bool = True
 ) -> tuple[list[Pair], list[Failure]]:
-    """Find the stretch of its song that each hum hums, or why not, from the song's first note."""
+    """Align each hum with its song from the song's first note; return pairs and failures."""
     contours = {song.id: song.contour() for song in songs}
     half_s = CONTOUR_HOP_S / 2  # an alignment's times are the middles of frames
     pairs, failures = [], []

@@ -24,7 +24,7 @@ from qbhkit.errors import QbhError, naming
 
 _CURE = "give a folder that the original code trained into"
 _HPARAMS_BYTES = 16 << 10  # at most, for the original's 70 values or so
-_REPEATS = 8  # of values in it, at most: each can double what there is
+_REPEATS = 8  # of values in it, at most: each can double the memory that is taken
 _LARGEST = 4096  # of the sizes in it
 _READING = Reading(200, 20.0)  # windows of 20 s as they are
 _POOLINGS = {"context_attention": "context", "simple_attention": "attention", "rnn": "gru"}
@@ -37,8 +37,8 @@ _RESIDUAL = {
 def import_checkpoint(folder: Path, out: Path) -> Path:
     """Convert a checkpoint of the original code to ``original.safetensors``.
 
-    The biases of its convolutions go into the batch norms that follow, where this kit has them. Of
-    an end-to-end checkpoint only the contour encoder is taken.
+    The biases of its convolutions are folded into the batch norms that follow, since this kit's
+    convolutions have none. Of an end-to-end checkpoint only the contour encoder is converted.
 
     Args:
         folder: holds ``hparams.dat`` and ``checkpoint_best.pt``.
@@ -151,7 +151,7 @@ def _config(path: Path, hparams: dict[str, Any]) -> EncoderConfig:
 
 
 def _widths(layers: int, hidden: int, gradual: bool) -> tuple[int, ...]:
-    """Return the channels of each layer: ``hidden``, or half, one and two times it by thirds."""
+    """Return each layer's channels: ``hidden``; if gradual, 0.5, 1 and 2 times it by thirds."""
     first, second = layers // 3, layers * 2 // 3
     growing = [hidden // 2] * first + [hidden] * (second - first) + [hidden * 2] * (layers - second)
     return tuple(growing) if gradual else (hidden,) * layers

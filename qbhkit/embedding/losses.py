@@ -1,7 +1,7 @@
 """Losses on a batch of pairs: three hinges and InfoNCE, and the choice of negatives.
 
-Each reads the similarities of all anchors to all positives: a row's own is on the diagonal, its
-negatives are elsewhere. It is taken both ways, anchors to positives and back, and averaged.
+Each reads the similarities of all anchors to all positives: a row's positive is on the diagonal,
+its negatives are elsewhere. Each is the mean of both directions, anchors to positives and back.
 """
 
 import math
@@ -86,9 +86,9 @@ class Negatives:
 def hinge(
     anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
 ) -> Tensor:
-    """Mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
+    """Return the mean over triplets of max(0, margin - s(anchor, positive) + s(anchor, negative)).
 
-    With all negatives, the mean is over the triplets that cost something: soon most cost nothing.
+    With all negatives, the mean is over triplets whose loss is not 0, because soon most are 0.
 
     Args:
         anchors: (B, D) of length 1.
@@ -113,7 +113,7 @@ def triplet_hinge(
     margin: float = 0.5,
     negatives: int | None = None,
 ) -> Tensor:
-    """Take :func:`hinge` with a number of the nearest negatives of each row; None for all.
+    """Return :func:`hinge` with a number of the nearest negatives of each row; None for all.
 
     Notebook: notebooks/05_encoder_and_loss.py
     """
@@ -124,7 +124,7 @@ def triplet_hinge(
 def euclidean_hinge(
     anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
 ) -> Tensor:
-    """Take :func:`hinge` on the distance, 0 to 2, instead of the cosine.
+    """Return :func:`hinge` on the distance, 0 to 2, instead of the cosine.
 
     Source: Schroff et al., "FaceNet", 2015, with the distance in place of its square.
     Notebook: notebooks/05_encoder_and_loss.py
@@ -138,9 +138,9 @@ def euclidean_hinge(
 def hinge_of_means(
     anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives, margin: float = 0.5
 ) -> Tensor:
-    """Mean over anchors of max(0, margin - s(anchor, positive) + mean of s(anchor, negatives)).
+    """Average max(0, margin - s(anchor, positive) + mean of s(anchor, negatives)) over anchors.
 
-    It takes what :func:`hinge` takes. Far negatives make up for near ones; an anchor without
+    Arguments are those of :func:`hinge`. Far negatives make up for near ones; an anchor without
     negatives (semi-hard) is left out.
 
     Source: fixed facts, "Loss", the mean-of-similarities form.
@@ -180,7 +180,7 @@ class InfoNCE(nn.Module):
     def forward(
         self, anchors: Tensor, positives: Tensor, groups: Tensor, negatives: Negatives
     ) -> Tensor:
-        """Mean over anchors of -log softmax(s / temperature) at the positive; see :func:`hinge`."""
+        """Average -log softmax(s / temperature) at the positive over anchors; see :func:`hinge`."""
         with torch.no_grad():
             self.log_temperature.clamp_(*map(math.log, _TEMPERATURES))
 
@@ -206,10 +206,10 @@ class PairLoss(nn.Module):
     def forward(
         self, anchors: Tensor, positives: Tensor, groups: Tensor, warm: bool = False
     ) -> Tensor:
-        """Return the loss of a batch, as :func:`hinge` takes it.
+        """Return the loss of a batch; arguments as of :func:`hinge`.
 
-        In the warm-up it takes all negatives: with mined ones only, an untrained encoder collapses
-        into one vector (measured, DECISIONS.md).
+        The warm-up uses all negatives: with mined ones only, an untrained encoder collapses into
+        one vector (measured, DECISIONS.md).
         """
         return self.loss(anchors, positives, groups, Negatives("all") if warm else self.negatives)
 

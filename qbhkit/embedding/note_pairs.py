@@ -32,7 +32,7 @@ class NotePairConfig:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or not 2 <= self.fewest <= self.most:
             raise QbhError(
-                "note_pairs need a share over 0 and, from 2 on, fewest notes up to most."
+                "note_pairs need a share over 0, up to 1, and notes with 2 <= fewest <= most."
             )
 
 
@@ -70,7 +70,7 @@ class NotePairs:
         self._config, self._humming, self._hop_s = config, humming, hop_s
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
-        """Draw ``count`` pairs, each from another song while there are enough."""
+        """Draw ``count`` pairs, each from a different song if there are enough."""
         config, songs = self._config, len(self._count)
         song = rng.choice(songs, count, replace=songs < count)
         octaves = rng.uniform(np.log2(config.fewest), np.log2(config.most), count)

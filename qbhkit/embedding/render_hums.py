@@ -1,7 +1,7 @@
 """Render hums to learn from: training songs sung with a hummer's errors, and tracked.
 
-Every hum is drawn from a generator of its own, synthesised, degraded as recordings are, and tracked
-by ``crnn-lite``.
+Every hum is drawn from a generator of its own, synthesised and degraded as recordings are;
+``crnn-lite`` gives its pitch and its states.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class RenderConfig:
 
     kind: str = "rendered-hums"
     count: int = 3000
-    seed: int = 0  # of everything
+    seed: int = 0  # of all random numbers
     corpora: tuple[str, ...] = (  # to sing from; their held-out songs are left out
         "essenFolksong", "oneills1850", "airdsAirs", "ryansMammoth", "miscFolk", "pop909",
     )  # fmt: skip
@@ -135,7 +135,7 @@ def render_one(number: int, pool: SynthesisPool, frontend: StateFrontend) -> Ren
 
 
 def draw_stretch(notes: NDArray, config: RenderConfig, rng: Generator) -> NDArray[np.float64]:
-    """Draw some of a song's notes (M, 3), in its own time, up to a long rest at the most."""
+    """Draw a stretch of a song's notes (M, 3), in the song's own time, without long rests."""
     first = 0 if rng.random() < config.at_start else int(rng.integers(len(notes)))
     length_s = rng.uniform(*config.length_s)
     ends_s = notes[:, 0] + notes[:, 1]
@@ -146,7 +146,7 @@ def draw_stretch(notes: NDArray, config: RenderConfig, rng: Generator) -> NDArra
 
 
 def _with_errors(notes: NDArray, config: RenderConfig, rng: Generator) -> NDArray[np.float64]:
-    """Put a stretch into a singer's key, with a singer's idea of its intervals."""
+    """Move a stretch to a singer's key; scale its intervals, add drift and wrong notes."""
     pitch = notes[:, 2]
     middle = np.median(pitch)
     lowest = _LOWEST_ST + middle - pitch.min()
@@ -212,8 +212,8 @@ def sung_spans(
 ) -> NDArray[np.float32]:
     """Return which stretch of the song each 100 ms of a recording sings.
 
-    A sung onset is at the song's onset; before the first note and after the last the song stands
-    still.
+    Sung onsets are mapped to the song's onsets. Before the first note and after the last, the
+    position in the song does not move.
 
     Args:
         notes: (M, 3) that were sung, in the song's own time.
@@ -240,7 +240,7 @@ def render_all(
     workers: int = 1,
     progress: bool = True,
 ) -> StoredBank:
-    """Render a bank of hums, unless the file holds just these; a stopped run goes on.
+    """Render a bank of hums, unless the file holds it already; continue an interrupted run.
 
     Args:
         config: how to draw.

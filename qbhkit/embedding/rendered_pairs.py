@@ -67,7 +67,7 @@ def write_rendered(path: Path, hums: Sequence[RenderedHum], recipe: dict[str, An
 
 
 def join_rendered(parts: Sequence[Path], path: Path, recipe: dict[str, Any]) -> None:
-    """Write what several files hold as one, atomically."""
+    """Join the hums of several files in one file, atomically."""
     found = [read_rendered(part).arrays for part in parts]
     _save({key: np.concatenate([one[key] for one in found]) for key in found[0]}, path, recipe)
 
@@ -153,7 +153,7 @@ class RenderedBank:
         return RenderedBank(self._stored, learnt), RenderedBank(self._stored, held_back)
 
     def draw(self, count: int, reading: Reading, config: PartConfig, rng: Generator) -> PartBatch:
-        """Draw ``count`` parts; no hum comes twice while there are enough."""
+        """Draw ``count`` parts, each of a different hum if there are enough."""
         row = rng.choice(self._rows, count, replace=len(self._rows) < count)
         whole, offset = self._lengths[row], self._offsets[row]
         shortest = np.minimum(config.shortest_s / CONTOUR_HOP_S, whole)

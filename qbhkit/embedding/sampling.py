@@ -12,7 +12,7 @@ from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, w
 from qbhkit.embedding.windows import Reading, WindowRange, draw_windows, stretch
 from qbhkit.errors import QbhError
 
-_REDRAWN = 3  # times that a window with too little voice is drawn again
+_REDRAWN = 3  # times that a window with too few voiced frames is drawn again
 
 
 class ContourBank:
@@ -95,7 +95,7 @@ class Humming(NamedTuple):
     how: Normalisation
 
     def positions(self, start: NDArray, length: NDArray, rng: Generator) -> NDArray:
-        """Return where the hums of windows (B,) are read: see :func:`warp_positions`."""
+        """Return where the hummed version of windows (B,) is read: see :func:`warp_positions`."""
         return warp_positions(start, length, self.reading, self.rules, rng)
 
     def distorted(self, frames: Frames, rng: Generator) -> Frames:
@@ -128,7 +128,7 @@ class SongPairs:
         self._humming = Humming(window.reading, rules, how)
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
-        """Draw ``count`` pairs, each from another song while there are enough."""
+        """Draw ``count`` pairs, each from a different song if there are enough."""
         bank, window, reading = self._bank, self._window, self._window.reading
         songs = len(bank.lengths)
         song = rng.choice(songs, count, replace=songs < count)

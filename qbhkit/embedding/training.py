@@ -1,7 +1,7 @@
 """Train an encoder of contours on pairs; write a checkpoint and a log.
 
 A stage is a mixture of pair sources plus weights to start from: stage 1 draws from songs, stage 2
-from real hums too. Combined training goes on with stage 1, and every few epochs fine-tunes a copy.
+from real hums too. Combined training is stage 1 that fine-tunes a copy on hums every few epochs.
 """
 
 import math
@@ -47,11 +47,11 @@ EncoderEvaluator = Callable[[nn.Module], dict[str, float]]
 
 @dataclass(frozen=True)
 class FineTune:
-    """Say how deep copies of the network are fine-tuned on hums in combined training."""
+    """Say how copies of the network are fine-tuned on hums in combined training."""
 
     every: int = 10  # epochs of self-supervision between two copies
     steps: int = 150  # of a copy
-    learning_rate: float = 4e-4  # the highest of a copy
+    learning_rate: float = 4e-4  # of a copy
 
     def __post_init__(self) -> None:
         check_range(self, 1, math.inf, "every", "steps")
@@ -60,7 +60,7 @@ class FineTune:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Describe one training run; a batch is of pairs.
+    """Describe one training run; a batch holds pairs.
 
     Raises:
         QbhError: if a value is wrong, or ``fine_tune`` is given without ``hums``.
@@ -90,7 +90,7 @@ class TrainConfig(RunConfig):
     hums: HumConfig | None = None  # how real hums are drawn; null for self-supervision only
     pairs: str = ""  # CSV file that pairs the hums with their songs
     songs: tuple[str, ...] = ()  # where those songs are: corpora, files or folders
-    fine_tune: FineTune | None = None  # copies on hums along the way, not the network itself
+    fine_tune: FineTune | None = None  # train copies on hums, not the network itself
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,7 +152,7 @@ def train_encoder(
     """Train an encoder: self-supervised, supervised, or both combined.
 
     Checkpoint and log are those of :func:`qbhkit.training_loop.fit`; the log also has the embedding
-    spread. Several devices share each batch, and each of them has all its negatives.
+    spread. Several devices share each batch; each of them uses all negatives of the batch.
 
     Args:
         config: the run.
@@ -163,14 +163,15 @@ def train_encoder(
         evaluate: called with the encoder in evaluation mode after every epoch.
         resume: go on from the checkpoint in ``folder``.
         progress: show a bar on standard error.
-        fabric: what carries the run; by default one device, a GPU if torch finds one.
+        fabric: the devices; by default one, a GPU if torch finds one.
 
     Returns:
         The trained encoder in evaluation mode. After combined training it is the copy with the best
         ``validation_mrr``, or the last copy if nothing is evaluated.
 
     Raises:
-        QbhError: if hums are missing; if the weights to start from do not fit; and as ``fit``.
+        QbhError: if hums are missing; if the weights to start from, the number of devices or
+            ``fine_tune.every`` do not fit the configuration; and as ``fit``.
 
     Notebook: notebooks/06_train_self_supervised.py, notebooks/07_train_supervised.py
     """
@@ -221,7 +222,7 @@ def train_encoder(
         torch.load(place / "checkpoint.pt", weights_only=True, map_location="cpu")
         for place in copies.values()
     ]
-    # the last of equals, which was trained for longer
+    # of equally good copies the last, which was trained for longer
     best = max(reversed(states), key=lambda state: state["curve"][-1].get("validation_mrr", 0))
     trainee.load_state_dict(best["network"])
     return trainee.eval().encoder
@@ -265,7 +266,7 @@ def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvalu
     """Return an evaluator that searches for held-out songs by distorted windows of them.
 
     The windows are drawn and distorted once for all epochs; variants of a tune count as wrong.
-    Fewer than two songs give no evaluator.
+    For fewer than two songs, None is returned.
 
     Notebook: notebooks/06_train_self_supervised.py
     """

@@ -1,7 +1,4 @@
-"""Cut songs and queries into windows, and read each window on the L frames that an encoder sees.
-
-This is the only module that cuts: songs for a catalogue, hums for a search, both for training.
-"""
+"""Cut songs and queries into windows, and read each window on the L frames that an encoder sees."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +32,7 @@ def stretch(
         frames: (N,) or (N, C), of a contour C = 2.
         positions: (...,) in frames; 0.5 is the middle of frame 0.
         offset: frame from which positions are counted; an array if each has its own.
-        length: frames from there on that are not outside; by default all.
+        length: number of frames from there that are inside; by default all.
     """
     index = np.floor(positions).astype(np.int64)
     inside = (index >= 0) & (index < (len(frames) if length is None else length))
@@ -61,7 +58,7 @@ class Reading:
     window_s: float | None = None
 
     def shares(self, length: NDArray) -> NDArray[np.float64]:
-        """Return which moment of windows (B,) frames long is shown: (B, L), 0 to 1 inside."""
+        """Return which moments (B, L) of windows (B,) frames long are shown: 0 to 1 inside."""
         middles = np.arange(self.frames) + 0.5
         if self.window_s is None:
             return np.tile(middles / self.frames, (len(length), 1))
@@ -229,7 +226,7 @@ def cut_query(hum: Query, match_from: MatchFrom, cut: QueryWindows, reading: Rea
         reading: how a window becomes L frames.
 
     Raises:
-        QbhError: if less than 1 s of a take is voiced, or ``match_from`` is neither.
+        QbhError: if less than 1 s of a take is voiced, or ``match_from`` is unknown.
 
     Notebook: notebooks/09_search_and_align.py
     """
