@@ -75,7 +75,7 @@ class MelodyMatcher:
         return {key: part for key, part in parts.items() if part >= share}
 
     def groups(self, share: float = NEAR) -> list[list[str]]:
-        """Return the groups of two or more near-duplicates of any member, largest first."""
+        """Return groups of melodies in which each is a near-duplicate of another, largest first."""
         number = {key: k for k, key in enumerate(self.runs)}
         near = [
             (number[key], number[other])
@@ -100,9 +100,9 @@ MelodyKey = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 def melody_key(notes: NDArray) -> MelodyKey | None:
-    """Return the pitch steps (M - 1) and the rhythm of (M, 3) notes, alike in any key and tempo.
+    """Return the pitch steps (M - 1) and rhythm of (M, 3) notes: the same in any key and tempo.
 
-    The rhythm is relative to its median; fewer than two notes have neither.
+    The rhythm is relative to its median. Fewer than two notes give None.
     """
     if len(notes) < 2:
         return None
@@ -120,7 +120,7 @@ def same_melodies(notes: Mapping[str, NDArray]) -> list[list[str]]:
 def training_filter(
     melodies: Mapping[str, Pitches], protected: Mapping[str, Pitches], share: float
 ) -> dict[str, str]:
-    """Return the melodies that may not be trained on, near-duplicates of a protected one.
+    """Return the melodies that may not be trained on: near-duplicates of a protected one.
 
     Args:
         melodies: id to (N,) pitches in semitones.

@@ -60,7 +60,7 @@ def unpack(archive: Path, target: Path) -> None:
 
     Raises:
         QbhError: if the archive is damaged, holds links, paths that leave the folder, more than
-            200,000 members, or would unpack to more than 4 GiB or 100 times its own size.
+            200,000 members, or would unpack to over 4 GiB, or over 16 MiB and 100 times its size.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -118,7 +118,7 @@ class MirQbsh:
         return titles
 
     def hums(self, year: str = "*") -> list[HumRecording]:
-        """Return the recordings of all years or one, sorted by path; raise QbhError if none is."""
+        """Return the recordings of all years or one, sorted by path; QbhError if there are none."""
         hums = []
         for path in sorted(self.root.glob(f"waveFile/{year}/*/*.wav")):
             label = path.with_suffix(".pv")
@@ -223,10 +223,10 @@ def pop909(root: Path) -> MidiFiles:
 
 
 def transcribed(root: Path) -> F0Files:
-    """Return the melodies that ``qbhkit data transcribe`` found, in the cache if not in ``root``.
+    """Return the melodies of ``qbhkit data transcribe``: in the cache if ``root`` does not exist.
 
     Raises:
-        QbhError: if neither holds a melody.
+        QbhError: if the folder holds none.
     """
     folder = root if root.is_dir() else cache_dir() / root.name
     files = tuple(sorted(folder.glob("*.f0.csv")))

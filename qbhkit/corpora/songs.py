@@ -65,7 +65,7 @@ class Song:
 
 
 class Corpus(Protocol):
-    """Protocol of every reader."""
+    """Protocol of all corpus readers."""
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ def songs_of(corpus: Corpus) -> Iterator[Song]:
 
 
 def skyline(notes: NDArray) -> NDArray:
-    """Reduce polyphony, (M, 3) notes, to the highest at every moment; of equal ones the latest.
+    """Reduce (M, 3) notes to the highest one at every moment; among equals, the latest.
 
     Source: Uitdenbogerd and Zobel, "Melodic matching techniques for large music databases", 1999.
     """
@@ -117,5 +117,5 @@ def skyline(notes: NDArray) -> NDArray:
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
-    """Sort key under which ``tune-2`` comes before ``tune-10``."""
+    """Return a sort key under which ``tune-2`` comes before ``tune-10``."""
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text)]

@@ -60,7 +60,7 @@ def training_songs(
     """Read the songs of corpora, by name, that pass the training filter.
 
     Raises:
-        QbhError: if a corpus has no split, so that nothing could keep evaluation songs out.
+        QbhError: if a corpus is missing, or has no split to keep evaluation songs out.
 
     Notebook: notebooks/06_train_self_supervised.py
     """

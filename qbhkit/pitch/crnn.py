@@ -51,7 +51,7 @@ class Melody(NamedTuple):
 
 
 def decode(posteriors: NDArray) -> F0Track:
-    """Read pitch and voicing off (N, 442) class probabilities by the published rule.
+    """Decode pitch and voicing from (N, 442) class probabilities by the published rule.
 
     A frame is voiced if the most likely of all classes is a pitch from MIDI 45 up.
 
@@ -73,7 +73,7 @@ def decode(posteriors: NDArray) -> F0Track:
 
 
 class _Residual(nn.Module):
-    """Shortcut, three more convolutions, their sum, and a max-pool over frequency."""
+    """Add a shortcut and three more convolutions, and max-pool over frequency."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def padded(samples: Floats, begin: int, stop: int) -> Floats:
 
 
 def magnitudes(samples: Floats, first: int, end: int) -> Floats:
-    """Return (end - first, 513) of the 1 + N // 80 frames that ``librosa.stft`` gives for (N,)."""
+    """Return frames ``first`` to ``end`` (excluded), (T, 513), of ``librosa.stft`` for (N,)."""
     import librosa
 
     half = WINDOW // 2
@@ -169,7 +169,7 @@ class Extractor(ABC):
 
     @abstractmethod
     def decode(self, posteriors: Floats) -> F0Track:
-        """Read the track of N frames off (N, 442) probabilities."""
+        """Decode the track of N frames from (N, 442) probabilities."""
 
     @abstractmethod
     def _chunks(self, samples: Floats, states: list[Floats]) -> Iterator[Floats]:
@@ -206,8 +206,8 @@ class Extractor(ABC):
 class CrnnExtractor(Extractor):
     """Extract the melody of recordings with the published network; see :func:`load_crnn`.
 
-    Frame i of the published system is centred at i * 10 ms, of the kit's grid at (i + 0.5) * 10 ms:
-    pitch is up to 5 ms late.
+    Frame i of the published system is centred at i * 10 ms, frame i of the kit's grid at
+    (i + 0.5) * 10 ms, so pitch is 5 ms late.
 
     Args:
         network: trained; batch norms are folded in place, so it cannot be trained any more.
@@ -228,7 +228,7 @@ class CrnnExtractor(Extractor):
         self._scale = np.asarray(std, np.float32) + np.float32(_STD_FLOOR)
 
     def decode(self, posteriors: Floats) -> F0Track:
-        """Read the track off (N, 442) probabilities by :func:`decode`."""
+        """Decode the track from (N, 442) probabilities by :func:`decode`."""
         return decode(posteriors)
 
     def _chunks(self, samples: Floats, _: list[Floats]) -> Iterator[Floats]:

@@ -56,7 +56,7 @@ class LiteConfig:
 
 
 class HarmonicStack(nn.Module):
-    """Turn samples into levels in dB, for each harmonic of each pitch: one filter fits all."""
+    """Turn samples into levels of each harmonic of each pitch: one filter fits all pitches."""
 
     below: Tensor  # (H, P) the bin below each frequency
     share: Tensor  # (H, P) distance to that bin, 0 to 1
@@ -204,7 +204,7 @@ class LiteExtractor(Extractor):
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def decode(self, posteriors: Floats) -> F0Track:
-        """Read the most likely pitch, and 1 - P(class 0) with the threshold scaled to 0.5."""
+        """Return the most likely pitch, and 1 - P(class 0) with the threshold scaled to 0.5."""
         best = posteriors[:, 1:].argmax(axis=1)
         voicing = rescale_confidence(np.clip(1 - posteriors[:, 0], 0, 1), self.threshold)
         return F0Track(midi_to_hz(CLASS_MIDI[best]), voicing)

@@ -16,7 +16,7 @@ from qbhkit.storage import read_json, write_json
 
 
 class Extraction(NamedTuple):
-    """Count the recordings by what became of them."""
+    """Count the recordings by outcome."""
 
     written: int
     reused: int  # results of the same tracker and recording were there
@@ -28,8 +28,8 @@ def extract_all(
 ) -> Extraction:
     """Write the f0 track of every recording as a CSV file.
 
-    A result that is there is kept if it is of the same tracker (with the same weights) and of the
-    same recording, by size and time stamp.
+    An existing result is kept if it was made by the same tracker (with the same weights) from the
+    same recording, compared by size and time stamp.
 
     Args:
         outputs: recording to the CSV file of its f0 track; all CSV files in one folder.
@@ -57,7 +57,7 @@ def extract_all(
     if not due:
         return Extraction(0, len(outputs), [])
     get_tracker(tracker)  # before anything is deleted: it may be missing
-    for _, target in due:  # from now on, what is there is of this tracker and recording
+    for _, target in due:  # after this, every file is a result of this tracker and recording
         target.unlink(missing_ok=True)
     write_json(note, made_by | {target.name: stamps[target.name] for _, target in due})
     results = parallel_map(_extract, due, workers or os.cpu_count() or 1, _prepare, (tracker,))
@@ -67,7 +67,7 @@ def extract_all(
 
 
 def _stamp(identity: str, source: Path) -> str:
-    """Return what a result depends on. Clocks may be set back, so times are not ordered."""
+    """Return what a result depends on. Clocks may be set back: test times for equality only."""
     try:
         found = source.stat()
     except OSError:  # tracking it will say what is wrong

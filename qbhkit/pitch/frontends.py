@@ -1,4 +1,4 @@
-"""Queries of any kind to contours, by the frontend that an embedder needs.
+"""Turn queries of any kind into contours, with the frontend that an embedder needs.
 
 Contour embedders need the pitch, which any tracker gives. State embedders also need the states of
 the melody network, every 100 ms.
@@ -136,7 +136,7 @@ def query_loader(
 
     For a state embedder, a source must be a recording or a contour with states.
     """
-    # made for the first recording: f0 tracks and contours need no tracker
+    # opened for the first recording: f0 tracks and contours need no tracker
     frontend = cache(lambda: frontend_for(states_of, tracker))
 
     def load_query(source: Source) -> Contour:

@@ -1,6 +1,6 @@
 """Convert the published weights of the melody network, of Keras or PyTorch, to a file of the kit.
 
-Keras 2 writes HDF5: arrays by layer, no code. Of PyTorch's file only tensors are admitted.
+Keras 2 writes HDF5: arrays by layer, no code. From PyTorch's file only tensors are loaded.
 """
 
 import json
@@ -54,7 +54,7 @@ def published_files(folder: Path) -> tuple[Path, Path, Path]:
     """Return the files of weights, mean and deviation in a folder of the published code.
 
     Raises:
-        QbhError: if one of them is missing.
+        QbhError: if the folder holds no weights.
     """
     found = [folder / _TORCH_NAME, *sorted(folder.glob("*.hdf5"))]
     weights = next((path for path in found if path.is_file()), None)
@@ -150,7 +150,7 @@ def _patch(path: Path) -> NDArray:
 def _read_apart(path: Path, wanted: _Layers) -> _Arrays:
     """Read a Keras file in a process of its own: on a damaged one HDF5 may crash or never end.
 
-    The process is forked, for it does not use torch.
+    Forking is safe, because that process does not use torch.
     """
     try:
         import h5py  # noqa: F401

@@ -1,4 +1,4 @@
-"""Melodies as a tracker finds them in mixes: MIDI songs, rendered with voice and accompaniment."""
+"""Render MIDI songs with voice and accompaniment, and transcribe their melodies by a tracker."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ class TranscribeConfig:
     """Say how songs are rendered.
 
     Raises:
-        QbhError: if one is out of range.
+        QbhError: if a value is out of range.
     """
 
     seed: int = 0  # of all draws; each song has its own
@@ -136,7 +136,7 @@ def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixtur
     The melody is sung on vowels, in its key or an octave lower, over the accompaniment.
 
     Raises:
-        QbhError: if the file is damaged, or has no melody track or nothing beside it.
+        QbhError: if the file is damaged, or has no melody track or no accompaniment.
     """
     melody, score = read_midi(path), read_score(path)
     start_s = melody[0, 0] - _INTRO_S

@@ -1,4 +1,4 @@
-"""Train ``crnn-lite``: mixtures with known pitch in, a checkpoint and a curve out."""
+"""Train ``crnn-lite`` on mixtures with known pitch; write a checkpoint and a curve."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -154,7 +154,7 @@ class PitchEstimates(NamedTuple):
 def estimate_pitch(
     network: LiteNetwork, mixtures: Sequence[Mixture], blur_st: float
 ) -> PitchEstimates:
-    """Run a network on mixtures of one length; ``blur_st`` is that of the configuration."""
+    """Run a network on equally long mixtures; ``blur_st`` is that of the configuration."""
     device = next(network.parameters()).device
     stack = HarmonicStack(network.config.harmonics).to(device)
     samples = torch.from_numpy(np.stack([mixture.samples for mixture in mixtures]))

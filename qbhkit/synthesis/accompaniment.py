@@ -72,7 +72,7 @@ def cut_notes(notes: NDArray, start_s: float, length_s: float) -> NDArray[np.flo
 def arrange_accompaniment(
     chords: NDArray, beat_s: float, length_s: float, rng: Generator
 ) -> list[Part]:
-    """Draw instruments for an accompaniment: one or two for the chords; perhaps a bass, drums.
+    """Draw instruments for an accompaniment: one or two for chords, perhaps a bass and drums.
 
     Args:
         chords: (K, 3) onset in seconds from 0, duration in seconds, MIDI pitch.
@@ -163,7 +163,7 @@ def soundfont() -> Path:
 
 
 def _beat(beat_s: float, length_s: float, rng: Generator) -> NDArray[np.float64]:
-    """Return kick, snare and hat on a plain four-four, some of the hats left out."""
+    """Return kick, snare and hat in plain four-four time, some of the hats left out."""
     eighths = np.arange(0, length_s, beat_s / 2)
     count = np.arange(len(eighths))
     hits = [(eighths[count % 4 == 0], _KICK), (eighths[count % 4 == 2], _SNARE)]

@@ -257,7 +257,7 @@ def mix(voice: NDArray, f0: NDArray, accompaniment: NDArray, snr_db: float) -> N
 def draw_mixture(
     bank: StemBank, voices: list[Recorded], config: MixConfig, rng: Generator
 ) -> Mixture:
-    """Draw a training mixture of 8 s from excerpts and from recorded voices, which may be none."""
+    """Draw a training mixture of 8 s from excerpts and recorded voices (there may be none)."""
     excerpt = bank[int(rng.integers(len(bank)))]
     kind = rng.random()
     voice, f0 = excerpt.voice, excerpt.f0

@@ -41,7 +41,7 @@ class Voice:
         QbhError: if the style is unknown, or a size is out of range.
     """
 
-    style: Style = "mm"  # mm: closed mouth; vowels: one a note; whistle: two octaves higher
+    style: Style = "mm"  # mm: closed mouth; vowels: one per note; whistle: two octaves higher
     key_st: float = 0.0  # transposition of the whole tune, semitones
     tempo: float = 1.0  # factor on the written tempo
     note_error_st: float = 0.25  # standard deviation of a note's pitch error, semitones
@@ -150,7 +150,7 @@ def _middles_s(count: int) -> NDArray:
 
 
 def _owner(onsets_s: NDArray, grid_s: NDArray) -> NDArray[np.int64]:
-    """Return the number of the note that began last; of the first note before it."""
+    """Return the number of the note that began last; 0 before the first note."""
     return np.clip(np.searchsorted(onsets_s, grid_s, side="right") - 1, 0, None)
 
 

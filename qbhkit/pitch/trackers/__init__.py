@@ -1,4 +1,4 @@
-"""One protocol for all pitch trackers, and a lazy registry; each has a module in this package."""
+"""One protocol for all pitch trackers, and a lazy registry; most have a module in this package."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class FrameTracker(ABC):
 
     @abstractmethod
     def frames(self, samples: Floats) -> tuple[NDArray, NDArray, NDArray]:
-        """Track (N,) samples at ``rate_hz``, some seconds of them.
+        """Track a chunk of (N,) samples at ``rate_hz``.
 
         Returns:
             (T,) middles of the frames in seconds, rising; (T,) Hz, 0 or NaN where there is no
@@ -190,7 +190,7 @@ def in_chunks(
         track: tracks one chunk.
         audio: at a rate that is a multiple of 100 Hz.
         chunk_s: length of a chunk, seconds; a recording no longer than this is one chunk.
-        overlap_s: tracked on both sides of a chunk and discarded: there are no seams.
+        overlap_s: tracked on both sides of a chunk and discarded, so that there are no seams.
     """
     if audio.duration_s <= chunk_s:
         return track(audio)

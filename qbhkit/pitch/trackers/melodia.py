@@ -1,7 +1,7 @@
 """MELODIA: pitch salience and contour selection, the classic for a voice over accompaniment.
 
-Licence: AGPL-3 (essentia). Who offers a service that runs it must offer the source of the service,
-so it has an extra of its own, ``melodia``, that no other extra includes. Range: 55 to
+Licence: AGPL-3 (essentia). Anyone who offers a service that runs it must offer the source of the
+service, so it has an extra of its own, ``melodia``, that no other extra includes. Range: 55 to
 1,760 Hz. Threshold: 0.55 of smoothness.
 """
 
@@ -16,7 +16,7 @@ from qbhkit.pitch.trackers import FrameTracker
 _FRAME, _HOP = 2048, 128  # samples, as in the paper
 _LOWEST_HZ, _HIGHEST_HZ = 55.0, 1760.0
 _LAG = 3  # frames, 9 ms
-_WANDER_CENTS = 25.0  # a contour that bends by so much has confidence 0.5
+_WANDER_CENTS = 25.0  # a contour that bends by this much has confidence 0.5
 
 
 class MelodiaTracker(FrameTracker):

@@ -20,7 +20,7 @@ _NEAR = 4  # bins on either side of the peak that are averaged
 
 
 class TorchcrepeTinyTracker(FrameTracker):
-    """Track with the tiny CREPE.
+    """Track with the tiny CREPE model.
 
     The pitch is the weighted mean around the highest bin, as in the paper; torchcrepe's own
     decoders add random noise. The confidence is the height of that bin.
@@ -56,7 +56,7 @@ class TorchcrepeTinyTracker(FrameTracker):
 
 
 class TorchcrepeFullTracker(TorchcrepeTinyTracker):
-    """Track with the full CREPE."""
+    """Track with the full CREPE model."""
 
     name = "torchcrepe-full"
     capacity = "full"
