@@ -95,10 +95,10 @@ def transcribe(
     ] = None,
     songs: Annotated[int | None, opt.option("N", "only the first N (default: all)")] = None,
     seconds: Annotated[
-        float | None, opt.option("S", "of each song, from before its first note (default: all)")
+        float | None, opt.option("S", "of each song, from 1 s before its melody (default: all)")
     ] = None,
     level_db: Annotated[
-        tuple[float, float], opt.option("LOW HIGH", "range of the voice's level in the mix")
+        tuple[float, float], opt.option("LOW HIGH", "dB of the voice over the accompaniment")
     ] = (-3.0, 6.0),
     seed: Annotated[int, opt.option("K", "random seed")] = 0,
     tracker: opt.MixTracker = None,
@@ -130,7 +130,7 @@ def transcribe(
 def shards(
     sources: Annotated[
         list[str],
-        opt.argument("SOURCE", "files, folders or corpora; of a corpus the training songs"),
+        opt.argument("SOURCE", "files, folders or corpora; of a corpus only the training songs"),
     ],
     out: opt.Out,
     data: opt.Data = None,

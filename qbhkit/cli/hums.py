@@ -134,8 +134,8 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            help="address to bind; any other wants a credential, and an HTTPS proxy before it, "
-            "because browsers give the microphone only to this machine or over HTTPS"
+            help="address to bind; any other needs a credential and an HTTPS proxy in front of "
+            "it, because browsers allow the microphone only on this machine or over HTTPS"
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free port")] = 8000,

@@ -132,7 +132,7 @@ Overrides = Annotated[
     option("KEY=VALUE", "changes CONFIG, such as learning_rate=1e-3; may be repeated", "--set"),
 ]
 Weights = Annotated[str | None, option("NAME", "shipped weights or a .safetensors file")]
-Processes = Annotated[int | None, option("N", "processes (default: one a core)")]
+Processes = Annotated[int | None, option("N", "processes (default: one per core)")]
 Workers = Annotated[
     int | None, option("N", "Dask processes that share the work (default: one process)")
 ]
@@ -179,7 +179,7 @@ IndexKind = Annotated[
         "QBHKIT_POSTGRES, a libpq connection string",
     ),
 ]
-Schema = Annotated[str, option("NAME", "of the catalogue in the database of QBHKIT_POSTGRES")]
+Schema = Annotated[str, option("NAME", "schema of the catalogue in QBHKIT_POSTGRES")]
 Json = Annotated[bool, flag("--json", "one JSON object a line, nothing else")]
 
 

@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def quiet() -> bool:
-    """Return whether standard error is no terminal: then no progress bar is shown."""
+    """Return whether standard error is not a terminal, so that no progress bar is shown."""
     return not sys.stderr.isatty()
 
 

@@ -57,7 +57,7 @@ def train(
 
 
 class _Run(NamedTuple):
-    """What a training run was asked for."""
+    """The arguments of a training run."""
 
     values: dict[str, Any]
     path: Path

@@ -19,8 +19,8 @@ def convert(
     source: Annotated[
         Path, opt.argument("SOURCE", "folder of the published files; or the weights (.hdf5, .pt)")
     ],
-    mean: Annotated[Path | None, opt.argument("MEAN.npy", "(31, 513) dB, of a file")] = None,
-    std: Annotated[Path | None, opt.argument("STD.npy", "(31, 513) dB, of a file")] = None,
+    mean: Annotated[Path | None, opt.argument("MEAN.npy", "(31, 513) dB, with a file")] = None,
+    std: Annotated[Path | None, opt.argument("STD.npy", "(31, 513) dB, with a file")] = None,
     out: Annotated[
         Path | None,
         opt.option("DIR", "for crnn.safetensors (default: where the kit looks for it)"),
@@ -35,7 +35,7 @@ def convert(
         given = published_files(source)
     weights, level, spread = given
     if level is None or spread is None:
-        raise QbhError(f"{source} is no folder: give the weights, MEAN.npy and STD.npy.")
+        raise QbhError(f"{source} is not a folder: give the weights, MEAN.npy and STD.npy.")
     found = crnn_path()
     written = convert_crnn(weights, level, spread, out or found.parent)
     print(f"weights: {written}")

@@ -1,7 +1,7 @@
 """What each part of the method gains: recipes that differ in one part, scored on the same hums.
 
-A grid is a YAML file: a base configuration of stage 1, what stage 2 changes of it, and rows that
-change one part each. Every row is trained on the same budget and scored by cross-validation.
+A grid is a YAML file: a base configuration of stage 1, what stage 2 changes in it, and rows that
+change one part each. Every row is trained with the same budget and scored by cross-validation.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Row:
 
     Args:
         name: of the row.
-        change: what it changes of the base configuration, in both stages.
+        change: what it changes in the base configuration, in both stages.
         stages: ``songs`` is stage 1 alone, ``hums`` stage 2 from random weights, ``both`` one after
             the other, ``combined`` the best of several fine-tuned copies.
         seeds: number of runs, with seeds 0, 1, ...
@@ -55,7 +55,7 @@ class Grid:
 
     Args:
         base: configuration of stage 1.
-        tune: what stage 2 changes of it; must hold ``hums``.
+        tune: what stage 2 changes in it; must hold ``hums``.
         rows: the others are compared with the first.
         budgets: by name, ``{songs: change, tune: change}`` of the two stages.
     """
@@ -113,7 +113,7 @@ def ablate(
         What ``out`` holds: for each row and seed what :func:`cross_validate` returns.
 
     Raises:
-        QbhError: if ``out`` is of another budget or damaged.
+        QbhError: if there is no such budget, or ``out`` is of another budget or damaged.
     """
     recipe(grid, grid.rows[0], budget, 0)  # refuses a wrong budget before anything is read
     found: dict[str, Any] = {"budget": budget, "rows": {}}
@@ -165,7 +165,7 @@ def _score(
 
 
 def _plain(name: str) -> str:
-    """Return a folder name that differs for every name."""
+    """Return a folder name for a row's name; no two names share one."""
     return "".join(letter if letter.isalnum() else "-" for letter in name) + f"-{_hash(name)[:6]}"
 
 

@@ -43,11 +43,11 @@ EXTERNAL = "ioacas"  # key of the scores of another corpus
 # The stress test: hums are transposed by semitones, and stretched in time.
 TRANSPOSED_ST = (7.0, -5.0)
 STRETCHED = (0.7, 1.4)
-_HELD_OUT = 4  # every fourth song of the training hums, where the best copy must be chosen
+_HELD_OUT = 4  # every fourth song of the training hums, to choose the best copy on
 
 
 class LabelledHum(NamedTuple):
-    """A development hum: its song and singer, and how it runs through the song."""
+    """A development hum: its song and singer, and its alignment with the song."""
 
     query: LabelledQuery
     aligned: AlignedHum
@@ -65,7 +65,7 @@ class EmbeddedSongs:
 
     Args:
         songs: all of them.
-        reading: onto L frames.
+        reading: how a window becomes L frames.
         hop_s: seconds between frames of the contours.
         rests: whether the contours keep their rests.
 
@@ -222,7 +222,7 @@ def cross_validate(
 
     Returns:
         Plain values for JSON: by the first method, metrics, intervals and ranks for ``start``,
-        ``anywhere``, each stress of them, and the external queries, which the first model scores.
+        ``anywhere``, each stress test, and the external queries, which the first model scores.
         The same by the other methods is under ``methods``.
 
     Notebook: notebooks/07_train_supervised.py
@@ -268,7 +268,7 @@ def cross_validate(
 
 
 def _calibrated(cases: dict[MatchFrom, list[tuple[Case, str]]], distance: float) -> dict[str, Any]:
-    """Return a calibration on all hums, and refusals by calibrations on the hums of other songs."""
+    """Return a calibration on all hums, and refusals by calibrations on hums of other songs."""
     everything = [case for part in cases.values() for case, _ in part]
     calibration = asdict(calibrate(everything, distance))
     refusals = {}

@@ -60,7 +60,7 @@ class Evaluation:
         return metrics(self.ranks[method])
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``qbhkit evaluate --out`` writes; the metrics of the first method on top."""
+        """Return what ``qbhkit evaluate --out`` writes; the first method's metrics at top level."""
         blocks = {name: summarise(ranks, self.queries) for name, ranks in self.ranks.items()}
         return {
             **next(iter(blocks.values())),
@@ -156,7 +156,7 @@ def _load(
     found: Evaluation, states_of: str | None, tracker: str | None, progress: bool
 ) -> list[Contour | None]:
     """Load the queries; those that cannot be loaded are None, and become failures."""
-    if tracker is not None:  # refused once: a wrong tracker is no failure of the hums
+    if tracker is not None:  # refused once: a wrong tracker is not a failure of the hums
         frontend_for(states_of, tracker)
     load_query = query_loader(states_of, tracker)
     hums: list[Contour | None] = []
@@ -170,13 +170,13 @@ def _load(
 
 
 def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return what scores all songs by ``full``, ``vote``, ``vector`` or ``end-to-end``."""
+    """Return a function that scores by ``full``, ``vote``, ``vector`` or ``end-to-end``."""
     how, _ = resolve_method(method, None)
     return lambda hums: (found.score for found in searcher.scores_many(hums, match_from, how))
 
 
 def by_baseline(catalogue: Catalogue, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return what scores all songs by ``linear-scaling`` or ``dtw``."""
+    """Return a function that scores by ``linear-scaling`` or ``dtw``."""
     baseline = _BASELINES[method](catalogue.contours)
     return lambda hums: (baseline.scores(hum, match_from) for hum in hums)
 
@@ -190,7 +190,7 @@ def score_hums(
     """Score all songs for each hum.
 
     Args:
-        score: by a method: :func:`by_search` or :func:`by_baseline`.
+        score: what :func:`by_search` or :func:`by_baseline` returns.
         hums: None for one that could not be loaded.
         truths: the number of each hum's song.
         shown: title of a bar on standard error; None for no bar.

@@ -32,8 +32,8 @@ from qbhkit.embedding.windows import MatchFrom
 from qbhkit.errors import QbhError
 from qbhkit.retrieval.searcher import Answer
 
-_HANG_UP_S = 10.0  # a refused client may send on for this time,
-_QUIET_S = 1.0  # but not pause for this one
+_HANG_UP_S = 10.0  # a refused client may keep sending for this long,
+_QUIET_S = 1.0  # but not pause for this long
 _CLIENT_GONE = 499  # counted only: nothing is sent to a client that has left
 _HEADERS = {
     "Content-Security-Policy": (
@@ -351,7 +351,7 @@ def _watched(app: ASGIApp, answered: Counter) -> ASGIApp:
             await app(scope, received, answer)
         finally:
             known = scope["path"] in ("/", "/search", "/healthz", "/metrics", "/openapi.json")
-            path = scope["path"] if known else "other"  # so that labels stay few
+            path = scope["path"] if known else "other"  # so that there are few labels
             answered.labels(path, status).inc()
 
     return watch

@@ -1,4 +1,4 @@
-"""From an uploaded file to the answer of ``qbhkit search --json``, from any number of threads."""
+"""Answer uploaded recordings as ``qbhkit search --json`` does, from any number of threads."""
 
 from collections import deque
 from pathlib import Path
@@ -15,7 +15,7 @@ from qbhkit.storage import asset
 
 
 def recogniser(searcher: Searcher, tracker: str | None, longest_s: float) -> Recognise:
-    """Return what finds the songs of a recording.
+    """Return a function that finds the songs of a recording.
 
     Args:
         searcher: of a catalogue.
@@ -24,8 +24,8 @@ def recogniser(searcher: Searcher, tracker: str | None, longest_s: float) -> Rec
 
     Returns:
         A function of a file, its name in answer and errors, the number of songs in the answer, and
-        where a match begins. It returns the line that ``qbhkit search --json`` prints, and raises
-        QbhError if the recording cannot be used.
+        ``match_from``. It returns what ``qbhkit search --json`` prints, and raises QbhError if the
+        recording cannot be used.
 
     Raises:
         QbhError: if the tracker cannot be used.

@@ -1,4 +1,4 @@
-"""The service on a port: who may reach it, and what uvicorn is told."""
+"""Run the service on a port: who may reach it, and the settings of uvicorn."""
 
 import ipaddress
 import logging
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from qbhkit.errors import QbhError
 from qbhkit.service.app import Recognise, ServiceConfig, create_app
 
-_SHORTEST_TOKEN = 16  # letters
+_SHORTEST_TOKEN = 16  # characters
 
 
 def read_token(path: Path) -> str:

@@ -64,7 +64,7 @@ class _Incoming:
         return np.frombuffer(self.body[4 * first : end and 4 * end], "<f4")
 
     def decoded(self, count: int) -> Audio:
-        """Return the sound of so many bytes; errors name the file as the user does."""
+        """Return the sound if ``count`` bytes have come; errors name the file as the user does."""
         if len(self.body) != count:
             raise QbhError("A part of the recording was lost on its way: record it again.")
         if self.name is None:
@@ -150,7 +150,7 @@ class HumRecorder(anywidget.AnyWidget):
         self._songs, self._line, self._kept_s, self.problem = [], [], [0.0, 0.0], False
 
     def on_heard(self, callback: Callable[["HumRecorder"], Any], remove: bool = False) -> None:
-        """Call a function with this widget after each hum, also a trimmed one; or stop to."""
+        """Call a function with this widget after each hum and each trim; ``remove`` stops it."""
         self._callbacks.register_callback(callback, remove=remove)
 
     def hear(self, audio: Audio) -> None:
@@ -303,7 +303,7 @@ class HumRecorder(anywidget.AnyWidget):
         self._callbacks(self)
 
     def _list_songs(self, searcher: "Searcher", hum: Contour) -> str:
-        """List the songs that a hum fits, and return what to say of them."""
+        """List the songs that a hum fits, and return a sentence about them."""
         try:
             with _ONE_SEARCH:
                 self.results = searcher.search(hum, self._k, self._match_from)
@@ -369,7 +369,7 @@ class HumRecorder(anywidget.AnyWidget):
                         self.send({"type": "sound", "ticket": content["ticket"]}, [_wav_of(sound)])
 
     def _draw_live(self, incoming: _Incoming) -> None:
-        """Send the pitch of the newest whole frames, as often as the tracker is fast enough."""
+        """Send the pitch of the newest whole frames, as often as the tracker's speed allows."""
         step = round(CONTOUR_HOP_S * incoming.rate_hz)
         whole = len(incoming.body) // (4 * step)  # bytes of a float32
         if whole - incoming.drawn < incoming.pause:
