@@ -1,8 +1,11 @@
 """What the tests share: sixty public-domain tunes, hums of them, and a small catalogue."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +18,12 @@ from qbhkit.corpora import Song, songs_of
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.embedding.windows import WindowGrid
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ROOT = ["--no-sandbox"] if os.geteuid() == 0 else []
+FAKE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 LATE_S = 3.3  # every third song of the folder begins with so long a rest
 SHORT_SONG = [71, 64, 67, 60, 72, 65, 69, 62]  # 2.4 s: shorter than every window
 
@@ -187,3 +196,22 @@ def clustered(count: int, size: int, seed: int = 0, clusters: int = 60) -> NDArr
     centres = np.random.default_rng(99).normal(size=(clusters, size))  # the same for all seeds
     vectors = centres[rng.integers(0, clusters, count)] + 0.6 * rng.normal(size=(count, size))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.fixture
+def launch() -> "Iterator[Callable[..., Page]]":
+    """Open an empty page in a Chromium of its own; it may hear a file as its microphone."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
+
+        def launch(*arguments: str, hears: Path | None = None, **context) -> "Page":
+            if hears:
+                arguments += (*FAKE, f"--use-file-for-fake-audio-capture={hears}%noloop")
+            options = [*ROOT, "--disable-gpu", *arguments]
+            browser = running.chromium.launch(executable_path=CHROMIUM, args=options)
+            return browser.new_context(**context).new_page()
+
+        yield launch
