@@ -13,16 +13,7 @@ import pytest
 import soundfile
 
 import qbhkit.audio
-from qbhkit.audio import (
-    Audio,
-    as_audio,
-    load,
-    open_audio,
-    read_tags,
-    refuse_silence,
-    resample,
-    write_wav,
-)
+from qbhkit.audio import Audio, as_audio, load, open_audio, read_tags, write_wav
 from qbhkit.errors import QbhError
 
 
@@ -107,10 +98,7 @@ def test_sample_formats_have_one_scale(tmp_path, subtype):
     np.testing.assert_allclose(samples, sine(16000), atol=0.02)
 
 
-PHONES = [("memo.m4a", "aac"), ("memo.webm", "libopus")]
-
-
-@pytest.mark.parametrize(("name", "codec"), PHONES)
+@pytest.mark.parametrize(("name", "codec"), [("memo.m4a", "aac"), ("memo.webm", "libopus")])
 def test_recordings_of_phones_are_read_to_their_end_whatever_their_name(tmp_path, name, codec):
     audio = load(encode(tmp_path / name, sine(48000), 48000, codec).rename(tmp_path / "upload"))
     assert (audio.rate_hz, audio.samples.dtype) == (16000, np.float32)
@@ -126,11 +114,14 @@ def av_samples(path: Path) -> np.ndarray:
         return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.8])
-def test_a_cut_webm_is_refused(tmp_path, kept):
-    path = encode(tmp_path / "memo.webm", sine(48000, seconds=2.0), 48000, "libopus")
-    path.write_bytes(path.read_bytes()[: round(kept * path.stat().st_size)])
-    with pytest.raises(QbhError, match=r"^\S+memo\.webm is truncated: "):
+@pytest.mark.parametrize(
+    ("name", "codec", "says"),
+    [("a.webm", "libopus", "is truncated: "), ("a.m4a", "aac", "is damaged or is not audio")],
+)
+def test_a_cut_recording_of_a_phone_is_refused(tmp_path, name, codec, says):
+    path = encode(tmp_path / name, sine(48000, seconds=2.0), 48000, codec)
+    path.write_bytes(path.read_bytes()[: round(0.8 * path.stat().st_size)])
+    with pytest.raises(QbhError, match=rf"{name} {says}"):
         load(path)
 
 
@@ -149,13 +140,6 @@ def test_a_playlist_is_not_followed(tmp_path):
         load(tmp_path / "list.m4a")
 
 
-def test_damaged_m4a_is_one_sentence(tmp_path):
-    path = encode(tmp_path / "memo.m4a", sine(16000), 16000)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(QbhError, match=r"memo\.m4a is damaged or is not audio"):
-        load(path)
-
-
 def test_m4a_with_bytes_that_are_no_utf8_in_its_title_is_read(tmp_path):
     path = encode(tmp_path / "memo.m4a", sine(16000), 16000)
     tags = mutagen.File(path, easy=True)
@@ -163,14 +147,6 @@ def test_m4a_with_bytes_that_are_no_utf8_in_its_title_is_read(tmp_path):
     tags.save()
     path.write_bytes(path.read_bytes().replace(b"QQQQQQQQ", b"QQ\xe9QQQQ\xff"))
     assert loudest_hz(load(path)) == pytest.approx(440, abs=1.5)
-
-
-def test_without_pyav_and_ffmpeg_one_sentence_says_what_to_install(tmp_path, monkeypatch):
-    (tmp_path / "memo.m4a").write_bytes(b"anything")
-    monkeypatch.setattr(qbhkit.audio, "find_spec", lambda _name: None)
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(QbhError, match=r"pip install av, or install ffmpeg"):
-        load(tmp_path / "memo.m4a")
 
 
 def test_without_pyav_ffmpeg_is_called(tmp_path, monkeypatch):
@@ -191,6 +167,9 @@ def test_without_pyav_ffmpeg_is_called(tmp_path, monkeypatch):
     refused = subprocess.CompletedProcess([], 1, b"", b"first line\nmoov atom not found\n")
     monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: refused)
     with pytest.raises(QbhError, match="moov atom not found"):
+        load(tmp_path / "memo.m4a")
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(QbhError, match=r"pip install av, or install ffmpeg"):
         load(tmp_path / "memo.m4a")
 
 
@@ -241,7 +220,6 @@ def test_a_recording_that_changes_its_format_midway_is_refused(tmp_path):
         ("empty.wav", b"", "is empty"),
         ("empty.m4a", b"", "is empty"),
         ("text.mp3", b"This is a letter, not a sound. " * 20, "is damaged or is not audio"),
-        ("text.flac", b"fLaC", "is damaged or is not audio"),
         ("hum.raw", bytes(40_000), "has samples without a header: export it as wav"),
     ],
 )
@@ -288,7 +266,9 @@ def test_title_and_artist_come_from_tags(tmp_path):
     tags["title"], tags["artist"] = "小毛驢", "Ärzte"
     tags.save()
     assert read_tags(path) == ("小毛驢", "Ärzte")
-    assert read_tags(path).artist == "Ärzte"
+    (tmp_path / "text.flac").write_text("no tags here")
+    for name in ("text.flac", "absent.ogg"):
+        assert read_tags(tmp_path / name) == ("", "")
 
 
 def test_tags_of_wav_and_m4a(tmp_path):
@@ -305,12 +285,6 @@ def test_tags_of_wav_and_m4a(tmp_path):
     assert read_tags(tmp_path / "memo.m4a") == ("", "me")
 
 
-def test_unreadable_tags_are_empty(tmp_path):
-    (tmp_path / "text.flac").write_text("no tags here")
-    for name in ("text.flac", "absent.ogg"):
-        assert read_tags(tmp_path / name) == ("", "")
-
-
 def test_silence_is_told_from_a_quiet_voice():
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(16000).astype(np.float32)
@@ -319,9 +293,6 @@ def test_silence_is_told_from_a_quiet_voice():
     assert Audio(np.full(16000, 0.3, np.float32), 16000).silent  # a constant offset is no sound
     assert Audio(1e-6 * noise, 16000).silent
     assert not Audio(0.3 + 1e-3 * noise, 16000).silent
-    with pytest.raises(QbhError, match=r"hum\.wav is silent"):
-        refuse_silence(Audio(np.zeros(16000, np.float32), 16000), Path("hum.wav"))
-    refuse_silence(Audio(0.01 * noise, 16000), Path("hum.wav"))
 
 
 def test_write_wav_round_trip_and_clipping(tmp_path):
@@ -365,54 +336,24 @@ class TestMemory:
         assert as_audio((extremes, 16000)).samples.max() == pytest.approx(1, abs=1.01 / full)
 
     @pytest.mark.parametrize(
-        "given",
-        [None, ([0.0] * 16000,), (1, 2, 3), (sine(16000), "fast"), (sine(16000), float("inf"))],
-        ids=["nothing", "one", "three", "text", "infinite"],
+        ("given", "says"),
+        [
+            (None, r"Give a path, or samples and their rate: \(samples, r"),
+            (([0.0] * 16000,), "Give a path"),
+            ((sine(16000), "fast"), "Give a path"),
+            ((sine(16000), float("inf")), "Give a path"),
+            ((sine(16000), 0), r"Samples must be numbers, \(N,\) or \(N, channels\)"),
+            ((sine(16000) * 1j, 16000), "Samples must"),
+            (([None] * 16000, 16000), "Samples must"),
+            ((np.ones(16000, bool), 16000), "Samples must"),
+            ((np.zeros((10, 10, 10)), 16000), "Samples must"),
+            ((sine(16000).reshape(2, -1), 16000), "The given sound holds only 0.00 s"),
+            (Audio(np.full(16000, np.nan), 16000), "The given sound holds NaN or infinite"),
+        ],
     )
-    def test_what_is_no_pair_is_refused(self, given):
-        with pytest.raises(
-            QbhError, match=r"^Give a path, or samples and their rate: \(samples, r"
-        ):
+    def test_what_is_no_sound_is_refused(self, given, says):
+        with pytest.raises(QbhError, match=f"^{says}"):
             as_audio(given)
-
-    @pytest.mark.parametrize(
-        ("samples", "rate_hz"),
-        [
-            (sine(16000), 0),
-            (sine(16000) * 1j, 16000),
-            ([None] * 16000, 16000),
-            (np.ones(16000, bool), 16000),
-            (np.zeros((10, 10, 10)), 16000),
-        ],
-        ids=["rate 0", "complex", "objects", "bool", "3 axes"],
-    )
-    def test_other_values_are_refused(self, samples, rate_hz):
-        with pytest.raises(QbhError, match=r"^Samples must be numbers, \(N,\) or \(N, channels\)"):
-            as_audio((samples, rate_hz))
-
-    @pytest.mark.parametrize(
-        ("samples", "says"),
-        [
-            (sine(16000, seconds=0.05), r"holds only 0\.05 s of sound"),
-            (sine(16000).reshape(2, -1), r"holds only 0\.00 s of sound"),  # channels come last
-            (np.full(16000, np.nan), "holds NaN or infinite samples"),
-            (1e9 * sine(16000), "holds samples far beyond full scale"),
-        ],
-        ids=["short", "channels first", "NaN", "loud"],
-    )
-    def test_samples_that_a_file_must_not_hold_are_refused(self, samples, says):
-        for given in ((samples, 16000), Audio(samples, 16000)):
-            with pytest.raises(QbhError, match=f"^The given sound {says}"):
-                as_audio(given)
-
-    def test_the_same_rate_changes_nothing(self):
-        audio = Audio(sine(16000).astype(np.float32), 16000)
-        assert resample(audio, 16000) is audio
-
-    def test_resampling_is_that_of_a_file(self, tmp_path):
-        soundfile.write(tmp_path / "a.wav", sine(44100), 44100, subtype="FLOAT")
-        found = resample(as_audio((sine(44100), 44100)), 16000).samples
-        np.testing.assert_allclose(found, load(tmp_path / "a.wav", 16000).samples, atol=1e-4)
 
     def test_a_recording_comes_from_a_file_or_from_memory(self, tmp_path):
         path = tmp_path / "a.wav"

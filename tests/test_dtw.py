@@ -83,8 +83,6 @@ def one_song(query, song, keys=(0.0,), from_start=False, cap=3.0, start=0, end=N
         (1, False, NO_CAP_ST, 0.01),
         (2, True, 3.0, 1.5),
         (3, False, 3.0, 0.0),
-        (4, False, NO_CAP_ST, 1.5),
-        (5, True, 3.0, 0.01),
     ],
 )
 def test_a_path_equals_a_naive_loop(seed, from_start, cap, step_cost):
@@ -128,19 +126,6 @@ def test_a_song_of_less_than_half_the_query_holds_no_path(frames, from_start):
         assert (start < end) == (length >= least)
 
 
-@pytest.mark.parametrize("from_start", [True, False])
-def test_constant_pitch_costs_nothing_in_its_key(from_start):
-    query, song = np.full(12, 67.0, np.float32), np.full(30, 60.0, np.float32)
-    found = warping_path(query, song, [0.0, 7.0], from_start, step_cost_st=0.01)
-    assert (found.distance_st, found.key_st) == (0, 7)
-    np.testing.assert_array_equal(found.frames, np.arange(12))  # a step cost prefers one tempo
-    distance, start, end, key = one_song(query, song, from_start=from_start)
-    assert (distance, start, key) == (0, 0, 7)
-    assert 6 < end <= 24  # at half to double speed
-    assert warping_path(query, song, [5.0]).distance_st == pytest.approx(2)
-    assert warping_path(query, song, [0.0], cap_st=3.0).distance_st == pytest.approx(3)
-
-
 def test_one_frame_lies_on_the_nearest_one():
     found = warping_path([64.0], [60.0, 63.5, 70.0], [0.0])
     assert found.frames.tolist() == [1]
@@ -155,7 +140,6 @@ def test_one_frame_lies_on_the_nearest_one():
         (1, -9, 1, False, NO_CAP_ST),
         (0, -9, 999, True, NO_CAP_ST),
         (1, 7, 8, False, 3.0),
-        (0, 24, 25, False, NO_CAP_ST),
         (1, 99, 3, True, 3.0),
         (0, 25, 25, False, 3.0),
         (1, 3, 12, True, NO_CAP_ST),
@@ -168,22 +152,6 @@ def test_the_search_for_path_and_key_is_what_it_is_defined_as(seed, start, end, 
     wanted = searched(query, song, start, end, keys, from_start, cap)
     assert found[0] == pytest.approx(wanted[0][0], abs=1e-5)
     assert any(found == pytest.approx(way, abs=1e-5) for way in wanted)  # keys may be as good
-
-
-@pytest.mark.parametrize("from_start", [True, False])
-def test_the_path_in_the_key_that_was_found_is_the_one_that_was_found(from_start):
-    songs = [curves(seed, song=18 + seed)[1] for seed in range(8)]
-    query = curves(3, query=14)[0]
-    ends = np.array([len(song) for song in songs])
-    found = paths_through_songs(
-        query, flatten(songs), np.arange(8), 0 * ends, ends, np.array([0.0, -1.5, 1.5]),
-        from_start, 3.0,
-    )  # fmt: skip
-    assert np.isfinite(found.distance_st).all()
-    for k, song in enumerate(songs):
-        path = warping_path(query, song, [found.key_st[k]], from_start, 3.0)
-        assert path.distance_st == pytest.approx(found.distance_st[k], abs=1e-5)
-        assert (path.frames[0], path.frames[-1] + 1) == (found.start[k], found.end[k])
 
 
 def test_chosen_songs_come_in_the_order_asked_for():

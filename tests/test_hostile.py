@@ -4,16 +4,15 @@ Random damage is tested in evaluation/test_fuzz.py, archives in corpora/test_fet
 embedding/test_import_checkpoint.py.
 """
 
-import asyncio
 import io
 import json
 import resource
 import signal
 import struct
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -129,13 +128,12 @@ def safetensors_of_ten_gb() -> bytes:
     [
         ("a.abc", tune("|:" + "CDEF " * 20_000 + ":|"), "holds no readable ABC tune"),
         ("a.abc", tune("CDEF " + "Z900|" * 15_000), "holds no readable ABC tune"),
-        ("a.abc", tune("C99999 " * 10), "holds no readable ABC tune"),
         ("a.abc", tune("P:A\nCDEF|", f"P:{'(' * 12}A{'9)' * 12}\n"), "holds no readable ABC"),
         ("a.mid", chord(8)[:-30] + b"\xff\xff\xff\x7f" * 1000, "is not a readable MIDI file"),
         ("a.wav", wav_of_ten_gb(), "its header claims 10000000080 bytes"),
         ("a.flac", flac_of_ten_gb(), "is damaged or is not audio"),
     ],
-    ids=["endless", "rests", "long", "parts of parts", "midi", "wav", "flac"],
+    ids=["endless", "rests", "parts of parts", "midi", "wav", "flac"],
 )  # fmt: skip
 def test_songs(refused, tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
@@ -170,8 +168,6 @@ def test_weights(refused, catalogue, tmp_path, content):
 
 
 def test_arrays(refused, tmp_path):
-    import zipfile
-
     for name in ("x.hdf5", "mean.npy"):
         (tmp_path / name).write_bytes(npy_of_ten_gb())
     files = [tmp_path / "x.hdf5", tmp_path / "mean.npy", tmp_path / "mean.npy"]
@@ -237,22 +233,3 @@ def test_ids_are_only_text_at_the_command_line(nasty, capfd):
     new = {path for path in nasty.parent.rglob("*") if nasty not in path.parents} - before
     ranks = {f"demo_1.match{rank}.wav" for rank in range(1, 1 + len(IDS))}
     assert {path.name for path in new} == {"matches", "demo_1.hum.wav", *ranks}
-
-
-def test_ids_are_only_text_to_the_service(nasty):
-    from qbhkit.retrieval.searcher import open_searcher
-    from qbhkit.service.app import ServiceConfig, create_app
-    from qbhkit.service.recogniser import recogniser
-
-    recognise = recogniser(open_searcher(nasty), None, 60)
-    service = httpx.ASGITransport(create_app(recognise, len(IDS), ServiceConfig()))
-    asked = {"k": 99, "name": "../../\x1b[2J<b>.wav"}
-
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=service, base_url="http://here") as client:
-            return await client.post("/search", params=asked, content=HUM.read_bytes(), timeout=60)
-
-    answer = asyncio.run(ask())
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.json()["query"] == asked["name"]
-    assert {row["song_id"] for row in answer.json()["results"]} == IDS

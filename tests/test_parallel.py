@@ -65,24 +65,14 @@ def test_workers_leave_the_other_cores_to_one_another():
     assert list(parallel_map(threads, range(2), 2, prepare, ())) == [1, 1]
 
 
-def test_results_come_before_the_rest_is_done_here():
-    done = []
-    results = parallel_map(done.append, [1, 2, 3], 1, prepare, ())
-    next(results)
-    assert done == [1]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_input_is_raised_as_it_is_after_the_results_before(workers):
     results = parallel_map(work, ["a", "fail", "b"], workers, prepare, ())
     assert next(results)
     with pytest.raises(QbhError, match=r"^song\.mid is damaged\.$"):
         next(results)
-
-
-def test_faults_of_the_code_keep_their_kind():
-    with pytest.raises(KeyError):
-        list(parallel_map(work, ["break", "a"], 2, prepare, ()))
+    with pytest.raises(KeyError):  # a fault of the code keeps its kind
+        list(parallel_map(work, ["break", "a"], workers, prepare, ()))
 
 
 def test_a_worker_that_dies_is_an_error_with_a_cure():

@@ -4,7 +4,6 @@ import hashlib
 import io
 import stat
 import struct
-import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -87,7 +86,6 @@ def test_a_file_is_fetched_whole_in_up_to_three_tries(server, tmp_path, trouble)
     ("trouble", "says"),
     [
         ({"break_after": [50_000] * 9}, r"cannot be fetched \(.*try again later"),
-        ({"statuses": [500] * 9}, "cannot be fetched .*500 .*try again later"),
         ({"statuses": [404] * 9}, "cannot be fetched .*404 .*fetch it by hand"),
         ({"url": "http://127.0.0.1:1/corpus.zip"}, "cannot be fetched .*try again later"),
         ({"content": CONTENT[:-1] + b"!"}, f"does not have the expected SHA-256 {SHA256}"),
@@ -115,11 +113,12 @@ def test_a_full_disk_is_no_fault_of_the_server(server, tmp_path, monkeypatch):
     assert caught.value.filename == str(tmp_path / "a.zip")
 
 
-def archive(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stored:
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as stored:
         for name, content in members.items():
-            stored.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-    return path
+            stored.writestr(name, content)
+    return buffer.getvalue()
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -139,7 +138,8 @@ def tree(root: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_single_top_folder_is_taken_away(tmp_path, members, wanted):
-    unpack(archive(tmp_path / "a.zip", members), tmp_path / "new" / "out")
+    (tmp_path / "a.zip").write_bytes(zipped(members))
+    unpack(tmp_path / "a.zip", tmp_path / "new" / "out")
     assert tree(tmp_path / "new") == {f"out/{name}": content for name, content in wanted.items()}
     (tmp_path / "plain").mkdir()
     usual = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
@@ -150,11 +150,11 @@ def test_an_older_folder_is_replaced_altogether_and_of_a_link_only_the_link(tmp_
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "old.txt").write_bytes(b"old")
     (tmp_path / "out").symlink_to(tmp_path / "disk")
-    unpack(archive(tmp_path / "a.zip", {"TOP/a.txt": b"1"}), tmp_path / "out")
-    assert tree(tmp_path / "out") == {"a.txt": b"1"}
-    assert tree(tmp_path / "disk") == {"old.txt": b"old"}
-    unpack(archive(tmp_path / "a.zip", {"TOP/b.txt": b"2"}), tmp_path / "out")
-    assert tree(tmp_path / "out") == {"b.txt": b"2"}
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "a.zip").write_bytes(zipped({f"TOP/{name}": b"1"}))
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+        assert tree(tmp_path / "out") == {name: b"1"}
+        assert tree(tmp_path / "disk") == {"old.txt": b"old"}
 
 
 def with_link() -> bytes:
@@ -182,14 +182,6 @@ def with_claimed_sizes() -> bytes:
     return bytes(raw)
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as stored:
-        for name, content in members.items():
-            stored.writestr(name, content)
-    return buffer.getvalue()
-
-
 def bomb() -> bytes:
     """Twenty kilobytes that would unpack to as many megabytes."""
     return zipped({"TOP/a": b"1", "TOP/zeros": bytes(20 << 20)})
@@ -200,19 +192,6 @@ def lying_bomb() -> bytes:
     raw = bytearray(bomb())
     at = raw.rfind(b"PK\x01\x02")
     raw[at + 24 : at + 28] = struct.pack("<I", 10)
-    return bytes(raw)
-
-
-def tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as stored:
-        stored.addfile(tarfile.TarInfo("../evil"))
-    return buffer.getvalue()
-
-
-def damaged_inside() -> bytes:
-    raw = bytearray(zipped({"TOP/a": CONTENT[:20_000]}))
-    raw[5_000] ^= 0xFF
     return bytes(raw)
 
 
@@ -246,10 +225,8 @@ def with_field(after: int, value: int) -> bytes:
         (with_claimed_sizes(), "more than 4 GiB"),
         (bomb(), "would grow to over 100 times its size"),
         (lying_bomb(), "is damaged"),
-        (tar(), "is damaged"),  # no tar is ever unpacked
         (b"", "is damaged"),
         (zipped({"TOP/a": CONTENT})[:100_000], "is damaged"),
-        (damaged_inside(), "is damaged"),
         (damaged_stream(), "is damaged"),
         (damaged_name(), "is damaged"),
         (with_field(2, 1), "is damaged .*encrypted"),
@@ -270,9 +247,11 @@ def test_dangerous_and_damaged_archives_leave_everything_as_it_was(tmp_path, con
 
 def test_archives_of_very_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "_MOST_MEMBERS", 3)
-    unpack(archive(tmp_path / "a.zip", {f"TOP/{k}": b"" for k in range(3)}), tmp_path / "out")
+    (tmp_path / "a.zip").write_bytes(zipped({f"TOP/{k}": b"" for k in range(3)}))
+    unpack(tmp_path / "a.zip", tmp_path / "out")
+    (tmp_path / "a.zip").write_bytes(zipped({f"TOP/{k}": b"" for k in range(4)}))
     with pytest.raises(QbhError, match="more than 3 files"):
-        unpack(archive(tmp_path / "a.zip", {f"TOP/{k}": b"" for k in range(4)}), tmp_path / "out")
+        unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
 @pytest.fixture
@@ -295,13 +274,11 @@ def offered(server, tmp_path, write_midi, monkeypatch) -> Path:
 
 def test_fetch_and_verify_by_command(server, offered, capsys):
     arguments = ["mir-qbsh", "--data", str(offered)]
+    assert main(["data", "verify", *arguments]) == 2
     assert main(["data", "fetch", *arguments]) == 0
     assert "3 files" in capsys.readouterr().out
-    assert set(tree(offered / "mir-qbsh")) == {
-        "midiFile/00001.mid",
-        "midiFile/00002.mid",
-        "readme.txt",
-    }
+    midi = {"midiFile/00001.mid", "midiFile/00002.mid"}
+    assert set(tree(offered / "mir-qbsh")) == {*midi, "readme.txt"}
     assert main(["data", "verify", *arguments]) == 0
     assert capsys.readouterr().out.startswith("mir-qbsh: checksums match, 2 songs in 2 files\n")
 
@@ -310,29 +287,6 @@ def test_fetch_and_verify_by_command(server, offered, capsys):
     assert main(["data", "list", "--data", str(offered)]) == 0
     assert "here, 2 files" in capsys.readouterr().out
 
-
-def test_verify_finds_a_changed_file(offered, capsys):
-    arguments = ["mir-qbsh", "--data", str(offered)]
-    assert main(["data", "fetch", *arguments]) == 0
-    changed = offered / "mir-qbsh" / "readme.txt"
-    changed.write_text("hallo")
+    (offered / "mir-qbsh" / "readme.txt").write_text("hallo")
     assert main(["data", "verify", *arguments]) == 2
     assert "readme.txt is missing or changed" in capsys.readouterr().err
-
-
-def test_fetch_by_command_refuses_a_tampered_archive(server, offered, capsys):
-    server.content += b"!"
-    assert main(["data", "fetch", "mir-qbsh", "--data", str(offered)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("not have the expected") == 1
-    assert not (offered / "mir-qbsh").exists()
-    assert main(["data", "verify", "mir-qbsh", "--data", str(offered)]) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "says"), [("pop909", "not offered"), ("best", "no corpus 'best'")]
-)
-def test_fetch_by_command_of_what_is_not_offered(tmp_path, capsys, name, says):
-    assert main(["data", "fetch", name, "--data", str(tmp_path)]) == 2
-    assert says in capsys.readouterr().err

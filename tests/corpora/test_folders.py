@@ -3,7 +3,6 @@ import os
 import zipfile
 from pathlib import Path
 
-import mutagen
 import numpy as np
 import pytest
 import soundfile
@@ -12,8 +11,6 @@ from qbhkit.contour import PUBLISHED_MEAN_ST, PUBLISHED_STD_ST, F0Track, from_f0
 from qbhkit.corpora import CORPORA, open_corpus, open_source, songs_of
 from qbhkit.corpora.folders import (
     EVALUATION_YEAR,
-    AudioFiles,
-    F0Files,
     Ioacas,
     MirQbsh,
     SeedContours,
@@ -85,26 +82,15 @@ def test_mir_qbsh_hums_are_sorted_with_singer_and_label(mir_qbsh):
     assert hums[0].labelled_st.tolist() == [0, 60.5, 61, 0]
     assert hums[2].labelled_st is None
     assert hums[2].path.is_file()
-
-
-def test_mir_qbsh_hums_of_one_year(mir_qbsh):
     (one,) = MirQbsh(mir_qbsh).hums("year2004")
     assert one.singer == "year2004/person00002"
     with pytest.raises(QbhError, match=r"holds no waveFile/year2009/PERSON/SONG\.wav: fetch it"):
         MirQbsh(mir_qbsh).hums(EVALUATION_YEAR)
 
 
-@pytest.mark.parametrize(
-    ("again", "first"),
-    [
-        ("year2004a/person00005", "year2003/person00014"),
-        ("year2005/person00010", "year2004a/person00007"),
-        ("year2006b/person00023", "year2006a/person00007"),
-    ],
-)
-def test_who_sang_in_two_years_is_one_singer(mir_qbsh, again, first):
-    """The pairs of the corpus's own notes; the first year gives the name."""
-    other = again[:-1] + str((int(again[-1]) + 5) % 10)  # of the same year, and nobody's double
+def test_who_sang_in_two_years_is_one_singer(mir_qbsh):
+    """By the corpus's own notes; the first year gives the name."""
+    again, first, other = "year2005/person00010", "year2004a/person00007", "year2005/person00015"
     for folder in (again, first, other):
         hum(mir_qbsh / "waveFile" / folder / "00001.wav")
     by_folder = {"/".join(one.path.parts[-3:-1]): one.singer for one in MirQbsh(mir_qbsh).hums()}
@@ -138,14 +124,6 @@ def test_the_evaluation_year_holds_the_singers_of_the_split(real_mir_qbsh):
     assert set(split["training_singers"]) < singers
     others = [one for one in real_mir_qbsh.hums() if one.path.parts[-3] != EVALUATION_YEAR]
     assert not {one.singer for one in others} & singers  # nobody of 2009 sang in another year
-
-
-def test_mir_qbsh_that_is_not_there_says_how_to_get_it(tmp_path, mir_qbsh, write_midi):
-    with pytest.raises(QbhError, match="qbhkit data fetch mir-qbsh"):
-        MirQbsh(tmp_path / "elsewhere")
-    write_midi(tmp_path / "bare" / "midiFile" / "00001.mid", NOTES)
-    with pytest.raises(QbhError, match=r"holds no waveFile"):
-        MirQbsh(tmp_path / "bare").hums()
 
 
 @pytest.mark.parametrize("content", [b"60\nx\n", b"-1\n", b"128\n", b"nan\n", b"\xff\xfe"])
@@ -187,24 +165,13 @@ def test_ioacas_missing_or_damaged_is_refused(tmp_path):
     np.save(tmp_path / "plain.npy", np.arange(3))
     with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
         archive.writestr("a1", "no array")  # NumPy gives what has no header as bytes
-    np.savez_compressed(tmp_path / "packed.npz", a1=np.arange(4000.0))
-    packed = bytearray((tmp_path / "packed.npz").read_bytes())
-    packed[200:220] = bytes(20)
     others = [(tmp_path / name).read_bytes() for name in ("plain.npy", "text.npz")]
-    for content in (whole[: len(whole) // 2], flipped, b"", b"\x93NUMPY", packed, *others):
+    for content in (whole[: len(whole) // 2], flipped, b"\x93NUMPY", *others):
         path.write_bytes(content)
         with pytest.raises(QbhError, match=r"ioacas_melodies_100ms_midi\.npz cannot be read"):
             list(songs_of(Ioacas(root)))
-
-
-def test_ioacas_labels_that_do_not_fit_are_refused(tmp_path):
-    root = ioacas(tmp_path / "ioacas")
-    labels = root / "ioacas_queries_parselmouth_340_labels.json"
-    labels.write_text('{"q1": "a1"}')
+    (root / "ioacas_queries_parselmouth_340_labels.json").write_text('{"q1": "a1"}')
     with pytest.raises(QbhError, match="no song for the query q2"):
-        Ioacas(root).queries()
-    labels.unlink()
-    with pytest.raises(QbhError, match="does not exist"):
         Ioacas(root).queries()
 
 
@@ -240,9 +207,7 @@ def test_transcriptions_are_read_from_the_data_folder_else_from_the_cache(tmp_pa
     corpus = open_corpus("pop909-transcribed", tmp_path / "data")
     assert [song.id for song in songs_of(corpus)] == ["001"]
     assert open_source("pop909-transcribed", tmp_path / "data")[0].files == corpus.files
-    former = "pop909-heard"
-    assert open_corpus(former, tmp_path / "data").files == corpus.files
-    assert open_source(former, tmp_path / "data")[0].files == corpus.files
+    assert open_source("pop909-heard", tmp_path / "data")[0].files == corpus.files  # its old name
 
 
 def seed(**changes) -> dict:
@@ -279,9 +244,7 @@ def test_seed_contours_give_each_excerpt_at_its_pitch(tmp_path):
     "content",
     [
         [seed(melody=[0.0] * 99)],
-        [seed(melody=["high"] * 100)],
         [seed(melody=[float("nan")] * 100)],
-        [seed(frame_pos=[])],
         [seed(), {"song_id": 1}],
         {"song_id": 1},
         7,
@@ -291,36 +254,6 @@ def test_broken_seed_contours_are_refused(tmp_path, content):
     corpus = SeedContours(seed_file(tmp_path, content))
     with pytest.raises(QbhError, match=r"contour_tiny\.json is not a list .*: copy it again\.$"):
         list(songs_of(corpus))
-
-
-def test_seed_contours_missing_or_cut_short_are_refused(tmp_path):
-    with pytest.raises(QbhError, match=r"contour_tiny\.json does not exist: put it into"):
-        open_corpus("seed-contours", tmp_path)
-    path = seed_file(tmp_path, [seed()]) / "contour_tiny.json"
-    path.write_text(path.read_text()[:50])
-    with pytest.raises(QbhError, match=r"contour_tiny\.json is damaged .*: copy it again"):
-        list(songs_of(SeedContours(tmp_path)))
-
-
-def test_f0_files_give_songs(tmp_path):
-    song = next(songs_of(F0Files((f0_csv(tmp_path / "00001.f0.csv"),))))
-    assert (song.id, song.title) == ("00001", "00001")
-    assert song.contour().pitch_st == pytest.approx([69] * 10)
-    (tmp_path / "bad.f0.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(QbhError, match="must begin with the header"):
-        list(songs_of(F0Files((tmp_path / "bad.f0.csv",))))
-
-
-def test_audio_files_are_titled_by_their_tags(tmp_path):
-    tagged, plain = hum(tmp_path / "one.flac"), hum(tmp_path / "two.wav")
-    tags = mutagen.File(tagged, easy=True)
-    tags["title"], tags["artist"] = "Air", "Bach"
-    tags.save()
-    songs = list(songs_of(AudioFiles((tagged, plain))))
-    assert [(song.id, song.title, song.audio) for song in songs] == [
-        ("one", "Bach - Air", tagged),
-        ("two", "two", plain),
-    ]
 
 
 def test_open_source_takes_names_files_and_folders(tmp_path, mir_qbsh, write_midi):
@@ -334,22 +267,18 @@ def test_open_source_takes_names_files_and_folders(tmp_path, mir_qbsh, write_mid
         write_midi(folder / name, NOTES)
     f0_csv(folder / "x.f0.csv")
     hum(folder / "deep" / "er" / "y.WAV")
-    (folder / "t.abc").write_text("X:1\nK:C\nCDEF|\n")
     (folder / "notes.csv").write_text("not an f0 track")
     (folder / "readme.txt").write_text("hello")
     corpora = {corpus.name: corpus for corpus in open_source(str(folder), data)}
     assert [path.name for path in corpora["midi"].files] == ["b2.mid", "b10.mid", "a1.MIDI"]
     assert [path.name for path in corpora["f0"].files] == ["x.f0.csv"]
-    assert [path.name for path in corpora["abc"].files] == ["t.abc"]
     assert [path.name for path in corpora["audio"].files] == ["y.WAV"]
 
     (single,) = open_source(str(folder / "b2.mid"), data)
     assert [song.id for song in songs_of(single)] == ["b2"]
 
 
-def test_a_corpus_name_wins_over_a_folder_unless_written_as_a_path(
-    tmp_path, mir_qbsh, write_midi, monkeypatch
-):
+def test_a_corpus_name_wins_over_a_folder(tmp_path, mir_qbsh, write_midi, monkeypatch):
     write_midi(tmp_path / "here" / "mir-qbsh" / "other.mid", NOTES)
     monkeypatch.chdir(tmp_path / "here")
     assert len(open_source("mir-qbsh", mir_qbsh.parent)[0].files) == 4
@@ -357,21 +286,10 @@ def test_a_corpus_name_wins_over_a_folder_unless_written_as_a_path(
     assert [path.name for path in by_path.files] == ["other.mid"]
 
 
-def test_open_source_refuses_what_it_cannot_index(tmp_path):
-    with pytest.raises(QbhError, match="neither a file, a folder nor a corpus"):
-        open_source(str(tmp_path / "absent"), tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(QbhError, match="holds nothing to index"):
-        open_source(str(tmp_path / "empty"), tmp_path)
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(QbhError, match="holds nothing to index"):
-        open_source(str(tmp_path / "a.txt"), tmp_path)
-
-
 def test_unknown_and_absent_corpora_say_what_to_do(tmp_path, write_midi):
     with pytest.raises(QbhError, match="qbhkit data list"):
         open_corpus("best-songs", tmp_path)
-    for name in ("mir-qbsh", "mirex-essen-2000", "ioacas", "pop909"):
+    for name in ("mir-qbsh", "mirex-essen-2000", "ioacas", "pop909", "seed-contours"):
         with pytest.raises(QbhError, match=name):
             open_corpus(name, tmp_path)
     write_midi(tmp_path / "mirex-essen-2000" / "00002.mid", NOTES)
@@ -379,11 +297,7 @@ def test_unknown_and_absent_corpora_say_what_to_do(tmp_path, write_midi):
 
 
 def test_every_corpus_says_where_it_comes_from_and_on_which_terms():
-    known = {"essenFolksong", "oneills1850", "mir-qbsh", "ioacas", "pop909"}
-    assert known | {"pop909-transcribed", "seed-contours"} <= set(CORPORA)
     for name, info in CORPORA.items():
         assert info.name == name
         assert all((info.what, info.where, info.terms, info.cure))
         assert (info.url is None) == (info.sha256 is None)
-        assert info.sha256 is None or len(info.sha256) == 64
-    assert "unclear" in CORPORA["essenFolksong"].terms
