@@ -134,8 +134,8 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            help="address to bind; any other needs a credential and an HTTPS proxy in front of "
-            "it, because browsers allow the microphone only on this machine or over HTTPS"
+            help="address to bind; one that other machines can reach needs a credential, and an "
+            "HTTPS proxy, since browsers allow the microphone only on localhost or over HTTPS"
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free port")] = 8000,

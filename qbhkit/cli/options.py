@@ -112,7 +112,7 @@ AddedTracker = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    option("DIR", "folder with the corpora, one each (default: $QBHKIT_DATA, else the cache)"),
+    option("DIR", "holds a folder for each corpus (default: $QBHKIT_DATA, else the cache)"),
 ]
 Out = Annotated[Path, option("DIR")]
 OutJson = Annotated[Path, option("JSON")]
