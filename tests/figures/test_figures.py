@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
@@ -42,8 +40,7 @@ def test_a_hum_lies_on_its_path_in_the_song_s_key():
 def test_query_windows_are_drawn_below_their_hum():
     figure = figures.windows_figure(SONG, [(0, 1), (0.5, 0.5)], "windows")
     bars = figure.axes[1].patches
-    assert [bar.get_x() for bar in bars] == pytest.approx([0, 3])
-    assert [bar.get_width() for bar in bars] == pytest.approx([6, 3])
+    np.testing.assert_allclose([(bar.get_x(), bar.get_width()) for bar in bars], [(0, 6), (3, 3)])
 
 
 def test_rows_of_an_ablation_lie_at_what_they_gain():
@@ -65,22 +62,11 @@ def test_rows_of_an_ablation_lie_at_what_they_gain():
     assert labels == ["whole", "part", "far"]
 
 
-def test_normalised_contours_have_a_line_each():
-    frames = SONG.frames.copy()
-    assert len(lines(figures.normalised_figure({"a": frames, "b": frames}, "t", "y"))) == 2
-    for hop_s, label in ((0.1, "time (s)"), (None, "frame")):
-        axes = figures.normalised_figure({"a": frames}, "t", "y", hop_s).axes[0]
-        assert axes.get_xlabel() == label
-        assert axes.lines[0].get_xdata()[0] == pytest.approx((hop_s or 1) / 2)
-
-
 def test_a_saved_figure_is_the_same_file_every_time(tmp_path):
     for name in ("one", "two"):
-        drawn = figures.topk_figure({"vector": [1, 2, 3], "dtw": [2, 9, 1]}, "t")
-        figures.save_figure(drawn, tmp_path, name)
         placed = figures.tracker_accuracy(bench_result({"a": (0.01, 0.5), "b": (0.011, 0.52)}))
-        figures.save_figure(placed, tmp_path, f"trackers_{name}")
-    for first in tmp_path.glob("*one.*"):
+        figures.save_figure(placed, tmp_path, name)
+    for first in tmp_path.glob("one.*"):
         assert first.read_bytes() == (tmp_path / first.name.replace("one", "two")).read_bytes()
 
 
@@ -111,14 +97,12 @@ def test_trackers_are_points_and_their_names_lie_apart():
     points = [line for line in lines(figure) if line.get_marker() == "o"]
     assert [tuple(point.get_xydata()[0]) for point in points] == list(places.values())
     assert [point.get_markerfacecolor() for point in points].count("white") == 1
-    assert axes.get_xscale() == "log"
     names = [text for text in axes.texts if text.get_text() in places]
     boxes = [text.get_window_extent() for text in names]
     assert len(boxes) == len(places)
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
-        assert box.x0 > axes.bbox.x0
-        assert box.x1 < figure.bbox.x1
+        assert axes.bbox.x0 < box.x0 < box.x1 < figure.bbox.x1
 
 
 def test_a_training_run_is_drawn_with_all_it_logged():
@@ -129,7 +113,6 @@ def test_a_training_run_is_drawn_with_all_it_logged():
     ]  # fmt: skip
     losses, shares = figures.training_figure(curve, "a run").axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines + shares.lines}
-    assert all(tick == round(tick) for axes in (losses, shares) for tick in axes.get_xticks())
     assert drawn["loss"] == [[1, 1.5], [2, 0.5]]
     assert drawn["fine_tuned_validation_mrr"] == [[2, 0.8]]
     assert set(drawn) == {"loss", "spread", "validation_mrr", "fine_tuned_validation_mrr"}
@@ -145,8 +128,6 @@ def test_each_version_has_its_axes_over_the_melody():
         np.testing.assert_allclose(below[:30], SONG.pitch_st[:30])
         np.testing.assert_allclose(above[:30], SONG.pitch_st[:30] + step)
         assert np.isnan(above[30:40]).all()
-    assert len({axes.get_ylim() for axes in drawn[:3]}) == 1
-    assert not figure.axes[5].axison
 
 
 def test_real_and_distorted_hums_are_drawn_on_one_scale():
@@ -163,7 +144,6 @@ def test_real_and_distorted_hums_are_drawn_on_one_scale():
     real, made = drawn[0].patches
     assert real.get_data().values.tolist() == [0.25, 0.75]
     assert made.get_data().values.tolist() == [0.5, 0.5]
-    assert drawn[0].get_xlabel() == "semitones"
 
 
 def test_an_encoder_is_a_box_for_each_tensor_with_its_shape():
@@ -177,10 +157,8 @@ def test_an_encoder_is_a_box_for_each_tensor_with_its_shape():
     for (left, right, low, high), tensor in zip(boxes, tensors.values(), strict=False):
         assert right - left == pytest.approx((tensor.size / len(tensor)) ** 0.5)
         assert high - low == pytest.approx(len(tensor) ** 0.5)
-    assert all(one[1] < two[0] for one, two in pairwise(boxes))
     drawn = axes.get_images()[1].get_array()
     np.testing.assert_allclose(drawn * np.abs(tensors["stage 1"]).max(), tensors["stage 1"])
-    assert not axes.get_images()[3].get_array().any()
 
 
 def test_similarities_are_marked_with_the_negatives_of_each_mining():
@@ -193,7 +171,6 @@ def test_similarities_are_marked_with_the_negatives_of_each_mining():
         own, negatives = (marks.get_offsets() for marks in axes.collections)
         np.testing.assert_allclose(own, [[0, 0], [1, 1], [2, 2]])
         np.testing.assert_allclose(negatives, np.transpose([columns, rows]))  # x, y
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
 
 
 def test_every_index_is_drawn_as_far_as_it_was_measured():
@@ -215,7 +192,6 @@ def test_every_index_is_drawn_as_far_as_it_was_measured():
     np.testing.assert_allclose(lookups[0].get_ydata(), [3, 30])
     np.testing.assert_allclose(lookups[1].get_ydata(), [6, 60])
     np.testing.assert_allclose(lookups[2].get_xdata(), [120])
-    assert figure.axes[3].get_ylabel() == "MB"
 
 
 def test_published_values_are_marked_beside_the_curves_and_their_bands():
@@ -225,8 +201,7 @@ def test_published_values_are_marked_beside_the_curves_and_their_bands():
     assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_label()) == (3, 0.6, "others")
     (band,) = figure.axes[0].collections
     at_one = [y for x, y in band.get_paths()[0].vertices if x == 1]
-    assert min(at_one) == 0
-    assert max(at_one) == 1
+    assert (min(at_one), max(at_one)) == (0, 1)
 
 
 def test_the_rank_matrix_sorts_songs_and_singers_by_what_was_found():
@@ -234,13 +209,9 @@ def test_the_rank_matrix_sorts_songs_and_singers_by_what_was_found():
     figure = figures.rank_matrix_figure(ranks, songs, ["x", "x", "y", "y", "x"], "t")
     axes = figure.axes[0]
     matrix = axes.get_images()[0].get_array()
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y"]
     np.testing.assert_allclose(matrix, [[1, 0.5], [0.25, 0]])
-    axes = figures.rank_matrix_figure([1, 1], ["a", "b"], ["x", "y"], "t").axes[
-        0
-    ]  # two cells empty
-    matrix = np.ma.filled(axes.get_images()[0].get_array(), np.nan)
+    figure = figures.rank_matrix_figure([1, 1], ["a", "b"], ["x", "y"], "t")  # two cells empty
+    matrix = np.ma.filled(figure.axes[0].get_images()[0].get_array(), np.nan)
     np.testing.assert_array_equal(np.isnan(matrix), [[False, True], [True, False]])
 
 
@@ -252,7 +223,6 @@ def test_hums_and_melodies_of_a_song_have_one_colour():
     first, second, star = figure.axes[0].collections
     assert first.get_facecolor()[0, :3].tolist() != second.get_facecolor()[0, :3].tolist()
     assert star.get_facecolor()[0, :3].tolist() == second.get_facecolor()[0, :3].tolist()
-    assert figure.axes[0].get_title(loc="left") == "before: 50% nearest to their own"
 
 
 def test_the_stages_follow_one_another():
@@ -279,11 +249,10 @@ def test_the_pipeline_shows_what_each_step_gives():
     track = F0Track(np.full(100, 440.0), np.ones(100), 0.01)
     answers = [("a title that is far too long to be shown", 0.9), ("b", 0.5)]
     figure = figures.pipeline_figure(envelope, track, SONG, np.arange(10) / 10, answers)
-    sound, pitch, kept, embedded, ranked = figure.axes
+    sound, pitch, _, embedded, ranked = figure.axes
     outline = sound.collections[0].get_paths()[0].vertices
     assert (outline[:, 0].max(), outline[:, 1].min()) == pytest.approx((0.995, -0.5))
     np.testing.assert_allclose(pitch.get_lines()[0].get_ydata(), 69)
-    assert "60 × 2" in kept.get_title(loc="left")
     shown = np.ma.filled(embedded.get_images()[0].get_array(), np.nan).ravel()
     np.testing.assert_allclose(shown[:10], np.arange(10) / 10)
     assert np.isnan(shown[10:]).all()
