@@ -18,8 +18,8 @@
 # 2. how that contour is compared with a thousand songs at once;
 # 3. how to read the answer: which song, and which seconds of it.
 #
-# Everything here runs offline. The kit itself rendered the hums, from folk tunes in the public domain.
-# If you have the MIR-QBSH corpus, the last section searches a real recording too.
+# Everything here runs offline. The kit rendered the hums from folk tunes in the public domain. If you have
+# the MIR-QBSH corpus, the last section searches a real recording too.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
@@ -45,8 +45,8 @@ print("torch", torch.__version__, "· numpy", np.__version__)
 # %% [markdown]
 # ## The hums
 #
-# Three hums ship with the kit. Each is in another key and at another speed than the written tune, and has
-# the small errors of an untrained singer. Choose one from the list and press play.
+# Three hums ship with the kit. Each has a different key and tempo from the written tune, and the small errors
+# of an untrained singer. Choose one from the list and press play.
 
 # %%
 from qbhkit.audio import load
@@ -72,9 +72,9 @@ display(players[0])
 # %% [markdown]
 # ## From sound to contour
 #
-# A *pitch tracker* estimates the frequency of the voice (f0) every 10 milliseconds, and decides whether
-# there is a voice at all. The contour keeps the median of the voiced frames every 100 ms, on a scale of
-# semitones: 60 is middle C, 72 the C above it. Where nobody sings, the line has a gap.
+# A *pitch tracker* estimates the frequency of the voice (f0) every 10 milliseconds, and decides whether there
+# is a voice at all. The contour is the median of the voiced frames every 100 ms, in MIDI semitones: 60 is
+# middle C, 72 the C above it. Frames without a voice are gaps in the line.
 
 # %%
 from qbhkit.figures import contour_figure
@@ -87,8 +87,8 @@ contour_figure(contours[0], f"The contour of {hums[0]['file']}")
 #
 # The songs are the first 1,000 tunes of O'Neill's *Music of Ireland* (1903). Each is cut into overlapping
 # windows of 4 to 19 seconds. A small neural network turns every window into a vector of 512 numbers. It was
-# trained to give a tune and a hum of that tune nearly the same vector. `make demo` has already built this
-# catalogue; otherwise it is built here once, in about a minute.
+# trained to give a tune and a hum of that tune nearly the same vector. If you have run `make demo`, this
+# catalogue already exists. Otherwise it is built here once, which takes about a minute.
 
 # %%
 from qbhkit.catalogue.build import songs_from
@@ -106,10 +106,10 @@ print(report.songs, "songs,", report.windows, "windows")
 # %% [markdown]
 # ## The search
 #
-# The hum is cut into a few overlapping windows too. Each becomes a vector and votes for the songs that have
-# a similar window. The 200 songs with the best votes are then aligned with the hum, frame by frame. The
-# score combines both, and its lead over the other songs tells how sure the kit is.
-# [Notebook 09](09_search_and_align.ipynb) takes this apart.
+# The hum is also cut into a few overlapping windows. Each becomes a vector and votes for the songs that have
+# a similar window. The 200 songs with the best votes are then aligned with the hum, frame by frame. The score
+# combines votes and alignment. The confidence depends on how far the best score is ahead of the others.
+# [Notebook 09](09_search_and_align.ipynb) explains each step.
 
 # %%
 answers = [qbhkit.search(contour, folder, k=5) for contour in contours]
@@ -118,7 +118,7 @@ table.index = range(1, 6)
 table.round(3)
 
 # %% [markdown]
-# For each of the three hums the right tune comes first, well ahead of the second:
+# For each of the three hums, the right tune is ranked first, well ahead of the second:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -137,8 +137,8 @@ for hum, found in zip(hums, answers, strict=True):
 # %% [markdown]
 # ## Does it fit?
 #
-# The hum, drawn over the seconds of the song that the search named: stretched to their length and moved
-# to their key. Where the two lines differ, the singer or the tracker was wrong.
+# The figure shows the hum over the matched seconds of the song. The hum is stretched to the same length and
+# transposed to the same key. Where the two lines differ, the singer or the tracker made an error.
 
 # %%
 from qbhkit.figures import match_figure
@@ -149,7 +149,7 @@ song = catalogue.contours[catalogue.number[best.song_id]]
 match_figure(contours[1], song, best.start_s, best.end_s, f"{hums[1]['file']} over {best.title}")
 
 # %% [markdown]
-# Listen to the matched seconds of the song, played by the kit's own voice exactly as written:
+# Listen to the matched seconds of the song, rendered exactly as written by the kit's synthetic voice:
 
 # %%
 from qbhkit.retrieval.matches import matched_audio
@@ -187,13 +187,14 @@ except qbhkit.QbhError:
 # %% [markdown]
 # ## Exercises
 #
-# 1. How short may a hum be? Search with the first 2, 3 and 5 seconds of the second hum.
+# 1. How short can a hum be? Search with the first 2, 3 and 5 seconds of the second hum.
 # 2. Move that hum up by 7 semitones. Which columns of the answer change?
 # 3. What does the second-best song sound like, in the seconds that match the hum?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Two and three seconds fit other songs better, and the confidence is low. Five seconds find the right song.
+# 1. With two or three seconds, other songs fit better and the confidence is low. With five seconds, the right
+#    song is found.
 #    ```python
 #    rows = {}
 #    for seconds in (2, 3, 5):
@@ -201,13 +202,14 @@ except qbhkit.QbhError:
 #        rows[f"the first {seconds} s"] = qbhkit.search(short, folder, k=1)[0]._asdict()
 #    display(pd.DataFrame(rows).T[["title", "score", "confidence"]])
 #    ```
-# 2. Only `transposition_st` changes, by 7. The median pitch of each window is subtracted before anything is
-#    compared, so the key makes no difference.
+# 2. Only `transposition_st` changes, by 7. The median pitch of each window is subtracted before the
+#    comparison, so the key makes no difference.
 #    ```python
 #    up = qbhkit.search(contours[1].transposed(7), folder, k=1)
 #    display(pd.DataFrame([answers[1][0], up[0]], index=["as hummed", "7 semitones up"]).round(3))
 #    ```
-# 3. Sometimes it is a variant of the tune. Usually it is another tune that shares a few steps with it.
+# 3. Sometimes it is a variant of the tune. Usually it is a different tune that has a few intervals in common
+#    with it.
 #    ```python
 #    second = matched_audio(catalogue, answers[1][1])
 #    display(Audio(second.samples, rate=second.rate_hz))
@@ -217,10 +219,11 @@ except qbhkit.QbhError:
 # %% [markdown]
 # ## What to remember
 #
-# - A hum is searched by its *contour*: every 100 ms, pitch in semitones and whether a voice sounds.
-# - Key and speed do not matter: the median pitch of each window is subtracted, and windows of several
-#   lengths are all read on the same 80 frames.
-# - The answer names the song *and* its seconds, because windows are compared, not whole songs.
+# - The search uses the *contour* of a hum: every 100 ms, the pitch in semitones and whether the frame is
+#   voiced.
+# - Key and tempo do not matter. The median pitch of each window is subtracted, and windows of all lengths are
+#   resampled to 80 frames.
+# - The answer gives the song *and* the matched seconds, because windows are compared, not whole songs.
 #
 # Library functions used: [`qbhkit.audio.load`](../qbhkit/audio.py),
 # [`qbhkit.to_contour`](../qbhkit/pitch/frontends.py),

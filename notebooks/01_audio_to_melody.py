@@ -14,9 +14,10 @@
 # # 01 · From audio to melody: the voice inside a song
 #
 # What you will learn:
-# 1. what a melody network reads from a full mix, what it answers every 10 ms, and how that is scored;
+# 1. what a melody extraction network takes as input, what it outputs every 10 ms, and how the output is
+#    scored;
 # 2. what the published network (Kum et al. 2020) looks like inside, and how to use its weights;
-# 3. how a recorded song gets into the catalogue, and whether hums of its melody find it there.
+# 3. how a recorded song is added to the catalogue, and whether hums of its melody find it.
 
 # %% tags=["parameters"]
 profile = "tiny"  # full: with play buttons for the recorded song
@@ -43,7 +44,7 @@ print("torch", torch.__version__, "· numpy", np.__version__)
 # ## A song whose melody is known
 #
 # The kit's synthetic singer sings a tune of O'Neill's collection (1903) on vowels, over an accompaniment:
-# thirds and fifths below the tune, bass and drums from a General MIDI SoundFont. It contains nobody's
+# thirds and fifths below the tune, bass and drums from a General MIDI SoundFont. It contains no real
 # recording, and the pitch of the voice is known exactly in every frame.
 
 # %%
@@ -58,7 +59,7 @@ tune = next(
 notes = tune.notes[tune.notes[:, 0] < 10] - [0, 0, 12]
 singer = Voice(style="vowels", timing_error=0, vibrato_st=0.4, scoop_st=0.7, consonants=0.3)
 sung = render_hum(notes, singer, np.random.default_rng(seed))
-voice = sung.audio.samples[::2]  # 16 to 8 kHz: the synthetic voice has little over 4 kHz
+voice = sung.audio.samples[::2]  # 16 to 8 kHz: the synthetic voice has little energy above 4 kHz
 chords = np.concatenate([notes[::3] - [0, 0, below] for below in (3, 7, 12)])
 chords[:, 1] = 1.0
 
@@ -76,10 +77,10 @@ Audio(song.samples, rate=MIX_RATE_HZ)
 # %% [markdown]
 # ## The melody in one call
 #
-# `qbhkit.track` takes a path, or samples and their rate. It returns the f0 track: every 10 ms a frequency
-# and how sure the tracker is of a voice (0.5 is the threshold). The default tracker finds a voice over an
-# accompaniment. It is `crnn-lite`, which ships with the kit, or the published network where its converted
-# weights are in the data folder.
+# `qbhkit.track` takes a path, or samples and their sample rate. It returns the f0 track: a frequency and a
+# voicing confidence every 10 ms (0.5 is the threshold). The default tracker follows a voice over an
+# accompaniment. It is `crnn-lite`, which ships with the kit. If the converted weights of the published
+# network are in the data folder, that network is used instead.
 
 # %%
 f0 = qbhkit.track((song.samples, song.rate_hz))
@@ -87,11 +88,11 @@ print(len(f0.frequency_hz), "frames of", f0.hop_s, "s;", f"{f0.voiced.mean():.0%
 print("Hz at 2, 4, 6 and 8 s:", f0.frequency_hz[200:1000:200].round(1))
 
 # %% [markdown]
-# ## What the network answers
+# ## What the network outputs
 #
-# For every 10 ms the network gives 442 probabilities. Class 0 means that nobody sings; the others are
-# pitches from MIDI 40 to 95 in steps of an eighth of a semitone. Top: the spectrogram with the pitch that
-# was sung and the pitch that was found. Middle: the probabilities of the pitches. Bottom: one minus the
+# Every 10 ms the network outputs 442 probabilities. Class 0 means that nobody sings. The other classes are
+# pitches from MIDI 40 to 95 in steps of an eighth of a semitone. Top: the spectrogram with the true pitch and
+# the estimated pitch. Middle: the probabilities of the pitches. Bottom: the voicing, which is one minus the
 # probability of class 0.
 
 # %%
@@ -104,9 +105,10 @@ print(melody.posteriors.shape, "posteriors for", f"{song.duration_s:.1f} s")
 melody_figure(song, melody.f0, melody.posteriors, "a rendered song", truth=sung.f0)
 
 # %% [markdown]
-# *Raw pitch accuracy* is the share of truly voiced frames whose pitch is within 50 cents. *Raw chroma
-# accuracy* forgives octave errors. *Voicing recall* and *voicing false alarm* judge the voicing decision.
-# *Overall accuracy* counts every frame.
+# *Raw pitch accuracy* is the share of voiced frames whose estimated pitch is within 50 cents of the true
+# pitch. *Raw chroma accuracy* ignores octave errors. *Voicing recall* is the share of voiced frames that are
+# called voiced, *voicing false alarm* the share of unvoiced frames that are called voiced. *Overall accuracy*
+# is the share of all frames that are right in voicing and pitch.
 
 # %%
 from qbhkit.metrics import melody_score
@@ -121,7 +123,7 @@ print("pitch of the voiced frames over 0.75:", score.raw_pitch_accuracy > 0.75)
 print("frames right over all over 0.7:", score.overall_accuracy > 0.7)
 
 # %% [markdown]
-# Listen to the melody that was found, as a plain tone on top of the song:
+# Listen to the estimated melody, as a plain tone mixed with the song:
 
 # %%
 times_s = (np.arange(count) + 0.5) * melody.f0.hop_s
@@ -133,13 +135,14 @@ Audio(song.samples[: len(tone)] + 0.2 * tone, rate=MIX_RATE_HZ)
 # ## The published network
 #
 # The kit implements the network of Kum et al. layer by layer: patches of 31 frames and 513 frequency bins,
-# four residual blocks that each divide the frequency axis by four, a bidirectional LSTM, 442 classes. Here
-# it runs with random weights, to show the shapes. The trained weights belong to the authors. Download
-# `ResNet_NS.hdf5` and the two normalisation files from their repository (keums/melodyExtraction_SSL), then run
+# four residual blocks that each divide the frequency axis by four, a bidirectional LSTM, 442 classes. Here it
+# runs with random weights, only to show the shapes. The trained weights belong to the authors. Download
+# `ResNet_NS.hdf5` and the two normalisation files from their repository (keums/melodyExtraction_SSL), then
+# run
 #
 #     qbhkit weights convert ResNet_NS.hdf5 x_data_mean_total_31.npy x_data_std_total_31.npy
 #
-# From then on `crnn` is the default tracker for songs.
+# After that, `crnn` is the default tracker for songs.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -164,17 +167,18 @@ print("weights:", f"{sum(p.numel() for p in published.parameters()):,}")
 # %% [markdown]
 # ## A recorded song
 #
-# "Let's Go Fishin'" by Karissa Hobbs (CC BY 3.0) is the example recording of librosa
-# (`librosa.ex("fishin")` downloads it). The recording is not part of this repository. `qbhkit bench song`
-# drew this picture of ten seconds of it. There is no ground truth to compare with: check whether the line
-# follows the harmonics of the voice.
+# "Let's Go Fishin'" by Karissa Hobbs (CC BY 3.0) is the example recording of librosa (`librosa.ex("fishin")`
+# downloads it). The recording is not part of this repository. `qbhkit bench song` drew this figure of ten
+# seconds of it. There is no ground truth for this recording. Instead, check whether the line follows the
+# harmonics of the voice.
 
 # %%
 Image("song_melody.png", width=900)
 
 # %% [markdown]
-# With the recording in the data folder, as `singing/songs/Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg`, the full
-# profile draws the picture again, and plays the recording without and with the melody on top.
+# If you have the recording, put it into the data folder as
+# `singing/songs/Karissa_Hobbs_-_Lets_Go_Fishin.hq.ogg`. The full profile then draws the figure again. It also
+# plays the recording, first alone and then with the extracted melody.
 
 # %%
 from qbhkit.audio import load
@@ -198,8 +202,8 @@ else:
 # %% [markdown]
 # ## Into the catalogue
 #
-# The catalogue keeps the contour of a song: one frame every 100 ms, pauses kept as pauses (notebook 03).
-# `qbhkit catalogue build my_songs/ --out catalogue/` tracks and stores a whole folder of songs.
+# The catalogue stores the contour of a song: one frame every 100 ms, with pauses as unvoiced frames (notebook
+# 03). `qbhkit catalogue build my_songs/ --out catalogue/` tracks and stores a whole folder of songs.
 
 # %%
 from qbhkit.figures import contour_figure
@@ -207,9 +211,9 @@ from qbhkit.figures import contour_figure
 contour_figure(qbhkit.to_contour(f0), "The melody that was found, every 100 ms")
 
 # %% [markdown]
-# Can a recorded song be found by its extracted melody? `qbhkit bench song` puts it among the 2,048 songs of
-# the MIREX database, takes windows of its extracted melody, distorts them as hummers do (key, tempo, wrong
-# notes, gaps) and searches. The recorded result:
+# Can a recorded song be found by its extracted melody? `qbhkit bench song` adds it to the 2,048 songs of the
+# MIREX database. Then it takes windows of the extracted melody, distorts them to imitate hums (key, tempo,
+# wrong notes, gaps), and searches for them. The recorded result:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -220,14 +224,14 @@ print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr'
 # %% [markdown]
 # ## Exercises
 #
-# 1. Make the accompaniment louder (`snr_db=-5.0`) and softer (`10.0`). Which measure suffers first?
+# 1. Make the accompaniment louder (`snr_db=-5.0`) and softer (`10.0`). Which measure gets worse first?
 # 2. Let an instrument double the voice: add a flute, `Part(73, notes, 100)`, to the accompaniment. Is the voice
 #    still found?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Voicing recall. Under a loud accompaniment the network first misses the voice; only then does it take
-#    other pitches for it.
+# 1. Voicing recall. As the accompaniment gets louder, the network first misses voiced frames. It follows
+#    wrong pitches only at higher levels.
 #    ```python
 #    levels = {}
 #    for snr_db in (10.0, 3.0, -5.0):
@@ -237,8 +241,8 @@ print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr'
 #        levels[f"{snr_db:+.0f} dB"] = at_level._asdict()
 #    display(pd.DataFrame(levels).T.round(3))
 #    ```
-# 2. The pitch is right as often as before, because voice and flute play the same notes. But the rests fill up:
-#    where the flute goes on, the network is less sure that nobody sings.
+# 2. The pitch is right as often as before, because voice and flute have the same notes. But there are more
+#    false alarms in the rests: if the flute continues there, the network is less sure that nobody sings.
 #    ```python
 #    from qbhkit.synthesis.accompaniment import Part
 #
@@ -254,9 +258,10 @@ print(f"top-1 {found['top1']:.2f}, top-10 {found['top10']:.2f}, MRR {found['mrr'
 # ## What to remember
 #
 # - A melody network answers two questions every 10 ms: does somebody sing, and at which pitch?
-# - It has learnt to follow a voice and to ignore the accompaniment. A tracker for one voice follows whatever is
-#   loudest.
-# - From here on a recorded song is a contour like any other. The catalogue does not know where it came from.
+# - It is trained to follow a voice and to ignore the accompaniment. A tracker for a single voice follows the
+#   loudest source.
+# - Once its melody is extracted, a recorded song is a contour like any other. The catalogue treats it like a
+#   song made from notes.
 #
 # Library functions used: [`qbhkit.track`](../qbhkit/pitch/trackers/__init__.py),
 # [`qbhkit.synthesis.singer.render_hum`](../qbhkit/synthesis/singer.py),

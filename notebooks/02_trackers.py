@@ -14,7 +14,7 @@
 # # 02 · Trackers: which one finds the tune, and how fast
 #
 # What you will learn:
-# 1. what a pitch tracker has to decide every 10 ms, and the five numbers that say how well it does;
+# 1. what a pitch tracker has to decide every 10 ms, and the five measures of its quality;
 # 2. how to swap one tracker for another, and what each of them is good at;
 # 3. how to choose one, and how to add your own.
 
@@ -42,16 +42,17 @@ print("No real recordings here: every sound below is rendered by the kit.")
 # %% [markdown]
 # ## Two questions every 10 ms
 #
-# Is there a voice, and what is its pitch? The field's measures (`mir_eval`) keep the two apart:
+# Is there a voice, and what is its pitch? The standard measures (`mir_eval`) evaluate the two separately:
 #
-# - *raw pitch accuracy*: of the frames that are sung, how many are within 50 cents (half a semitone)?
-# - *raw chroma accuracy*: the same, but octave errors are forgiven;
-# - *voicing recall* and *voicing false alarm*: of the frames that are sung, and of those that are not,
-#   how many are called voiced?
-# - *overall accuracy*: of all frames, how many are right in both respects?
+# - *raw pitch accuracy*: of the voiced frames, how many have a pitch within 50 cents (half a semitone) of the
+#   truth?
+# - *raw chroma accuracy*: the same, but octave errors are ignored;
+# - *voicing recall*: of the voiced frames, how many are called voiced?
+# - *voicing false alarm*: of the unvoiced frames, how many are called voiced?
+# - *overall accuracy*: of all frames, how many are right in both voicing and pitch?
 #
-# Here are six frames, scored by hand. Four are sung: one of them is found an octave too high, and one is
-# called unvoiced. Two are silent: one of them is called voiced.
+# Here is an example with six frames. Four frames are sung. One of these is estimated an octave too high, and
+# one is called unvoiced. Two frames are silent. One of these is called voiced.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -66,8 +67,8 @@ for measure, share in melody_score(sung_hz, found_hz, voicing)._asdict().items()
 # %% [markdown]
 # ## Hums with a known pitch
 #
-# The synthesiser records the pitch it sings, so nothing has to be labelled by hand. One tune is hummed,
-# sung on vowels, and whistled, each clean and in noise of the same level as the voice.
+# The synthesiser records the pitch it sings, so nothing has to be labelled by hand. One tune is hummed, sung
+# on vowels, and whistled. Each version is used clean, and with noise at the same level as the voice.
 
 # %%
 from qbhkit.synthesis.degrade import add_noise
@@ -93,7 +94,7 @@ for (style, condition), samples in sounds.items():
 # %% [markdown]
 # ## Swap the tracker
 #
-# Wherever the kit tracks pitch, the tracker is a name:
+# Every function that tracks pitch takes the name of a tracker:
 
 # %%
 clean = sounds["mm", "clean"]
@@ -102,9 +103,9 @@ for name in ("swift-f0", "whistle"):
     print(f"{name:10} calls {f0.voiced.mean():.0%} of the hum voiced")
 
 # %% [markdown]
-# Behind each name is an object with three attributes: its `name`, the `rate_hz` it wants, and
-# `track(audio)`, which returns pitch and voicing every 10 ms. `get_tracker(name)` imports the tracker's
-# package on demand, and says what to install if it is missing.
+# `get_tracker(name)` returns an object with three attributes: its `name`, the sample rate `rate_hz` that it
+# expects, and `track(audio)`, which returns pitch and voicing every 10 ms. The tracker's package is imported
+# on demand. If it is missing, the error message says what to install.
 
 # %%
 from qbhkit.pitch.trackers import TRACKERS, get_tracker
@@ -140,8 +141,8 @@ scores.index.names = ["tracker", "style", "condition"]
 scores["overall_accuracy"].unstack(["style", "condition"]).round(2)
 
 # %% [markdown]
-# All trackers manage clean hums. In noise they differ. A whistle has no upper partials and is a test of its
-# own: a tracker that looks for partials may not detect it at all.
+# All trackers work well on clean hums. They differ in noise. A whistle is a special case, because it has no
+# upper partials: a tracker that looks for partials may not detect it at all.
 
 # %%
 assert scores.loc["swift-f0", "mm", "clean"].raw_pitch_accuracy > 0.95
@@ -149,8 +150,9 @@ assert scores.loc["whistle", "whistle", "clean"].raw_pitch_accuracy > 0.9
 np.testing.assert_array_less(scores["voicing_recall"], 1 + 1e-9)
 
 # %% [markdown]
-# Speed: seconds of work for a second of sound, the median over these short hums. It varies from run to run.
-# The recorded results below measured it on longer audio, with nothing else running.
+# The real-time factor is the computing time for one second of audio, in seconds. The table shows its median
+# over these short hums. It varies from run to run. In the recorded results below it was measured on longer
+# audio, with nothing else running.
 
 # %%
 scores["real_time_factor"].groupby("tracker").median().sort_values().round(3).to_frame()
@@ -158,7 +160,8 @@ scores["real_time_factor"].groupby("tracker").median().sort_values().round(3).to
 # %% [markdown]
 # ## See and hear the difference
 #
-# The grey band is what was sung. A line is what a tracker found, where it detected a voice.
+# The grey band is the true pitch. Each line is the pitch that one tracker estimated, in the frames that it
+# called voiced.
 
 # %%
 from qbhkit.figures import f0_figure
@@ -179,7 +182,7 @@ whistled = {
 f0_figure(hums["whistle"].f0, whistled, "A whistle, clean")
 
 # %% [markdown]
-# The pitch that the tracker found in the noise, as a tone:
+# Listen to the pitch that `swift-f0` estimated in noise, as a tone:
 
 # %%
 found = tracks["swift-f0", "vowels", "noise 0 dB"]
@@ -190,10 +193,10 @@ display(Audio(tone[: 3 * rate_hz].astype(np.float32), rate=rate_hz))
 # %% [markdown]
 # ## Real voices, recorded results
 #
-# `qbhkit bench melody` runs every tracker on four kinds of material that no tracker was trained on: real
-# recordings of singers (MIR-QBSH, vocadito), the same voices over unseen accompaniments at four levels, two
-# songs with the pitch that the published model found in them, and degraded recordings. The results are in
-# `data/results`; the recordings are not part of this repository.
+# `qbhkit bench melody` runs every tracker on material that no tracker was trained on. There are four kinds:
+# real recordings of singers (MIR-QBSH, vocadito); the same voices over unseen accompaniments at four levels;
+# two songs, for which the pitch estimated by the published model is the reference; and degraded recordings.
+# The results are in `data/results`; the recordings are not part of this repository.
 
 # %%
 results = json.loads(Path("../data/results/melody_bench.json").read_text("utf-8"))
@@ -215,8 +218,8 @@ table = pd.DataFrame(table).T.sort_values("songs 0 dB", ascending=False)
 table.round({"times real time": 1, "MB": 0, "clips": 0}).round(3)
 
 # %% [markdown]
-# Columns that name no measure show overall accuracy. A tracker with fewer clips is too slow for all of them
-# and was run on one clip of each singer. It is drawn as an open point below.
+# Columns that do not name a measure show overall accuracy. Trackers with fewer clips are too slow for all
+# clips, and were run on one clip of each singer. They are drawn as open points below.
 
 # %%
 from qbhkit.figures import tracker_accuracy
@@ -241,10 +244,9 @@ pd.DataFrame(degraded).T.sort_values("noise 0 dB", ascending=False).round(3)
 #
 # - **A hum, one voice, any microphone:** the default, `swift-f0`. It is fast, small and robust to noise.
 # - **A whole song:** `crnn-lite`, which was trained to follow the voice and to ignore the accompaniment. A
-#   tracker made for one voice follows whatever is loudest.
-# - **A whistle:** `whistle` reaches up to 6,000 Hz and needs no package.
-# - **Licence:** Praat is GPL-3, PESTO LGPL-3, Melodia AGPL-3 (an extra of its own); the others are MIT
-#   or ISC.
+#   tracker for a single voice follows the loudest source.
+# - **A whistle:** `whistle` tracks up to 6,000 Hz and needs no extra package.
+# - **Licence:** Praat is GPL-3, PESTO LGPL-3, Melodia AGPL-3 (a separate extra); the others are MIT or ISC.
 # - **Memory or speed:** see the table above, and measure on your own machine: `qbhkit bench melody --quick`.
 #
 # On the command line: `qbhkit melody hum.wav --tracker pyin --out f0/`.
@@ -252,8 +254,9 @@ pd.DataFrame(degraded).T.sort_values("noise 0 dB", ascending=False).round(3)
 # %% [markdown]
 # ## Write your own
 #
-# An adapter is one page: a class with a name, a rate and `track`. It rescales its own confidence so that
-# 0.5 is the threshold, and puts its frames on the 10 ms grid. This is the complete adapter of the default:
+# An adapter is a class of about one page, with a name, a sample rate and the method `track`. It rescales the
+# tracker's confidence so that 0.5 is the threshold, and puts the frames on the 10 ms grid. This is the
+# complete adapter of the default tracker:
 
 # %%
 from qbhkit.pitch.trackers import swift_f0
@@ -261,8 +264,8 @@ from qbhkit.pitch.trackers import swift_f0
 print(inspect.getsource(swift_f0))
 
 # %% [markdown]
-# Put yours beside it in `qbhkit/pitch/trackers` and add it to `TRACKERS`. Every command, notebook and
-# benchmark of the kit can then use it.
+# Put your adapter into the same folder, `qbhkit/pitch/trackers`, and add it to `TRACKERS`. Every command,
+# notebook and benchmark of the kit can then use it.
 
 # %% [markdown]
 # ## Exercises
@@ -284,7 +287,7 @@ print(inspect.getsource(swift_f0))
 #    white = scores.xs(("vowels", "noise 0 dB"), level=("style", "condition"))["overall_accuracy"]
 #    print(pd.DataFrame({"white": white, "pink": rows}).sort_values("pink").round(2))
 #    ```
-# 2. Raw pitch accuracy asks for the pitch alone. The best tracker by each measure:
+# 2. Raw pitch accuracy ignores voicing. This prints the best tracker by each measure:
 #    ```python
 #    vowels = scores.xs(("vowels", "noise 0 dB"), level=("style", "condition"))
 #    print(vowels[["raw_pitch_accuracy", "overall_accuracy"]].idxmax())
@@ -294,9 +297,9 @@ print(inspect.getsource(swift_f0))
 # %% [markdown]
 # ## What to remember
 #
-# - Pitch and voicing are two questions. One number cannot answer both.
-# - All trackers have the same interface, so that a comparison is fair and a swap is one word.
-# - Compare on the same recordings, in the same run, and on voices that nothing was trained on.
+# - Pitch and voicing are two separate tasks. One number cannot describe both.
+# - All trackers have the same interface. So you can compare them fairly, and swap them by changing one name.
+# - Compare on the same recordings, in the same run, and on voices that no tracker was trained on.
 #
 # Library functions used: [`qbhkit.track`](../qbhkit/pitch/trackers/__init__.py),
 # [`qbhkit.pitch.trackers.get_tracker`](../qbhkit/pitch/trackers/__init__.py),

@@ -15,8 +15,8 @@
 #
 # What you will learn:
 # 1. how a pitch track of 10 ms frames becomes a contour of 100 ms frames, and why pauses must stay pauses;
-# 2. two ways to normalise it, and which one survives a change of key;
-# 3. how a song is cut into windows with exact start and end times, and what a change of tempo does.
+# 2. two ways to normalise it, and which one does not depend on the key;
+# 3. how a song is cut into windows with exact start and end times, and what happens when the tempo changes.
 
 # %% tags=["parameters"]
 profile = "tiny"  # not needed here: this notebook is small
@@ -62,10 +62,10 @@ Audio(sound, rate=hum.audio.rate_hz)
 # %% [markdown]
 # ## From 10 ms to 100 ms
 #
-# The singer's f0 has a value every 10 ms, and none in the pauses. The published system takes every tenth
-# value. We take the median of the ten, and call the 100 ms frame voiced when at least half of them are
-# voiced. A single error of the tracker then changes nothing. `qbhkit.to_contour` does this; the function
-# behind it, `from_f0`, also knows the published way.
+# The f0 track has a value every 10 ms, except in pauses. The published system takes every tenth value
+# (`pick`). We take the median of ten values (`median`), and call the 100 ms frame voiced if at least half of
+# them are voiced. So a single tracker error has no effect. `qbhkit.to_contour` does this. The function that
+# it calls, `from_f0`, offers both methods.
 
 # %%
 from qbhkit.contour import from_f0
@@ -83,16 +83,16 @@ for method in ("median", "pick"):
 table.describe().loc[["mean", "max"]].round(2)
 
 # %% [markdown]
-# The table shows semitones between the contour with octave errors and the one without. `median` hardly
-# moves; `pick` takes every single error, 12 semitones off.
+# The table shows the difference in semitones between the contour with octave errors and the one without. With
+# `median` there is almost no difference. `pick` takes exactly the wrong frames, so it is 12 semitones off.
 
 # %%
 assert table["median"].mean() < 0.1
 assert table["pick"].mean() > 11
 
 # %% [markdown]
-# Nothing is ever drawn between two voiced stretches. A line through a pause would be a glide that nobody
-# sang, and it would look like notes:
+# Pauses are never interpolated. A line through a pause would be a glide that nobody sang, and it would look
+# like notes:
 
 # %%
 from qbhkit.contour import midi_to_hz
@@ -106,9 +106,9 @@ contour_figure(with_pause, "Two notes and a pause of half a second")
 # %% [markdown]
 # ## Two normalisations
 #
-# The published system subtracts a constant, the mean pitch of its training songs. That keeps the key. Ours
-# subtracts the median of the window's own voiced frames. A hum in a higher key then gives the same values:
-# at the top of the picture its two lines coincide.
+# The published system subtracts a constant, the mean pitch of its training songs. So its values depend on the
+# key. Our kit subtracts the median of the window's own voiced frames. Then a hum in a higher key gives the
+# same values: the two lines at the top of the figure coincide.
 
 # %%
 from qbhkit.contour import normalise
@@ -131,8 +131,8 @@ np.testing.assert_allclose(gap[sung.voiced, 0], 7 / 5.5201786930065415, rtol=1e-
 # %% [markdown]
 # ## Windows with exact times
 #
-# Songs are cut into overlapping windows. Times are kept in whole frames, so that no rounding error
-# accumulates, and the last window ends with the song. The published system uses windows of 20 s every 5 s:
+# Songs are cut into overlapping windows. Times are stored in whole frames, so rounding errors do not
+# accumulate. The last window ends where the song ends. The published system uses windows of 20 s every 5 s:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -142,7 +142,7 @@ for window in sliding_windows(written, length_s=20, step_s=5):
     print(f"{window.start_s:5.1f} s to {window.end_s:5.1f} s")
 
 # %% [markdown]
-# The kit uses several shorter lengths at once:
+# The kit uses windows of several shorter lengths:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -155,9 +155,10 @@ print("lengths:", sorted({float(round(n / 10, 1)) for n in cut.end - cut.start})
 # %% [markdown]
 # ## What a change of tempo does
 #
-# Every window is read on 80 frames, however long it is. Six seconds of a hum at twice the speed cover twelve
-# seconds of the song, so they look like a window of twice their length, and the catalogue has windows of many
-# lengths. Here the trained network compares six seconds of the hum, at four speeds, with all windows of the tune:
+# Every window is resampled to 80 frames, whatever its length. Six seconds of a hum at twice the tempo cover
+# twelve seconds of the song. After resampling, they look like a twelve-second window of the song. This is why
+# the catalogue has windows of many lengths. Here the trained network compares six seconds of the hum, at four
+# tempos, with all windows of the tune:
 
 # %%
 from qbhkit.embedding.embedder import open_embedder
@@ -184,8 +185,8 @@ assert speeds["best cosine"].min() > 0.8
 # %% [markdown]
 # ## What hummers do to a contour
 #
-# Training needs many hummed versions of every tune. Rules make them: notes off pitch, drift, lost breath,
-# glides, octave errors. Each line below is the same window with newly drawn distortions.
+# Training needs many hummed versions of every tune. Rules generate them: notes off pitch, drift, pauses for
+# breath, glides, octave errors. Each line below is the same window with a new random draw of distortions.
 
 # %%
 from qbhkit.embedding.augment import Distortions, distort
@@ -204,17 +205,19 @@ normalised_figure(
 # ## Exercises
 #
 # 1. Replace `median` by `pick` in the contour of the clean hum. By how many semitones does the worst frame move?
-# 2. Subtract the mean instead of the median. Which of the two does one octave error move more?
+# 2. Subtract the mean instead of the median. Which of the two changes more after one octave error?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. By most of the interval between two notes: `pick` takes the pitch of one moment, which may lie in a glide.
+# 1. By most of the interval between two notes. `pick` takes the pitch of a single moment, which may be in the
+#    middle of a glide.
 #    ```python
 #    picked = from_f0(f0, method="pick")
 #    both = picked.voiced & clean.voiced
 #    print(np.abs(picked.pitch_st - clean.pitch_st)[both].max().round(2))
 #    ```
-# 2. The mean. With n voiced frames one octave error moves it by 12 / n semitones, and the median hardly at all.
+# 2. The mean. With n voiced frames, one octave error changes the mean by 12 / n semitones. The median hardly
+#    changes.
 #    ```python
 #    pitch_st = sung.pitch_st[sung.voiced].astype(float)
 #    slip = pitch_st.copy()
@@ -226,9 +229,10 @@ normalised_figure(
 # %% [markdown]
 # ## What to remember
 #
-# - The contour is (N, 2): pitch in semitones, and voiced or not. Pauses stay pauses.
+# - A contour is an array of shape (N, 2): the pitch in semitones, and whether the frame is voiced. Pauses
+#   stay pauses.
 # - Subtracting the window's own median removes the key; subtracting a fixed mean does not.
-# - Reading windows of several lengths on the same number of frames removes the tempo.
+# - Resampling windows of several lengths to the same number of frames removes the tempo.
 #
 # Library functions used: [`qbhkit.F0Track`](../qbhkit/contour.py),
 # [`qbhkit.Contour`](../qbhkit/contour.py),

@@ -14,9 +14,9 @@
 # # 04 · Augmentation: how to hum wrongly on purpose
 #
 # What you will learn:
-# 1. every rule by which the kit turns a written melody into something like a hum, to see and to hear;
-# 2. how to switch rules on and off, one by one or by groups, and how much each group changes;
-# 3. how close the result is to real hums, measured on both in the same way.
+# 1. every rule that the kit uses to make a written melody look like a hum, with figures and sound;
+# 2. how to switch rules on and off, one by one or in groups, and how strong the effect of each group is;
+# 3. how close the result is to real hums, by the same measures.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "full" draws more contours for the table of groups
@@ -42,12 +42,12 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # ## Why hum wrongly?
 #
 # The network of the next notebook has to learn that a tune and a hum of that tune are the same. There are
-# thousands of tunes, and hardly any hums of them. So rules imitate what hummers do, and each training batch
-# shows every tune with new errors.
+# thousands of tunes but hardly any hums of them. So rules imitate the errors of hummers, and a tune gets new
+# errors each time it appears in a training batch.
 #
-# One melody serves as the example throughout. O'Neill's collection (1903, public domain) calls the tune
-# *The Brave Volunteers*, but from its fourth second on it is *Oh! Susanna*. We take that phrase, slower and
-# lower.
+# The whole notebook uses one melody as its example. It is in O'Neill's collection (1903, public domain),
+# where the tune is called *The Brave Volunteers*. From its fourth second on, the tune is *Oh! Susanna*. We
+# take that phrase, slower and lower.
 
 # %%
 from qbhkit.contour import from_notes
@@ -68,8 +68,8 @@ melody = from_notes(notes)
 contour_figure(melody, f"{tune.title}, from 4 s on, slower and lower")
 
 # %% [markdown]
-# To hear a contour, the kit's voice sings each of its 100 ms frames exactly. Every sound below is made this
-# way.
+# To play a contour, the kit's synthetic voice sings each of its 100 ms frames exactly. Every sound below is
+# made this way.
 
 # %%
 from qbhkit.synthesis.singer import Voice, render_hum
@@ -90,8 +90,9 @@ display(sing(melody))
 # %% [markdown]
 # ## One rule at a time
 #
-# `Distortions` holds the chance and the strength of every rule. `with_only(rules)` switches all of them
-# off; `replace` then switches one on. A chance of 1 applies the rule to every contour.
+# `Distortions` holds the probability (the *chance*) and the strength of every rule. `with_only(rules)`
+# switches all rules off. `replace` then switches one on. With a chance of 1, the rule is applied to every
+# contour.
 
 # %%
 from qbhkit.embedding.augment import Distortions, distort, with_only
@@ -110,9 +111,10 @@ np.testing.assert_array_equal(distorted(melody).frames, melody.frames)
 # %% [markdown]
 # ### Time
 #
-# Time rules do not touch pitches. `warp_positions` decides which moment of the song each frame of the
-# hum reads. The hum may begin earlier or later than the song's window, run faster or slower, and change
-# its tempo from slice to slice. The grey line is the melody, the blue line its distorted version.
+# Time rules do not change pitches. For each frame of the hum, `warp_positions` computes the position in the
+# song that the frame is taken from. The hum may begin earlier or later than the song's window, be faster or
+# slower, and change its tempo from slice to slice. The grey line is the melody, the blue line its distorted
+# version.
 
 
 # %%
@@ -138,9 +140,9 @@ distortions_figure(melody, versions, "Rules of time")
 # %% [markdown]
 # ### Pitch
 #
-# These rules range from the whole tune down to the interval between two notes. Key, range, drift and
-# modulation imitate errors of memory and of the ear; notes left out or added, a tune that is only half
-# known; glides, the voice.
+# Some of these rules change the whole tune, others only single notes or intervals. Changes of key and range,
+# drift and modulation imitate errors of memory and hearing. Notes left out or added imitate a tune that is
+# only half remembered. Glides imitate the voice.
 
 # %%
 versions = {
@@ -160,8 +162,8 @@ versions = {
 distortions_figure(melody, versions, "Rules of pitch")
 
 # %% [markdown]
-# A change of key moves every frame by the same amount. It looks drastic and costs nothing, because
-# `normalise` removes it.
+# A change of key moves every frame by the same amount. It looks large but has no effect, because `normalise`
+# removes it.
 
 # %%
 from qbhkit.contour import normalise
@@ -172,7 +174,7 @@ np.testing.assert_allclose(
 
 # %% [markdown]
 # A note that is left out becomes a rest, or the note before it is held longer. A modulation changes the key
-# once, at the beginning of a note, and stays there. Listen to these two, and to the glides:
+# once, at the beginning of a note. After that, the new key stays. Listen to these two, and to the glides:
 
 # %%
 for name in ("notes left out", "modulation midway", "glides"):
@@ -182,8 +184,8 @@ for name in ("notes left out", "modulation midway", "glides"):
 # %% [markdown]
 # ### Voicing
 #
-# These rules change where the voice sounds. To see rests appear and disappear we need some rests: the same
-# melody, with each note a little shorter.
+# These rules change which frames are voiced. To show how rests appear and disappear, we need a melody with
+# rests. So we use the same melody with each note a little shorter.
 
 # %%
 detached = from_notes(notes * [1, 0.7, 1])
@@ -197,7 +199,7 @@ versions = {
 distortions_figure(detached, versions, "Rules of voicing")
 
 # %% [markdown]
-# Filling and legato hold the previous note. They never invent a glide through a rest.
+# Filling and legato hold the previous note. They never add a glide through a rest.
 
 # %%
 filled = versions["all rests sung through"]
@@ -207,8 +209,8 @@ assert set(np.unique(filled.pitch_st)) <= set(np.unique(detached.pitch_st))
 # %% [markdown]
 # ### Tracker
 #
-# The last errors are not the hummer's. The pitch tracker takes noise for pitch, an overtone for the
-# fundamental, or detects nothing at all.
+# These errors are made by the pitch tracker, not by the hummer. The tracker mistakes noise for pitch,
+# mistakes an overtone for the fundamental, or detects no pitch at all.
 
 # %%
 versions = {
@@ -225,8 +227,8 @@ display(sing(versions["notes an octave off"]))
 # %% [markdown]
 # ## All at once
 #
-# The defaults, as in training. Most chances are small, so a contour gets a few of these errors, and some
-# contours get hardly any.
+# These are the default rules, as in training. Most chances are small. So most contours get a few of these
+# errors, and some get hardly any.
 
 # %%
 batch = np.repeat(detached.frames[None], 6, axis=0)
@@ -240,9 +242,10 @@ display(sing(draws["draw 1"]))
 # %% [markdown]
 # ## Groups
 #
-# What does each rule contribute? Training 30 networks to find out would be expensive, so the rules form
-# four groups. `without(rules, "tracker")` switches one group off, `with_only(rules, "tracker")` all others.
-# Each field belongs to one group, except `most_slices`, which distorts nothing.
+# What does each rule contribute? Training 30 networks to find out would be expensive. So the rules are
+# divided into four groups. `without(rules, "tracker")` switches one group off. `with_only(rules, "tracker")`
+# switches all other groups off. Each field belongs to one group, except `most_slices`, which is not a
+# distortion of its own.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -252,7 +255,7 @@ for group, names in GROUPS.items():
     print(f"{group:8} {len(names):2} fields: {names[0]} to {names[-1]}")
 
 # %% [markdown]
-# How far does each group alone move the melody? Both versions are normalised, so the key does not count.
+# How far does each group alone move the melody? Both versions are normalised, so the key makes no difference.
 
 
 # %%
@@ -270,9 +273,9 @@ table = pd.DataFrame(rows, index=["mean error (semitones)", "voiced share kept"]
 table.round(2)
 
 # %% [markdown]
-# Most of the error comes from the group *pitch*, as intended. *Voicing* moves the melody a little too,
-# because the median that `normalise` subtracts is then taken over other frames. *Time* moves no pitch: it
-# changes the positions, before `distort`.
+# Most of the error comes from the group *pitch*, as intended. *Voicing* also moves the melody a little: other
+# frames are voiced, so `normalise` subtracts a different median. *Time* does not move any pitch here, because
+# its rules change the positions before `distort` is called.
 
 # %%
 error_st = table["mean error (semitones)"]
@@ -282,9 +285,10 @@ assert error_st["only pitch"] > 2 * error_st["without pitch"]
 # %% [markdown]
 # ## Distorted enough? A comparison with real hums
 #
-# `qbhkit bench hum_statistics` aligns real hums with their songs (MIR-QBSH, the 13 singers that may be
-# trained on). It does the same with distorted contours of the same stretches, and measures both. KS is the
-# largest gap between the two cumulative distributions: 0 means equal, 1 entirely separate.
+# `qbhkit bench hum_statistics` aligns real hums with their songs (MIR-QBSH, the 13 singers that may be used
+# for training). It does the same with distorted contours of the same passages, and computes the same
+# statistics for both. KS (Kolmogorov-Smirnov) is the largest difference between the two cumulative
+# distributions: 0 means that they are equal, 1 that they do not overlap.
 
 # %%
 results = json.loads(Path("../data/results/hum_statistics.json").read_text("utf-8"))
@@ -302,10 +306,11 @@ from qbhkit.figures import hum_statistics_figure
 hum_statistics_figure(results)
 
 # %% [markdown]
-# Blue areas are real hums, the orange line is distorted contours, dotted lines are medians. In **pitch and
-# tempo** the rules come close: the curves of interval error, spread within a note, drift and local tempo
-# nearly coincide. In **voicing** they do not. The voice of a real hum pauses about once a second, for a
-# frame or two, as between syllables. The songs have few rests, and the rules do not cut enough new ones.
+# Blue areas show real hums, orange lines show distorted contours, and dotted lines show medians. In **pitch
+# and tempo** the distorted contours are close to real hums: the curves of interval error, spread within a
+# note, drift and local tempo nearly coincide. In **voicing** they are not close. A real hum pauses about once
+# a second, for a frame or two, as between syllables. The songs have few rests, and the rules do not add
+# enough new ones.
 
 # %%
 ks = {name: block["ks"] for name, block in statistics.items()}
@@ -313,16 +318,16 @@ assert max(ks[name] for name in ("interval_error", "drift", "tempo", "local_temp
 assert min(ks[name] for name in ("voiced_share", "gap_rate")) > 0.3
 
 # %% [markdown]
-# An alignment is forgiving. It bends the hum towards the song, and so hides part of every error, in real
-# and distorted hums alike. The two can be compared with each other, but neither shows how far singers
-# really are off.
+# An alignment hides part of every error, because it bends the hum towards the song. This is true of real and
+# distorted hums alike. So the two can be compared with each other, but neither shows how large the errors of
+# singers really are.
 
 # %% [markdown]
 # ## Next to a real hum
 #
-# *Oh! Susanna* is one of the 48 songs of MIR-QBSH. If the corpus is in the data folder, a singer's hum is
-# aligned with our melody here: `align_contours` finds which moment of the hum belongs to which moment of
-# the tune. Of the first six hums we take the one that is closest to the melody.
+# *Oh! Susanna* is one of the 48 songs of MIR-QBSH. If the corpus is in the data folder, this cell aligns a
+# real hum with our melody. `align_contours` finds which moment of the hum belongs to which moment of the
+# tune. Of the first six hums, we take the one that is closest to the melody.
 
 # %%
 from qbhkit.corpora.folders import MirQbsh
@@ -349,15 +354,16 @@ except qbhkit.QbhError:
 # %% [markdown]
 # ## Exercises
 #
-# 1. Real hums have about ten gaps in ten seconds. Count those of the default rules on `melody`, and
-#    strengthen the staccato rule until they agree. What happens to the share of voiced frames?
-# 2. Distort the melody and its transposition by 7 semitones with the same generator. What is left of the
+# 1. Real hums have about ten gaps in ten seconds. Count the gaps that the default rules make in `melody`, and
+#    strengthen the staccato rule until the numbers agree. What happens to the share of voiced frames?
+# 2. Distort the melody and its transposition by 7 semitones with the same generator. How large is the
 #    difference after `normalise(..., "key")`?
 # 3. Which rule makes the melody hardest to recognise? Raise rules one at a time, with `sing(distorted(...))`.
 #
 # <details><summary>Solutions</summary>
 #
-# 1. There are about twice as many gaps, and the share of voiced frames comes close to that of real hums, too.
+# 1. The stronger rule makes about twice as many gaps. The share of voiced frames also comes close to that of
+#    real hums.
 #    ```python
 #    def gaps(rules):
 #        many = np.repeat(melody.frames[None], 400, axis=0)
@@ -383,11 +389,13 @@ except qbhkit.QbhError:
 # %% [markdown]
 # ## What to remember
 #
-# - Rules of time choose which moments are read, rules of pitch and voicing how they are sung, rules of the tracker
-#   how they are tracked. Each is drawn anew for every contour, from a generator that the seed determines.
-# - One rule is a field of `Distortions`; one experiment is `replace`, `without` or `with_only`.
-# - Compare rules with real hums by the same measure. The kit's rules are close in pitch and tempo, and leave too
-#   few pauses.
+# - Time rules choose which moments of the song are hummed. Pitch and voicing rules change how they are sung.
+#   Tracker rules imitate tracking errors. Each rule is drawn again for every contour, from a seeded random
+#   generator.
+# - Each rule is set by fields of `Distortions`. For an experiment, change them with `replace`, `without` or
+#   `with_only`.
+# - Compare rules with real hums by the same measure. The kit's rules are close in pitch and tempo, but make
+#   too few pauses.
 #
 # Library functions used: [`qbhkit.embedding.augment.Distortions`](../qbhkit/embedding/augment.py),
 # [`qbhkit.embedding.augment.distort`](../qbhkit/embedding/augment.py),

@@ -14,9 +14,10 @@
 # # 05 · Encoder and loss: from a contour to a vector, and what moves the vectors
 #
 # What you will learn:
-# 1. what shape a contour has at every step of every encoder, and what its attention weights;
-# 2. the triplet loss by hand and in code, the other losses, and which negatives each of them uses;
-# 3. why mined negatives alone make an untrained encoder collapse, and what training does to real tunes.
+# 1. the tensor shapes at every step of every encoder, and which frames the attention weights most;
+# 2. the triplet loss by hand and in code, the other losses, and how their negatives are chosen;
+# 3. why an untrained encoder collapses if it is trained on mined negatives alone, and what training does to real
+#    tunes.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "full" trains the small encoders of the collapse four times as long
@@ -36,15 +37,15 @@ import torch
 
 import qbhkit
 
-torch.set_num_threads(1)  # the networks trained here are small: a second thread would only wait
+torch.set_num_threads(1)  # the networks trained here are small: a second thread would not help
 print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 
 # %% [markdown]
 # ## A melody is a vector
 #
-# `qbhkit.embed` turns a contour, or any recording, into a vector of 512 numbers. All vectors have length 1,
-# so their dot product is the cosine similarity. Here are the first eight seconds of a tune of O'Neill's
-# collection (1903), the same eight seconds moved up by 5 semitones, and another tune:
+# `qbhkit.embed` turns a contour, or any recording, into a vector of 512 numbers. All vectors have length 1, so their
+# dot product is the cosine similarity. Here we compare the first eight seconds of a tune of O'Neill's collection
+# (1903) with the same eight seconds 5 semitones higher, and with another tune:
 
 # %%
 from qbhkit.corpora.abc import music21_collection
@@ -60,9 +61,9 @@ print(f"with itself, 5 semitones up: {first @ higher:.3f}; with another tune: {f
 # %% [markdown]
 # ## A melody, and the same melody as somebody hums it
 #
-# From 300 tunes we choose seven that the shipped network was not trained on. Of each we take the first
-# eight seconds, 80 frames of 100 ms, and a version that the rules of
-# [notebook 04](04_augmentation.ipynb) have distorted. All training is made of such pairs.
+# From 300 tunes we choose seven that the shipped network was not trained on. From each we take the first eight
+# seconds (80 frames of 100 ms) and a version distorted by the rules of [notebook 04](04_augmentation.ipynb). All
+# training in this notebook uses such pairs.
 
 # %%
 from qbhkit.corpora.training_songs import read_split
@@ -73,7 +74,7 @@ from qbhkit.embedding.windows import WindowRange
 
 held_out = set(read_split("folk")["held_out"])
 unseen = [song for song in songs if song.id in held_out and 20 < song.notes[-1, 0] < 40]
-unseen = list({song.title.lower(): song for song in unseen}.values())  # one setting of each
+unseen = list({song.title.lower(): song for song in unseen}.values())  # one version of each title
 tunes = unseen[:7]
 bank = ContourBank([song.contour() for song in [*tunes, tunes[0]]], groups=[*range(7), 0])
 embedder = ContourEmbedder()
@@ -86,8 +87,8 @@ print([song.title for song in tunes])
 print("anchors", pairs.anchors.shape, "positives", pairs.positives.shape, "tunes", pairs.groups)
 
 # %% [markdown]
-# Tune 0 is in the batch twice. Two pairs of one tune must never be told apart; below we see which code takes
-# care of that. This is tune 1, and the beginning of tune 2:
+# Tune 0 is in the batch twice. Two pairs of one tune must never be negatives of each other. Below we see how the code
+# ensures this. The figure shows tune 1 and the beginning of tune 2:
 
 # %%
 from qbhkit.figures import normalised_figure
@@ -102,8 +103,8 @@ normalised_figure(
 # %% [markdown]
 # ## Shapes, read from the model
 #
-# A forward hook is a function that PyTorch calls after a layer has run. Ours records the layer's output. So
-# the table below shows what really happens in the network, not what we believe about it.
+# A forward hook is a function that PyTorch calls after a layer has run. Our hook stores the layer's output. So the
+# table below shows the shapes that really occur in the network.
 
 
 # %%
@@ -115,8 +116,9 @@ def watch(encoder):
 
 
 # %% [markdown]
-# First the published shape: four stages, each with a convolution three frames wide and a max-pool over 6, 5,
-# 5 and 1 frames, for a window of 200 frames of 100 ms. The axes are channels, a height of 1, and time.
+# First the published architecture. It has four stages, each with a convolution three frames wide and max-pooling. The
+# stages pool over 6, 5, 5 and 1 frames. The input is a window of 200 frames of 100 ms. The output of a stage has the
+# axes batch, channels, height (always 1) and time.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -139,15 +141,15 @@ rows = [
 print(pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters"]).to_string(index=False))
 
 # %% [markdown]
-# 200 frames become 33, 6, 1 and 1. One frame is left, so the attention has nothing to choose from: all its
-# weights are 1. Longer windows leave more (300 frames: 2). Our own networks compress time 16-fold and leave
-# 5 of 80 frames.
+# The four stages reduce the 200 frames to 33, 6, 1 and 1. The attention has only one frame to weight, so all its
+# weights are 1. Longer windows leave more frames (300 frames leave 2). Our own networks compress time by a factor of
+# 16: 80 frames become 5.
 
 # %% [markdown]
 # ## Every kind of encoder
 #
-# Everything that may differ is a field of `EncoderConfig`. Each row below differs from the first as its name
-# says, and has read the same window of 200 frames.
+# The parts of an encoder are chosen by the fields of `EncoderConfig`. Each row below differs from the first as its
+# name says. The input is the same window of 200 frames for all rows.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -179,10 +181,10 @@ for label, config in kinds.items():
 print(pd.DataFrame(rows).T.to_string())
 
 # %% [markdown]
-# The column `stages` gives channels x frames after every max-pool. The LSTM keeps all 200 frames. A
-# pre-encoder turns the 2 channels into 128 before the first stage. Pooling always leaves one vector, whatever
-# the number of frames. And here is one melody on its way through the shipped network, with its real values
-# (orange above 0, blue below):
+# The column `stages` gives channels x frames after every max-pooling. The LSTM keeps all 200 frames. A pre-encoder
+# turns the 2 channels into 128 before the first stage. The final pooling always gives one vector, whatever the number
+# of frames. The figure below shows the values of one melody at every step of the shipped network (orange above 0,
+# blue below):
 
 # %%
 from qbhkit.embedding.encoders import activations
@@ -195,8 +197,9 @@ encoder_figure({name: out[0] for name, out in tensors.items()}, "One melody in t
 # %% [markdown]
 # ## What the attention weights
 #
-# Context attention divides the channels into heads. Each head compares every frame with a learnt context
-# vector, and a softmax over time turns the comparisons into weights. In four lines, from what the hooks record:
+# Context attention divides the channels into heads. Each head compares every frame with a learnt context vector, and
+# a softmax over time turns the comparisons into weights. Here is the same computation in four lines, from the outputs
+# that the hooks stored:
 
 # %%
 seen = watch(encoder)
@@ -214,8 +217,8 @@ heads = [f"head {n + 1}" for n in range(attention.heads)]
 pd.DataFrame(weights.numpy().T, heads, spans).round(2)
 
 # %% [markdown]
-# The darker a stretch below, the larger its weight, averaged over the heads. (A frame depends on a little
-# more than its own stretch, because the convolutions reach beyond it.)
+# Darker areas in the figure have a larger weight, averaged over the heads. (The receptive field of the convolutions
+# is a little wider than these areas.)
 
 # %%
 from qbhkit.figures import SONG
@@ -233,13 +236,13 @@ figure
 # %% [markdown]
 # ## A triplet
 #
-# Three contours: a melody (the anchor), its distorted version (the positive), another melody (the
-# negative). The loss asks that the positive be more similar to the anchor than the negative is, by a margin
-# of 0.5, and costs what is missing:
+# A triplet is three contours: a melody (the anchor), its distorted version (the positive) and another melody (the
+# negative). The positive should be more similar to the anchor than the negative is, by a margin of 0.5. The loss is
+# the amount by which it falls short of this:
 #
 #     max(0, 0.5 - s(anchor, positive) + s(anchor, negative))
 #
-# First with an encoder that has learnt nothing, then with the shipped one:
+# We compute it with an untrained encoder and with the shipped one:
 
 # %%
 torch.manual_seed(seed)
@@ -263,9 +266,9 @@ assert costs["trained"]["loss"] < costs["untrained"]["loss"]
 # %% [markdown]
 # ## A batch
 #
-# In a batch of B pairs every row has its own positive and the positives of all others, so one (B, B) matrix
-# holds all triplets. Then anchors and positives change places, so that a hum also learns to find its song
-# among songs. With two pairs that is four triplets, here by hand:
+# In a batch of B pairs, each anchor is compared with its own positive and with the positives of all other pairs. So
+# one (B, B) matrix of similarities contains all triplets. Then anchors and positives are swapped, so that the encoder
+# also learns to find the song of a hum among other songs. Two pairs give four triplets, here by hand:
 
 # %%
 from qbhkit.embedding.losses import make_loss, triplet_hinge
@@ -288,9 +291,9 @@ np.testing.assert_allclose(
 print("four triplets by hand and both functions agree:", np.round(triplets, 3))
 
 # %% [markdown]
-# And with all eight pairs, in the trained space. Rows of one tune are not negatives of each other (`other`).
-# With all negatives, the mean is taken over the triplets that still cost something. Most triplets are soon
-# satisfied and would only dilute the loss.
+# The next cell uses all eight pairs and the trained encoder. Rows of the same tune are not negatives of each other
+# (`other`). With all negatives, the mean is taken over the triplets whose loss is above 0. Most triplets soon have a
+# loss of 0 and would only make the mean smaller.
 
 # %%
 anchors, positives = both["trained"]
@@ -316,14 +319,14 @@ print(f"{mean_both_ways(hinge):.4f} by hand and in code")
 # %% [markdown]
 # ## The other losses
 #
-# - `hinge-of-means`: one hinge per row, against the *mean* of its negatives. Distant negatives make up for a
-#   near one.
-# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is `sqrt(2 - 2 * s)`, so the order
-#   is the same, but the gaps differ.
-# - `infonce`: no margin. A softmax with a temperature asks which entry of the row is the positive. The nearer a
-#   negative, the more it is pushed away.
+# - `hinge-of-means`: one hinge per row, against the *mean* of its negatives. Distant negatives compensate for a near
+#   one.
+# - `euclidean`: the hinge on distance. For vectors of length 1 the distance is `sqrt(2 - 2 * s)`, so the order of the
+#   negatives is the same, but the differences between them are not.
+# - `infonce`: it has no margin. It is the cross-entropy of a softmax with a temperature over each row, where the
+#   positive is the right class. Nearer negatives are pushed away more.
 #
-# Each of them by hand, in a line or two:
+# Here is each of them by hand, in a line or two:
 
 
 # %%
@@ -355,9 +358,9 @@ for kind, form in (
 # %% [markdown]
 # ## Which negatives
 #
-# A row has many negatives, and most are already far away. *Mining* chooses among them: `all`; some at
-# `random` (published: 4); the `nearest` few; the `hardest`, which is the nearest one; or the `semi-hard` one,
-# the nearest of those that are farther away than the positive. The last two need pytorch-metric-learning.
+# A row has many negatives, and most are already far away. *Mining* chooses some of them. `all` takes all of them, and
+# `random` a few at random (published: 4). `nearest` takes the few nearest, and `hardest` the nearest one. `semi-hard`
+# takes the nearest of those that are farther away than the positive. The last two need pytorch-metric-learning.
 
 # %%
 from qbhkit.embedding.losses import Mining, Negatives
@@ -377,8 +380,9 @@ chosen = {
 similarity_figure(near, chosen, pairs.groups, "Eight pairs, up to two negatives per row")
 
 # %% [markdown]
-# Squares mark a row's own positive, dots its negatives. The two pairs of tune 0 are near each other and never
-# become negatives, whatever the mining. The average similarity of the chosen negatives:
+# Squares mark the positive of each row, dots the chosen negatives. The two pairs of tune 0 are near each other, but
+# they are never chosen as negatives, whatever the mining. The table shows the number of triplets and the mean
+# similarity of the chosen negatives:
 
 # %%
 table = {
@@ -392,9 +396,10 @@ assert not any((groups[rows] == groups[columns]).any() for rows, columns in chos
 assert table["nearest"]["mean cosine"] > table["all"]["mean cosine"]
 
 # %% [markdown]
-# Every loss with every mining, on this one batch. For the hinges, nearer negatives leave more to learn. (With
-# `all`, only the unsatisfied triplets count.) InfoNCE also depends on the number of negatives, because each one
-# adds to the softmax: all of them cost more than the two nearest, and these more than the hardest.
+# The next table shows every loss with every kind of mining on this batch. The hinge losses are larger with nearer
+# negatives. (With `all`, only triplets with a loss above 0 count.) InfoNCE also depends on the number of negatives,
+# because each one adds to the softmax. It is largest with all negatives, smaller with the two nearest, and smallest
+# with the hardest alone.
 
 # %%
 from qbhkit.embedding.losses import LossName
@@ -417,11 +422,11 @@ assert losses["infonce"]["all"] > losses["infonce"]["nearest"]
 # %% [markdown]
 # ## Collapse
 #
-# If the nearest negatives teach most, why not use them from the first step? We train a small encoder three
-# times, on the same batches and with the same initial weights: with all negatives; with the 4 nearest from
-# the first step; and with the 4 nearest after a warm-up with all. The *spread* is 1 - |mean of the unit
-# vectors|: 0 when all vectors are equal. This is the whole training loop; the kit's own
-# (`qbhkit.embedding.training`) adds checkpoints, a schedule and several devices.
+# If the nearest negatives teach most, why not use them from the first step? We train a small encoder three times, on
+# the same batches and with the same initial weights: with all negatives; with the 4 nearest from the first step; and
+# with the 4 nearest after a warm-up with all negatives. The *spread* is 1 - |mean of the unit vectors|. It is 0 when
+# all vectors are equal. The cell below is a complete training loop. The kit's own loop (`qbhkit.embedding.training`)
+# adds checkpoints, a schedule and several devices.
 
 # %%
 from qbhkit.corpora.training_songs import forbidden_ids
@@ -479,25 +484,25 @@ assert early["4 nearest after a warm-up"] > 0.3
 pd.DataFrame({"loss at step 1": first, "spread, steps 10 to 60": early}).round(3)
 
 # %% [markdown]
-# The first step explains it. To an untrained encoder all contours are similar, so the nearest of many
-# negatives is more similar than the positive, and the loss starts *above* its margin. The fastest way to lower
-# it is to make all vectors equal: then both similarities are 1, and the loss is exactly the margin. At that
-# point the gradient nearly vanishes. This small encoder needs a hundred steps to escape; a larger one did
-# not escape within 400 (DECISIONS.md). Against *all* negatives, the positive is a little more similar than the
-# average negative from the beginning. The loss starts *below* the margin, and it falls as the encoder learns to
-# tell melodies apart. After the warm-up this also holds for the nearest negatives, or soon will.
+# The loss at the first step explains the collapse. An untrained encoder gives all contours similar vectors. So the
+# nearest of many negatives is more similar to the anchor than the positive is, and the loss starts *above* its
+# margin. The fastest way to lower it is to make all vectors equal: then both similarities are 1, and the loss is
+# exactly the margin. At that point the gradient nearly vanishes. This small encoder needs a hundred steps to escape;
+# a larger one did not escape within 400 (DECISIONS.md). With *all* negatives it is different: from the beginning, the
+# positive is a little more similar than the average negative. The loss starts *below* the margin, and it falls as the
+# encoder learns to tell melodies apart. After the warm-up, the loss with the nearest negatives is also below the
+# margin, or soon will be.
 #
-# So the kit's hinge begins with all negatives (`warm_epochs`) and logs the spread. Measured once on 423
-# real hums (DECISIONS.md, short runs): top-1 0.44 with all negatives throughout, 0.61 with the 16 nearest
-# after a warm-up.
+# So the kit's training with the hinge loss begins with all negatives (`warm_epochs`), and logs the spread. We
+# measured the effect once, in short runs, on 423 real hums (DECISIONS.md). Top-1 was 0.44 with all negatives
+# throughout, and 0.61 with the 16 nearest after a warm-up.
 
 # %% [markdown]
 # ## Before and after
 #
-# Six unseen tunes, ten distorted versions of each, embedded by an untrained encoder and by the shipped one.
-# The picture shows the two directions in which the vectors differ most (principal components, by an SVD), so
-# it shows only a part of what 512 numbers hold. The percentage uses all of them: how often is the nearest of
-# the other 59 versions one of the same tune?
+# Here six unseen tunes, in ten distorted versions each, are embedded by an untrained encoder and by the shipped one.
+# The figure shows the first two principal components (by an SVD), so it shows only a part of the 512 dimensions. The
+# percentage uses all dimensions. It says how often the nearest of the other 59 versions is one of the same tune.
 
 # %%
 shown = unseen[7:13]
@@ -545,20 +550,21 @@ assert found(spaces["trained"]) > 0.8
 assert found(spaces["trained"]) > found(spaces["untrained"])
 
 # %% [markdown]
-# Note the scales: the untrained vectors all lie in one small region.
+# Note the scales of the axes: the untrained vectors are all in one small region.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. The published pools take 6 x 5 x 5 = 150 frames to one, and a window has 200. Which frames does the network
-#    not see at all? Change one frame after another and check whether the vector moves.
-# 2. Which margin on distance asks the same as 0.5 on cosine, for a positive that equals its anchor?
-# 3. InfoNCE pushes each negative by its share in the softmax. What is the share of the nearest negative of
-#    tune 1 at temperature 1, 0.07 and 0.01?
+# 1. The published max-pooling reduces 6 x 5 x 5 = 150 frames to one, and a window has 200 frames. Which frames have
+#    no effect on the vector? Change one frame at a time and check whether the vector changes.
+# 2. Suppose that a positive equals its anchor. Which margin on distance is then equivalent to a margin of 0.5 on
+#    cosine similarity?
+# 3. InfoNCE pushes each negative away in proportion to its share in the softmax. What is the share of the nearest
+#    negative of tune 1 at temperature 1, 0.07 and 0.01?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The last 13: from frame 187 on nothing moves. A max-pool drops an incomplete group of frames.
+# 1. The last 13: frames from 187 on have no effect, because max-pooling drops an incomplete group of frames.
 # ```python
 # encoder = ContourEncoder(published).eval()
 # contour = torch.randn(1, 200, 2)
@@ -572,7 +578,7 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # s = torch.tensor([1.0, 0.5, 0.0])
 # print(torch.sqrt(2 - 2 * s))
 # ```
-# 3. At 1 it is one of many; at 0.01 it has nearly all.
+# 3. At temperature 1 it is one of many. At 0.01 it has nearly the whole softmax.
 # ```python
 # for temperature in (1, 0.07, 0.01):
 #     share = torch.softmax(torch.from_numpy(near[2][other[2]]) / temperature, 0)
@@ -583,9 +589,10 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # %% [markdown]
 # ## What to remember
 #
-# - Stages trade time for channels. Pooling makes one vector of the frames that are left.
-# - A loss sees one (B, B) matrix: the diagonal is pulled together, the chosen negatives are pushed apart.
-# - Hard negatives teach most, but only a network that has already learnt something. Watch the spread.
+# - The stages shorten the time axis and add channels. Pooling turns the remaining frames into one vector.
+# - A loss is computed from one (B, B) matrix of similarities. It pulls the pairs on the diagonal together and pushes
+#   the chosen negatives apart.
+# - Hard negatives teach most, but only after the network has learnt something. Watch the spread.
 #
 # Library functions used: [`qbhkit.embed`](../qbhkit/embedding/embedder.py),
 # [`qbhkit.embedding.embedder.ContourEmbedder`](../qbhkit/embedding/embedder.py),

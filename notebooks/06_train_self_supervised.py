@@ -40,7 +40,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## The configuration
 #
-# A small YAML file determines a run completely. `tiny` ships with the kit:
+# A small YAML file defines a training run completely. The file `tiny` ships with the kit:
 
 # %%
 from qbhkit.config import build_config, config_path, read_yaml
@@ -55,8 +55,8 @@ print(config_path("tiny").read_text())
 # %% [markdown]
 # ## The songs
 #
-# Songs that the evaluation searches for, and songs similar to these, are left out. A fifth of all tunes is
-# held out for validation. Variants of a tune share a group, because they must never be told apart.
+# Songs that are used in the evaluation, and songs similar to them, are left out. A fifth of all tunes is held out for
+# validation. Variants of a tune share a group, because they must never be negatives of each other.
 
 # %%
 from qbhkit.corpora.training_songs import training_songs
@@ -67,9 +67,9 @@ print(f"{len(songs.ids)} songs to learn from, {tunes} tunes; {len(songs.held_out
 assert tunes <= len(songs.ids)
 
 # %% [markdown]
-# Old tune books are full of such variants, under other titles and in other keys. They were found by melody
-# alone: two tunes are near-duplicates if they share half of the shorter one's runs of six pitch changes. Here
-# are the two tunes of one group, each relative to its median pitch:
+# Old tune books contain many such variants, with other titles and in other keys. They were found by melody alone.
+# Every melody is described by its 6-grams of pitch changes. Two tunes are near-duplicates if they share at least half
+# of the 6-grams of the shorter one. Here are the two tunes of one group, each relative to its median pitch:
 
 # %%
 from qbhkit.contour import normalise
@@ -110,8 +110,8 @@ normalised_figure(
 )
 
 # %% [markdown]
-# Each batch is drawn from a generator that is seeded with (seed, epoch, stream, step). So a run that was
-# stopped continues with exactly the batches it would have seen, and no epoch repeats another.
+# Each batch is drawn with a random generator that is seeded with (seed, epoch, stream, step). So a resumed run gets
+# exactly the batches that it would have got without the stop, and no epoch repeats another.
 
 # %%
 again = pairs.draw(config.batch, generator(seed, 0, 0, 0))
@@ -122,9 +122,9 @@ assert (later.positives != batch.positives).any()
 # %% [markdown]
 # ## A short run
 #
-# `validation_mrr` imitates one hum of each held-out song and searches for it among the others. `spread` is 1
-# if the vectors point in all directions, and 0 if they are all equal. An encoder that has *collapsed* shows it
-# there, long before anybody searches with it.
+# For `validation_mrr`, one hum of each held-out song is imitated and searched for among all held-out songs. `spread`
+# is 1 if the vectors point in all directions, and 0 if they are all equal. If an encoder *collapses*, the spread
+# shows it during training.
 
 # %%
 from qbhkit.embedding.training import pair_evaluator, train_encoder
@@ -144,12 +144,12 @@ assert curve[-1]["spread"] > 0.1
 # %% [markdown]
 # ## Stopped and resumed
 #
-# The same run, stopped after its first epoch as if the machine had been switched off. With `resume=True` it
-# ends with the same loss, to the last digit.
+# Here the same run is stopped after its first epoch, as if the machine had been switched off. With `resume=True` it
+# continues and reaches the same loss, to the last digit.
 
 # %%
 part = Path(tempfile.mkdtemp())
-once = iter([{}])  # an evaluator that answers once, and then breaks the run
+once = iter([{}])  # an evaluator that works once and then stops the run by an exception
 try:
     train_encoder(
         config, pairs, part, part / "log.json", evaluate=lambda encoder: next(once), progress=False
@@ -163,8 +163,8 @@ assert [line["loss"] for line in resumed] == [line["loss"] for line in curve]
 # %% [markdown]
 # ## The full run
 #
-# `qbhkit train stage1` trained the network from which the shipped weights start: on folk tunes and pop songs,
-# with InfoNCE instead of the published hinge. Its log is in the repository.
+# `qbhkit train stage1` trained the network that was later fine-tuned into the shipped weights. It was trained on folk
+# tunes and pop songs, with InfoNCE instead of the published hinge loss. The log is in the repository.
 
 # %%
 from qbhkit.figures import training_figure
@@ -173,8 +173,9 @@ recorded = json.loads(Path("../data/results/train_stage1.json").read_text())
 training_figure(recorded["curve"], "Stage 1, full run")
 
 # %% [markdown]
-# How well does it find 423 real hums, none of which it was trained on, among 2,048 songs? Cross-validation
-# without any fine-tuning (`qbhkit cross-validate best --init-from stage1 --no-finetune --out folds.json`):
+# How well does it find the songs of 423 real hums, none of which it was trained on, among 2,048 songs? The table
+# shows the cross-validation without any fine-tuning (`qbhkit cross-validate best --init-from stage1 --no-finetune
+# --out folds.json`):
 
 # %%
 scored = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
@@ -183,12 +184,12 @@ pd.DataFrame(scored).loc[["top1", "top10", "mrr"], ["start", "anywhere"]].T.asty
 # %% [markdown]
 # ## Which parts of the recipe matter
 #
-# Twelve recipes that differ in one part, trained on the same budget and scored on real hums by models that were
-# trained on neither the song nor the singer (`qbhkit ablate ablation --budget full --out ablation.json`). Most of
-# them change stage 1. Three parts matter most: the key normalisation of every window, the encoder with its windows
-# and negatives, and the distortions of pitch. The size of the vector, the corpora, and whether songs were read as
-# notes or tracked in audio hardly matter. [Notebook 07](07_train_supervised.ipynb) has the whole table, and what
-# stage 2 adds.
+# The table compares twelve recipes that differ in one part. All were trained with the same budget. They were scored
+# on real hums, by models that were trained on neither the song nor the singer (`qbhkit ablate ablation --budget full
+# --out ablation.json`). Most of them change stage 1. Three parts matter most: the key normalisation of every window,
+# the encoder with its windows and negatives, and the distortions of pitch. Three others hardly matter: the size of
+# the vector, the corpora, and whether melodies come from notes or were tracked in audio. [Notebook
+# 07](07_train_supervised.ipynb) shows the whole table, and what stage 2 adds.
 
 # %%
 from qbhkit.evaluation.ablation import table
@@ -206,8 +207,8 @@ ablation_figure(lines)
 # ## Exercises
 #
 # 1. Use mined negatives from the very first step (`warm_epochs=0`, `negatives=1`). What does `spread` do?
-# 2. Switch off the distortions of pitch (`augmentation`: set `note_chance`, `drift_chance` and `offset_chance`
-#    to 0). Which number rises, and why is that not good news?
+# 2. Switch off the distortions of pitch (`augmentation`: set `note_chance`, `drift_chance` and `offset_chance` to 0).
+#    Which number rises, and why is this not an improvement?
 #
 # <details><summary>Solutions</summary>
 #
@@ -220,8 +221,8 @@ ablation_figure(lines)
 #    lines = json.loads((hard / "log.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
 #    ```
-# 2. `validation_mrr` rises, because its hums are easier too: the same rules make them. Only real hums can tell
-#    whether distortions are right (notebook 07).
+# 2. `validation_mrr` rises, because the imitated hums of the validation use the same rules, so they are easier too.
+#    Only real hums can show whether the distortions are right (notebook 07).
 #    ```python
 #    soft = Path(tempfile.mkdtemp())
 #    gentle = replace(config.augmentation, note_chance=0, drift_chance=0, offset_chance=0)
@@ -236,9 +237,9 @@ ablation_figure(lines)
 # %% [markdown]
 # ## What to remember
 #
-# - Self-supervision needs no hums. Distortions imitate them, and decide what the encoder learns to ignore.
+# - Self-supervision needs no hums. Distortions imitate hums, and determine what the encoder learns to ignore.
 # - Generators seeded with (seed, epoch, stream, step) make a run repeatable and every batch new.
-# - Watch the spread: from the loss alone, collapse can look like learning.
+# - Watch the spread. If you look only at the loss, a collapse can look like learning.
 #
 # Library functions used: [`qbhkit.corpora.training_songs.training_songs`](../qbhkit/corpora/training_songs.py),
 # [`qbhkit.corpora.duplicates.MelodyMatcher`](../qbhkit/corpora/duplicates.py),

@@ -14,9 +14,10 @@
 # # 07 · Stage 2: learning from people who hum
 #
 # What you will learn:
-# 1. how hums are paired with the stretch of the song they hum, in a file you can write yourself;
-# 2. how a trained encoder is fine-tuned on them, alone or while stage 1 goes on;
-# 3. what that gains on real hums, measured by models that were trained on neither the song nor the singer.
+# 1. how each hum is paired with a passage of its song, in a file that you can write yourself;
+# 2. how a trained encoder is fine-tuned on hums, alone or while stage 1 continues;
+# 3. how much this improves the results on real hums, measured with models that were trained on neither the song nor
+#    the singer.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny": 12 rendered hums and a few steps; "full": 60 hums, 100 steps
@@ -43,8 +44,8 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## Hums and their songs
 #
-# Stage 2 reads a plain table: which recording hums which stretch of which song. The kit ships nobody's
-# recordings, so these hums are rendered: the first 7 seconds of folk tunes, sung out of tune.
+# Stage 2 reads a plain table. For each recording, it names the song and the passage of the song that is hummed. The
+# kit ships no real recordings, so these hums are rendered: the first 7 seconds of folk tunes, sung out of tune.
 
 # %%
 from qbhkit.corpora import songs_of
@@ -70,8 +71,9 @@ pd.DataFrame(read_pairs(folder / "pairs.csv")).assign(hum="...").head(4).round(2
 # %% [markdown]
 # ## Aligned with the song
 #
-# Nobody keeps time for eight seconds. So each hum is aligned with its stretch of the song by dynamic time
-# warping, in the key that fits best. Any part of the hum can then be paired with the notes it was meant to be.
+# Nobody hums in perfect time for eight seconds. So each hum is aligned with its passage of the song by dynamic time
+# warping (DTW), in the key that fits best. Then any part of the hum can be paired with the notes that the singer
+# meant.
 
 # %%
 from qbhkit.embedding.hum_pairs import align_hum
@@ -98,14 +100,14 @@ normalised_figure(
 )
 
 # %% [markdown]
-# MIR-QBSH says which song was hummed and that the hum begins with it, but not where the hum ends.
-# `qbhkit data pairs` writes this table for MIR-QBSH, with the ends that the alignment finds.
+# MIR-QBSH names the song of each hum, and all its hums begin where the song begins. It does not say where a hum ends.
+# `qbhkit data pairs` writes this table for MIR-QBSH, and takes the ends from the alignment.
 
 # %% [markdown]
 # ## A pair of stage 2
 #
-# The anchor is a window of the song, the positive the part of the real hum that is aligned with it. Hums are
-# distorted a little too, because there are never enough of them.
+# The anchor is a window of the song. The positive is the part of the real hum that is aligned with it. The hums are
+# also distorted a little, because there are not many of them.
 
 # %%
 from qbhkit.config import build_config, config_path, read_yaml
@@ -126,9 +128,9 @@ normalised_figure(
 # %% [markdown]
 # ## Fine-tuning
 #
-# A stage is a mixture of data sources plus weights to start from. Here training starts from the shipped weights
-# of stage 1, with two hums to three songs in each batch. Without the songs the network would forget what it has
-# learnt about thousands of tunes.
+# A stage is defined by a mixture of data sources and by the weights that it starts from. Here training starts from
+# the shipped weights of stage 1, and each batch has two hums for every three songs. Without the songs the network
+# would forget what it has learnt about thousands of tunes.
 
 # %%
 from qbhkit.corpora.training_songs import training_songs
@@ -151,7 +153,7 @@ curve = json.loads((run / "log.json").read_text())["curve"]
 pd.DataFrame(curve)[["epoch", "loss", "spread"]].round(3)
 
 # %% [markdown]
-# *Combined* training is the published way. Stage 1 goes on, and every few epochs a deep copy of the network is
+# *Combined* training is the published method. Stage 1 continues, and every few epochs a deep copy of the network is
 # fine-tuned and evaluated. The best copy is kept. The network itself is never trained on a hum.
 
 # %%
@@ -165,9 +167,10 @@ assert len(list((run / "both").glob("copy-*"))) == both.epochs
 # %% [markdown]
 # ## Cross-validation
 #
-# A model must not be tested on a song or a singer that it was trained on. The 48 songs (35 of them were hummed)
-# and the 26 singers are each divided into three folds. That gives nine models. Each scores the hums of its own
-# song fold by its own singer fold, and is trained on the hums that share neither.
+# A model must not be tested on a song or a singer that it was trained on. The 48 songs (35 of them were hummed) and
+# the 26 singers are each divided into three folds. Each pair of a song fold and a singer fold has its own model, so
+# there are nine models. A model is tested on the hums of its songs by its singers. It is trained on the hums of other
+# songs by other singers.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -179,7 +182,7 @@ for kind in ("song_folds", "singer_folds"):
     assert len({name for fold in split[kind] for name in fold}) == sum(map(len, split[kind]))
 
 # %% [markdown]
-# `qbhkit cross-validate best --stress --out folds.json` did that with 423 real hums, searched among 2,048 songs:
+# `qbhkit cross-validate best --stress --out folds.json` did this with 423 real hums, searched among 2,048 songs:
 
 # %%
 before = json.loads(Path("../data/results/crossfold_stage1.json").read_text())
@@ -205,8 +208,9 @@ columns = ["points of top-1 that stage 2 adds", "95% from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).round(1)
 
 # %% [markdown]
-# An interval that contains 0 does not show that stage 2 helps. With window voting (`vote`, the first table) the
-# gain is not certain. With the default method, `full`, stage 2 helps where a hum may be of any part of the song.
+# If an interval contains 0, it does not show that stage 2 helps. With window voting (`vote`, the method of the first
+# table) the gain is not certain. With the default method (`full`), stage 2 helps if the hum may be from any part of
+# the song.
 
 # %%
 from qbhkit.figures import topk_figure
@@ -219,8 +223,8 @@ topk_figure(
 # %% [markdown]
 # ## Stress tests
 #
-# The same hums in another key, and stretched in time. The key cannot matter, because every window is normalised
-# by its own median.
+# Here the same hums are moved to another key, or stretched in time. The key cannot change the result, because every
+# window is normalised by its own median.
 
 # %%
 stressed = {name: block for name, block in after.items() if name.startswith("anywhere")}
@@ -230,7 +234,7 @@ rows.T.set_axis(["top-1", "top-10"], axis=1).round(3)
 # %% [markdown]
 # ## By singer
 #
-# Stage 2 does not help all singers equally. The five singers whose hums are found least often:
+# Stage 2 does not help all singers equally. These are the five singers whose hums are found least often:
 
 # %%
 counts = {name: block["n"] for name, block in after["anywhere"]["per_singer"].items()}
@@ -242,8 +246,9 @@ singers = pd.DataFrame({"hums": counts} | mrr)
 singers.sort_values("stages 1 and 2").head(5).round(3)
 
 # %% [markdown]
-# The first two of them sing several semitones off, as their hand-labelled pitch confirms. Their hums hardly
-# resemble the tune. The scores with and without the three singers who are found least often:
+# The first two of them sing several semitones off. Their hand-labelled pitch confirms this. Their hums hardly
+# resemble the tune. The next table shows the scores with and without the three singers whose hums are found least
+# often:
 
 
 # %%
@@ -265,9 +270,9 @@ pd.DataFrame(rows).T.round(3)
 # %% [markdown]
 # ## Another corpus
 #
-# The hums of MIR-QBSH all begin where their song begins. Those of IOACAS begin anywhere, and nothing was trained
-# on them. The authors of IOACAS removed the rests from the queries, so we remove them from the songs too: 340
-# queries against 298 songs and the 2,048 above.
+# All hums of MIR-QBSH begin where their song begins. The hums of IOACAS begin anywhere, and no model was trained on
+# them. The authors of IOACAS removed the rests from the queries, so we remove them from the songs too. The test
+# compares 340 queries against 298 songs and the 2,048 above.
 
 # %%
 pd.DataFrame(
@@ -281,9 +286,9 @@ pd.DataFrame(
 # ## What each part gains
 #
 # `qbhkit ablate ablation --budget full --out ablation.json` trained a dozen recipes that differ in one part. Their
-# network is half as wide as the shipped one and trained for fewer steps; all use the same number of steps and
-# pairs. Each was scored by cross-validation as above, with window voting alone. Rows with three seeds show the
-# mean; `spread` is the largest deviation from it (0 for one seed).
+# networks are half as wide as the shipped one and were trained for fewer steps. All use the same number of steps and
+# pairs. Each recipe was scored by cross-validation as above, with window voting alone. Rows with three seeds show the
+# mean. `spread` is the largest deviation from this mean (0 for one seed).
 
 # %%
 from qbhkit.evaluation.ablation import table
@@ -306,8 +311,9 @@ ablation_figure(lines)
 
 # %% [markdown]
 # `qbhkit cross-validate published --out folds.json` trained the published recipe on the same songs and hums,
-# including its fixed normalisation. Two things differ from the publication: windows of 10 s instead of 20, because
-# hums of 8 s do not fill 20 s; and keys up to 18 semitones away. With a single vector for each hum:
+# including its fixed normalisation. Two things differ from the publication. The windows are 10 s long instead of 20
+# s, because hums of 8 s do not fill 20 s. And the augmentation changes the key by up to 18 semitones. The results
+# with a single vector for each hum:
 
 # %%
 published = json.loads(Path("../data/results/crossfold_published.json").read_text())
@@ -317,23 +323,24 @@ pd.DataFrame(rows).T[["top1", "top10", "mrr"]].astype(float).round(3)
 # %% [markdown]
 # Where the published choice is worse:
 #
-# - The fixed normalisation costs 30 points of top-1 (anywhere). Men hum one or two octaves below the notes, and the
-#   network has to spend its capacity on every key.
+# - The fixed normalisation costs 30 points of top-1 (anywhere). Men hum one or two octaves below the notes, so the
+#   network needs its capacity to learn every key.
 # - The encoder with windows of one length and random negatives costs most. Nearly all random negatives are easy, so
 #   the loss soon vanishes.
-# - Distortions of time alone cost 11 points: distortions of pitch matter.
+# - Training with distortions of time alone costs 11 points. So distortions of pitch matter.
 #
-# Where it is as good: max-hinge, given the nearest negatives, equals InfoNCE. What makes no difference here: 128
-# numbers instead of 512, combined training instead of two stages, pop songs added to the folk tunes, and whether
-# those are read as notes or tracked in audio. Frames of 50 ms gain a point or two at twice the computation. Three
-# seeds of one recipe differ by up to 1.5 points from their mean, so a difference of two points between single rows
-# means nothing.
+# The published loss is as good as ours: max-hinge with the nearest negatives equals InfoNCE. Four choices make no
+# difference here: 128 numbers instead of 512, combined training instead of two stages, pop songs added to the folk
+# tunes, and folk tunes tracked in audio instead of read as notes. Frames of 50 ms gain a point or two, for twice the
+# computation. Three seeds of one recipe differ by up to 1.5 points from their mean. So a difference of two points
+# between single rows means nothing.
 
 # %% [markdown]
 # ## The shipped weights
 #
-# `best` was fine-tuned in the same way on all of the hums. So no score on these hums is its own. The scores above
-# belong to the nine models of the cross-validation, and its model card reports these.
+# The shipped weights, `best`, were fine-tuned in the same way on all of the hums. So they cannot be tested on these
+# hums. The scores above are those of the nine models of the cross-validation. The model card of `best` reports these
+# scores.
 
 # %%
 from qbhkit.figures import training_figure
@@ -349,15 +356,16 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The loss falls faster and the spread is smaller. A dozen tunes are easy to tell apart, and nothing keeps the
-#    thousands of others apart any longer. (A few steps show little of that: use `profile="full"`.)
+# 1. The loss falls faster and the spread is smaller. A dozen tunes are easy to tell apart, and the loss no longer
+#    keeps the thousands of other tunes apart. (A few steps show little of this effect: use `profile="full"`.)
 #    ```python
 #    alone = replace(small, hums=replace(small.hums, share=1.0))
 #    train_encoder(alone, melodies, run / "alone", run / "alone.json", source, progress=False)
 #    lines = json.loads((run / "alone.json").read_text())["curve"]
 #    print(pd.DataFrame(lines)[["loss", "spread"]].round(3))
 #    ```
-# 2. Above 1.2 semitones (`farthest_st`), as for most pairs of tunes. Such a hum is left out.
+# 2. The distance is above 1.2 semitones (`farthest_st`), as for most pairs of different tunes. Such a hum is left
+#    out.
 #    ```python
 #    wrong = align_hum(pairs[0].hum, 1, contours[1], tracker)
 #    print(round(wrong.at.distance_st, 2), "semitones;", "at most", config.hums.farthest_st)
@@ -368,7 +376,7 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # ## What to remember
 #
 # - A hum is useful for training only if it is paired with the right notes: align first.
-# - Keep data of stage 1 in the batches of stage 2.
+# - Keep songs of stage 1 in the batches of stage 2.
 # - Split by song and by singer, score every hum once, and report the interval.
 #
 # Library functions used: [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/embedding/hum_pairs.py),

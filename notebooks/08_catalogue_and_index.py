@@ -14,9 +14,9 @@
 # # 08 · Catalogue and index
 #
 # What you will learn:
-# 1. what a catalogue keeps of a song, and why a build may be interrupted at any moment;
+# 1. what a catalogue stores of each song, and why a build may be interrupted at any time;
 # 2. how songs are added and removed, and how a single flipped bit is detected;
-# 3. when comparing every window is too slow, what an index gives up for speed, and how far it scales.
+# 3. when it is too slow to compare every window, how much recall an index loses for speed, and how far it scales.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny": 270 tunes; "full": 1,900
@@ -41,9 +41,9 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## A song becomes windows
 #
-# A hum may be of any part of a song, and slower or faster. So every song is cut into windows of 4 to 19
-# seconds, each a quarter of its length after the one before. Each window is read on 80 frames, whatever its
-# length. A hum that was sung too fast is then simply similar to a longer window.
+# A hum may be of any part of a song, and slower or faster. So every song is cut into overlapping windows of 4 to 19
+# seconds. The hop is a quarter of the window length. Each window is resampled to 80 frames, whatever its length. A
+# hum that was sung too fast is then similar to a longer window.
 
 # %%
 from qbhkit.corpora import songs_of
@@ -60,10 +60,10 @@ lengths.rename_axis("length (s)").rename("windows").to_frame()
 # %% [markdown]
 # ## Built, interrupted and resumed
 #
-# A catalogue is a folder. It holds shards of up to 256 songs, each named by a hash of its own bytes, and a
-# manifest that lists them. A shard is written completely or not at all, and the manifest is written last. So a
-# build may be interrupted at any time, and the next one reuses the shards that it finds. Here the first build
-# gets 256 of the songs:
+# A catalogue is a folder. It holds shards of up to 256 songs, and a manifest that lists the shards. The file name of
+# a shard is a hash of its content. A shard is written completely or not at all, and the manifest is written last. So
+# a build may be interrupted at any time, and the next build reuses the existing shards. Here the first build gets 256
+# of the songs:
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "catalogue"
@@ -79,8 +79,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The shards hold contours, windows and vectors. The vectors take most of the space, a kilobyte each. Contours are
-# kept so that a better network can embed all songs again without tracking a single recording.
+# The shards hold contours, windows and vectors. The vectors take most of the space, a kilobyte each. Because the
+# contours are stored, a better network can embed all songs again without tracking any recording again.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -93,8 +93,8 @@ print("made by", catalogue.model.split("-")[0])
 # %% [markdown]
 # ## One flipped bit
 #
-# Disks sometimes return wrong data. Here one byte of a shard is changed. `verify` names the file, and a build from
-# the same songs repairs only that shard.
+# Disks sometimes return wrong data. Here one bit of a shard is flipped. `verify_catalogue` reports the file, and a
+# build from the same songs repairs only that shard.
 
 # %%
 from qbhkit.catalogue.edit import verify_catalogue
@@ -113,8 +113,8 @@ assert not left
 # %% [markdown]
 # ## Add, remove, merge
 #
-# A song that is already in the catalogue, in another key or under another name, is reported and not added again.
-# Catalogues of other people can be merged if the same network made them.
+# A song that is already in the catalogue is reported and not added again, even if it has another key or another name.
+# You can merge catalogues that other people built, if they used the same network.
 
 # %%
 from qbhkit.catalogue.edit import add_songs, merge_catalogues, remove_songs
@@ -134,11 +134,11 @@ assert merged.songs == second.songs
 # %% [markdown]
 # ## Finding the nearest windows
 #
-# `exact` compares the seven windows of a hum with all windows of the catalogue. That is one matrix multiplication,
-# and fast as long as the vectors fit into memory. `faiss` looks at a few windows only. It keeps 128 of 512
-# dimensions (PCA) and then either follows a graph of neighbours (HNSW), or reads only the lists of vectors near
-# the query, each vector compressed to 32 bytes (IVF-PQ). What it finds is compared again, exactly. What it misses
-# is lost.
+# The index `exact` compares the seven windows of a hum with all windows of the catalogue. This is one matrix
+# multiplication, and it is fast as long as the vectors fit into memory. The index `faiss` compares only a few
+# windows. It reduces the 512 dimensions to 128 (PCA). Then it either follows a graph of neighbours (HNSW), or reads
+# only the lists of vectors near the query, with each vector compressed to 32 bytes (IVF-PQ). The windows that it
+# finds are compared again, exactly. The windows that it misses are lost.
 
 # %%
 from qbhkit.retrieval.index import build_index, open_index
@@ -164,13 +164,14 @@ for probes in (1, 8, 64):
 pd.Series(rows).rename("recall@10").to_frame().round(3)
 
 # %% [markdown]
-# The more of the index is read, the more is found. On the command line: `qbhkit catalogue index CATALOGUE`, then
-# `qbhkit search ... --index faiss`. An index records which windows it was built from, and refuses others.
+# Recall grows with the part of the index that is read. On the command line, run `qbhkit catalogue index CATALOGUE`,
+# then `qbhkit search ... --index faiss`. An index records which windows it was built from, and cannot be used with
+# others.
 #
 # ## The whole search on an index
 #
-# The index only says which songs to look at. The 200 best of them are compared again with all their windows, and
-# aligned as usual. So a song that the index finds gets exactly the score it would have got without the index.
+# The index only selects candidate songs. The 200 best of them are compared again with all their windows, and aligned
+# as usual. So a song that the index finds gets exactly the same score as without the index.
 
 # %%
 searcher.index = build_index("faiss", catalogue, choices=FaissChoices(kind="hnsw"))
@@ -184,8 +185,8 @@ pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 # %% [markdown]
 # ## For many users at once: PostgreSQL
 #
-# A collection that many machines search while it grows belongs in a database. With the extension pgvector,
-# PostgreSQL keeps songs and windows in two tables, with a graph (HNSW) over half-precision vectors:
+# Use a database if many machines search a collection while it grows. With the extension pgvector, PostgreSQL stores
+# songs and windows in two tables, with a graph (HNSW) over half-precision vectors:
 #
 # ```sh
 # export QBHKIT_POSTGRES=postgresql://curator@db.example.org/songs
@@ -193,14 +194,14 @@ pd.DataFrame(by_index)[["title", "score", "confidence"]].round(3)
 # qbhkit search hum.wav --catalogue catalogue/ --index postgres
 # ```
 #
-# Readers see the older catalogue or all of the newer one, a writer that crashes leaves nothing behind, and titles may
-# contain quotes. The tests check this on a real server. It is slower than FAISS on the same machine.
+# Readers see either the old catalogue or the complete new one. A writer that crashes leaves nothing behind. Titles
+# may contain quotes. The tests check this on a real server. PostgreSQL is slower than FAISS on the same machine.
 #
 # ## How it grows
 #
 # `qbhkit bench growth` measured every index on catalogues of about ten thousand and a hundred thousand windows, and
-# exact search and IVF-PQ also on a million. All of them are real tunes. Random vectors would be misleading: they are
-# easy to tell apart, and melodies are not.
+# exact search and IVF-PQ also on a million. All catalogues contain real tunes. Random vectors would be misleading,
+# because they are easy to tell apart and melodies are not.
 
 # %%
 from qbhkit.figures import growth_figure
@@ -224,11 +225,11 @@ pd.DataFrame(lines).round(3)
 # %% [markdown]
 # ## Beyond one machine: an estimate
 #
-# Extrapolated from the largest catalogue that was measured, for servers with 64 GB of memory: bytes and milliseconds
-# per window, times the number of windows. A look-up in IVF-PQ reads an eighth of the lists, so its cost grows with
-# the number of windows. Sixteen machines that each hold a sixteenth of the windows answer in a sixteenth of the time;
-# the slowest one determines how long. We assume four cents for a core and hour. The rest of a query (tracking the
-# pitch, aligning the best songs) costs the same at any size.
+# This estimate extrapolates from the largest catalogue that was measured, for servers with 64 GB of memory. It
+# multiplies bytes and milliseconds per window by the number of windows. A look-up in IVF-PQ reads an eighth of the
+# lists, so its cost grows with the number of windows. If sixteen machines hold a sixteenth of the windows each, they
+# answer in a sixteenth of the time; the slowest machine determines the total. We assume four cents per core-hour. The
+# rest of a query (tracking the pitch, aligning the best songs) costs the same at any size.
 
 # %%
 largest = max(growth["sizes"].values(), key=lambda row: row["windows"])
@@ -256,17 +257,18 @@ for windows, engine in engines.items():
 pd.DataFrame(estimate).round(1)
 
 # %% [markdown]
-# What reaches its limit first, at each size:
+# This is what reaches its limit first at each size:
 #
 # - **a million windows** (ten thousand songs): nothing. A laptop with FAISS is enough.
 # - **ten million**: opening the catalogue. The process hashes every shard before it uses it, and keeps all contours
-#   and titles in Python. One server with FAISS still answers; keep it running (`qbhkit serve`).
-# - **a hundred million**: memory and time. The contours no longer fit beside everything else, and the lists become
-#   long. Split the songs over machines by a hash of their id, query all machines, and merge the ten best of each. Or
-#   use PostgreSQL with `PARTITION BY HASH (song)`, one HNSW graph per partition, which Citus distributes over machines.
-# - **a billion** (ten million songs): a kilobyte per vector. Use 128 numbers instead of 512 (the ablation of
-#   [notebook 07](07_train_supervised.ipynb) says what that costs), keep only quantised codes in memory, and the full
-#   vectors on the disks of many machines.
+#   and titles in Python. One server with FAISS is still enough, but keep it running (`qbhkit serve`).
+# - **a hundred million**: memory and time. The contours no longer fit into memory with everything else, and the lists
+#   become long. Split the songs over machines by a hash of their id, query all machines, and merge the ten best of
+#   each. Or use PostgreSQL with `PARTITION BY HASH (song)` and one HNSW graph per partition. Citus distributes the
+#   partitions over machines.
+# - **a billion** (ten million songs): the size of the vectors, a kilobyte each. Use 128 numbers instead of 512 (the
+#   ablation in [notebook 07](07_train_supervised.ipynb) shows what that costs). Keep only quantised codes in memory,
+#   and the full vectors on the disks of many machines.
 
 # %% [markdown]
 # ## Exercises
@@ -296,9 +298,10 @@ pd.DataFrame(estimate).round(1)
 # %% [markdown]
 # ## What to remember
 #
-# - Files that are named by their content can be made in any order, by anybody, and can be verified.
-# - An index decides where not to look. Measure its recall on melodies, and let an exact step make the final ranking.
-# - Keep what is expensive to make again: the contours of recordings, rather than the vectors.
+# - Files that are named by a hash of their content can be built in any order, by anybody, and can be verified.
+# - An index decides which windows are not compared. Measure its recall on melodies, and compute the final ranking
+#   exactly.
+# - Keep what is expensive to compute again: the contours of recordings, rather than the vectors.
 #
 # Library functions used: [`qbhkit.embedding.windows.cut_song`](../qbhkit/embedding/windows.py),
 # [`qbhkit.build_catalogue`](../qbhkit/catalogue/build.py),

@@ -40,7 +40,7 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## A hum and a catalogue
 #
-# One of the hums that ship with the kit, and the catalogue of [notebook 00](00_hum_to_song.ipynb).
+# We use one of the hums that ship with the kit, and the catalogue of [notebook 00](00_hum_to_song.ipynb).
 
 # %%
 from qbhkit.figures import contour_figure
@@ -73,9 +73,9 @@ print(len(catalogue.songs), "songs,", len(catalogue.vectors), "windows")
 # %% [markdown]
 # ## Step 1: windows of the hum vote
 #
-# The published system turns the whole hum into one vector and takes the nearest song. Then a single wrong bar
-# can cost the song. So the hum is cut into seven windows: the whole hum, its first 84, 70 and 50 per cent, and
-# its last 85, 70 and 50 per cent. Each window becomes a vector of its own.
+# The published system turns the whole hum into one vector and takes the nearest song. Then a single wrong bar can be
+# enough to miss the song. So our kit cuts the hum into seven windows: the whole hum, its first 84, 70 and 50 per
+# cent, and its last 85, 70 and 50 per cent. Each window becomes a vector of its own.
 
 # %%
 from qbhkit.figures import windows_figure
@@ -94,8 +94,9 @@ print("windows, frames, (pitch, voiced):", query.frames.shape)
 print("segments:", len(query.segments))  # a longer hum is cut into segments of 14 s first
 
 # %% [markdown]
-# Every window of the hum finds its most similar window in every song. Below are the cosines of the query windows
-# (rows) with five songs (columns), the right one among them. No single window needs to be perfect.
+# For each window of the hum, the search finds the most similar window of every song. The table shows the cosine
+# similarity of each query window (rows) to five songs (columns), which include the right one. No single window needs
+# to match perfectly.
 
 # %%
 vectors = searcher.embedder.embed(query.frames)
@@ -108,9 +109,9 @@ table = pd.DataFrame(found.similarity[:, best], index=names, columns=titles)
 table.round(3)
 
 # %% [markdown]
-# A song's vote is a soft maximum over its column, `log(mean(exp(4 * x))) / 4`: high values count more. A part of
-# the hum that went wrong says little about the song; a part that fits says much. The order of the windows does not
-# matter. Computed by hand, it equals what the library returns:
+# A song's vote is a soft maximum over its column, `log(mean(exp(4 * x))) / 4`. High values count more, because a part
+# of the hum with errors says little about the song, but a part that fits says much. The order of the windows does not
+# matter. The vote computed by hand equals the vote of the library:
 
 # %%
 soft_mean = np.log(np.exp(4 * found.similarity[:, best].astype(float)).mean(axis=0)) / 4
@@ -122,9 +123,9 @@ pd.DataFrame(by_hand, index=table.columns).round(3)
 # ## Step 2: the best songs are aligned
 #
 # A vector does not keep the position of every note. So the 200 songs with the best votes are compared once more,
-# frame by frame. *Dynamic time warping* finds the path through the song that the hum follows, at half to double
-# speed at every moment, in whatever key it was hummed. One frame counts for at most three semitones, so a wrong
-# octave is no worse than a wrong note.
+# frame by frame. *Dynamic time warping* (DTW) finds the path of the hum through the song, whatever the key of the
+# hum. At every moment of the path, the speed is between half and double. The distance of one frame is limited to
+# three semitones, so a wrong octave is no worse than a wrong note.
 
 # %%
 answers = searcher.search(hum, k=5)
@@ -132,8 +133,9 @@ columns = ["title", "score", "vote", "distance_st", "tempo_ratio", "transpositio
 pd.DataFrame(answers, index=range(1, 6))[columns].round(3)
 
 # %% [markdown]
-# The hum (dots) on its path through the first song, and through the second. On the right path hardly a dot leaves
-# the melody. On the wrong one the tempo has to be bent, and large distances remain.
+# The figures show the hum (dots) on its path through the first song and through the second. On the path through the
+# right song, nearly all dots are on the melody. On the path through the wrong song, the tempo changes more and large
+# distances remain.
 
 # %%
 from qbhkit.figures import path_figure
@@ -152,8 +154,8 @@ print("found:", first.title, "(right)" if first.song_id == known["song_id"] else
 print("semitones above the song:", round(first.transposition_st))
 
 # %% [markdown]
-# The score is the vote minus 0.3 for every semitone of mean distance. That weight was chosen on the development
-# hums and is stored with the model.
+# The score is the vote minus 0.3 for every semitone of mean distance. This weight was chosen on the development hums,
+# and is stored with the model.
 
 # %%
 weight = searcher.calibration.distance
@@ -165,7 +167,7 @@ assert answers[0].score > answers[1].score + 0.1
 # %% [markdown]
 # ## Listen
 #
-# The hum, and the seconds of the song that it follows:
+# Listen to the hum, and to the matched seconds of the song:
 
 # %%
 from qbhkit.audio import load
@@ -178,14 +180,14 @@ display(Audio(matched.samples, rate=matched.rate_hz))
 # %% [markdown]
 # ## Step 3: when to say no
 #
-# There is always a most similar song, even for a hum of something else. What tells a right answer from a wrong one
-# is the *lead*: how far the score of the first song is above the mean of the next ten. A logistic curve turns score
-# and lead into a confidence. It was fitted on hums whose song was in the catalogue, and on the same hums with their
-# song removed. When their song is missing, one in ten of the development hums is still accepted.
+# There is always a most similar song, even if the song of the hum is not in the catalogue. Right and wrong answers
+# differ in their *lead*: how far the score of the first song is above the mean of the next ten. A logistic function
+# turns score and lead into a confidence. It was fitted on hums whose song was in the catalogue, and on the same hums
+# with their song removed. Of the development hums whose song is missing, one in ten is still accepted.
 #
-# In a catalogue of fewer than 1,000 songs the first song would lead by far, right or wrong. There the lead is
-# computed as if ten similar songs of a large catalogue were present, so that false accepts stay as rare as in large
-# catalogues. Here the same hum is searched in a small catalogue without its song:
+# In a catalogue of fewer than 1,000 songs, the lead of the first song would be large, whether it is right or wrong.
+# So in small catalogues the lead is computed as if ten similar songs of a large catalogue were present. This keeps
+# false accepts as rare as in large catalogues. Here the same hum is searched in a small catalogue without its song:
 
 # %%
 from qbhkit.corpora import songs_of
@@ -209,8 +211,8 @@ print("without it:", "confident" if small.confident(wrong) else "no confident ma
 # %% [markdown]
 # ## Several takes
 #
-# If you hum a tune twice, or two parts of it, both takes can be searched together: all their windows vote for one
-# list. Here are the two halves of the hum, each alone and then together.
+# If you hum a tune twice, or two parts of it, both takes can be searched together: the windows of both vote for the
+# songs. The table shows the first answer for each half of the hum alone, and for both halves together.
 
 # %%
 sung, _ = hum.trimmed()
@@ -227,15 +229,14 @@ assert lists["both"][0].song_id == known["song_id"]
 # %% [markdown]
 # ## Exercises
 #
-# 1. Make the hum worse: move every note after the middle by 2 semitones. Which suffers more, the vote or
-#    the distance?
-# 2. Search with `method="vector"`, the published way. How far is the first song ahead of the second?
-# 3. Hum something else for the second half of the time: append the frames of another hum. Is the right song
-#    still first?
+# 1. Make the hum worse: move every note after the middle by 2 semitones. Which changes more, the vote or the
+#    distance?
+# 2. Search with `method="vector"`, the published method. How far is the first song ahead of the second?
+# 3. Let the second half be another tune: append the frames of another hum. Is the right song still first?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Both suffer. The half that is right still votes for the song.
+# 1. Both get worse. The half that is right still votes for the song.
 #    ```python
 #    frames = sung.frames.copy()
 #    frames[half:, 0] += 2 * (frames[half:, 1] > 0)
@@ -243,14 +244,14 @@ assert lists["both"][0].song_id == known["song_id"]
 #    rows = pd.DataFrame([answers[0], worse], index=["as hummed", "half of it 2 semitones up"])
 #    display(rows[["title", "vote", "distance_st", "confidence"]].round(3))
 #    ```
-# 2. Here the right song still leads, by the cosine of a single vector. Nothing is aligned, so there is no distance,
-#    tempo or key.
+# 2. Here the right song is still first. The score is the cosine similarity of a single vector. Nothing is aligned, so
+#    there is no distance, tempo or key.
 #    ```python
 #    one, two = searcher.search(hum, k=2, method="vector")
 #    print(one.title, "leads by", round(one.score - two.score, 3))
 #    ```
-# 3. No. A song that fits the whole a little beats the song that fits the first half, and the low confidence says
-#    that neither should be believed.
+# 3. No. A song that fits the whole hum a little is ranked above the song that fits the first half. The low confidence
+#    shows that neither answer should be trusted.
 #    ```python
 #    other = qbhkit.to_contour(asset("hums/" + hums[2]["file"]))
 #    mixed = searcher.search(qbhkit.Contour(np.concatenate([sung.frames, other.frames])), k=3)
@@ -261,10 +262,10 @@ assert lists["both"][0].song_id == known["song_id"]
 # %% [markdown]
 # ## What to remember
 #
-# - Windows vote, so a wrong bar costs a vote and not the song.
-# - Vectors find the few songs that are worth a closer look. The alignment compares them in detail, and gives
-#   seconds, key and tempo.
-# - The lead over the other songs, more than the score, says whether to believe an answer.
+# - Many windows vote, so one wrong bar is not enough to miss the song.
+# - The vectors select a few candidate songs. The alignment compares these in detail, and gives the matched seconds,
+#   the key and the tempo.
+# - To decide whether to trust an answer, its lead over the other songs is more important than its score.
 #
 # Library functions used: [`qbhkit.search`](../qbhkit/retrieval/searcher.py),
 # [`qbhkit.retrieval.searcher.Searcher`](../qbhkit/retrieval/searcher.py),

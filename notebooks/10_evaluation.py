@@ -16,7 +16,7 @@
 # What you will learn:
 # 1. top-k and mean reciprocal rank (MRR), and why they need an interval;
 # 2. two classic baselines that any learned method has to beat;
-# 3. how to stress-test a system, and what a score is comparable to.
+# 3. how to stress-test a system, and which other scores a score can be compared with.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny": 10 rendered hums; "full": 200
@@ -44,9 +44,9 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## Ranks and metrics
 #
-# For every hum all songs are ranked. *Top-k* is the share of hums whose song is among the first k. *MRR* is the
-# mean of 1 / rank. A song that ties with the true one counts as better, and a hum that cannot be searched counts
-# as a miss.
+# For every hum all songs are ranked. *Top-k* is the share of hums whose song is among the first k. *MRR* is the mean
+# of 1 / rank. A song with the same score as the true song counts as ranked above it. A hum that cannot be searched
+# counts as a miss.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -58,9 +58,10 @@ print("rank of song 2, which ties with song 3:", rank_of(scores, 2))
 print({name: round(value, 3) for name, value in metrics([1, 3, 12, None])._asdict().items()})
 
 # %% [markdown]
-# Sixteen hums say little, four hundred say more. The 95% interval comes from the bootstrap: the hums are drawn
-# again and again from those we have. It assumes that the hums are independent, so it describes how certain the
-# score is for these singers. For other singers, see below.
+# A score measured on sixteen hums is less certain than a score measured on four hundred. The 95% interval shows how
+# certain it is. It comes from the bootstrap: the hums are resampled with replacement many times. The bootstrap
+# assumes that the hums are independent, so the interval describes how certain the score is for these singers. For
+# other singers, see below.
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -73,7 +74,7 @@ for count in (16, 400):
 # %% [markdown]
 # ## A live test
 #
-# The catalogue: 1,000 tunes, unless `collections` names others.
+# The catalogue has 1,000 tunes, unless the parameter `collections` names others.
 
 # %%
 from qbhkit.catalogue.build import songs_from
@@ -90,10 +91,10 @@ except qbhkit.QbhError:  # it has not been built yet
     searcher = qbhkit.open_searcher(folder)
 
 # %% [markdown]
-# The hums are rendered from tunes that no model was trained on. They start anywhere in the tune, in any key, and
-# are 0.75 to 1.33 times as fast. They are short (six seconds) and out of tune (by 0.8 semitones per note). They are
-# written as wav files, with a list of queries beside them: the columns are `path`, `song_id` and, if known,
-# `singer`. This is all you need to evaluate your own recordings.
+# The hums are rendered from tunes that no model was trained on. They start anywhere in the tune, in any key, at 0.75
+# to 1.33 times the original tempo. They are short (six seconds) and out of tune (by 0.8 semitones per note). They are
+# written as wav files, with a list of queries in the same folder. The columns of this list are `path`, `song_id` and,
+# if known, `singer`. To evaluate your own recordings, you only need such a list.
 
 # %%
 from qbhkit.audio import write_wav
@@ -102,7 +103,7 @@ from qbhkit.synthesis.singer import Voice, render_hum
 
 
 def hummed(song, note_error_st):
-    rng = np.random.default_rng([seed, chosen.index(song)])  # the same hum at every error
+    rng = np.random.default_rng([seed, chosen.index(song)])  # the same hum, whatever the error
     start_s, tempo = rng.uniform(0, song.notes[-1, 0] - 12), 2 ** rng.uniform(-0.4, 0.4)
     inside = (song.notes[:, 0] >= start_s) & (song.notes[:, 0] < start_s + 6 * tempo)
     voice = Voice("mm", rng.uniform(-20, -8), tempo, note_error_st, breath=0.05)
@@ -127,14 +128,14 @@ queries = write_hums(place)
 print(queries.read_text()[:200], "...")
 
 # %% [markdown]
-# Listen to the first of them:
+# Listen to the first hum:
 
 # %%
 Audio(str(place / f"{chosen[0].id}.wav"))
 
 # %% [markdown]
-# One call tracks the hums, searches with each method and ranks the true songs. `full` is the default method of
-# the kit (window voting, then alignment), `vote` its first half. `linear-scaling` and `dtw` are the classic
+# One call tracks the hums, searches with each method and ranks the true songs. `full` is the default method of the
+# kit (window voting, then alignment). `vote` is window voting alone. `linear-scaling` and `dtw` are the classic
 # baselines.
 
 # %%
@@ -146,9 +147,9 @@ pd.DataFrame({name: evaluation.metrics(name)._asdict() for name in methods}).T.r
 assert evaluation.metrics("full").top10 >= 0.8
 
 # %% [markdown]
-# This notebook can be run on other catalogues, because `collections` is a parameter. So that the runs can be
-# compared, each stores its scores as data in an output of its own. `notebooks/compare_catalogues.py` (or
-# `make compare`) runs it on three catalogues and makes one table of the three executed copies.
+# This notebook can be run on other catalogues, because `collections` is a parameter. The next cell stores the scores
+# as data in its output, so that several runs can be compared. `notebooks/compare_catalogues.py` (or `make compare`)
+# runs this notebook on three catalogues, and makes one table from the three executed copies.
 
 # %%
 run = {"catalogue": collections, "songs": evaluation.songs, "hums": len(evaluation.queries)}
@@ -163,8 +164,8 @@ display({"application/vnd.qbhkit.scores+json": scores, "text/plain": words}, raw
 # %% [markdown]
 # ## Stress tests
 #
-# The same hums moved up by 7 semitones, and stretched to 0.7 and 1.4 times their speed. The first change cannot
-# alter the result of a method that is key-invariant by construction.
+# Here the same hums are moved up by 7 semitones, or stretched to 0.7 and 1.4 times their tempo. The change of key
+# cannot change the result, because the method is key-invariant by construction.
 
 
 # %%
@@ -200,9 +201,9 @@ assert stressed["+7 semitones"] == stressed["as hummed"]
 # %% [markdown]
 # ## Real hums, recorded results
 #
-# `make evaluate` searches 423 real recordings of the MIR-QBSH corpus (8 kHz, 8 bit, 26 singers) among the
-# 48 songs of the corpus and 2,000 Essen folk songs, from the wav files. The results are in `data/results`; the
-# recordings are not part of this repository.
+# `make evaluate` starts from the wav files of 423 real recordings of the MIR-QBSH corpus (8 kHz, 8 bit, 26 singers).
+# It searches for them among the 48 songs of the corpus and 2,000 Essen folk songs. The results are in `data/results`;
+# the recordings are not part of this repository.
 
 # %%
 results = {
@@ -231,8 +232,9 @@ topk_figure(
 # %% [markdown]
 # ## By singer
 #
-# Singers differ far more than methods do. These are the five whose hums were found least often, and the
-# five found most often (by window voting, searched from the start):
+# The scores of different singers differ far more than the scores of different methods. The table shows the five
+# singers whose hums were found least often, and the five whose hums were found most often (by window voting, searched
+# from the start):
 
 # %%
 per_singer = pd.DataFrame(results["start"]["methods"]["vote"]["per_singer"]).T
@@ -258,8 +260,8 @@ pd.DataFrame(
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `dtw`, which compares pitch with pitch and has no limit on the cost of a wrong note. The others lose about
-#    as much as each other. (Ten hums give no more than a hint: use `profile="full"`.)
+# 1. `dtw`, because it compares the pitches directly and has no limit on the cost of a wrong note. The other methods
+#    lose about the same. (Ten hums are too few to be sure: use `profile="full"`.)
 #    ```python
 #    rough = qbhkit.evaluate(write_hums(Path(tempfile.mkdtemp()), 1.2), searcher.catalogue, methods)
 #    mrr = {
@@ -278,8 +280,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## What to remember
 #
-# - A rank needs rules: ties and failures count against the system.
-# - Every score needs an interval, and the number of songs that were searched.
+# - A rank needs rules. Here, ties and failures count against the system.
+# - With every score, report an interval and the number of songs that were searched.
 # - Evaluate baselines in the same run, on the same queries.
 #
 # Library functions used: [`qbhkit.evaluate`](../qbhkit/evaluation/evaluate.py),

@@ -14,7 +14,7 @@
 # # 11 · Hum it yourself
 #
 # What you will learn:
-# 1. how to record a hum in a notebook, and to see and hear which songs it fits;
+# 1. how to record a hum in a notebook, and how to see and listen to the songs that it fits;
 # 2. what can go wrong with a recording, and what the recorder says about it;
 # 3. how to use the recorder's results in your own cells, with or without a browser.
 #
@@ -43,9 +43,9 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## The songs
 #
-# The catalogue of [notebook 00](00_hum_to_song.ipynb), a tune book in the public domain. If it has not been
-# built yet, it is built here, which takes about a minute. To hum your own songs, build a catalogue of them
-# (`qbhkit catalogue build my_songs --out FOLDER`) and put its folder here.
+# We use the catalogue of [notebook 00](00_hum_to_song.ipynb), a tune book in the public domain. If it has not been
+# built yet, it is built here, which takes about a minute. To search your own songs, build a catalogue of them
+# (`qbhkit catalogue build my_songs --out FOLDER`) and set `folder` to its path.
 
 # %%
 from qbhkit.catalogue.build import songs_from
@@ -67,21 +67,21 @@ print(len(searcher.catalogue.songs), "songs")
 # %% [markdown]
 # ## The recorder
 #
-# Press the red button (or Enter or Space when it has the focus), allow the microphone, and hum about ten
-# seconds of a tune on "da" or "la". The line shows your pitch while you hum. Press again to stop. Then you
-# can trim the hum with the sliders, play the matched seconds of a song and your hum beside them, or press
-# the button for another try.
+# Press the red button (or Enter or Space when it has the focus) and allow the browser to use the microphone. Hum
+# about ten seconds of a tune on "da" or "la". The line shows your pitch while you hum. Press the button again to
+# stop. Then you can trim the hum with the sliders, and play your hum and the matched seconds of a song. To try again,
+# press the button once more.
 #
-# No microphone? Choose a file, or drop one on the recorder. A voice memo from your phone will do (m4a needs
-# `pip install av`). Some editors give notebooks no microphone; the recorder then says so, and offers to
-# record on the machine that runs the kernel (`pip install sounddevice`).
+# No microphone? Choose a file, or drop one on the recorder. A voice memo from your phone works, too (m4a needs `pip
+# install av`). Some editors do not let notebooks use the microphone. Then the recorder says so, and offers to record
+# on the machine that runs the kernel (`pip install sounddevice`).
 
 # %%
 recorder = qbhkit.HumRecorder(searcher, k=5)
 recorder
 
 # %% [markdown]
-# If this page is only read and not run, the recorder does not show. After a hum it looks like this:
+# If you read this page without running it, you do not see the recorder. After a hum it looks like this:
 
 # %%
 Image("recorder.png", width=480)
@@ -89,8 +89,8 @@ Image("recorder.png", width=480)
 # %% [markdown]
 # ## A hum from a file
 #
-# Everything that the recorder does in a browser also works in a cell. This cell takes one of the bundled
-# hums, and the recorder above shows what was found:
+# Everything that the recorder does in a browser also works from code. This cell searches one of the bundled hums, and
+# the recorder above shows the songs that were found:
 
 # %%
 from qbhkit.storage import asset
@@ -108,8 +108,8 @@ print(best.title, "(right)" if best.song_id == known["song_id"] else "(wrong)")
 print("a hum of", round(recorder.audio.duration_s), "s at", recorder.audio.rate_hz, "Hz")
 
 # %% [markdown]
-# `audio`, `contour` and `results` hold the hum and what was found. This works just as well after *you* have
-# hummed: run the next cells again.
+# The attributes `audio`, `contour` and `results` hold the hum and the songs that were found. After you have recorded
+# *your* hum, run the next cells again to see its results.
 
 # %%
 from qbhkit.figures import contour_figure
@@ -130,7 +130,7 @@ match_figure(recorder.contour, song, best.start_s, best.end_s, f"The hum over {b
 # %% [markdown]
 # ## Trim and search again
 #
-# Half of the hum is often enough. The rest is not lost: `trim()` without arguments restores it.
+# Half of the hum is often enough to find the song. The rest is not lost: `trim()` without arguments restores it.
 
 # %%
 confidence = {}
@@ -147,7 +147,7 @@ np.testing.assert_allclose(recorder.results[0].start_s, known["start_s"], atol=2
 # %% [markdown]
 # ## Problems are reported
 #
-# A recorder that finds nothing should say why. Here is the same hum, degraded in four ways:
+# If a recording has a problem, the recorder says what is wrong. Here are four bad recordings:
 
 # %% tags=["nbval-check-output"]
 # NBVAL_CHECK_OUTPUT
@@ -168,12 +168,12 @@ for how, samples in degraded.items():
     print(f"{how}: {test.status}")
 
 # %% [markdown]
-# A clipped hum is searched all the same, because clipping does not change its pitch.
+# The hum that is far too loud is clipped. It is searched anyway, because clipping does not change its pitch.
 #
 # ## React to a hum
 #
-# `on_heard` registers a function that is called after every hum. Recorders can be placed in layouts like any
-# other widget, and each keeps its own hum: two people can hum the same tune and compare.
+# `on_heard` registers a function that is called after every hum. Recorders can be placed in layouts like any other
+# widget. Each recorder keeps its own hum, so two people can hum the same tune and compare the results.
 
 # %%
 found = []
@@ -191,7 +191,7 @@ found
 # %% [markdown]
 # ## Save it
 #
-# `save` writes the trimmed hum as a wav file. "Save as wav" in the recorder does the same.
+# `save` writes the trimmed hum as a wav file. The button "Save as wav" in the recorder does the same.
 
 # %%
 with TemporaryDirectory() as temporary:
@@ -202,8 +202,8 @@ with TemporaryDirectory() as temporary:
 # %% [markdown]
 # ## Exercises
 #
-# 1. Hum a tune that is *not* in the catalogue, or trim a bundled hum to its last 3 s. What does the
-#    recorder say, and how sure is it?
+# 1. Hum a tune that is *not* in the catalogue, or trim a bundled hum to its last 3 s. What does the recorder say, and
+#    what is the confidence?
 # 2. Tell the recorder that you hum the beginning of a song (`match_from="start"`). `demo_2` begins in the
 #    middle of its tune. Is it still found?
 # 3. Swap the tracker: `HumRecorder(searcher, tracker=get_tracker("pyin"))`. Is the contour the same?
@@ -220,23 +220,25 @@ with TemporaryDirectory() as temporary:
 #    beginning.hear_file(asset("hums/demo_2.flac"))
 #    print(beginning.status)
 #    ```
-#    Its windows may still vote for any song, but the path has to begin at the first note, so the distance grows.
+#    The windows of the hum may still vote for any song. But now the path has to begin at the first note of the song,
+#    so the distance is larger.
 # 3. ```python
 #    from qbhkit.pitch.trackers import get_tracker
 #    other = qbhkit.HumRecorder(searcher, tracker=get_tracker("pyin"))
 #    other.hear_file(asset(f"hums/{known['file']}"))
 #    contour_figure(other.contour, other.status)
 #    ```
-#    Nearly. The two differ where notes begin and end. pYIN takes about forty times as long.
+#    It is nearly the same. The two contours differ where notes begin and end. pYIN takes about forty times as long.
 # </details>
 
 # %% [markdown]
 # ## What to remember
 #
-# - Hum for ten seconds, close to the microphone, with a new syllable on each note: rests and onsets help too.
+# - Hum for ten seconds, close to the microphone, with a new syllable on each note. Rests and onsets help the search,
+#   too.
 # - Everything that the recorder shows is available in Python: `recorder.audio`, `recorder.contour`,
 #   `recorder.results`.
-# - Sound goes to the kernel and nowhere else. A saved notebook contains no voice.
+# - Your recording is sent to the kernel and nowhere else. A saved notebook does not contain it.
 #
 # Library functions used: [`qbhkit.HumRecorder`](../qbhkit/widgets/recorder.py),
 # [`qbhkit.open_searcher`](../qbhkit/retrieval/searcher.py),

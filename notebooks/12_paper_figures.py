@@ -14,9 +14,9 @@
 # # 12 · Every figure, from recorded numbers
 #
 # What you will learn:
-# 1. what the kit does, in one picture for each step;
+# 1. what the kit does, in one figure for each step;
 # 2. where every number behind those pictures is stored, and how to draw them again;
-# 3. how to read a rank matrix and a top-k curve, with the published values beside ours.
+# 3. how to read a rank matrix and a top-k curve, and how published values compare with ours.
 
 # %% tags=["parameters"]
 profile = "tiny"  # "tiny" and "full" draw the same figures
@@ -39,9 +39,9 @@ print("qbhkit", qbhkit.__version__, "· Python", platform.python_version())
 # %% [markdown]
 # ## Numbers first
 #
-# Nothing is measured here. Every figure is drawn from a file in `data/results`, and a command (`qbhkit bench NAME`,
-# `train`, `cross-validate`, `ablate`) wrote each of these files and can write it again. So a picture can be checked
-# against its numbers, and redrawn without hours of computation. `keep` writes it as SVG and PNG.
+# Nothing is measured here. Every figure is drawn from a file in `data/results`. Each of these files was written by a
+# command (`qbhkit bench NAME`, `train`, `cross-validate`, `ablate`), which can write it again. So you can check a
+# figure against its numbers, and draw it again without hours of computation. `keep` saves a figure as SVG and PNG.
 
 
 # %%
@@ -64,8 +64,8 @@ Path(figures_dir).mkdir(exist_ok=True)
 # %% [markdown]
 # ## From a hum to a song
 #
-# A hum that ships with the kit, at each step: the recording, the pitch that was tracked, the contour, the vector (512
-# numbers as a square, orange above 0, blue below), and the list of songs.
+# The figure follows a hum that ships with the kit through all steps: the recording, the tracked pitch, the contour,
+# the vector (512 numbers as a square, orange above 0, blue below), and the list of songs.
 
 # %%
 from qbhkit.figures import pipeline_figure
@@ -86,9 +86,9 @@ keep(figure, "pipeline")
 # %% [markdown]
 # ## The encoder
 #
-# The shipped network and its values for that hum, with the real shapes: channels by frames. Each stage halves time and
-# widens the channels. The pooling (attention, called *summary* in the picture) makes one vector of the frames that are
-# left.
+# The figure shows the shipped network and its values for the same hum. Shapes are channels by frames. Each stage
+# halves the number of frames and increases the number of channels. The pooling (attention, called *summary* in the
+# figure) turns the remaining frames into one vector.
 
 # %%
 from qbhkit.figures import encoder_figure
@@ -99,10 +99,10 @@ keep(encoder_figure(tensors, "From contour to vector"), "encoder")
 # %% [markdown]
 # ## Near and far
 #
-# What the triplet loss achieves, on real hums. Each dot is a hum of one of six songs, each star the beginning of one
-# of these songs. Both panels project 512 numbers onto two, so dots that seem to touch may be far apart. The share of
-# hums whose nearest star belongs to their own song is computed with all 512. The network on the right was trained on
-# melodies alone, and on none of these hums.
+# The figure shows on real hums what the triplet loss achieves. Each dot is a hum of one of six songs. Each star is
+# the beginning of one of these songs. Both panels project 512 dimensions onto two, so dots that seem to touch may be
+# far apart. The share of hums whose nearest star is their own song is computed with all 512 dimensions. The network
+# on the right was trained on melodies alone. It was not trained on any of these hums.
 
 # %%
 from qbhkit.figures import projection_figure
@@ -112,9 +112,10 @@ keep(projection_figure(recorded("projection")), "projection")
 # %% [markdown]
 # ## The two stages
 #
-# The published training: self-supervision on songs, then fine-tuning on hums. On the left, validation with distorted
-# melodies of held-out tunes. On the right, real hums, scored by models that were trained on neither their song nor
-# their singer. (Stage 2 lowers the number on the left, because real hums differ from rule-based distortions.)
+# The published training has two stages: self-supervision on songs, then fine-tuning on hums. The left panel shows the
+# validation with distorted melodies of held-out tunes. The right panel shows real hums, scored by models that were
+# trained on neither their song nor their singer. (Stage 2 lowers the number on the left, because real hums differ
+# from rule-based distortions.)
 
 # %%
 from qbhkit.figures import stages_figure, training_figure
@@ -134,9 +135,9 @@ keep(training_figure(curves[0], "Stage 1, full run"), "training_stage1")
 # %% [markdown]
 # ## Every distortion on one melody
 #
-# How stage 1 turns a melody into hums: each rule alone, and stronger than in training, so that it is visible. First
-# three rules of time, then twelve of pitch, five of voicing and four of the tracker. In
-# [notebook 04](04_augmentation.ipynb) you can listen to them.
+# The figure shows how stage 1 turns a melody into imitated hums. Each panel shows one rule alone, stronger than in
+# training so that it is visible. First come three rules of time, then twelve of pitch, five of voicing and four of
+# the tracker. You can listen to some of them in [notebook 04](04_augmentation.ipynb).
 
 # %%
 from qbhkit.figures import distortions_figure
@@ -153,11 +154,11 @@ keep(distortions_figure(melody, versions, title, columns=4), "distortions")
 # %% [markdown]
 # ## Top-k
 #
-# All methods on the same 423 hums, with 95% bands. The marks are published by others, and none of them is directly
-# comparable. The published system (SK telecom) searched 87,000 songs, and 30,000 of them, with 250 hums of its own;
-# its end-to-end variant skips the choice of a pitch. The best network reported for this corpus (top-1 0.866, top-10
-# 0.958; we could not check the source) was trained on 13,000 real hums and tested on all of MIR-QBSH (4,431
-# recordings). We have a tenth of it.
+# The curves show all methods on the same 423 hums, with 95% bands. The marks show results that others published. None
+# of them is directly comparable with the curves. The published system (SK telecom) was tested with 250 hums of its
+# own, on 87,000 songs and on 30,000 of these songs. Its end-to-end variant works without an explicit pitch estimate.
+# The best network reported for this corpus (top-1 0.866, top-10 0.958; we could not check the source) was trained on
+# 13,000 real hums and tested on all of MIR-QBSH (4,431 recordings). We have a tenth of these recordings.
 
 # %%
 from qbhkit.figures import topk_figure
@@ -185,9 +186,9 @@ keep(topk_figure(curves, "What each step adds (anywhere, cross-validation)"), "t
 # %% [markdown]
 # ## The rank matrix
 #
-# A row for each song, a column for each singer. Blue: the song was first. Yellow: it was second. Orange: it was not
-# found. White: this singer did not hum it. (The published matrix separates professionals from amateurs; this corpus has
-# no such labels.) Columns differ more than rows: a few singers account for most of the misses.
+# Each row is a song, and each column is a singer. Blue: the song was first. Yellow: it was second. Orange: it was not
+# found. White: this singer did not hum it. Columns differ more than rows: most of the misses come from a few singers.
+# (The published matrix separates professionals from amateurs. This corpus has no such labels.)
 
 # %%
 from qbhkit.figures import rank_matrix_figure
@@ -201,8 +202,9 @@ keep(figure, "rank_matrix")
 # %% [markdown]
 # ## Trackers, parts and growth
 #
-# The accuracy and speed of trackers ([notebook 02](02_trackers.ipynb)), what each part of the method gains
-# ([07](07_train_supervised.ipynb)), and what a larger catalogue costs ([08](08_catalogue_and_index.ipynb)).
+# The next three figures show the accuracy and speed of trackers ([notebook 02](02_trackers.ipynb)), what each part of
+# the method gains ([07](07_train_supervised.ipynb)), and what a larger catalogue costs
+# ([08](08_catalogue_and_index.ipynb)).
 
 # %%
 from qbhkit.figures import tracker_accuracy
@@ -223,7 +225,7 @@ keep(growth_figure(recorded("growth")), "growth")
 # %% [markdown]
 # ## A hum on its path
 #
-# The hum from the first figure, aligned with the song that it found, frame by frame.
+# The figure shows the hum from the first figure, aligned frame by frame with the song that was found.
 
 # %%
 from qbhkit.figures import path_figure
@@ -245,12 +247,12 @@ assert sorted(drawn) == sorted(path.stem for path in Path(figures_dir).glob("*.s
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The same columns are orange, and many more cells as well.
+# 1. Yes, the same columns are orange. Many other cells are orange too.
 #    ```python
 #    rank_matrix_figure(start["methods"]["dtw"]["ranks"], queries, singers, "dtw")
 #    ```
 # 2. For the fine-tuned weights, at about 30. The alignment moves the right song up; it does not find songs that the
-#    vote has missed. (For stage 1 it gains next to nothing at any k.)
+#    vote has missed. (For stage 1 it gains almost nothing at any k.)
 #    ```python
 #    ranks = {"full": after["methods"]["full"]["anywhere"]["ranks"], "vote": after["anywhere"]["ranks"]}
 #    for k in (1, 3, 10, 30):
@@ -262,8 +264,8 @@ assert sorted(drawn) == sorted(path.stem for path in Path(figures_dir).glob("*.s
 # %% [markdown]
 # ## What to remember
 #
-# - A figure is a view of a file: keep the file.
-# - Show the band with the curve, and say what somebody else's number was measured on.
+# - A figure only shows the numbers in a file. Keep the file.
+# - Show a curve together with its band. If you quote a published number, say what it was measured on.
 #
 # Library functions used: [`qbhkit.figures.pipeline_figure`](../qbhkit/figures/melodies.py),
 # [`qbhkit.figures.encoder_figure`](../qbhkit/figures/learning.py),

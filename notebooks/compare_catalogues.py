@@ -14,8 +14,8 @@ import pandas as pd
 import papermill
 
 EVALUATION = Path(__file__).with_name("10_evaluation.ipynb")
-SCORES = "application/vnd.qbhkit.scores+json"  # the kind of output in which a run keeps its scores
-# The same hums, of tunes of one book, in catalogues that grow by one book at a time.
+SCORES = "application/vnd.qbhkit.scores+json"  # the type of output in which a run stores its scores
+# The hums are the same in all runs: tunes of the first book. Each catalogue has one book more than the one before.
 CATALOGUES = ("oneills1850", "oneills1850 ryansMammoth", "oneills1850 ryansMammoth airdsAirs")
 
 
@@ -32,7 +32,7 @@ def compare(catalogues: Iterable[str], out: Path, **parameters: object) -> pd.Da
     Args:
         catalogues: names of collections, separated by spaces.
         out: folder of the executed copies and of ``table.csv``.
-        parameters: others of the notebook, such as ``profile``, ``seed`` or ``hum_count``.
+        parameters: other parameters of the notebook, such as ``profile``, ``seed`` or ``hum_count``.
     """
     out.mkdir(parents=True, exist_ok=True)
     lines = []
