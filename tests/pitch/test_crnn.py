@@ -9,7 +9,6 @@ from qbhkit.audio import Audio
 from qbhkit.contour import hz_to_midi
 from qbhkit.errors import QbhError
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
-from qbhkit.pitch import crnn
 from qbhkit.pitch.crnn import (
     CLASS_MIDI,
     CLASSES,
@@ -17,14 +16,11 @@ from qbhkit.pitch.crnn import (
     PATCH,
     CrnnExtractor,
     MelodyCrnn,
-    decibels,
     decode,
     export_crnn,
     load_crnn,
-    magnitudes,
-    patches_of,
 )
-from qbhkit.weights import crnn_path, load_weights, save_weights
+from qbhkit.weights import load_weights, save_weights
 
 
 def sound(seconds: float, seed: int = 0) -> Audio:
@@ -82,43 +78,13 @@ def extractor(weights) -> CrnnExtractor:
     return load_crnn(weights)
 
 
-class TestFeatures:
-    @pytest.mark.parametrize("count", [1024, 8039, 8040])
-    def test_frames_are_those_of_librosa_and_a_stretch_is_a_part_of_them(self, count):
-        samples = sound(count / CRNN_RATE_HZ).samples
-        wanted = np.abs(librosa.stft(samples, n_fft=1024, hop_length=80)).T
-        frames = 1 + count // 80
-        assert frames == len(wanted)
-        for first, end in ((0, frames), (0, 1), (3, 9), (frames - 1, frames)):
-            np.testing.assert_array_equal(magnitudes(samples, first, end), wanted[first:end])
-
-    def test_decibels_are_librosas(self):
-        magnitude = np.abs(np.random.default_rng(0).normal(size=(50, 513))).astype(np.float32) ** 9
-        magnitude[3] = 0
-        wanted = librosa.power_to_db(magnitude, ref=np.max)
-        found = decibels(magnitude, magnitude.max())
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-        assert found.min() == -80
-        assert found.max() == 0
-        quiet = np.zeros((2, 513), np.float32)
-        np.testing.assert_array_equal(decibels(quiet, 0.0), 0)
-
-    def test_the_last_patch_is_filled_with_full_level(self):
-        level = np.full((40, 513), -30, np.float32)
-        patches = patches_of(level)
-        assert patches.shape == (2, *PATCH)
-        np.testing.assert_array_equal(patches[1, :9], -30)
-        np.testing.assert_array_equal(patches[1, 9:], 0)
-        assert patches_of(level[:31]).shape == (1, *PATCH)
-
-
 class TestExtractor:
-    @pytest.mark.parametrize("seconds", [0.31, 0.7345])
+    @pytest.mark.parametrize("seconds", [0.31, 1.3345])  # the latter is processed in two stretches
     def test_posteriors_are_those_of_the_published_pipeline(
         self, extractor, network, normalisation, seconds
     ):
         audio = sound(seconds)
+        before = audio.samples.copy()
         features = published_features(audio.samples, *normalisation).astype(np.float32)
         with torch.inference_mode():
             wanted = network(torch.from_numpy(features)).softmax(2)
@@ -130,33 +96,9 @@ class TestExtractor:
         np.testing.assert_allclose(
             melody.posteriors, wanted.flatten(0, 1)[:count].numpy(), atol=1e-4
         )
-
-    def test_the_padding_counts(self, extractor, normalisation, monkeypatch):
-        """With another filling the last frames differ: the comparison above is no empty one."""
-        audio = sound(0.5)
-        whole = extractor.melody(audio).posteriors
-        monkeypatch.setattr(
-            crnn, "patches_of",
-            lambda level: np.pad(level, ((0, -len(level) % 31), (0, 0)), constant_values=-80)
-            .reshape(-1, *PATCH),
-        )  # fmt: skip
-        other = extractor.melody(audio).posteriors
-        assert np.abs(other - whole)[31:].max() > 0.01
-        np.testing.assert_array_equal(other[:31], whole[:31])
-
-    def test_in_pieces_as_in_one(self, extractor, monkeypatch):
-        audio = sound(0.7)  # 3 patches, the loudest sample in the last one
-        before = audio.samples.copy()
-        monkeypatch.setattr(crnn, "_BATCH", 100)
-        whole = extractor.melody(audio)
-        monkeypatch.setattr(crnn, "_BATCH", 2)
-        melody, track = extractor.melody(audio), extractor.track(audio)
-        # Batches of another size are multiplied in another order: 2e-5 on a processor with AVX2.
-        np.testing.assert_allclose(melody.posteriors, whole.posteriors, atol=1e-4)
-        for found in (melody.f0, track):
-            np.testing.assert_array_equal(found.voiced, whole.f0.voiced)
-            np.testing.assert_array_equal(found.frequency_hz, whole.f0.frequency_hz)
-            np.testing.assert_allclose(found.voicing, whole.f0.voicing, atol=1e-4)
+        track = extractor.track(audio)
+        np.testing.assert_array_equal(track.frequency_hz, melody.f0.frequency_hz)
+        np.testing.assert_allclose(track.voicing, melody.f0.voicing, atol=1e-4)
         np.testing.assert_array_equal(audio.samples, before)
 
     @pytest.mark.parametrize("count", [1, 39, 41, 2440, 2519])
@@ -173,15 +115,6 @@ class TestExtractor:
         assert not melody.f0.frequency_hz.any()
         assert np.isfinite(melody.posteriors).all()
 
-    def test_a_click_gives_no_nan(self, extractor):
-        samples = np.zeros(5000, np.float32)
-        samples[2000] = 1e-3
-        assert np.isfinite(extractor.melody(Audio(samples, CRNN_RATE_HZ)).posteriors).all()
-
-    def test_another_rate_is_refused(self, extractor):
-        with pytest.raises(QbhError, match="8000 Hz, not 16000"):
-            extractor.track(Audio(np.ones(16000, np.float32), 16000))
-
 
 def row(**classes):
     """One frame: probabilities by class (c0=...), the rest shared among the other classes."""
@@ -193,22 +126,14 @@ def row(**classes):
 
 
 class TestDecode:
-    def test_classes(self):
-        assert CLASS_MIDI.shape == (441,)
-        assert CLASS_MIDI[[0, 1, 8, 440]].tolist() == [40, 40.125, 41, 95]
-
     @pytest.mark.parametrize(
         ("frame", "midi", "voiced"),
         [
-            (row(c1=0.9), None, False),  # MIDI 40
             (row(c40=0.9), None, False),  # just under MIDI 45
             (row(c41=0.9), 45, True),
             (row(c441=0.9), 95, True),
-            (row(c233=0.9), 69, True),
             (row(c0=0.9, c233=0.05), 69, False),
             (row(c0=0.4, c233=0.3), 69, False),  # 1 - P(0) is 0.6, yet no voice is likeliest
-            (row(c0=0.3, c233=0.4), 69, True),
-            (row(c0=0.02, c233=0.03, c300=0.01), 69, True),
             (row(c20=0.5, c233=0.4), 69, False),  # a pitch too low wins
             (row(c0=0.45, c233=0.45), 69, False),  # argmax takes the first of equals
         ],
@@ -237,43 +162,7 @@ class TestDecode:
         np.testing.assert_array_equal(read_f0_csv(tmp_path / "f0.csv").voiced, voiced)
 
 
-class TestNetwork:
-    def test_it_has_the_published_size(self):
-        def block(inputs, outputs):
-            return inputs * outputs + 19 * outputs**2 + 4 * 2 * outputs
-
-        blocks = sum(map(block, (1, 64, 128, 192), (64, 128, 192, 256)))
-        lstm = 2 * 4 * 256 * (512 + 256 + 2)  # PyTorch has two biases, Keras one
-        assert sum(p.numel() for p in MelodyCrnn().parameters()) == blocks + lstm + 513 * CLASSES
-
-    def test_states_and_logits(self, network):
-        patches = torch.randn(1, *PATCH)
-        with torch.no_grad():
-            assert network.states(patches).shape == (1, 31, 512)
-            torch.testing.assert_close(network.output(network.states(patches)), network(patches))
-            assert network(patches).shape == (1, 31, CLASSES)
-
-    def test_it_learns(self):
-        """Gradients reach every parameter, through the activations in place."""
-        network = MelodyCrnn().train()
-        torch.nn.functional.cross_entropy(
-            network(torch.randn(1, *PATCH)).flatten(0, 1), torch.arange(31)
-        ).backward()
-        assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in network.parameters())
-
-
 class TestFiles:
-    def test_round_trip(self, weights, network, normalisation):
-        stored = load_weights(str(weights))
-        assert stored.config == {"kind": "crnn", "note": "random"}
-        np.testing.assert_allclose(stored.arrays["mean"], normalisation[0], rtol=1e-6)
-        again = MelodyCrnn()
-        arrays = {k: torch.from_numpy(v) for k, v in stored.arrays.items()}
-        again.load_state_dict({k: v for k, v in arrays.items() if k not in ("mean", "std")})
-        patches = torch.randn(1, *PATCH)
-        with torch.no_grad():
-            assert torch.equal(again.eval()(patches), network(patches))
-
     def test_other_weights_are_refused(self, weights, tmp_path):
         with pytest.raises(QbhError, match=r"best does not hold a melody network.*convert"):
             load_crnn("best")
@@ -295,15 +184,3 @@ class TestFiles:
             save_weights(path, arrays, config)
             with pytest.raises(QbhError, match=r"w\.safetensors does not hold a melody network"):
                 load_crnn(path)
-
-    def test_where_they_are_looked_for(self, weights, tmp_path, monkeypatch):
-        monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
-        target = tmp_path / "weights" / "crnn.safetensors"
-        with pytest.raises(
-            QbhError, match=r"weights/crnn\.safetensors does not exist: convert the"
-        ):
-            load_crnn()
-        target.parent.mkdir()
-        target.write_bytes(weights.read_bytes())
-        assert crnn_path() == target
-        assert load_crnn().rate_hz == load_crnn(target).rate_hz == CRNN_RATE_HZ

