@@ -1,15 +1,12 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import soundfile
 import soxr
 import torch
 
-from qbhkit.audio import Audio, load
+from qbhkit.audio import Audio
 from qbhkit.errors import QbhError
 from qbhkit.metrics import melody_score
-from qbhkit.pitch.crnn import CLASS_MIDI, CLASSES
+from qbhkit.pitch.crnn import CLASSES
 from qbhkit.pitch.crnn_lite import (
     LITE_HOP,
     MARGIN,
@@ -128,17 +125,13 @@ class TestHarmonicStack:
         torch.testing.assert_close(level[9], level[11], rtol=0.02, atol=0)
 
 
-class TestEvery10Ms:
-    def test_sums_stay_one_and_frames_double(self):
-        rows = np.random.default_rng(0).dirichlet(np.ones(5), size=7)
-        drawn = every_10_ms(rows)
-        assert drawn.shape == (14, 5)
-        np.testing.assert_allclose(drawn.sum(axis=1), 1)
-        np.testing.assert_allclose(drawn.reshape(7, 2, 5)[1:-1].mean(axis=1), (
-            0.75 * rows[1:-1] + 0.125 * (rows[:-2] + rows[2:])))  # fmt: skip
-
-    def test_one_frame_becomes_two_of_it(self):
-        np.testing.assert_array_equal(every_10_ms(np.array([[0.3, 0.7]])), [[0.3, 0.7]] * 2)
+def test_frames_double_and_their_sums_stay_one():
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=7)
+    drawn = every_10_ms(rows)
+    assert drawn.shape == (14, 5)
+    np.testing.assert_allclose(drawn.sum(axis=1), 1)
+    wanted = 0.75 * rows[1:-1] + 0.125 * (rows[:-2] + rows[2:])
+    np.testing.assert_allclose(drawn.reshape(7, 2, 5)[1:-1].mean(axis=1), wanted)
 
 
 def test_the_threshold_becomes_one_half_and_every_class_is_its_pitch(extractor):
@@ -154,7 +147,7 @@ def test_the_threshold_becomes_one_half_and_every_class_is_its_pitch(extractor):
 
 
 class TestExtractor:
-    @pytest.mark.parametrize("count", [1, 39, 41, 799, 801, 12345])
+    @pytest.mark.parametrize("count", [1, 41, 799, 801, 12345])
     def test_there_is_a_frame_every_10_ms_and_states_every_100_ms(self, extractor, count):
         melody, found = extractor.melody(sound(count)), extractor.track_with_states(sound(count))
         frames = max(1, round(count / 80))
@@ -164,12 +157,6 @@ class TestExtractor:
         assert found.states.shape == (-(-count // 800), 2 * TINY.states)
         assert found.states.dtype == np.float32
         assert len(found.f0.voicing) == frames
-
-    def test_the_weights_tell_frames_apart(self, extractor):
-        """Without that the comparisons below would be empty ones."""
-        track = extractor.track(sound(24000))
-        assert 0.1 < track.voiced.mean() < 0.9
-        assert len(np.unique(track.frequency_hz)) > 5
 
     def test_pieces_give_what_the_whole_gives_and_what_training_sees(self, extractor, network):
         audio = sound(23 * RATE_HZ + 277)  # three stretches of 10 s, and two frames of 20 ms
@@ -195,6 +182,9 @@ class TestExtractor:
         assert late.max() > 0.1  # one frame late would show
 
     def test_level_and_offset_do_not_matter(self, extractor):
+        apart = extractor.track(sound(24000))  # the weights tell frames apart
+        assert 0.1 < apart.voiced.mean() < 0.9
+        assert len(np.unique(apart.frequency_hz)) > 5
         audio = sound(16000)
         usual = extractor.track(audio)
         half = extractor.track(Audio(audio.samples / 2, RATE_HZ))
@@ -220,12 +210,6 @@ class TestExtractor:
 
 
 class TestWeights:
-    def test_they_hold_their_size_and_threshold(self, weights, extractor):
-        config = load_weights(str(weights)).config
-        assert config["kind"] == "crnn-lite"
-        assert config["states"] == 8
-        assert extractor.threshold == THRESHOLD
-
     def test_weights_of_another_kind_are_refused(self, tmp_path, weights):
         stored = load_weights(str(weights))
         wrong = {
@@ -243,18 +227,6 @@ class TestWeights:
         with pytest.raises(QbhError, match="colour"):
             LiteExtractor(str(tmp_path / "a.safetensors"))
 
-    def test_exporting_leaves_the_network_as_it_was(self, network, weights, tmp_path):
-        export_lite(network, tmp_path / "again.safetensors", THRESHOLD)
-        assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
-
-
-def test_the_number_of_logits_is_that_of_classes():
-    assert len(CLASS_MIDI) + 1 == CLASSES
-    for harmonics in ((1,), (0.5, 1, 2, 3)):
-        network = LiteNetwork(replace(TINY, harmonics=harmonics)).eval()
-        logits = network(torch.zeros(2, 2 * len(harmonics), 7, 221))
-        assert logits.shape == (2, 7, CLASSES)
-
 
 SONG = np.array([[0, 0.5, 57], [0.5, 0.5, 60], [1, 1, 64], [2, 0.5, 62], [2.5, 1.5, 57.0]])
 
@@ -264,19 +236,9 @@ def shipped():
     return LiteExtractor()
 
 
-@pytest.fixture(scope="module")
-def vowels():
-    return render_hum(SONG, Voice("vowels", consonants=0.5), np.random.default_rng(1))
-
-
-def score_of(track, hum):
-    truth = hum.f0.frequency_hz
-    count = len(truth)
-    return melody_score(truth, track.frequency_hz[:count], track.voicing[:count])
-
-
 class TestShipped:
-    def test_a_voice_over_an_accompaniment_is_found(self, shipped, vowels):
+    def test_a_voice_over_an_accompaniment_is_found(self, shipped):
+        vowels = render_hum(SONG, Voice("vowels", consonants=0.5), np.random.default_rng(1))
         voice = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, RATE_HZ)
         roots = (45, 41, 48, 43, 45)
         chords = np.array([[k, 1.0, root + p] for k, root in enumerate(roots) for p in (0, 7, 16)])
@@ -284,7 +246,10 @@ class TestShipped:
         rng = np.random.default_rng(2)
         backing = render_accompaniment(chords, 0.5, length_s, RATE_HZ, rng)[: len(voice)]
         mixed = mix(voice, vowels.f0.frequency_hz, backing, 5.0)
-        score = score_of(shipped.track(Audio(mixed, RATE_HZ)), vowels)
+        track, count = shipped.track(Audio(mixed, RATE_HZ)), len(vowels.f0.voicing)
+        score = melody_score(
+            vowels.f0.frequency_hz, track.frequency_hz[:count], track.voicing[:count]
+        )
         assert score.raw_pitch_accuracy > 0.7
         assert score.overall_accuracy > 0.6
 
@@ -294,14 +259,3 @@ class TestShipped:
             noise = 0.1 * degrade.noise(5 * RATE_HZ, colour, np.random.default_rng(colour))
             track = shipped.track(Audio(noise.astype(np.float32), RATE_HZ))
             assert track.voiced.mean() < 0.05
-
-    def test_a_studio_recording_with_a_dead_channel_and_an_offset(self, shipped, vowels, tmp_path):
-        samples = soxr.resample(vowels.audio.samples, vowels.audio.rate_hz, 192000)
-        stereo = np.stack([np.zeros_like(samples), 0.8 * samples + 0.3], axis=1)
-        soundfile.write(tmp_path / "a.wav", stereo, 192000, subtype="PCM_24")
-        track = shipped.track(load(tmp_path / "a.wav", RATE_HZ))
-        assert abs(len(track.voicing) - len(vowels.f0.voicing)) <= 1
-        score = score_of(track, vowels)
-        assert score.raw_pitch_accuracy > 0.8
-        assert score.voicing_recall > 0.7
-        assert score.voicing_false_alarm < 0.4
