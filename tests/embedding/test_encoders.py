@@ -14,10 +14,8 @@ from qbhkit.embedding.embedder import ContourEmbedder, export_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
-from qbhkit.storage import asset
 from qbhkit.weights import load_weights, save_weights
 
-POOLINGS = ("context", "attention", "gru", "max")
 SAME, GROWING = (8, 8, 8), (4, 8, 16)
 # Each two of block, widths, compression, linear layer and pooling meet in one of the rows.
 CONV = [
@@ -86,20 +84,6 @@ def test_every_variant_has_the_shapes_it_says(config):
 
 
 @every_variant
-def test_what_happens_anywhere_can_change_the_vector(config):
-    encoder = encoder_of(config)
-    contour = torch.randn(1, 2 * config.total, 2)
-    others = contour.repeat(4 * config.total, 1, 1)
-    others.view(len(others), -1).diagonal().fill_(9.0)  # one value of each row is another
-    with torch.inference_mode():
-        change = (encoder(others) - encoder(contour)).abs().amax(dim=1)
-    # A change need not survive rectifiers and maxima, but most do, in both channels.
-    moved = change.view(-1, 2) > 1e-6  # (2 total, 2)
-    assert moved.float().mean() > 0.5
-    assert moved.any(dim=0).all()
-
-
-@every_variant
 def test_rows_do_not_see_each_other_and_silence_has_a_vector(config):
     encoder = encoder_of(config)
     batch = torch.randn(5, 40, 2)
@@ -109,20 +93,6 @@ def test_rows_do_not_see_each_other_and_silence_has_a_vector(config):
         vectors = one(torch.zeros(2, 40, 2))
         assert torch.isfinite(vectors).all()
         np.testing.assert_allclose(vectors.detach().norm(dim=1), 1, atol=1e-5)
-
-
-@every_variant
-def test_the_gradient_reaches_every_parameter(config):
-    torch.manual_seed(0)
-    encoder = ContourEncoder(config)
-    vectors = encoder(torch.randn(6, 3 * config.total + 2, 2))
-    (vectors * torch.randn_like(vectors)).sum().backward()
-    still = [
-        name
-        for name, value in encoder.named_parameters()
-        if value.grad is None or not value.grad.abs().max() > 0
-    ]
-    assert still == []
 
 
 @every_variant
@@ -151,7 +121,7 @@ def test_export_and_embed_give_back_the_same_vectors(config, tmp_path):
         (4, 160, (5, 4, 4, 2)),
         (6, 160, (5, 2, 2, 2, 2, 2)),
         (2, 72, (9, 8)),  # not (12, 6), as handing out the largest primes first would have it
-        (1, 7, (7,)),
+        (3, (6, 1, 5), (6, 1, 5)),
     ],
 )
 def test_compression_is_spread_evenly_with_the_largest_first(stages, compression, pools):
@@ -162,40 +132,20 @@ def test_compression_is_spread_evenly_with_the_largest_first(stages, compression
     assert found == [(1, pool) for pool in pools]
 
 
-def test_pools_may_be_given_one_by_one():
-    config = EncoderConfig((9, 9, 9), 1, compression=(6, 1, 5), pooling="max")  # 8 heads: no matter
-    assert (config.pools, config.total) == ((6, 1, 5), 30)
-
-
 @pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"kind": "gru"}, "kind must be conv or lstm, not 'gru'."),
-        ({"block": "dense"}, "block must be plain or residual, not 'dense'."),
         ({"pooling": "mean"}, "pooling must be context or attention or gru or max, not 'mean'."),
         ({"convolutions": 0}, "convolutions must be at least 1, not 0."),
-        ({"inputs": 0}, "inputs must be at least 1, not 0."),
-        ({"kernel": -1}, "kernel must be at least 1, not -1."),
         ({"kernel": 4}, "kernel must be odd, not 4."),
-        ({"heads": 0}, "heads must be at least 1, not 0."),
         ({"heads": 7}, "heads (7) must divide the last width (256)."),
-        ({"embedding_dim": 0}, "embedding_dim must be at least 1, not 0."),
-        ({"compression": 0}, "compression must be at least 1, not 0."),
         ({"compression": (6, 2, 0)}, "compression must be at least 1, not (6, 2, 0)."),
-        ({"compression": (6, 5)}, "compression ((6, 5)) cannot be spread over 3 stages"),
-        (
-            {"compression": 26},
-            "compression (26) cannot be spread over 3 stages: it must be a product of so many "
-            "whole numbers over 1.",
-        ),
-        ({"compression": 1, "widths": (8,)}, "compression (1) cannot be spread over 1 stages"),
-        ({"widths": ()}, "widths must be one or more numbers from 1, not ()."),
+        ({"compression": 26}, "(26) cannot be spread over 3 stages: it must be a product of so"),
         ({"widths": (8, 0, 8)}, "widths must be one or more numbers from 1, not (8, 0, 8)."),
         ({"linear": -1}, "linear must be at least 0, not -1."),
-        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, not 1.0."),
         ({"dropout": float("nan")}, "dropout must be at least 0 and less than 1, not nan."),
         ({"kind": "lstm", "compression": 8}, "The kind lstm has no stages: leave block and"),
-        ({"kind": "lstm", "block": "residual"}, "The kind lstm has no stages: leave block and"),
         ({"kind": "lstm", "widths": (9,), "pooling": "max"}, "width of an lstm (9) must be even."),
     ],
 )
@@ -205,32 +155,7 @@ def test_impossible_configurations_are_refused(values, says):
     assert says in str(caught.value)
 
 
-def test_the_published_shape_and_the_default_have_512_dimensions():
-    published = EncoderConfig((128, 256, 512), compression=160, pooling="attention")
-    for config, frames in ((published, 300), (EncoderConfig(), 80)):
-        with torch.inference_mode():
-            assert ContourEncoder(config).eval()(torch.randn(1, frames, 2)).shape == (1, 512)
-
-
-@pytest.mark.parametrize(
-    ("convolutions", "kernel", "block"), [(1, 5, "plain"), (3, 1, "plain"), (3, 5, "residual")]
-)
-def test_a_stage_has_the_convolutions_it_is_told(convolutions, kernel, block):
-    encoder = encoder_of(EncoderConfig((4, 8, 8), convolutions, kernel, heads=2, block=block))
-    found = sorted(
-        (part.in_channels, part.out_channels, *part.kernel_size)
-        for part in encoder.stages.modules()
-        if isinstance(part, nn.Conv1d)
-    )
-    wanted = [(2, 4, kernel), (4, 8, kernel), (8, 8, kernel)]
-    wanted += (convolutions - 1) * [(4, 4, kernel), (8, 8, kernel), (8, 8, kernel)]
-    if block == "residual":
-        wanted += [(2, 4, kernel), (4, 8, kernel)]  # shortcuts, where the width changes
-    assert found == sorted(wanted)
-    assert encoder(torch.randn(1, 9, 2)).shape == (1, 512)
-
-
-@pytest.mark.parametrize(("length", "linear"), [(1, 0), (2, 3), (19, 0)])
+@pytest.mark.parametrize(("length", "linear"), [(2, 3), (19, 0)])
 def test_short_input_is_padded_in_the_centre(length, linear):
     encoder = encoder_of(EncoderConfig((8, 8), 1, compression=20, heads=2, linear=linear))
     short = torch.randn(1, length, 2)
@@ -242,25 +167,10 @@ def test_short_input_is_padded_in_the_centre(length, linear):
         assert not np.allclose(encoder(short), encoder(padded.roll(1, 1)), atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(80, 2), (1, 80, 3), (1, 0, 2)])
-def test_wrong_shapes_are_refused(shape):
-    with pytest.raises(QbhError, match="batch, length, 2"):
-        ContourEncoder(EncoderConfig((8,), 1, heads=2))(torch.zeros(shape))
-
-
-@pytest.mark.parametrize(("kind", "linear"), [("conv", 5), ("lstm", 0)])
-def test_frames_may_have_as_many_channels_as_the_configuration_says(kind, linear):
-    config = EncoderConfig(
-        (8, 16), 1, heads=2, embedding_dim=32, kind=kind, inputs=7, linear=linear
-    )
-    encoder = ContourEncoder(config).eval()
-    frames = torch.randn(3, 20, 7, generator=torch.Generator().manual_seed(0))
-    vectors = encoder(frames)
-    assert vectors.shape == (3, 32)
-    for channel in range(7):  # every one of them counts
-        assert not torch.allclose(encoder(frames * (torch.arange(7) != channel)), vectors)
-    with pytest.raises(QbhError, match=r"batch, length, 7\), not \(3, 20, 2\)"):
-        encoder(frames[..., :2])
+@pytest.mark.parametrize(("shape", "inputs"), [((80, 2), 2), ((1, 80, 2), 7), ((1, 0, 2), 2)])
+def test_wrong_shapes_are_refused(shape, inputs):
+    with pytest.raises(QbhError, match=f"batch, length, {inputs}\\), not"):
+        ContourEncoder(EncoderConfig((8,), 1, heads=2, inputs=inputs))(torch.zeros(shape))
 
 
 def test_weights_from_before_inputs_could_be_chosen_hold_an_encoder_of_contours(tmp_path):
@@ -295,18 +205,6 @@ def test_an_lstm_is_as_deep_and_wide_as_the_widths_say():
     assert (lstm.num_layers, lstm.hidden_size, lstm.bidirectional) == (3, 8, True)
 
 
-def test_a_residual_block_is_its_convolutions_and_what_went_in():
-    """With its last norm at zero, a block passes on what went in, rectified."""
-    encoder = encoder_of(EncoderConfig((6, 6), block="residual", heads=2))
-    block = encoder.stages[2]
-    x = torch.randn(2, 6, 1, 10)
-    with torch.inference_mode():
-        assert not torch.allclose(block(x), x.relu())
-        block.body[-1].weight.zero_()
-        block.body[-1].bias.zero_()
-        torch.testing.assert_close(block(x), x.relu())
-
-
 def test_dropout_drops_in_training_only():
     contours = torch.randn(4, 20, 2)
     encoder = encoder_of(EncoderConfig((8,), 1, heads=2, dropout=0.5))
@@ -314,44 +212,6 @@ def test_dropout_drops_in_training_only():
         assert torch.equal(encoder(contours), encoder(contours))
         encoder.train()
         assert not torch.allclose(encoder(contours), encoder(contours))
-
-
-def test_poolings_are_what_they_are_called():
-    """Each of them by hand, frame after frame."""
-    frames = torch.randn(2, 7, 8)
-    for pooling in POOLINGS:
-        part = encoder_of(EncoderConfig((8,), heads=2, pooling=pooling)).pooling
-        with torch.inference_mode():
-            torch.testing.assert_close(part(frames), by_hand(part, pooling, frames))
-
-
-def by_hand(part, pooling, frames):
-    """The slow way from (B, T, C) to (B, C)."""
-    rows = []
-    for row in frames:  # (T, C)
-        if pooling == "max":
-            rows.append(torch.stack([max(channel) for channel in row.T]))
-        elif pooling == "gru":
-            state = torch.zeros(1, 8)
-            cell = nn.GRUCell(8, 8)
-            cell.load_state_dict(
-                {k.removesuffix("_l0"): v for k, v in part.gru.state_dict().items()}
-            )
-            for frame in row:
-                state = cell(frame[None], state)
-            rows.append(state[0])
-        elif pooling == "attention":
-            scores = torch.stack([part.score.weight @ frame for frame in row]).exp()  # (T, C)
-            rows.append((scores * row).sum(0) / scores.sum(0))
-        else:
-            heads = []
-            for head in range(2):
-                mine = slice(4 * head, 4 * head + 4)
-                keys = [torch.tanh(part.project(frame))[mine] for frame in row]
-                scores = torch.stack([key @ part.context[head] for key in keys]).exp()
-                heads.append((scores[:, None] * row[:, mine]).sum(0) / scores.sum())
-            rows.append(torch.cat(heads))
-    return torch.stack(rows)
 
 
 class Plain(nn.Module):
@@ -402,23 +262,6 @@ def test_a_seed_starts_the_default_encoder_from_the_weights_it_always_did():
     encoder = ContourEncoder(EncoderConfig()).state_dict()
     assert list(encoder) == list(plain)
     assert all(torch.equal(encoder[key], plain[key]) for key in plain)
-
-
-def test_shipped_weights_ignore_the_key_of_a_melody():
-    embedder = ContourEmbedder()
-    rng = np.random.default_rng(0)
-    frames = np.ones((4, 80, 2), np.float32)
-    frames[..., 0] = np.repeat(rng.integers(55, 70, (4, 10)), 8, axis=1)
-    higher = frames + np.array([7, 0], np.float32)
-    np.testing.assert_allclose(embedder.embed(frames), embedder.embed(higher), atol=1e-4)
-    similarity = embedder.embed(frames) @ embedder.embed(frames).T
-    assert similarity[np.triu_indices(4, 1)].max() < 0.8
-
-
-@pytest.mark.parametrize("name", ["stage1", "best"])
-def test_shipped_weights_have_a_card(name):
-    card = asset(f"weights/{name}.md").read_text("utf-8").lower()
-    assert all(word in card for word in ("essenfolksong", "seed", "limits", "licence"))
 
 
 def test_the_module_initialises_vector_maths_when_it_is_imported(monkeypatch):
