@@ -68,6 +68,10 @@ def status(page: Page):
     return expect(page.get_by_role("status"))
 
 
+def choose(page: Page, path: Path) -> None:
+    page.get_by_label("Choose a file instead").set_input_files(path)
+
+
 def sees_the_song(page: Page) -> None:
     first = page.get_by_role("listitem").first
     expect(first).to_contain_text(TRUTH, timeout=PATIENCE_MS)
@@ -75,11 +79,9 @@ def sees_the_song(page: Page) -> None:
     status(page).to_have_text(f"It fits {TRUTH} best.")
 
 
-@pytest.mark.parametrize("size", [(1280, 800, "light"), (390, 844, "dark")])
-def test_a_hum_into_the_microphone_finds_its_song(browse, service, hum, size):
-    width, height, scheme = size
-    view = {"width": width, "height": height}
-    page = browse(service, hears=hum, viewport=view, color_scheme=scheme)
+def test_a_hum_into_the_microphone_finds_its_song(browse, service, hum, share_heard):
+    """On the narrow screen of a phone; the upload is compared with the file, piece by piece."""
+    page = browse(service, hears=hum, viewport={"width": 390, "height": 844}, color_scheme="dark")
     record = page.get_by_role("button", name="Record")
     record.focus()
     page.keyboard.press("Enter")
@@ -89,55 +91,47 @@ def test_a_hum_into_the_microphone_finds_its_song(browse, service, hum, size):
     file = page.get_by_label("Choose a file instead")
     expect(file).to_have_attribute("aria-disabled", "true")
     expect(stop).to_be_focused()
+    page.evaluate(
+        "() => { const ask = fetch; "
+        "window.fetch = (what, how) => { window.sent = how.body; return ask(what, how); } }"
+    )
     page.keyboard.press("Space")
     sees_the_song(page)
     expect(record).to_have_attribute("aria-disabled", "false")
     expect(record).to_be_focused()
     heard_s = page.locator("audio").evaluate("sound => sound.duration")
     assert 7.5 < heard_s < 12
-    overflow = "document.documentElement.scrollWidth - innerWidth"
-    assert page.evaluate(overflow) <= 0
-
-
-def test_all_that_the_microphone_heard_is_sent(browse, service, hum, share_heard):
-    """Compare the upload with the file, piece by piece."""
-    page = browse(service, hears=hum)
-    page.get_by_role("button", name="Record").click()
-    expect(page.get_by_text("0:25 left")).to_be_visible(timeout=PATIENCE_MS)
-    page.evaluate(
-        "() => { const ask = fetch; "
-        "window.fetch = (what, how) => { window.sent = how.body; return ask(what, how); } }"
-    )
-    page.get_by_role("button", name="Stop").click()
-    page.wait_for_function("window.sent")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     sent = page.evaluate("async () => Array.from(new Uint8Array(await window.sent.arrayBuffer()))")
     samples, rate_hz = soundfile.read(io.BytesIO(bytes(sent)))
     assert samples.ndim == 1
     original, original_hz = soundfile.read(hum)
-    original = soxr.resample(original, original_hz, rate_hz)
-    assert share_heard(samples, original, rate_hz) > 0.8
+    assert share_heard(samples, soxr.resample(original, original_hz, rate_hz), rate_hz) > 0.8
 
 
-def test_a_file_will_do(browse, service, hum):
-    page = browse(service)
-    page.get_by_label("Choose a file instead").set_input_files(hum)
+def test_a_file_will_do_and_what_is_wrong_with_it_is_said(browse, service, hum, tmp_path):
+    page = browse(service, allowed="Failed to load resource")
+    (tmp_path / "words.wav").write_text("this is no recording\n" * 50)
+    choose(page, tmp_path / "words.wav")
+    status(page).to_contain_text("words.wav is damaged or is not audio")
+    expect(page.get_by_role("list")).to_be_hidden()
+    (tmp_path / "long.wav").write_bytes(bytes(20_000_001))
+    choose(page, tmp_path / "long.wav")
+    status(page).to_contain_text("long.wav is larger than 20 MB")
+    for route, words in (
+        (lambda route: route.abort(), "cannot be reached"),
+        (lambda route: route.fulfill(status=503, body="no JSON"), "The service is busy"),
+    ):
+        page.route("**/search*", route, times=1)
+        choose(page, hum)
+        status(page).to_contain_text(words)
+    page.get_by_role("button", name="Search again").click()
     sees_the_song(page)
     expect(page.locator("audio")).to_be_visible()
     page.get_by_label("I hum the beginning of the song").check()
     with page.expect_request("**/search*anchor=start"):
         page.get_by_role("button", name="Search again").click()
     sees_the_song(page)
-
-
-def test_what_is_wrong_with_a_file_is_said(browse, service, tmp_path):
-    page = browse(service, allowed="422")
-    (tmp_path / "words.wav").write_text("this is no recording\n" * 50)
-    page.get_by_label("Choose a file instead").set_input_files(tmp_path / "words.wav")
-    status(page).to_contain_text("words.wav is damaged or is not audio")
-    expect(page.get_by_role("list")).to_be_hidden()
-    (tmp_path / "long.wav").write_bytes(bytes(20_000_001))
-    page.get_by_label("Choose a file instead").set_input_files(tmp_path / "long.wav")
-    status(page).to_contain_text("long.wav is larger than 20 MB")
 
 
 def test_silence_is_too_quiet_and_a_moment_too_short(browse, service, tmp_path):
@@ -153,13 +147,6 @@ def test_silence_is_too_quiet_and_a_moment_too_short(browse, service, tmp_path):
     expect(page.get_by_role("button", name="Record")).to_be_enabled()
 
 
-def test_without_permission(browse, service):
-    page = browse(service, "--use-fake-device-for-media-stream", "--deny-permission-prompts")
-    page.get_by_role("button", name="Record").click()
-    status(page).to_contain_text("does not let this page use the microphone")
-    expect(page.get_by_role("button", name="Record")).to_be_enabled()
-
-
 def test_without_https(browse, service, hum):
     """Except on its own machine, a page over HTTP has no microphone, but takes files."""
     port = service.rsplit(":", 1)[1]
@@ -168,20 +155,7 @@ def test_without_https(browse, service, hum):
     status(page).to_contain_text("over HTTPS")
     page.get_by_role("button", name="Record").click()
     status(page).to_contain_text("over HTTPS")
-    page.get_by_label("Choose a file instead").set_input_files(hum)
-    sees_the_song(page)
-
-
-def test_a_service_that_is_busy_or_gone_may_be_asked_again(browse, service, hum):
-    page = browse(service, allowed="Failed to load resource")
-    for route, words in (
-        (lambda route: route.abort(), "cannot be reached"),
-        (lambda route: route.fulfill(status=503, body="no JSON"), "The service is busy"),
-    ):
-        page.route("**/search*", route, times=1)
-        page.get_by_label("Choose a file instead").set_input_files(hum)
-        status(page).to_contain_text(words)
-    page.get_by_role("button", name="Search again").click()
+    choose(page, hum)
     sees_the_song(page)
 
 
@@ -193,7 +167,7 @@ def test_a_credential_is_asked_for(browse, catalogue, hum, tmp_path):
         field.fill("wrong")
         page.keyboard.press("Enter")
         expect(field).to_be_hidden()
-        page.get_by_label("Choose a file instead").set_input_files(hum)
+        choose(page, hum)
         status(page).to_contain_text("The credential is missing or wrong")
         field.fill(TOKEN)
         page.get_by_role("button", name="Use it").click()
