@@ -7,12 +7,11 @@ import soundfile
 
 from qbhkit.audio import Audio, write_wav
 from qbhkit.catalogue import build as module
-from qbhkit.catalogue.build import build_catalogue, read_sources, songs_from
+from qbhkit.catalogue.build import build_catalogue, read_sources
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, F0Track, from_pitch
 from qbhkit.corpora import Song
 from qbhkit.corpora.folders import AudioFiles
-from qbhkit.corpora.midi import MidiFiles
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import Reading, WindowGrid, cut_song
 from qbhkit.errors import QbhError
@@ -110,20 +109,16 @@ class TestCutSong:
         assert len(sparse.start)
         assert sparse.at_start.all()
 
-    def test_a_song_without_voice_has_no_window(self):
-        assert len(cut_song(from_pitch(np.zeros(50)), GRID, Reading(20)).frames) == 0
-        assert len(cut_song(Contour(np.zeros((0, 2))), GRID, Reading(20)).frames) == 0
 
-
-def test_what_was_built_is_what_is_opened(songs, tmp_path):
+def test_what_was_built_is_what_is_opened(songs, tmp_path, small_shards):
     report = build(songs, tmp_path)
+    assert len(files_of(tmp_path)) == 5
     assert (report.songs, report.reused, report.failures) == (18, 0, [])
     opened = open_catalogue(tmp_path)
     assert opened.model == "fake-1"
     assert opened.tracker == "swift-f0"
     assert opened.grid == GRID
     assert [entry["id"] for entry in opened.songs] == [song.id for song in songs]
-    assert [entry["title"] for entry in opened.songs] == [song.title for song in songs]
     assert opened.number == {song.id: k for k, song in enumerate(songs)}
     assert len(opened.vectors) == report.windows == len(opened.song) == len(opened.at_start)
     at = 0
@@ -139,35 +134,6 @@ def test_what_was_built_is_what_is_opened(songs, tmp_path):
         expected = FakeEmbedder().embed(cut.frames)
         np.testing.assert_allclose(opened.vectors[rows], expected, atol=1e-3)
         at = rows.stop
-
-
-def test_shards_are_joined_as_if_there_were_one(songs, tmp_path, monkeypatch):
-    build(songs, tmp_path / "one")
-    monkeypatch.setattr(module, "_SONGS_PER_SHARD", 4)
-    build(songs, tmp_path / "many")
-    assert [len(files_of(tmp_path / name)) for name in ("one", "many")] == [1, 5]
-    one, many = open_catalogue(tmp_path / "one"), open_catalogue(tmp_path / "many")
-    assert one.songs == many.songs
-    for key in ("vectors", "song", "start_s", "end_s", "at_start"):
-        np.testing.assert_array_equal(getattr(one, key), getattr(many, key))
-
-
-def test_an_interrupted_build_goes_on(songs, tmp_path, small_shards):
-    build(songs, tmp_path / "at_once")
-    path = tmp_path / "stopped"
-    with pytest.raises(KeyboardInterrupt):
-        build(songs, path, FakeEmbedder(3))
-    assert not (path / "manifest.json").exists()
-    with pytest.raises(QbhError, match="is unfinished: run the command that builds it again"):
-        open_catalogue(path)
-    assert len(files_of(path)) == 3
-    second = FakeEmbedder()
-    report = build(songs, path, second)
-    assert (second.calls, report.reused) == (2, 12)
-    assert files_of(path) == files_of(tmp_path / "at_once")
-    assert sorted(child.name for child in path.iterdir()) == ["manifest.json", "shards"]
-    one, other = (folder / "manifest.json" for folder in (path, tmp_path / "at_once"))
-    assert one.read_bytes() == other.read_bytes()
 
 
 def test_an_interrupted_rebuild_leaves_the_old_catalogue(songs, tmp_path, small_shards):
@@ -188,56 +154,28 @@ def test_an_interrupted_rebuild_leaves_the_old_catalogue(songs, tmp_path, small_
     assert titles == [song.title for song in changed]
 
 
-def test_an_unchanged_build_makes_nothing_again(songs, tmp_path, small_shards):
+def test_only_the_shard_of_a_changed_song_is_made_again(songs, tmp_path, small_shards):
     build(songs, tmp_path)
     before = files_of(tmp_path)
     times = {child: child.stat().st_mtime_ns for child in (tmp_path / "shards").iterdir()}
-    idle = FakeEmbedder(0)
-    report = build(songs, tmp_path, idle)
-    assert (idle.calls, report.reused, report.songs) == (0, 18, 18)
-    assert files_of(tmp_path) == before
+    assert build(songs, tmp_path, FakeEmbedder(0)).reused == 18
     assert {child: child.stat().st_mtime_ns for child in times} == times
-
-
-@pytest.mark.parametrize("what", ["title", "notes"])
-def test_a_changed_song_makes_one_shard_again(songs, tmp_path, small_shards, what):
-    build(songs, tmp_path)
-    before = files_of(tmp_path)
-    values = {"title": "another title", "notes": songs[6].notes + np.array([0, 0, 1.0])}
     changed = list(songs)
-    changed[6] = dataclasses.replace(songs[6], **{what: values[what]})
+    changed[6] = dataclasses.replace(songs[6], notes=songs[6].notes + np.array([0, 0, 1.0]))
     again = FakeEmbedder()
-    report = build(changed, tmp_path, again)
+    assert build(changed, tmp_path, again).reused == 14
     assert again.calls == 1
-    assert report.reused == 14
     after = files_of(tmp_path)
     assert len(set(after) & set(before)) == 4
     assert len(after) == 5  # the old shard is gone
-    opened = open_catalogue(tmp_path)
-    assert opened.songs[6]["title"] == changed[6].title
-    np.testing.assert_array_equal(opened.contours[6].frames, changed[6].contour().frames)
+    contour = open_catalogue(tmp_path).contours[6]
+    np.testing.assert_array_equal(contour.frames, changed[6].contour().frames)
 
 
-def test_another_model_or_grid_makes_everything_again(songs, tmp_path, small_shards):
+def test_another_grid_makes_everything_again(songs, tmp_path, small_shards):
     build(songs, tmp_path)
-    other = FakeEmbedder()
-    other.identity = "fake-2"
-    assert build(songs, tmp_path, other).reused == 0
-    assert open_catalogue(tmp_path).model == "fake-2"
-    assert build(songs, tmp_path, other, grid=WindowGrid(step_share=0.5)).reused == 0
+    assert build(songs, tmp_path, grid=WindowGrid(step_share=0.5)).reused == 0
     assert open_catalogue(tmp_path).grid.step_share == 0.5
-
-
-def test_a_damaged_shard_is_made_again(songs, tmp_path, small_shards):
-    build(songs, tmp_path)
-    before = files_of(tmp_path)
-    victim = sorted((tmp_path / "shards").iterdir())[2]
-    victim.write_bytes(before[victim.name][:-3])
-    with pytest.raises(QbhError, match="checksum differs"):
-        open_catalogue(tmp_path)
-    report = build(songs, tmp_path)
-    assert 14 <= report.reused < 18
-    assert files_of(tmp_path) == before
 
 
 def test_songs_that_fail_do_not_stop_the_others(songs, tmp_path, small_shards):
@@ -277,31 +215,25 @@ class TestSources:
 
     def test_a_folder_or_several_paths(self, folder, tmp_path):
         report = build(str(folder), str(tmp_path / "c"))
-        assert (report.songs, report.reused) == (3, 0)
         assert [failure.name for failure in report.failures] == [str(folder / "bad.mid")]
-        assert "bad.mid is not a readable MIDI file" in report.failures[0].reason
         assert self.ids(str(tmp_path / "c")) == ["a", "b", "c"]
-        report = build([folder / "c.mid", str(folder / "a.mid")], tmp_path / "c")
-        assert (report.songs, report.failures) == (2, [])
+        build([folder / "c.mid", str(folder / "a.mid")], tmp_path / "c")
         assert self.ids(tmp_path / "c") == ["c", "a"]
         build([folder / "c.mid", folder], tmp_path / "d")
         assert self.ids(tmp_path / "d") == ["c", "a", "b"]  # no file is read twice
 
-    def test_a_corpus_or_songs_in_memory(self, songs, tmp_path, write_midi, monkeypatch):
+    def test_a_corpus(self, songs, tmp_path, write_midi, monkeypatch):
         monkeypatch.setenv("QBHKIT_DATA", str(tmp_path))
         write_midi(tmp_path / "mirex-essen-2000" / "00001.mid", songs[0].notes)
         assert build("mirex-essen-2000", tmp_path / "c").songs == 1
         (song,) = open_catalogue(tmp_path / "c").songs
         assert song["licence"] == "Essen collection, research use"
-        assert songs_from(songs) == (songs, [])
-        assert build(tuple(songs[:2]), tmp_path / "c").songs == 2
 
     def test_what_cannot_be_read(self, folder, tmp_path):
         for sources, reason in (
             (folder / "bad.mid", "Not one song could be read: .*bad.mid is not a readable"),
             (tmp_path / "nowhere", "nowhere is neither a file, a folder nor a corpus"),
             ([folder, "no such corpus"], "no such corpus is neither"),
-            ([], "Not one song could be indexed"),
         ):
             with pytest.raises(QbhError, match=reason):
                 build(sources, tmp_path / "c")
@@ -315,23 +247,8 @@ class TestSources:
         opened = open_catalogue(tmp_path / "c")
         assert opened.model == ContourEmbedder().identity
         assert (opened.vectors.dtype, opened.vectors.shape[1]) == (np.float16, 512)
-        vectors = opened.vectors.astype(float)
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
-        assert np.std(vectors, axis=0).mean() > 0.005  # not all one vector
-        for weights, reason in (
-            ("end-to-end", "end-to-end do not hold a contour encoder"),  # embeds queries only
-            ("nothing", "nothing"),
-        ):
-            with pytest.raises(QbhError, match=reason):
-                build_catalogue(folder, tmp_path / "d", weights, **options)
-
-
-def test_two_songs_with_one_id_are_refused(tmp_path, write_midi):
-    notes = np.array([[0, 1, 60.0]])
-    files = [write_midi(tmp_path / name / "same.mid", notes) for name in ("a", "b")]
-    with pytest.raises(QbhError, match="the id same") as caught:
-        read_sources([MidiFiles(tuple(files))])
-    assert all(str(path) in str(caught.value) for path in files)
+        with pytest.raises(QbhError, match="end-to-end do not hold a contour encoder"):
+            build_catalogue(folder, tmp_path / "d", "end-to-end", **options)  # embeds queries only
 
 
 def test_another_tracker_tracks_recordings_alone_again(songs, tmp_path):

@@ -84,60 +84,13 @@ BY_HAND = {LinearScaling: linear_scaling_by_hand, SubsequenceDtw: dtw_by_hand}
 
 
 @pytest.mark.parametrize(("baseline", "match_from"), EVERY)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_scores_equal_a_plain_reference(baseline, match_from, seed):
-    songs = random_songs(seed)
-    hum = random_song(np.random.default_rng(100 + seed), 24)
+def test_scores_equal_a_plain_reference(baseline, match_from):
+    songs = random_songs(0)
+    hum = random_song(np.random.default_rng(100), 24)
     scores = baseline(songs).scores(hum, match_from)
     expected = [BY_HAND[baseline](song, hum, match_from) for song in songs]
     assert np.std(expected) > 0.05  # the songs can be told apart
     np.testing.assert_allclose(scores, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
-def test_a_perfect_copy_scores_nothing_lost_and_comes_first(baseline, match_from):
-    songs = random_songs(5, count=8, frames=60)
-    for truth, song in enumerate(songs):
-        hum = Contour(song.trimmed()[0].frames[:30])
-        scores = baseline(songs).scores(hum, match_from)
-        assert scores[truth] == pytest.approx(0, abs=1e-5)
-        assert scores.argmax() == truth
-        assert np.delete(scores, truth).max() < -0.1
-
-
-@pytest.mark.parametrize(("baseline", "match_from"), EVERY)
-def test_the_key_of_the_hum_and_the_order_of_the_songs_do_not_matter(baseline, match_from):
-    songs = random_songs(9)
-    hum = random_song(np.random.default_rng(9), 25)
-    plain = baseline(songs).scores(hum, match_from)
-    moved = baseline(songs[::-1]).scores(hum.transposed(-5.5), match_from)
-    np.testing.assert_allclose(moved[::-1], plain, atol=1e-4)
-    assert len(set(plain.round(6))) == len(songs)
-
-
-@pytest.mark.parametrize("baseline", BOTH)
-def test_a_hum_from_the_middle_is_found_anywhere_but_not_at_the_start(baseline):
-    songs = random_songs(7, count=6, frames=80)
-    song = songs[3].trimmed()[0]
-    begin = next(k for k in range(30, 60, 2) if song.voiced[k])
-    hum = Contour(song.frames[begin : begin + 30])
-    rival = baseline(songs)
-    anywhere, start = rival.scores(hum, "anywhere"), rival.scores(hum, "start")
-    assert anywhere.argmax() == 3
-    # DTW tries only the keys of a few stretches, linear scaling every one
-    assert anywhere[3] > (-0.6 if baseline is SubsequenceDtw else -1e-5)
-    assert start[3] < -0.3
-    assert (anywhere >= start - 1e-6).all()
-
-
-@pytest.mark.parametrize("baseline", BOTH)
-@pytest.mark.parametrize("scale", [0.8, 1.25])
-def test_a_faster_or_slower_hum_still_comes_first(baseline, scale):
-    songs = random_songs(8, count=10, frames=80)
-    song = songs[4].trimmed()[0]
-    at = ((np.arange(round(40 * scale)) + 0.5) / scale).astype(int)
-    scores = baseline(songs).scores(Contour(song.frames[at]), "start")
-    assert scores.argmax() == 4
 
 
 @pytest.mark.parametrize(("baseline", "match_from"), EVERY)

@@ -49,14 +49,6 @@ def test_among_fewer_than_a_thousand_songs_the_lead_is_no_longer_than_among_many
         assert leads(scores, np.array([0])) == pytest.approx([lead])
 
 
-def test_the_best_of_a_few_wrong_songs_is_not_believed():
-    wrong = np.array([0.301, 0.05, 0.02, -0.1, -0.3, -0.8])
-    best, found = np.array([0]), Calibration()
-    assert found.confidence(wrong[best], leads(wrong, best))[0] < 0.1
-    right = np.append(wrong, 0.66)
-    assert found.confidence(right[[6]], leads(right, np.array([6])))[0] > found.threshold
-
-
 def test_the_curve_is_the_likeliest_of_hums_with_their_song_and_without():
     """With a small penalty: hums that all find their song must not give endless weights."""
     some, _ = cases(150)
@@ -91,10 +83,9 @@ def test_the_threshold_keeps_what_it_was_asked_to_keep():
 
 def test_what_cannot_be_counted_is_none():
     """Four hums, two of them right, and a threshold that none of them passes."""
-    some = []
-    for scores in np.random.default_rng(8).random((4, 6)):
-        best = len(some) < 2
-        some.append(Case(scores, int(np.argmax(scores) if best else np.argmin(scores))))
+    rows = np.random.default_rng(8).random((4, 6))
+    truths = [*rows[:2].argmax(axis=1), *rows[2:].argmin(axis=1)]
+    some = [Case(scores, int(truth)) for scores, truth in zip(rows, truths, strict=True)]
     found = refusal(some, ["a", "b", "c", "d"], 0.2)
     assert (found.kept, found.refused, found.precision) == (0.0, 1.0, None)
 

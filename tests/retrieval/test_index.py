@@ -35,8 +35,7 @@ def naive(vectors, song, songs, queries, admitted):
     [
         (np.float32, 1.0, 1 << 30, 4096),
         (np.float16, 0.5, 1 << 30, 7),
-        (np.float16, 1.0, 0, 7),
-        (np.float32, 0.1, 0, 4096),
+        (np.float32, 0.1, 0, 7),
         (np.float16, 0.0, 0, 4096),
     ],
 )
@@ -95,19 +94,13 @@ def test_of_equal_windows_the_first_is_named():
     later = np.array([False, True, True, False, False, True])
     some = ExactIndex(vectors, np.array([0, 0, 0, 1, 1, 1]), 2).only(later)
     assert some.best_windows(vector).row.tolist() == [[1, 5]]
+    assert some.nearest(vector, 2).row.tolist() == [[1, 2]]
 
 
-@pytest.mark.parametrize(
-    ("vectors", "song"),
-    [
-        (np.zeros(4), np.zeros(4, int)),
-        (np.zeros((4, 2)), np.zeros(3, int)),
-        (np.zeros((3, 2)), np.array([0, 2, 1])),
-    ],
-)
-def test_malformed_input_is_refused(vectors, song):
+@pytest.mark.parametrize("song", [np.zeros(2, int), np.array([0, 2, 1])])
+def test_malformed_input_is_refused(song):
     with pytest.raises(QbhError, match="rising song numbers"):
-        ExactIndex(vectors, song, 3)
+        ExactIndex(np.zeros((3, 2)), song, 3)
 
 
 def naive_nearest(vectors, queries, k):
@@ -141,13 +134,6 @@ def test_more_windows_asked_for_than_there_are_or_nothing_asked():
     assert sorted(found.row[0, :3]) == [0, 1, 2]
     assert found.row[:, 3:].tolist() == found.similarity[:, 3:].tolist() == [[-1, -1]] * 2
     assert index.nearest(np.zeros((0, 8)), 3).row.shape == (0, 3)
-
-
-def test_of_equally_near_windows_the_first_come_first(monkeypatch):
-    monkeypatch.setattr(index_module, "_BLOCK_ROWS", 4)
-    vectors = np.repeat(unit_rows(np.random.default_rng(14), 1), 10, axis=0)
-    found = ExactIndex(vectors, np.arange(10), 10).nearest(vectors[:1], 6)
-    assert found.row.tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 @pytest.mark.parametrize(
@@ -217,14 +203,6 @@ def test_candidates_are_scored_again_and_none_is_invented():
     assert (found.similarity[found.row < 0] == -1).all()
 
 
-def test_the_checksum_names_the_vectors():
-    vectors = unit_rows(np.random.default_rng(19), 12, dtype=np.float16)
-    changed = vectors.copy()
-    changed[-1, -1] += np.float16(0.01)
-    several = (vectors, vectors.copy(), changed, vectors[:-1], vectors.reshape(24, 4))
-    assert len({index_module.checksum(each) for each in several}) == 4
-
-
 def test_the_registry_builds_and_opens():
     catalogue = catalogue_of(clustered(30, 16))
     for index in (build_index("exact", catalogue), open_index("exact", catalogue)):
@@ -234,11 +212,8 @@ def test_the_registry_builds_and_opens():
         open_index("annoy", catalogue)
 
 
-@pytest.mark.parametrize(
-    ("name", "package", "install"),
-    [("faiss", "faiss", "faiss-cpu"), ("postgres", "psycopg", "pgvector")],
-)
-def test_a_missing_package_is_named(name, package, install, monkeypatch):
+@pytest.mark.parametrize(("name", "package"), [("faiss", "faiss"), ("postgres", "psycopg")])
+def test_a_missing_package_is_named(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingPackageError, match=rf"not installed: pip install .*{install}"):
+    with pytest.raises(MissingPackageError, match=f"The index {name} is not installed: pip"):
         build_index(name, catalogue_of(clustered(30, 16)))

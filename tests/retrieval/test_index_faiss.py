@@ -75,11 +75,6 @@ def test_more_is_asked_for_than_a_graph_keeps_in_sight(windows, queries, tmp_pat
     assert recall(found, exact) > 0.98
 
 
-def test_queries_that_are_none_are_refused(built):
-    with pytest.raises(QbhError, match="NaN"):
-        open_index("faiss", built).nearest(np.full((1, 48), np.nan), 1)
-
-
 @pytest.fixture
 def built(windows, tmp_path):
     """A catalogue with an index beside its vectors."""
@@ -134,13 +129,6 @@ def test_a_manifest_that_is_wrong_is_refused(change, message, built):
     where.write_text(json.dumps(json.loads(where.read_text()) | change))
     with pytest.raises(QbhError, match=message):
         open_index("faiss", built)
-
-
-def test_a_manifest_that_is_no_json_or_not_there(built):
-    where = built.path / "faiss" / "manifest.json"
-    where.write_text("[]")
-    with pytest.raises(QbhError, match="is damaged: build the index again"):
-        open_index("faiss", built)
     where.unlink()
     with pytest.raises(QbhError, match="does not exist: build the index again"):
         open_index("faiss", built)
@@ -154,16 +142,14 @@ def test_a_build_that_fails_leaves_the_older_index(built, monkeypatch):
     monkeypatch.setattr(faiss, "write_index", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         build_index("faiss", built)
-    assert open_index("faiss", built).index.ntotal == 3000
-    assert len(list((built.path / "faiss").iterdir())) == 2
-
-
-def test_a_new_build_takes_the_place_of_the_older_one_unless_another_is_at_it(built):
     folder = built.path / "faiss"
-    before = sorted(folder.iterdir())
     with sole_writer(folder), pytest.raises(QbhError, match="is being written by another process"):
         build_index("faiss", built)
-    assert sorted(folder.iterdir()) == before
+    assert open_index("faiss", built).index.ntotal == 3000
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_new_build_takes_the_place_of_the_older_one(built):
     fewer = replace(built, vectors=built.vectors[:900])
     build_index("faiss", fewer)
     assert open_index("faiss", fewer).choices == FaissChoices()

@@ -1,18 +1,14 @@
 import os
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
-import qbhkit
-from qbhkit.audio import load
 from qbhkit.catalogue.build import build_catalogue
 from qbhkit.catalogue.edit import add_songs, remove_songs
 from qbhkit.catalogue.memmap import StackedArrays
 from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import Contour, F0Track, from_f0, from_notes, from_pitch, midi_to_hz
-from qbhkit.corpora import Song
+from qbhkit.contour import Contour, from_notes, from_pitch
 from qbhkit.embedding.windows import QueryWindows, Reading
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import get_tracker
@@ -72,7 +68,7 @@ def covered(answer, begin_s, end_s):
     return both / (max(answer.end_s, end_s) - min(answer.start_s, begin_s))
 
 
-@pytest.mark.parametrize(("key_st", "tempo"), [(0, 1.0), (7, 1.0), (-14, 0.8), (-5, 1.25)])
+@pytest.mark.parametrize(("key_st", "tempo"), [(7, 1.0), (-14, 0.8), (-5, 1.25)])
 def test_a_part_from_the_middle_tells_tune_seconds_key_and_tempo(searcher, tunes, key_st, tempo):
     missed = 0
     for number in WHOLE_TUNES:
@@ -146,25 +142,13 @@ def test_the_distance_of_several_segments_is_their_mean_and_the_path_that_of_the
         np.testing.assert_array_equal(column, np.where(nearest == 0, one, other))
 
 
-@pytest.mark.parametrize(("key_st", "tempo"), [(7, 1.0), (0, 0.8), (-5, 1.25)])
-def test_the_beginning_finds_its_tune_at_the_start(searcher, tunes, key_st, tempo):
+def test_the_beginning_finds_its_tune_at_the_start(searcher, tunes):
     for number in WHOLE_TUNES:
-        hum = from_notes(part_of(tunes[number].notes, 0, 9, key_st, tempo))
+        hum = from_notes(part_of(tunes[number].notes, 0, 9, key_st=-5, tempo=1.25))
         best = searcher.search(hum, 3, "start")[0]
         assert best.song_id == tunes[number].id
         assert best.start_s == 0
         assert covered(best, 0, 9) > 0.7
-
-
-def test_a_rendered_hum_finds_its_tune(searcher, tunes):
-    tracker = get_tracker()
-    voice = Voice(key_st=-9, tempo=0.9)
-    for number in WHOLE_TUNES[:3]:
-        part = part_of(tunes[number].notes, *PART_S)
-        hum = from_f0(tracker.track(render_hum(part, voice, np.random.default_rng(number)).audio))
-        best = searcher.search(hum, 3)[0]
-        assert best.song_id == tunes[number].id
-        assert covered(best, *PART_S) > 0.6
 
 
 def test_long_hums_are_cut_into_segments(searcher, tunes):
@@ -249,22 +233,6 @@ def test_scores_are_soft_means_of_the_best_cosines(fake, sharpness, match_from):
             assert catalogue.at_start[found.row[song]]
 
 
-def test_from_the_start_a_later_phrase_is_not_looked_for_at_the_beginning(searcher, tunes):
-    """Whoever hums the second half of a tune and says it is the start finds it worse."""
-    ranks = {"start": [], "anywhere": []}
-    for number in WHOLE_TUNES:
-        notes = tunes[number].notes
-        late = notes[notes[:, 0] > notes[-1, 0] / 2][:40]
-        hum = from_notes(late - [late[0, 0], 0, 0])
-        for match_from, found in ranks.items():
-            ids = [
-                answer.song_id for answer in searcher.search(hum, len(tunes), match_from, "vote")
-            ]
-            found.append(ids.index(tunes[number].id))
-    assert max(ranks["anywhere"]) < 3
-    assert np.mean(ranks["start"]) > 2 + np.mean(ranks["anywhere"])
-
-
 def test_from_the_start_any_window_of_an_aligned_song_may_vote(searcher, tunes):
     notes = tunes[12].notes
     late = part_of(notes, notes[-1, 0] / 2, notes[-1, 0] / 2 + 9)
@@ -274,10 +242,8 @@ def test_from_the_start_any_window_of_an_aligned_song_may_vote(searcher, tunes):
     assert start.vote[12] > searcher.scores(hum, "start", "vote").vote[12] + 0.05
 
 
-def test_a_song_shorter_than_the_hum_is_compared_to_its_end(song_notes, embedder, tmp_path):
-    songs = [Song(key, key, key, notes=notes) for key, notes in song_notes.items()]
-    build_catalogue(songs, tmp_path, embedder, "swift-f0", progress=False)
-    short = Searcher(open_catalogue(tmp_path), embedder)
+def test_a_song_shorter_than_the_hum_is_compared_to_its_end(song_notes, embedder, catalogue):
+    short = Searcher(open_catalogue(catalogue), embedder)
     slow = from_notes(song_notes["short"] * [3.0, 3.0, 1.0])
     assert slow.duration_s > 2 * from_notes(song_notes["short"]).duration_s
     assert np.isfinite(short.scores(slow, "start").score).all()
@@ -293,13 +259,6 @@ def test_silence_around_the_hum_changes_nothing(fake):
     for match_from in ("start", "anywhere"):
         plain, padded = (fake.scores(from_pitch(hum), match_from) for hum in (pitch, quiet))
         np.testing.assert_array_equal(plain.score, padded.score)
-
-
-def test_a_query_window_that_is_a_pause_is_replaced_by_its_segment(fake):
-    pitch = np.concatenate([np.repeat([60, 64.0], 10), np.zeros(100), np.repeat([62, 60.0], 1)])
-    frames = fake.cut_query(from_pitch(pitch), "anywhere").frames
-    assert frames[..., 1].any(axis=1).all()
-    assert np.isfinite(fake.scores(from_pitch(pitch)).score).all()
 
 
 def test_one_second_of_voice_is_needed(fake):
@@ -321,36 +280,20 @@ def test_weights_that_did_not_make_the_catalogue_are_refused(fake):
         Searcher(fake.catalogue, Other())
 
 
-def test_the_hop_of_the_f0_does_not_matter(searcher, tunes):
-    notes = part_of(tunes[8].notes, *PART_S)
-    scores = []
-    for hop_s in (0.005, 0.01, 0.032, 0.05):
-        at = (np.arange(int(10 / hop_s)) + 0.5) * hop_s
-        owner = np.searchsorted(notes[:, 0], at, side="right") - 1
-        sounding = at < notes[owner, 0] + notes[owner, 1]
-        track = F0Track(np.where(sounding, midi_to_hz(notes[owner, 2]), 0), sounding * 1.0, hop_s)
-        answer = searcher.search(from_f0(track), 1)[0]
-        assert answer.song_id == tunes[8].id
-        scores.append(answer.score)
-    assert np.ptp(scores) < 0.1
-
-
 def test_silent_segments_do_not_vote(searcher, tunes):
     tune = tunes[WHOLE_TUNES[0]]
     hum = from_notes(part_of(tune.notes, *PART_S)).trimmed()[0].pitch_st
     for tail in (np.full(3, 60.0), hum):
         long = from_pitch(np.concatenate([hum, np.zeros(600), tail]))
         assert searcher.search(long, k=1)[0].song_id == tune.id
-        assert searcher.cut_query(long, "anywhere").frames.any(axis=(1, 2)).all()
+        assert searcher.cut_query(long, "anywhere").frames[..., 1].any(axis=1).all()
 
 
 @pytest.mark.parametrize(
     ("method", "options"),
     [
         ("vector", {"kind": "hnsw"}),
-        ("vote", {"kind": "ivf-pq", "probes": 4}),
-        ("full", {"kind": "hnsw"}),
-        ("full", {}),
+        ("full", {"kind": "ivf-pq", "probes": 4}),
     ],
 )
 def test_an_approximate_index_answers_as_the_exact_one(searcher, tunes, method, options, tmp_path):
@@ -399,15 +342,9 @@ def test_songs_that_an_index_misses_come_last_with_windows_of_their_own(
 
 
 def test_the_index_is_not_asked_for_beginnings(searcher, tunes):
-    class Silent:
-        name = "silent"
-
-        def nearest(self, queries, k):
-            raise AssertionError("a search from the start reads the beginnings of all songs")
-
     hum = from_notes(part_of(tunes[8].notes, 0, 10))
     other = Searcher(searcher.catalogue, searcher.embedder)
-    other.index = Silent()
+    other.index = object()  # the beginnings of all songs are read
     assert other.search(hum, 3, "start") == searcher.search(hum, 3, "start")
 
 
@@ -430,7 +367,7 @@ def test_a_catalogue_with_many_windows_stays_on_disk(searcher, tunes, monkeypatc
 
 @pytest.mark.parametrize(
     ("match_from", "method"),
-    [("start", "full"), ("start", "vector"), ("anywhere", "vote"), ("anywhere", "full")],
+    [("start", "vector"), ("anywhere", "vote"), ("anywhere", "full")],
 )
 def test_many_hums_at_once_are_answered_as_one_by_one(
     searcher, tunes, match_from, method, monkeypatch
@@ -457,23 +394,12 @@ def recording(tunes, tmp_path_factory):
     return path
 
 
-def test_a_hum_may_be_given_in_many_ways(searcher, tunes, recording):
-    audio, f0 = load(recording, 16000), qbhkit.track(recording)
-    samples = audio.samples, audio.rate_hz
-    takes = [str(recording), from_f0(f0)]
-    for hum in (str(recording), recording, samples, audio, f0, from_f0(f0), takes):
-        answers = search(hum, searcher.catalogue.path, k=3)
-        assert len(answers) == 3
-        assert answers[0].song_id == tunes[8].id
-        assert answers == searcher.search(hum, 3) == search(hum, searcher, 3)
-    assert qbhkit.search is search
-
-
 def test_methods_are_called_by_their_names(searcher, recording):
     path = searcher.catalogue.path
     for match_from, method in (("anywhere", "full"), ("start", "vote"), ("anywhere", "vector")):
         found = search(str(recording), path, 4, match_from, method)
         assert found == searcher.search(recording, 4, match_from, method)
+        assert found == search([recording], searcher, 4, match_from, method)
         assert (found[0].confidence is None) == (method != "full")
     with pytest.raises(QbhError, match="no method 'dtw': use vector, vote, full or end-to-end"):
         search(recording, path, method="dtw")
@@ -482,19 +408,6 @@ def test_methods_are_called_by_their_names(searcher, recording):
     assert resolve_method("end-to-end", "mine.safetensors") == ("full", "mine.safetensors")
     with pytest.raises(QbhError, match="was made by the model"):  # not by stage1
         search(recording, path, method="end-to-end")
-
-
-def test_states_are_searched_in_a_catalogue_of_stage1(tunes, recording, tmp_path):
-    from qbhkit.embedding.embedder import ContourEmbedder
-
-    build_catalogue(tunes[:12], tmp_path, ContourEmbedder("stage1"), progress=False)
-    found = search(recording, tmp_path, 2, method="end-to-end")
-    assert found[0].song_id == tunes[8].id
-    assert found[0].transposition_st == pytest.approx(-9, abs=0.5)
-    with pytest.raises(QbhError, match="contour holds no states"):
-        search(qbhkit.to_contour(recording), tmp_path, method="end-to-end")
-    plain = search(recording, tmp_path, 2, weights="stage1")
-    assert plain[0].song_id == tunes[8].id
 
 
 @pytest.fixture
@@ -534,18 +447,12 @@ def test_the_same_name_in_another_folder_is_another_catalogue(
     tunes, embedder, tmp_path, openings, monkeypatch
 ):
     hum = from_notes(part_of(tunes[3].notes, *PART_S))
-    build_catalogue(tunes[:4], tmp_path / "a" / "songs", embedder, progress=False)
-    shutil.copytree(tmp_path / "a", tmp_path / "b")  # manifests of the same time
-    remove_songs([tunes[3].id], tmp_path / "b" / "songs")
-    times = [(tmp_path / name / "songs" / "manifest.json").stat() for name in "ab"]
-    os.utime(
-        tmp_path / "b" / "songs" / "manifest.json", ns=(times[0].st_atime_ns, times[0].st_mtime_ns)
-    )
-    counts = []
-    for name in "ab":
+    for name, count in (("a", 4), ("b", 3)):
+        path = tmp_path / name / "songs"
+        build_catalogue(tunes[:count], path, embedder, progress=False)
+        os.utime(path / "manifest.json", (0, 0))  # of the same time
         monkeypatch.chdir(tmp_path / name)
-        counts.append(len(search(hum, "songs", 9)))
-    assert counts == [4, 3]
+        assert len(search(hum, "songs", 9)) == count
 
 
 def test_what_cannot_be_read_is_named(searcher, recording, tmp_path):
