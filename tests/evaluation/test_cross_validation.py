@@ -131,21 +131,16 @@ def test_the_best_copy_is_chosen_on_hums_held_out(cv_data, tmp_path, monkeypatch
             self.given = list(hums)
             super().__init__(hums, *rest)
 
-    class StopError(Exception):
-        pass
-
     def train_encoder(config, source, folder, log, pairs, evaluate, **kwargs):
         learnt, held = pairs.given, chosen[-1][1].given
-        assert learnt
-        assert held
-        assert not {hum.song for hum in learnt} & {hum.song for hum in held}
-        assert len(learnt) + len(held) == 2  # of 4 songs by 2 singers in one fold of each
-        raise StopError
+        assert len(learnt) == len(held) == 1  # of 4 songs by 2 singers in one fold of each
+        assert learnt[0].song != held[0].song
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(cross_validation, "HumPairs", Kept)
     chosen = watched(monkeypatch, "hum_evaluator")
     monkeypatch.setattr(cross_validation, "train_encoder", train_encoder)
-    with pytest.raises(StopError):
+    with pytest.raises(KeyboardInterrupt):
         fold(cv_data, tmp_path, replace(CONFIG, fine_tune=FineTune(every=1, steps=1)))
 
 
@@ -176,6 +171,13 @@ def test_stress_searches_the_same_hums_in_other_keys_and_tempi(folded):
             moved = found[f"{match_from}, {semitones} semitones"]["ranks"]
             assert moved == found[match_from]["ranks"]  # key-invariant by construction
         assert {f"{match_from}, stretched by {factor}" for factor in ("0.7", "1.4")} <= set(found)
+    contour = from_pitch(np.repeat([60, 62, 64], 10))
+    searched = {name: hums for name, _, hums in cross_validation._searched([contour], True)}
+    for factor in (0.7, 1.4):  # the tune is kept
+        (longer,) = searched[f"anywhere, stretched by {factor}"]
+        values, counts = np.unique(longer.pitch_st, return_counts=True)
+        assert list(values) == [60, 62, 64]
+        np.testing.assert_allclose(counts, 10 * factor, atol=1)
 
 
 def test_models_are_made_once_and_again_for_another_recipe_or_other_hums(
@@ -205,24 +207,6 @@ def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, folded, monkeypat
     assert set(found) == {"start", "anywhere", "methods"}
     monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [None] * len(args[1]))
     assert fold(cv_data, folded[1], methods=("full",))["start"]["top1"] == 0
-
-
-def test_stretching_keeps_the_tune():
-    contour = from_pitch(np.repeat([60, 62, 64], 10))
-    searched = {name: hums for name, _, hums in cross_validation._searched([contour], True)}
-    for factor in (0.7, 1.4):
-        (longer,) = searched[f"anywhere, stretched by {factor}"]
-        assert len(longer) == round(30 * factor)
-        values, counts = np.unique(longer.pitch_st, return_counts=True)
-        assert list(values) == [60, 62, 64]
-        np.testing.assert_allclose(counts, 10 * factor, atol=1)
-
-
-def test_without_hums_the_weights_are_scored_as_they_are(cv_data, folded, tmp_path, monkeypatch):
-    weights = folded[1] / "fold-0" / "encoder.safetensors"
-    monkeypatch.setattr(cross_validation, "train_encoder", None)
-    found = fold(cv_data, tmp_path, replace(CONFIG, hums=None, init_from=str(weights)))
-    assert found["start"]["n"] == 8
 
 
 def test_an_unvoiced_hum_or_an_unknown_song_is_named(cv_data, tmp_path):
