@@ -28,13 +28,10 @@ def test_nbval_refuses_a_planted_wrong_output(tmp_path):
             "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
         },
     )
-    codes = []
-    for printed in ("42\n", "41\n"):
-        output = nbformat.v4.new_output("stream", name="stdout", text=printed)
-        notebook.cells[0].outputs = [output]
-        notebook.cells[0].execution_count = 1
-        path = tmp_path / "planted.ipynb"
-        nbformat.write(notebook, path)
-        done = subprocess.run([*NBVAL, path], cwd=tmp_path, capture_output=True, check=False)
-        codes.append(done.returncode)
-    assert codes == [0, 1]
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text="41\n")]
+    notebook.cells[0].execution_count = 1
+    nbformat.write(notebook, tmp_path / "planted.ipynb")
+    command = [*NBVAL, tmp_path / "planted.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "42" in done.stdout
