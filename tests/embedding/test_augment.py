@@ -1,4 +1,3 @@
-import json
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from qbhkit.embedding.augment import (
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "distortions.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "distortions.npz"
 OFF = with_only(Distortions())
 EVERYTHING = replace(
     Distortions(), **{field.name: 1.0 for field in fields(Distortions) if "chance" in field.name}
@@ -45,21 +43,6 @@ def changed_pitch(rules, seed=1):
     return frames, out, np.where(both, out[..., 0] - frames[..., 0], np.nan)
 
 
-def test_everything_off_changes_nothing():
-    frames = melody()
-    np.testing.assert_array_equal(distort(frames, OFF, np.random.default_rng(0)), frames)
-
-
-def test_each_field_belongs_to_exactly_one_group():
-    grouped = [name for names in GROUPS.values() for name in names]
-    assert sorted([*grouped, "most_slices"]) == sorted(field.name for field in fields(Distortions))
-
-
-def test_the_strengths_are_those_that_the_shipped_weights_were_trained_with():
-    log = json.loads((ROOT / "data" / "results" / "train_stage1.json").read_text("utf-8"))
-    assert asdict(Distortions()) == log["config"]["rules"]
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_is_switched_off_or_distorts_alone(group):
     rules, frames = Distortions(), melody()
@@ -68,10 +51,9 @@ def test_a_group_is_switched_off_or_distorts_alone(group):
         assert getattr(off, name) == (0 if name in GROUPS[group] else value)
         assert getattr(alone, name) == (value if name in (*GROUPS[group], "most_slices") else 0)
     assert with_only(rules, *GROUPS) == rules
-    start, length = np.zeros(64), np.full(64, 80.0)
+    window = np.zeros(64), np.full(64, 80.0), Reading(80)
     plain, warped = (
-        warp_positions(start, length, Reading(80), these, np.random.default_rng(0))
-        for these in (OFF, alone)
+        warp_positions(*window, these, np.random.default_rng(0)) for these in (OFF, alone)
     )
     assert np.allclose(warped, plain) != (group == "time")
     out = distort(frames, alone, np.random.default_rng(0))
@@ -84,9 +66,7 @@ def test_an_unknown_group_is_named():
             switch(Distortions(), "pitch", "rhythm")
 
 
-@pytest.mark.parametrize(
-    "rules", [Distortions(), EVERYTHING, replace(EVERYTHING, lost_frame_share=1.0)]
-)
+@pytest.mark.parametrize("rules", [Distortions(), replace(EVERYTHING, lost_frame_share=1.0)])
 def test_the_input_is_left_alone_and_the_output_is_a_contour(rules):
     frames = melody()
     before = frames.copy()
@@ -101,67 +81,36 @@ def test_the_input_is_left_alone_and_the_output_is_a_contour(rules):
 
 
 def test_a_key_change_moves_every_frame_of_a_contour_alike():
-    frames, out, moved = changed_pitch(only(key_st=6.0))
+    _, _, moved = changed_pitch(only(key_st=6.0))
     shift = np.nanmean(moved, axis=1)
     np.testing.assert_allclose(
         moved - shift[:, None], np.where(np.isnan(moved), np.nan, 0), atol=1e-4
     )
     assert np.abs(shift).max() <= 6.0
     assert np.ptp(shift) > 6.0
-    np.testing.assert_allclose(normalise(out, "key"), normalise(frames, "key"), atol=1e-5)
 
 
-def test_drift_grows_evenly_from_the_first_frame_to_the_last():
-    _, _, moved = changed_pitch(only(drift_chance=1.0, drift_st=1.0))
-    steps = np.nanmax(moved, axis=1) - np.nanmin(moved, axis=1)
-    assert steps.max() <= 1.0
-    assert steps.mean() > 0.3
-    np.testing.assert_allclose(moved[:, 0], 0, atol=1e-5)
-    slope = np.diff(moved[:, :7], axis=1)
-    np.testing.assert_allclose(slope, np.repeat(slope[:, :1], 6, axis=1), atol=1e-4)
-
-
-def test_range_scaling_stretches_around_the_median():
-    frames, out, _ = changed_pitch(only(range_chance=1.0, range_scale=0.15))
-    voiced = frames[..., 1] > 0
-    ratio = [
-        np.ptp(after[on]) / np.ptp(before[on])
-        for before, after, on in zip(frames[..., 0], out[..., 0], voiced, strict=True)
-    ]
-    assert min(ratio) > 0.849
-    assert max(ratio) < 1.151
-    assert np.std(ratio) > 0.05
-
-
-def test_note_errors_are_constant_within_a_note():
-    _, _, moved = changed_pitch(only(note_chance=1.0, note_st=0.5))
+@pytest.mark.parametrize(
+    ("rules", "steps"),
+    [
+        ({"wrong_note": 1.0}, {-4, -3, -2, -1, 1, 2, 3, 4}),
+        ({"octave_note_chance": 1.0, "octave_note_share": 0.2}, {-12, 0, 12}),
+    ],
+)
+def test_errors_of_notes_are_whole_steps_for_the_whole_note(rules, steps):
+    _, _, moved = changed_pitch(only(**rules))
     notes = moved.reshape(64, 10, 8)[:, :, :7]
-    assert np.ptp(notes, axis=2).max() < 1e-4
-    assert np.std(notes[:, :, 0], axis=1).mean() > 0.1
+    np.testing.assert_allclose(notes, np.round(notes[:, :, :1]).repeat(7, 2), atol=1e-4)
+    assert set(np.round(notes).flat) == steps
 
 
-def test_wrong_notes_are_whole_steps_and_as_rare_as_asked():
-    _, _, moved = changed_pitch(only(wrong_note=0.1))
-    first = moved[:, ::8]
-    wrong = np.abs(first) > 0.5
-    np.testing.assert_allclose(first, np.round(first), atol=1e-4)
-    assert 0.05 < wrong.mean() < 0.16
-    _, _, all_wrong = changed_pitch(only(wrong_note=1.0))
-    assert set(np.round(all_wrong[:, ::8]).flat) == {-4, -3, -2, -1, 1, 2, 3, 4}
-
-
-def test_slices_get_their_own_offset():
+def test_slices_get_their_own_offset_and_jump_by_an_octave():
     _, _, moved = changed_pitch(only(offset_chance=1.0, offset_st=1.0))
     levels = [len(np.unique(np.round(row[~np.isnan(row)], 3))) for row in moved]
     assert max(levels) <= 7
     assert np.mean(levels) > 2
-
-
-def test_octave_errors_jump_by_twelve():
     _, _, moved = changed_pitch(only(octave_chance=1.0))
-    jumps = np.unique(np.round(moved[~np.isnan(moved)], 3))
-    assert set(jumps) <= {-12.0, 0.0, 12.0}
-    assert (np.abs(moved) > 11).any(axis=1).mean() > 0.4
+    assert set(np.round(moved[~np.isnan(moved)], 3)) == {-12, 0, 12}
 
 
 def test_filling_sings_through_pauses_with_the_note_before_but_not_around_the_melody():
@@ -181,7 +130,7 @@ def test_staccato_cuts_the_end_of_notes_only():
     assert not lost.reshape(64, 10, 8)[:, :, :6].any()
 
 
-def test_crop_and_dropout_take_what_they_say():
+def test_a_crop_takes_ends_and_what_it_says():
     frames, out, _ = changed_pitch(only(crop_chance=1.0, crop_share=0.5))
     kept = out[..., 1].sum(axis=1) / frames[..., 1].sum(axis=1)
     assert 0.45 < kept.min() < 0.8
@@ -189,10 +138,6 @@ def test_crop_and_dropout_take_what_they_say():
     first, last = inner.argmax(axis=1), 79 - inner[:, ::-1].argmax(axis=1)
     for row, a, b in zip(range(64), first, last, strict=True):
         np.testing.assert_array_equal(out[row, a : b + 1], frames[row, a : b + 1])
-    _, out, _ = changed_pitch(only(dropout_chance=1.0, dropout_share=0.3))
-    gaps = (frames[..., 1] > 0) & (out[..., 1] == 0)
-    assert gaps.any()
-    assert gaps.sum(axis=1).max() <= 0.3 * 80 + 1
 
 
 def test_smoothing_glides_between_notes_without_inventing_voice():
@@ -202,13 +147,6 @@ def test_smoothing_glides_between_notes_without_inventing_voice():
     edge = np.abs(moved.reshape(64, 10, 8)[:, 1:, 0])
     assert middle.max() < 0.05
     assert edge.mean() > 0.2
-
-
-def test_absurd_noise_hits_few_frames_far_off():
-    _, _, moved = changed_pitch(only(absurd_chance=1.0, absurd_share=0.1))
-    hit = np.abs(moved) > 1e-4
-    assert 0.02 < hit.mean() < 0.08
-    assert np.abs(moved[hit]).max() > 8
 
 
 def test_warped_positions_rise_and_keep_within_the_rules():
@@ -242,37 +180,14 @@ def test_a_cropped_hum_that_keeps_its_speed_lies_in_the_middle():
     assert after_warp(Reading(80), rules) == rules
 
 
-@pytest.mark.parametrize(
-    ("steps", "rules"), [(1, EVERYTHING), (2, Distortions()), (7, EVERYTHING), (200, EVERYTHING)]
-)
-def test_any_length_works_and_silence_stays(steps, rules):
+@pytest.mark.parametrize("steps", [1, 200])
+def test_any_length_works_and_silence_stays(steps):
     frames = np.ascontiguousarray(melody(notes=25)[:, :steps])
     frames[3] = 0
-    out = distort(frames, rules, np.random.default_rng(0))
+    out = distort(frames, EVERYTHING, np.random.default_rng(0))
     assert out.shape == frames.shape
     assert ((out[..., 1].sum(axis=1) > 0) == (np.arange(64) != 3)).all()
     assert not out[3].any()
-
-
-def test_a_chance_is_the_share_of_contours_that_change():
-    for rule in (
-        {"left_out_chance": 0.3, "left_out_share": 0.9},
-        {"added_chance": 0.3, "added_share": 0.9},
-        {"glide_chance": 0.3, "glide_frames": 2},
-        {"modulation_chance": 0.3, "modulation_st": 2.0},
-        {"legato_chance": 0.3, "legato_frames": 1},
-        {"octave_note_chance": 0.3, "octave_note_share": 0.9},
-        {"lost_frame_chance": 0.3, "lost_frame_share": 0.9},
-    ):
-        frames = joined(batch=600) if "glide_chance" in rule else melody(batch=600)
-        out = distort(frames, only(**rule), np.random.default_rng(5))
-        changed = (out != frames).any(axis=(1, 2)).mean()
-        assert 0.24 < changed < 0.36, rule
-
-
-def joined(batch=64):
-    """(B, L, 2): as ``melody``, but its pauses are sung."""
-    return distort(melody(batch), only(fill_chance=1.0), np.random.default_rng(0))
 
 
 def test_a_note_left_out_is_a_rest_or_goes_to_the_note_before():
@@ -284,7 +199,6 @@ def test_a_note_left_out_is_a_rest_or_goes_to_the_note_before():
     rests = after[:, :, 0, 1] == 0
     moved = ~rests & (after[:, :, 0, 0] != before[:, :, 0, 0])
     assert 0.07 < rests.mean() < 0.13
-    assert 0.06 < moved.mean() < 0.13  # some notes are as high as the note before
     after_kept = moved[:, 1:] & ~moved[:, :-1] & ~rests[:, :-1]
     assert after_kept.any()
     np.testing.assert_array_equal(after[:, 1:, 0, 0][after_kept], before[:, :-1, 0, 0][after_kept])
@@ -298,13 +212,10 @@ def test_an_added_note_passes_to_the_next_in_the_second_half():
     late = notes[:, :, 4:]
     assert (late == late[:, :, :1]).all()
     assert 0.2 < late[:, :, 0].astype(bool).mean() < 0.4
-    pitch = frames[:, ::8, 0]
-    step = np.diff(pitch, axis=1)
-    sung = late[:, :-1, 0]
+    step, sung = np.diff(frames[:, ::8, 0], axis=1), late[:, :-1, 0]
     wide = (np.abs(step) > 2.5) & (sung != 0)
     np.testing.assert_array_equal(sung[wide], np.round(step[wide] / 2))
-    beside = sung[(np.abs(step) == 2) & (sung != 0)]
-    assert set(beside) == {-2, -1, 1, 2}
+    assert set(sung[(np.abs(step) == 2) & (sung != 0)]) == {-2, -1, 1, 2}
 
 
 def test_legato_sings_through_short_rests_only():
@@ -323,32 +234,22 @@ def test_legato_sings_through_short_rests_only():
     np.testing.assert_array_equal(out[sung], frames[sung])
 
 
-def test_a_glide_leads_from_note_to_note_and_leaves_the_rest_alone():
-    frames = joined()
-    out = distort(frames, only(glide_chance=1.0, glide_frames=3), np.random.default_rng(0))
+def test_a_glide_leads_from_note_to_note_but_not_across_a_rest():
+    rules = only(glide_chance=1.0, glide_frames=3)
+    frames = distort(melody(), only(fill_chance=1.0), np.random.default_rng(0))
+    out = distort(frames, rules, np.random.default_rng(0))
     np.testing.assert_array_equal(out[..., 1], frames[..., 1])
     before, after = frames[..., 0], out[..., 0]
     lengths = set()
-    for row in range(64):
-        steps = np.diff(before[row])
-        for onset in np.flatnonzero(steps) + 1:
-            if onset >= 79:
-                continue
-            part = (after[row, onset : onset + 8] - before[row, onset]) / -steps[onset - 1]
-            size = int((np.abs(part[:7]) > 1e-4).sum())
-            lengths.add(size)
-            np.testing.assert_allclose(
-                part[:size], 1 - np.arange(1, size + 1) / (size + 1), atol=1e-4
-            )
-        held = np.flatnonzero(steps == 0) + 1
-        far = [k for k in held if not steps[max(0, k - 4) : k].any()]
-        np.testing.assert_array_equal(after[row, far], before[row, far])
+    for row, last in np.argwhere(np.diff(before[:, :72], axis=1)):
+        onset, height = last + 1, before[row, last + 1] - before[row, last]
+        left = (before[row, onset : onset + 7] - after[row, onset : onset + 7]) / height
+        size = int((np.abs(left) > 1e-4).sum())
+        lengths.add(size)
+        glide = 1 - np.arange(1, size + 1) / (size + 1)
+        np.testing.assert_allclose(left, np.append(glide, np.zeros(7 - size)), atol=1e-4)
     assert lengths == {1, 2, 3}
-
-
-def test_no_glide_crosses_a_rest():
-    out = distort(melody(), only(glide_chance=1.0, glide_frames=3), np.random.default_rng(0))
-    np.testing.assert_array_equal(out, melody())
+    np.testing.assert_array_equal(distort(melody(), rules, np.random.default_rng(0)), melody())
 
 
 def test_a_modulation_changes_the_key_once_at_the_beginning_of_a_note():
@@ -358,31 +259,8 @@ def test_a_modulation_changes_the_key_once_at_the_beginning_of_a_note():
         np.nan_to_num(moved).reshape(64, 10, 8)[:, :, :7], notes[:, :, None].repeat(7, 2), atol=1e-4
     )
     assert (notes[:, 0] == 0).all()
-    step = notes[:, -1]
-    assert ((np.abs(step) >= 0.999) & (np.abs(step) <= 2.001)).all()
-    assert (step > 0).any()
-    assert (step < 0).any()
-    once = (np.abs(np.diff(notes, axis=1)) > 1e-3).sum(axis=1)
-    assert (once == 1).all()
-    assert len(np.unique(notes.astype(bool).argmax(axis=1))) > 3
-
-
-def test_misheard_octaves_are_those_of_whole_notes():
-    _, _, moved = changed_pitch(only(octave_note_chance=1.0, octave_note_share=0.2))
-    notes = moved.reshape(64, 10, 8)[:, :, :7]
-    assert (notes == notes[:, :, :1]).all()
-    values, counts = np.unique(notes[:, :, 0], return_counts=True)
-    np.testing.assert_array_equal(values, [-12, 0, 12])
-    share = counts / counts.sum()
-    assert ((share[[0, 2]] > 0.06) & (share[[0, 2]] < 0.14)).all()
-
-
-def test_lost_frames_are_single_frames_here_and_there():
-    frames, out, moved = changed_pitch(only(lost_frame_chance=1.0, lost_frame_share=0.1))
-    assert not np.nan_to_num(moved).any()
-    lost = (frames[..., 1] > 0) & (out[..., 1] == 0)
-    assert 0.08 < lost[frames[..., 1] > 0].mean() < 0.12
-    assert (lost[:, 1:] & lost[:, :-1]).sum() < 0.25 * lost.sum()
+    assert ((np.abs(notes[:, -1]) >= 0.999) & (np.abs(notes[:, -1]) <= 2.001)).all()
+    assert ((np.abs(np.diff(notes, axis=1)) > 1e-3).sum(axis=1) == 1).all()
 
 
 def test_distorted_contours_are_the_same_in_every_key():

@@ -41,13 +41,6 @@ def test_reading_the_bank_is_reading_the_song():
     np.testing.assert_array_equal(found[..., 1], [[1, 1, 0], [0, 1, 1]])
 
 
-def test_positives_are_nearer_to_their_anchor_than_to_others():
-    mild = Distortions(start_shift=0, tempo_octaves=0, slice_tempo=0.02)
-    found = pairs(bank(), batch=20, rules=mild)
-    gap = np.abs(found.anchors[:, None, :, 0] - found.positives[None, :, :, 0]).mean(axis=2)
-    assert (gap.argmin(axis=1) == np.arange(20)).mean() > 0.8
-
-
 def test_windows_have_the_lengths_asked_for():
     song = ContourBank([from_pitch(np.arange(400) / 10 + 40)])  # pitch tells the frame
     window = WindowRange(shortest_s=5, longest_s=20, at_start=0.0)
@@ -103,13 +96,9 @@ class TestPublishedWindows:
         pitch = np.zeros(1600)
         pitch[:400] = 60
         window = replace(self.WINDOW, stretched=stretched)
-        shares = {}
-        for least in (0.0, 0.5):
-            drawn = replace(window, min_voiced=least)
-            song = ContourBank([from_pitch(pitch)])
+        song = ContourBank([from_pitch(pitch)])
+        for least_voiced, lowest, highest in ((0.0, 0.0, 0.35), (0.5, 0.55, 1.0)):
+            drawn = replace(window, min_voiced=least_voiced)
             found = [pairs(song, 1, k, OFF, drawn).anchors for k in range(100)]
-            shown = 300 if stretched else 200
-            enough = [anchor[0, :, 1].sum() >= 0.5 * shown for anchor in found]
-            shares[least] = np.mean(enough)
-        assert shares[0.0] < 0.35
-        assert shares[0.5] > 0.55
+            enough = (150 if stretched else 100) <= np.sum(found, axis=2)[:, 0, 1]
+            assert lowest < enough.mean() <= highest
