@@ -38,18 +38,15 @@ def test_only_a_full_run_writes_into_the_checkout(tmp_path, monkeypatch, capsys)
     written = read_json(tmp_path / "data" / "results" / "it.json", "")
     assert written["top1"] == 1
     assert {"python", "torch", "cores", "threads"} <= set(written["machine"])
-    common.save(parsed(monkeypatch, "--subset", "3", "--out", "here"), "it", {"top1": 2})
-    assert read_json(tmp_path / "here" / "it.json", "")["top1"] == 2
-
-
-def test_parts_of_a_result_are_kept(tmp_path, monkeypatch):
-    options = parsed(monkeypatch, "--out", str(tmp_path))
-    common.save(options, "it", {"n": 1}, "files", "readers", "abc")
-    common.save(options, "it", {"n": 2}, "files", "readers", "zip")
-    common.save(options, "it", {"n": 3}, "service")
-    written = read_json(tmp_path / "it.json", "")
-    assert [part["n"] for part in written["files"]["readers"].values()] == [1, 2]
-    assert written["service"]["n"] == 3
+    elsewhere = parsed(monkeypatch, "--subset", "3", "--out", "here")
+    for n, inside in enumerate((["files", "abc"], ["files", "zip"], ["service"])):
+        common.save(elsewhere, "it", {"n": n}, *inside)  # parts of a result are kept
+    parts = read_json(tmp_path / "here" / "it.json", "")
+    assert [parts["files"]["abc"]["n"], parts["files"]["zip"]["n"], parts["service"]["n"]] == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_a_benchmark_runs_outside_the_checkout(tmp_path):
@@ -65,15 +62,11 @@ def test_a_benchmark_runs_outside_the_checkout(tmp_path):
         )
 
     assert "one pair at a time" in bench("augment", "--help").stdout
-    refused = bench("augment")
-    assert (refused.returncode, "--out DIR" in refused.stderr) == (2, True), refused.stderr
     done = bench("augment", "--pairs", "64", "--out", "results")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "results" / "bench_augment.json").read_text())
     assert found["ratio"] > 0
-    assert not list(site.rglob("*.json.*"))
-    refused = bench("mutants", "--mutants", "1")
-    assert "needs a checkout" in refused.stderr
+    assert "needs a checkout" in bench("mutants", "--mutants", "1").stderr
 
 
 SOURCE = '''"""Add 1."""
@@ -88,13 +81,9 @@ def add(one: "int | None", other=True):
 '''
 
 
-def changes(source):
-    found = (mutant_of("a.py", source, place) for place in places(source))
-    return [mutant.change for mutant in found if mutant]
-
-
 def test_mutants_change_one_thing_that_tests_can_see():
-    found = changes(SOURCE)
+    mutants = [mutant_of("a.py", SOURCE, place) for place in places(SOURCE)]
+    found = [mutant.change for mutant in mutants]
     assert 'LIMIT: "int | None" = 3 -> LIMIT: "int | None" = 4' in found
     line = "if one < LIMIT and not (other == 1):"
     for new in ("one <= LIMIT and", "one > LIMIT and", "one < LIMIT or"):
@@ -103,8 +92,7 @@ def test_mutants_change_one_thing_that_tests_can_see():
     assert "return -one + 2.5 -> return one + 2.5" in found
     assert "return -one + 2.5 -> return -one - 2.5" in found
     assert not any("at least" in change or "maxsize" in change for change in found)
-    for place in places(SOURCE):
-        mutant = mutant_of("a.py", SOURCE, place)
+    for mutant in mutants:
         assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(SOURCE))
         before, after = mutant.change.split(" -> ")
         assert SOURCE.splitlines()[mutant.line - 1].strip() == before
@@ -120,16 +108,20 @@ def test_a_sample_is_drawn_over_all_rooms():
     assert all(bench_mutants.tests_of(ROOT, path) for path in {mutant.path for mutant in drawn})
 
 
-def test_a_mutant_meets_the_tests_of_its_module_first():
-    found = bench_mutants.tests_of(ROOT, "qbhkit/retrieval/align.py")
-    assert found[0] == "tests/retrieval/test_align.py"
-    assert set(found) == {f"tests/retrieval/{path.name}" for path in
-                          (ROOT / "tests" / "retrieval").glob("test_*.py")}  # fmt: skip
-    assert bench_mutants.tests_of(ROOT, "qbhkit/metrics.py")[0] == "tests/test_metrics.py"
-    assert (
-        bench_mutants.tests_of(ROOT, "qbhkit/pitch/trackers/__init__.py")[0]
-        == "tests/pitch/test_trackers.py"
-    )
+@pytest.mark.parametrize(
+    ("module", "test"),
+    [
+        ("retrieval/align.py", "retrieval/test_align.py"),
+        ("metrics.py", "test_metrics.py"),
+        ("pitch/trackers/__init__.py", "pitch/test_trackers.py"),
+    ],
+)
+def test_a_mutant_meets_the_tests_of_its_module_first(module, test):
+    found = bench_mutants.tests_of(ROOT, f"qbhkit/{module}")
+    assert found[0] == f"tests/{test}"
+    if "/" in test:  # and all of its room
+        room = ROOT / "tests" / Path(test).parent
+        assert set(found) == {str(path.relative_to(ROOT)) for path in room.rglob("test_*.py")}
 
 
 @pytest.fixture
@@ -147,14 +139,12 @@ def checkout(tmp_path):
 
 
 def test_a_run_tells_killed_from_survived_and_goes_on(checkout, tmp_path, monkeypatch):
-    before = (checkout / "qbhkit" / "room" / "a.py").read_bytes()
     run = Run(tmp_path / "cache", checkout)
     drawn = sample(run.tree, 10, 0)
     assert len(drawn) == 4
     for mutant in drawn[::2]:
         run.meet(mutant)
     assert list(run.state["killed"].values()) == [True, False]
-    assert (checkout / "qbhkit" / "room" / "a.py").read_bytes() == before
     again = Run(tmp_path / "cache", checkout)  # the state is there; nothing is tested anew
     monkeypatch.setattr(bench_mutants, "outcome", None)
     for mutant in drawn[::2]:

@@ -6,7 +6,7 @@ are random (speed does not depend on them), the signal is noise. Peak memory is 
 its own which tracks M minutes.
 """
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,15 @@ from qbhkit.pitch.crnn import CRNN_RATE_HZ, PATCH, PATCH_FRAMES, WIDTHS, CrnnExt
 BATCHES = (1, 2, 4, 8, 16)  # the rival's best one counts
 
 
-def noise(length_s: float) -> Audio:
-    """Return mono noise at 8 kHz."""
-    rng = np.random.default_rng(0)
-    samples = rng.standard_normal(round(length_s * CRNN_RATE_HZ), np.float32)
-    return Audio(samples / np.float32(10), CRNN_RATE_HZ)
-
-
-def extractor() -> CrnnExtractor:
-    """Return the network with random weights."""
-    return CrnnExtractor(MelodyCrnn(), np.full(PATCH, -30.0), np.full(PATCH, 15.0))
+def tracking(length_s: float) -> Callable[[], object]:
+    """Return what tracks so many seconds of noise, with random weights."""
+    samples = np.random.default_rng(0).standard_normal(round(length_s * CRNN_RATE_HZ), np.float32)
+    audio = Audio(samples / np.float32(10), CRNN_RATE_HZ)
+    model = CrnnExtractor(MelodyCrnn(), np.full(PATCH, -30.0), np.full(PATCH, 15.0))
+    return lambda: model.track(audio)
 
 
 def convolutions_s(batch: int) -> float:
-    """Return the seconds that the convolutions alone take for one patch."""
     layers, frequencies, inputs = [], PATCH[1], 1
     layout: Any = {"memory_format": torch.channels_last}
     for width in WIDTHS:
@@ -47,19 +42,14 @@ def convolutions_s(batch: int) -> float:
 
 
 def peak_memory(minutes: float) -> dict[str, Any]:
-    """Track noise, and return what it took."""
-    audio, model = noise(60 * minutes), extractor()
-    began = time.perf_counter()
-    model.track(audio)
-    taken_s = time.perf_counter() - began
-    return {"peak_mb": round(common.memory_mb("VmHWM")), "seconds": taken_s}
+    tracking(60 * minutes)()
+    return {"minutes": minutes, "peak_mb": round(common.memory_mb("VmHWM"))}
 
 
 def main() -> None:
     options = common.parse(common.arguments(__doc__, minutes=60.0, seconds=60.0))
     memory = common.in_a_process(peak_memory, options.minutes)
-    audio, model = noise(options.seconds), extractor()
-    network = options.seconds / common.seconds(lambda: model.track(audio))
+    network = options.seconds / common.seconds(tracking(options.seconds))
     per_batch = {batch: PATCH_FRAMES / 100 / convolutions_s(batch) for batch in BATCHES}
     best = max(per_batch, key=lambda batch: per_batch[batch])
     result = {
@@ -70,12 +60,7 @@ def main() -> None:
             "convolutions_alone": round(per_batch[best], 2),
         },
         "convolutions_batch": best,
-        "ratios": {"network_over_convolutions": round(network / per_batch[best], 3)},
-        "memory": {
-            "minutes": options.minutes,
-            "peak_mb": memory["peak_mb"],
-            "times_real_time": round(60 * options.minutes / memory["seconds"], 2),
-        },
+        "memory": memory,
     }
     print(result)
     common.save(options, "bench_crnn", result)

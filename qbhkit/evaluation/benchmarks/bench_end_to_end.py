@@ -9,13 +9,12 @@ recording.
 
 from typing import Any
 
-from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.distillation import StateEmbedder
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import MATCH_FROM
 from qbhkit.evaluation.evaluate import evaluate
-from qbhkit.metrics import metrics, paired_difference, summarise
+from qbhkit.metrics import metrics, summarise
 from qbhkit.pitch.frontends import STATE_NETWORK
 from qbhkit.pitch.trackers import default_tracker
 
@@ -24,9 +23,9 @@ TEACHER = "stage1"  # one that was trained on these hums would know them
 
 def main() -> None:
     options = common.parse(common.arguments(__doc__, subset=0))
-    queries, teacher = common.labelled_hums(options.subset), ContourEmbedder(TEACHER)
-    catalogue, student = common.database(teacher).catalogue, StateEmbedder("end-to-end")
-    training = set(read_split("mir_qbsh")["training_singers"])
+    queries, training = common.labelled_hums(options.subset), common.training_singers()
+    teacher, student = ContourEmbedder(TEACHER), StateEmbedder("end-to-end")
+    catalogue = common.database(teacher).catalogue
     result: dict[str, Any] = {
         "songs": len(catalogue.songs),
         "teacher": teacher.identity,
@@ -47,16 +46,6 @@ def main() -> None:
             pairs = zip(ranks[name], queries, strict=True)
             others = [rank for rank, query in pairs if query.singer not in training]
             block["other_singers"] = metrics(others)._asdict()
-            cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
-            print(f"{match_from:10}{name:20}{cells}")
-        *contours, states = ranks
-        result[match_from] = {
-            "methods": blocks,
-            "end_to_end_minus": {
-                name: {f"top{k}": paired_difference(ranks[states], ranks[name], k)
-                       for k in (1, 10)}
-                for name in contours
-            },
-            "comparable_to": found.as_json()["comparable_to"],
-        }  # fmt: skip
+            print(f"{match_from:10}{name:20}{common.brief(block)}")
+        result[match_from] = {"methods": blocks}
     common.save(options, "end_to_end", result)

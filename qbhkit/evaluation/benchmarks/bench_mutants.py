@@ -20,21 +20,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any, NamedTuple
 
-import yaml
 from tqdm import tqdm
 
+from qbhkit.config import read_yaml
 from qbhkit.errors import QbhError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.storage import cache_dir, read_json, write_json
 
 REASONS = Path(__file__).with_name("survivors.yaml")
-COPIED = ("qbhkit", "tests", "data", "notebooks", "pyproject.toml", "README.md", "CONTRIBUTING.md")
+COPIED = {"qbhkit", "tests", "data", "notebooks", "pyproject.toml", "README.md", "CONTRIBUTING.md"}
+IGNORED = shutil.ignore_patterns("__pycache__", ".*", "cache", "browser")
 NOT_ASKED = {  # they look at texts, at everything, or at benchmarks
     "test_house.py", "test_tours.py", "test_results.py", "test_docs.py", "test_nbval.py",
     "test_notebooks.py", "test_contributing.py", "test_benchmarks.py", "test_faults.py",
@@ -42,17 +43,8 @@ NOT_ASKED = {  # they look at texts, at everything, or at benchmarks
 }  # fmt: skip
 HIDDEN = ("annotation", "returns", "decorator_list")
 WORKERS = 2
-# An operator, and what becomes of it: something that takes the same operands.
-SWAPS: dict[type[ast.AST], tuple[str, ...]] = {
-    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
-    ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*"),
-    ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"), ast.BitXor: ("^", "|"),
-    ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Lt: ("<", "<=", ">"),
-    ast.LtE: ("<=", "<", ">"), ast.Gt: (">", ">=", "<"), ast.GtE: (">=", ">", "<"),
-    ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"),
-    ast.NotIn: ("not in", "in"), ast.And: ("and", "or"), ast.Or: ("or", "and"),
-    ast.USub: ("-", ""), ast.Invert: ("~", ""), ast.Not: ("not", ""),
-}  # fmt: skip
+# An operator, and what becomes of it.
+SWAPS: dict[str, list[str]] = read_yaml(Path(__file__).with_name("mutations.yaml"))
 
 
 class Mutant(NamedTuple):
@@ -62,6 +54,11 @@ class Mutant(NamedTuple):
     line: int
     change: str  # the line before and after
     source: str  # of the whole file
+
+    @property
+    def key(self) -> str:
+        """Name it for the state that is kept."""
+        return f"{self.path}:{self.line} {self.change}"
 
 
 def visible(node: ast.AST) -> Iterator[ast.AST]:
@@ -98,17 +95,14 @@ def edits(
         case ast.Break() | ast.Continue():
             yield begin(node), end(node), "continue" if isinstance(node, ast.Break) else "break"
     for at, what, before in operators:
-        old, *new = SWAPS.get(type(what), ("",))
+        old, *new = SWAPS.get(type(what).__name__, [""])
         between = content[at : begin(before)].decode()
         yield from ((at, begin(before), between.replace(old, word, 1)) for word in new)
 
 
 def places(source: str) -> Iterator[tuple[int, int, str]]:
-    """Yield all changes of a file, by bytes."""
     content = source.encode()
-    starts = [0]
-    for line in content.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+    starts = [*accumulate(map(len, content.splitlines(keepends=True)), initial=0)]
 
     def begin(node: Any) -> int:
         return int(starts[node.lineno - 1] + node.col_offset)
@@ -129,11 +123,9 @@ def mutant_of(path: str, source: str, place: tuple[int, int, str]) -> Mutant | N
         ast.parse(mutated)
     except SyntaxError:
         return None
-    line = content[:first].count(b"\n")
-    pairs = list(zip(source.splitlines(), mutated.splitlines(), strict=False))
-    number = next(n for n in range(line, len(pairs)) if pairs[n][0] != pairs[n][1])
-    before, after = pairs[number]
-    return Mutant(path, number + 1, f"{before.strip()} -> {after.strip()}", mutated)
+    lines = enumerate(zip(source.splitlines(), mutated.splitlines(), strict=False), 1)
+    number, (before, after) = next(found for found in lines if found[1][0] != found[1][1])
+    return Mutant(path, number, f"{before.strip()} -> {after.strip()}", mutated)
 
 
 def sample(root: Path, count: int, seed: int) -> list[Mutant]:
@@ -166,16 +158,15 @@ def outcome(tree: Path, tests: list[str], limit_s: float) -> int:
     place = tree.parent / f"{tree.name}-made"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *tests]
     environment = os.environ | {
         "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "QBHKIT_DATA": str(place / "data"),
         "QBHKIT_CACHE": str(place / "cache"),
     }  # fmt: skip
+    command += ["-p", "no:cacheprovider", f"--basetemp={place / 'tmp'}"]
     with open(place / "output.txt", "w", encoding="utf-8") as output:
-        child = subprocess.Popen(
-            [*command, f"--basetemp={place / 'tmp'}"], stdout=output, stderr=output,
-            cwd=tree, env=environment, start_new_session=True,
-        )  # fmt: skip
+        how: Any = {"stdout": output, "stderr": output, "cwd": tree, "env": environment}
+        child = subprocess.Popen(command, start_new_session=True, **how)
     try:
         return child.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -187,14 +178,7 @@ def outcome(tree: Path, tests: list[str], limit_s: float) -> int:
 
 
 class Run:
-    """The copies of a checkout, and what has been found with them.
-
-    Args:
-        folder: of the copies and the state.
-        root: of the checkout.
-        new: take the checkout as it is now, and forget all that was found.
-        again: the same, but remember what was killed.
-    """
+    """The copies of a checkout, and what has been found with them: again only what was killed."""
 
     def __init__(self, folder: Path, root: Path, new: bool = False, again: bool = False) -> None:
         self.tree, self.path, self.lock = folder / "tree", folder / "state.json", Lock()
@@ -206,13 +190,12 @@ class Run:
             self.state = {"limits_s": {}, "killed": killed}
         if new or again or not self.tree.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
-            self.tree.mkdir(parents=True)
-            ignored = shutil.ignore_patterns("__pycache__", ".*", "cache", "browser")
-            for name in COPIED:
-                if (root / name).is_dir():
-                    shutil.copytree(root / name, self.tree / name, ignore=ignored)
-                elif (root / name).is_file():
-                    shutil.copy2(root / name, self.tree)
+
+            def left_out(place: str, names: list[str]) -> set[str]:
+                others = set(names) - COPIED if Path(place) == root else set()
+                return others | IGNORED(place, names)
+
+            shutil.copytree(root, self.tree, ignore=left_out)
         self.workers: SimpleQueue[Path] = SimpleQueue()
         for number in range(WORKERS):
             worker = folder / f"worker-{number}"
@@ -222,16 +205,14 @@ class Run:
 
     def meet(self, mutant: Mutant) -> None:
         """Let a mutant meet its tests, unless it is known whether one of them fails."""
-        key = f"{mutant.path}:{mutant.line} {mutant.change}"
-        if key in self.state["killed"]:
+        if (key := mutant.key) in self.state["killed"]:
             return
         worker, tests = self.workers.get(), tests_of(self.tree, mutant.path)
         try:
-            limit_s = self.limit_s(worker, tests)
-            file, whole = worker / mutant.path, self.tree / mutant.path
+            limit_s, file = self.limit_s(worker, tests), worker / mutant.path
             file.write_text(mutant.source, "utf-8")
             code = outcome(worker, tests, limit_s)
-            shutil.copy2(whole, file)  # with its time, so that what is compiled is made anew
+            shutil.copy2(self.tree / mutant.path, file)  # with its time: compiled anew
         finally:
             self.workers.put(worker)
         with self.lock:
@@ -264,13 +245,12 @@ def main() -> int:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    reasons = yaml.safe_load(REASONS.read_text("utf-8"))
+    reasons, unexplained = read_yaml(REASONS), 0
     found: dict[str, dict[str, Any]] = {}
-    unexplained = 0
     for mutant in drawn:
         module = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         entry = found.setdefault(module, {"mutants": 0, "killed": 0, "survivors": []})
-        killed = run.state["killed"][f"{mutant.path}:{mutant.line} {mutant.change}"]
+        killed = run.state["killed"][mutant.key]
         entry["mutants"] += 1
         entry["killed"] += killed
         if not killed:

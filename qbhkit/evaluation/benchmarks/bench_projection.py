@@ -11,45 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from qbhkit.audio import load
-from qbhkit.contour import from_f0, normalise
-from qbhkit.corpora import open_corpus, songs_of
+from qbhkit.contour import normalise
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import ContourEncoder
 from qbhkit.embedding.windows import cut_song, grid_for, read_whole
 from qbhkit.evaluation.benchmarks import common
-from qbhkit.pitch.trackers import get_tracker
-from qbhkit.storage import data_dir
 
 SONGS = 6
 WEIGHTS = "stage1"
 
 
 def untrained(trained: ContourEmbedder, frames: NDArray) -> NDArray:
-    """Embed (B, L, 2) MIDI frames with random weights."""
     torch.manual_seed(0)
     encoder = ContourEncoder(trained.encoder.config).eval()
+    normalised = torch.from_numpy(normalise(frames, trained.normalisation))
     with torch.no_grad():
-        vectors: NDArray = encoder(
-            torch.from_numpy(normalise(frames, trained.normalisation))
-        ).numpy()
+        vectors: NDArray = encoder(normalised).numpy()
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def main() -> None:
     options = common.parse(common.arguments(__doc__, hums=16))  # of a song
-    counted = Counter(hum.song_id for hum in common.hums()).most_common(SONGS + 1)
+    hums, songs = common.hums(), {song.id: song for song in common.read_corpora("mir-qbsh")}
+    counted = Counter(hum.song_id for hum in hums).most_common(SONGS + 1)
     chosen = [song for song, _ in counted[1:]]  # the first is hummed four times as often
-    songs = {song.id: song for song in songs_of(open_corpus("mir-qbsh", data_dir()))}
-    embedder, tracker = ContourEmbedder(WEIGHTS), get_tracker()
-    owners, frames = [], []
-    for song in tqdm(chosen, "hums"):
-        for hum in [hum for hum in common.hums() if hum.song_id == song][: options.hums]:
-            contour = from_f0(tracker.track(load(hum.path, tracker.rate_hz)))
-            frames.append(read_whole(contour, embedder.reading))
-            owners.append(song)
+    embedder = ContourEmbedder(WEIGHTS)
+    owners, paths = [], []
+    for song in chosen:
+        found = [hum.path for hum in hums if hum.song_id == song][: options.hums]
+        paths += found
+        owners += [song] * len(found)
+    frames = [read_whole(contour, embedder.reading) for contour in common.track_all(paths)]
     count = len(frames)
     for song in chosen:
         cut = cut_song(songs[song].contour(), grid_for(embedder.reading), embedder.reading)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from qbhkit.audio import Audio, load
 from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
 from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, HumRecording
-from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import MissingPackageError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.metrics import melody_score
 from qbhkit.pitch.trackers import TRACKERS, Tracker, get_tracker
+from qbhkit.synthesis import degrade
 
 SWEEP = (0.01, 0.02, 0.03, *(round(0.05 * step, 2) for step in range(1, 20)))
 NOISES = {"white": 0, "pink": 1, "brown": 2}  # power falls with this power of frequency
@@ -26,15 +26,6 @@ MOST_NOISE = 0.03
 # Slow trackers get every k-th of the 224 labelled recordings (others every 4th), and less noise.
 EVERY = {"torchcrepe-full": 56, "torchcrepe-tiny": 8, "pyin": 8}
 NOISE_S = {"torchcrepe-full": 3.0}
-
-
-def coloured_noise(slope: float, rate_hz: int, duration_s: float) -> Audio:
-    """Return noise at -20 dB whose power falls with frequency to the ``slope``, above 20 Hz."""
-    count = round(duration_s * rate_hz)
-    spectrum = np.fft.rfft(np.random.default_rng(0).normal(size=count))
-    frequency = np.maximum(np.fft.rfftfreq(count, 1 / rate_hz), 20.0)
-    samples = np.fft.irfft(spectrum * frequency ** (-slope / 2), count)
-    return Audio((0.1 * samples / samples.std()).astype(np.float32), rate_hz)
 
 
 def confidence_of(track: F0Track, threshold: float) -> NDArray:
@@ -55,13 +46,11 @@ def measure(tracker: Tracker, recordings: list[HumRecording]) -> dict[str, Any]:
         pitches.append(track.frequency_hz[at])
         confidences.append(confidence_of(track, own or 0.5)[at])
     label, pitch, confidence = map(np.concatenate, (labels, pitches, confidences))
-    noise_s = NOISE_S.get(tracker.name, 10.0)
-    noise = {
-        name: confidence_of(
-            tracker.track(coloured_noise(slope, tracker.rate_hz, noise_s)), own or 0.5
-        )
-        for name, slope in NOISES.items()
-    }
+    count, noise = round(NOISE_S.get(tracker.name, 10.0) * tracker.rate_hz), {}
+    for name, colour in NOISES.items():
+        samples = 0.1 * degrade.noise(count, colour, np.random.default_rng(0))
+        track = tracker.track(Audio(samples.astype(np.float32), tracker.rate_hz))
+        noise[name] = confidence_of(track, own or 0.5)
     table, quiet = {}, []
     for threshold in SWEEP if own else (0.5,):
         voiced = {f"voiced_{k}_noise": float((c >= threshold).mean()) for k, c in noise.items()}
@@ -70,21 +59,16 @@ def measure(tracker: Tracker, recordings: list[HumRecording]) -> dict[str, Any]:
         if max(voiced.values()) < MOST_NOISE:
             quiet.append(str(threshold))
     best = max(quiet or table, key=lambda threshold: table[threshold]["overall_accuracy"])
-    return {
-        "recordings": len(recordings),
-        "chosen_threshold": float(best) if own else None,
-        "thresholds": table,
-    }
+    chosen = float(best) if own else None
+    return {"recordings": len(recordings), "chosen_threshold": chosen, "thresholds": table}
 
 
 def main() -> None:
     parser = common.arguments(__doc__, hums=0)  # 0: all
     parser.add_argument("names", nargs="*", metavar="NAME", help="trackers (default: all)")
     options = common.parse(parser)
-    training = set(read_split("mir_qbsh")["training_singers"])
-    labelled = [
-        hum for hum in common.hums() if hum.labelled_st is not None and hum.singer in training
-    ]
+    hums, training = common.hums(), common.training_singers()
+    labelled = [hum for hum in hums if hum.labelled_st is not None and hum.singer in training]
     for name in options.names or TRACKERS:
         try:
             tracker = get_tracker(name)
@@ -93,6 +77,5 @@ def main() -> None:
             continue
         found = measure(tracker, labelled[:: EVERY.get(name, 4)][: options.hums or None])
         values = found["thresholds"][str(found["chosen_threshold"] or 0.5)]
-        print(name, found["chosen_threshold"])
-        print("    ", {key: round(value, 3) for key, value in values.items()})
+        print(name, found["chosen_threshold"], {key: round(v, 3) for key, v in values.items()})
         common.save(options, "tracker_tuning", found, "trackers", name)

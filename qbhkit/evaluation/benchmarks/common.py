@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,18 +17,18 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from qbhkit.audio import load
 from qbhkit.catalogue.build import build_catalogue, read_sources
 from qbhkit.catalogue.read import open_catalogue
-from qbhkit.contour import Contour, from_f0
+from qbhkit.contour import Contour
 from qbhkit.corpora import Song, open_corpus
 from qbhkit.corpora.folders import EVALUATION_YEAR, HumRecording, MirQbsh
+from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.augment import Distortions, distort, warp_positions
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError
 from qbhkit.metrics import LabelledQuery
-from qbhkit.pitch.trackers import get_tracker
+from qbhkit.pitch.frontends import query_loader
 from qbhkit.provenance import versions
 from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import cache_dir, data_dir, read_json, write_json
@@ -42,12 +42,7 @@ _VOICED = 0.5  # share of a rendered hum that is sung, at the least
 
 
 def arguments(page: str, **full: Any) -> argparse.ArgumentParser:
-    """Return the parser of a benchmark's command line.
-
-    Args:
-        page: docstring of the benchmark, which becomes its help.
-        full: options, and their values in a full run; with any other value it is a trial run.
-    """
+    """Return a parser with the options of a full run; with any other value it is a trial run."""
     parser = argparse.ArgumentParser(
         description=page, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,11 +62,7 @@ def arguments(page: str, **full: Any) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; ``full`` of the result says whether this is a full run.
-
-    Raises:
-        QbhError: if it is not said where the results of a full run go.
-    """
+    """Parse the command line; ``full`` of the result says whether this is a full run."""
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in options.full}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
@@ -89,29 +80,24 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def save(options: argparse.Namespace, name: str, result: dict[str, Any], *inside: str) -> None:
     """Write a result and what it was measured on; a trial run writes only where ``--out`` says.
 
-    Args:
-        options: of :func:`parse`.
-        name: of the JSON file.
-        result: plain values.
-        inside: keys that lead to the result in a file that several runs make together.
+    Keys lead to its place ``inside`` a file that several runs make together.
     """
     if options.out is None:
         print("A trial run: nothing is written without --out.")
         return
     path = options.out / f"{name}.json"
-    result = {**result, "machine": machine() | result.get("machine", {})}
-    whole = result
+    about = {**versions(), "cores": os.cpu_count(), "arch": platform.machine()}
+    result = {**result, "machine": about | result.get("machine", {})}
     if inside:
         whole = place = read_json(path, "measure again") if path.is_file() else {}
         for key in inside[:-1]:
             place = place.setdefault(key, {})
         place[inside[-1]] = result
-    write_json(path, whole)
+    write_json(path, whole if inside else result)
     print(f"written: {path}")
 
 
 def need_checkout(benchmark: str) -> None:
-    """Raise QbhError unless the package lies in a checkout of the repository."""
     if not (ROOT / "pyproject.toml").is_file():
         raise QbhError(
             f"The benchmark {benchmark} needs a checkout of the repository: clone it, "
@@ -120,8 +106,11 @@ def need_checkout(benchmark: str) -> None:
 
 
 def hums() -> list[HumRecording]:
-    """Return the real hums of the year that everything is measured on."""
     return MirQbsh(data_dir() / "mir-qbsh").hums(EVALUATION_YEAR)
+
+
+def training_singers() -> set[str]:
+    return set(read_split("mir_qbsh")["training_singers"])
 
 
 def labelled_hums(subset: int = 0) -> list[LabelledQuery]:
@@ -132,13 +121,8 @@ def labelled_hums(subset: int = 0) -> list[LabelledQuery]:
     return [LabelledQuery(str(hum.path), hum.song_id, hum.singer) for hum in found]
 
 
-def track_all(queries: Sequence[LabelledQuery]) -> list[Contour]:
-    """Return the contours of recordings by the default tracker."""
-    tracker = get_tracker()
-    return [
-        from_f0(tracker.track(load(Path(query.path), tracker.rate_hz)))
-        for query in tqdm(queries, "melody", unit="hum")
-    ]
+def track_all(paths: Iterable[str | Path]) -> list[Contour]:
+    return [*map(query_loader(), tqdm(list(paths), "melody", unit="hum"))]
 
 
 def read_corpora(*names: str) -> list[Song]:
@@ -157,8 +141,11 @@ def searcher_of(
 
 
 def database(embedder: ContourEmbedder) -> Searcher:
-    """Return what searches the 2,048 songs."""
     return searcher_of(read_corpora(*DATABASE), f"mirex-2048-{embedder.identity}", embedder)
+
+
+def brief(block: Mapping[str, Any]) -> str:
+    return "  ".join(f"{key} {block[key]:.3f}" for key in ("top1", "top10", "mrr"))
 
 
 def voiced_starts(melody: Contour, length: int) -> NDArray[np.int64]:
@@ -178,9 +165,9 @@ def hummed(melody: Contour, starts: NDArray, length: int, rng: Generator) -> lis
     return [Contour(frames) for frames in sung]
 
 
-def machine() -> dict[str, Any]:
-    """Describe the machine and the software in words that say nothing of its paths."""
-    return {**versions(), "cores": os.cpu_count(), "arch": platform.machine()}
+def qbhkit(*words: object) -> list[str]:
+    """Return a command line of the kit."""
+    return [sys.executable, "-m", "qbhkit.cli", *map(str, words)]
 
 
 def memory_mb(field: str, process: int | str = "self") -> float:
@@ -190,34 +177,31 @@ def memory_mb(field: str, process: int | str = "self") -> float:
 
 
 def bytes_in(folder: Path) -> int:
-    """Return how much the files of a folder hold."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     """Return the median time of a few runs, after one that warms up."""
     work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return median(times)
+    return median(timed(work) for _ in range(repeats))
+
+
+def percentiles_ms(times_s: Sequence[float]) -> dict[str, float]:
+    if not times_s:
+        return {}
+    return {f"p{k}": round(1000 * float(np.percentile(times_s, k)), 2) for k in (50, 95)}
 
 
 def in_a_process(
     work: Callable[..., dict[str, Any]], *arguments: object, **environment: str
 ) -> dict[str, Any]:
-    """Call a function of a module in a process of its own, and return what it returns.
-
-    Args:
-        work: takes and returns plain values.
-        arguments: paths become text.
-        environment: variables to set.
-
-    Raises:
-        RuntimeError: if it fails; holds what it wrote on standard error.
-    """
+    """Call a module's function of plain values, in a process of its own; paths become text."""
     code = (
         f"import json, sys; from {work.__module__} import {work.__name__} as work; "
         "print(json.dumps(work(*json.loads(sys.argv[1]))))"
