@@ -73,12 +73,9 @@ def source(tunes, write_midi, tmp_path_factory):
     return folder
 
 
-def log_of(catalogue):
-    return catalogue.with_suffix(".log")
-
-
 def start(action, source, catalogue):
-    command = [sys.executable, "-c", CHILD, action, source, catalogue, log_of(catalogue)]
+    log = catalogue.with_suffix(".log")
+    command = [sys.executable, "-c", CHILD, action, source, catalogue, log]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
@@ -112,10 +109,6 @@ def files_of(catalogue):
     return {str(file.relative_to(catalogue)): file.read_bytes() for file in catalogue.rglob("*.*")}
 
 
-def shards_of(catalogue):
-    return files_of(catalogue / "shards")
-
-
 @pytest.mark.parametrize("action", ["build", "add"])
 def test_kills_at_random_moments_change_nothing(source, tmp_path, action):
     before, at_once, killed = (tmp_path / name for name in ("before", "at_once", "killed"))
@@ -130,15 +123,18 @@ def test_kills_at_random_moments_change_nothing(source, tmp_path, action):
         shutil.copytree(before, catalogue)
     finish(action, source, at_once)
     kill_often(action, source, killed, before, seed=5)
-    done = {name: content for name, content in shards_of(killed).items() if name[0] != "."}
+    if action == "add":
+        assert verify_catalogue(killed).problems == []  # what stood there before can be read
+    shards = files_of(killed / "shards")
+    done = {name: content for name, content in shards.items() if name[0] != "."}
     recordings = sum(b"tracker" in content for content in done.values())
-    log_of(killed).write_text("")
+    log = killed.with_suffix(".log")
+    log.write_text("")
     finish(action, source, killed)
-    left = {"tracked": RECORDINGS - recordings, "embedded": len(shards_of(killed).keys() - done)}
-    assert Counter(log_of(killed).read_text().split()) == Counter(
-        left
-    )  # finished work is not repeated
+    shards = files_of(killed / "shards")
+    left = {"tracked": RECORDINGS - recordings, "embedded": len(shards.keys() - done)}
+    assert Counter(log.read_text().split()) == Counter(left)  # finished work is not repeated
     assert files_of(killed) == files_of(at_once)
     if action == "add":
-        assert shards_of(before).items() < shards_of(killed).items()
+        assert files_of(before / "shards").items() < shards.items()
     assert verify_catalogue(killed) == (TUNES + RECORDINGS, verify_catalogue(at_once).windows, [])

@@ -19,9 +19,7 @@ from qbhkit.catalogue.read import open_catalogue
 from qbhkit.cli import app, main
 from qbhkit.contour import F0Track, midi_to_hz
 from qbhkit.corpora.hum_csv import read_pairs
-from qbhkit.evaluation import METHODS
 from qbhkit.f0_csv import read_f0_csv, write_f0_csv
-from qbhkit.metrics import intervals, metrics
 from qbhkit.storage import asset
 from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.weights import load_weights, save_weights
@@ -103,13 +101,6 @@ def hums(song_notes, tmp_path_factory) -> Path:
     whole = (folder / "good.wav").read_bytes()
     (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.wav").write_bytes(b"")
-    (folder / "text.wav").write_text("this is no recording\n" * 50)
-    import soundfile
-
-    degraded = hum.audio.samples.copy()
-    degraded[5000] = np.nan
-    soundfile.write(folder / "nan.wav", degraded, 16000, subtype="FLOAT")
-    (folder / "header.f0.csv").write_text("time,pitch,confidence\n0,220,1\n0.01,220,1\n")
     (folder / "words.f0.csv").write_text("time_s,frequency_hz,voicing\n0,a,1\n0.01,220,1\n")
     return folder
 
@@ -120,14 +111,10 @@ def csvs_in(folder: Path) -> list[str]:
 
 
 UNUSABLE = {
-    "missing.wav": "does not exist",
     "missing.f0.csv": "does not exist",
-    "empty.wav": "is empty",
     "silent.wav": "is silent",
     "truncated.wav": "is truncated",
-    "nan.wav": "NaN",
-    "text.wav": "is not audio",
-    "header.f0.csv": "must begin with the header time_s,frequency_hz,voicing",
+    "unvoiced.f0.csv": "only 0.0 s of the hum is voiced",
     "words.f0.csv": "three numbers",
 }
 
@@ -156,37 +143,23 @@ def parsed(line: str) -> tuple[Any, dict]:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("words", [path for path, _ in commands() if path], ids=" ".join)
-    def test_every_command_shows_an_example(self, run, words):
-        done = run(*words, "--help")
-        assert done.code == 0
-        example = done.out.split("example:\n")[1].strip()
-        assert example.startswith(f"qbhkit {' '.join(words)}")
-        assert done.err == ""
-
-    def test_the_program_lists_its_commands(self, run):
-        done = run("-h")
-        assert done.code == 0
-        for command in (
-            "melody", "catalogue", "search", "serve", "evaluate", "train", "cross-validate",
-            "ablate", "weights", "bench", "data",
-        ):  # fmt: skip
-            assert f"\n  {command} " in done.out
+    def test_every_command_shows_an_example_and_no_former_name(self, run):
+        former = re.compile(
+            r"crossfold|convert-original|\bhear\b|\bperform\b|--(first|together|only-start|start)\b"
+        )
+        assert former.search("--start START")
+        every = [path for path, _ in commands() if path]
+        assert len(every) > 25
+        for words in every:
+            code, out, err = run(*words, "--help")
+            example = out.split("example:\n")[1].strip()
+            assert example.startswith(f"qbhkit {' '.join(words)}")
+            assert (code, err, former.search(out)) == (0, "", None)
 
     def test_version(self, run):
         import qbhkit
 
         assert run("--version").out == f"qbhkit {qbhkit.__version__}\n"
-
-    def test_the_shell_can_complete(self):
-        environment = {
-            "_QBHKIT_COMPLETE": "complete_bash", "COMP_WORDS": "qbhkit sea", "COMP_CWORD": "1"
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "qbhkit.cli"], env={**os.environ, **environment},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (done.stdout.strip(), done.stderr) == ("search", "")
 
 
 class TestUsage:
@@ -194,16 +167,12 @@ class TestUsage:
         ("line", "words"),
         [
             ("", ["Missing command", "See 'qbhkit --help'"]),
-            ("sing", ["'sing'", "See 'qbhkit --help'"]),
             ("catalogue burn", ["'burn'", "See 'qbhkit catalogue --help'"]),
             ("search --catalogue c", ["QUERY", "See 'qbhkit search --help'"]),
             ("search q", ["'--catalogue'"]),
-            ("search q --catalogue", ["'--catalogue' requires an argument"]),
-            ("search q --catalogue c --colour red", ["--colour"]),
-            ("search q --catalogue c -k many", ["'-k'"]),
+            ("search q --catalogue c -k 0", ["'-k'"]),
             ("search q --catalogue c --tracker ear", ["'ear' is not one of 'swift-f0'"]),
             ("search q --catalogue c --s", ["--s "]),  # --save-match or --schema
-            ("data transcribe pop909 --level-db 1", ["'--level-db' requires 2 arguments"]),
             ("catalogue build oneills1850 --out c --workers 2 --scheduler x:1", ["--scheduler"]),
         ],
     )
@@ -249,31 +218,11 @@ class TestFormerNames:
     def test_they_ask_for_the_same(self, former, present):
         assert parsed(former) == parsed(present)
 
-    def test_no_help_page_shows_them(self, run):
-        names = (
-            r"crossfold|convert-original|\bhear\b|\bperform\b|--(first|together|only-start|start)\b"
-        )
-        found = [run(*path, "--help").out for path, _ in commands()]
-        assert len(found) > 25
-        assert [page for page in found if re.search(names, page)] == []
-        assert re.search(names, "--start START")
-
 
 class TestMelody:
-    def test_files_become_csvs_of_their_stem(self, run, hums, tmp_path):
-        done = run("melody", hums / "good.wav", "--out", tmp_path / "f0")
-        assert done.code == 0
-        assert csvs_in(tmp_path / "f0") == ["good.f0.csv"]
-        lines = (tmp_path / "f0" / "good.f0.csv").read_text().splitlines()
-        assert lines[0] == "time_s,frequency_hz,voicing"
-        assert [line.split(",")[0] for line in lines[1:4]] == ["0", "0.01", "0.02"]
-        track = read_f0_csv(tmp_path / "f0" / "good.f0.csv")
-        assert track.hop_s == pytest.approx(0.01)
-        assert 0.5 < track.voiced.mean() < 1
-        assert track.frequency_hz[track.voiced].min() > 60
-
     def test_a_csv_is_as_good_a_query_as_its_recording(self, run, hums, catalogue, tmp_path):
         run("melody", hums / "good.wav", "--out", tmp_path, "--tracker", "swift-f0")
+        assert csvs_in(tmp_path) == ["good.f0.csv"]
         done = run(
             "search", hums / "good.wav", tmp_path / "good.f0.csv",
             "--catalogue", catalogue, "--json",
@@ -310,7 +259,6 @@ class TestMelody:
     def test_another_tracker_is_used(self, run, hums, tmp_path):
         assert run("melody", hums / "good.wav", "--out", tmp_path, "--tracker", "praat").code == 0
         assert read_f0_csv(tmp_path / "good.f0.csv").voiced.mean() > 0.5
-        assert run("melody", hums / "good.wav", "--out", tmp_path, "--tracker", "x").code == 2
 
     def test_one_stem_twice_is_refused_with_both_names(self, run, hums, tmp_path):
         (tmp_path / "sub").mkdir()
@@ -319,11 +267,6 @@ class TestMelody:
         done = run("melody", first, second, "--out", tmp_path / "out")
         assert_refused(done, first, second)
         assert not (tmp_path / "out").exists()
-
-    @pytest.mark.parametrize("name", ["missing.wav", "truncated.wav"])
-    def test_bad_audio(self, run, hums, tmp_path, name):
-        done = run("melody", hums / name, "--out", tmp_path / "out")
-        assert_refused(done, hums / name, UNUSABLE[name])
 
     def test_a_folder_without_audio(self, run, tmp_path):
         (tmp_path / "folder.wav").mkdir()
@@ -347,15 +290,11 @@ class TestMelody:
         )
         assert named.code == 2
         assert (tmp_path / "2" / "good.f0.csv").is_file()
-        both = run("melody", folder, hums / "nan.wav", "--out", tmp_path / "3", *one)
-        assert both.code == 2
 
     def test_a_folder_that_cannot_be_written(self, run, hums, tmp_path):
         (tmp_path / "file").write_text("in the way")
         done = run("melody", hums / "good.wav", "--out", tmp_path / "file")
         assert_refused(done, tmp_path / "file")
-        deeper = run("melody", hums / "good.wav", "--out", tmp_path / "file" / "out")
-        assert_refused(deeper, tmp_path / "file")
 
 
 class TestCatalogueBuild:
@@ -414,11 +353,6 @@ class TestCatalogueBuild:
         assert_refused(done, first, second, "the id NAME")
         assert not (tmp_path / "c").exists()
 
-    @pytest.mark.parametrize("source", ["no-such-corpus", "gone.mid", "gone/"])
-    def test_a_source_that_is_nothing(self, run, tmp_path, source):
-        done = run("catalogue", "build", source, "--out", tmp_path / "c")
-        assert_refused(done, source, "qbhkit data list")
-
     def test_a_corpus_that_is_not_there_says_how_to_get_it(self, run, tmp_path):
         done = run("catalogue", "build", "mir-qbsh", "--out", tmp_path / "c")
         assert_refused(done, "qbhkit data fetch mir-qbsh")
@@ -429,25 +363,11 @@ class TestCatalogueBuild:
         done = run("catalogue", "build", tmp_path / "readme.txt", "--out", tmp_path / "c")
         assert_refused(done, tmp_path / "readme.txt")
 
-    @pytest.mark.parametrize("name", ["silent.wav", "nan.wav", "words.f0.csv"])
+    @pytest.mark.parametrize("name", ["silent.wav", "words.f0.csv"])
     def test_bad_songs(self, run, hums, tmp_path, name):
         done = run("catalogue", "build", hums / name, "--out", tmp_path / "c")
         assert_refused(done, hums / name, UNUSABLE[name])
         assert not (tmp_path / "c" / "manifest.json").exists()
-
-    @pytest.mark.parametrize(
-        ("name", "content"), [("x.mid", b"MThd but not really"), ("x.abc", b"hello\n")]
-    )
-    def test_bad_notes(self, run, tmp_path, name, content):
-        (tmp_path / name).write_bytes(content)
-        done = run("catalogue", "build", tmp_path / name, "--out", tmp_path / "c")
-        assert_refused(done, tmp_path / name)
-
-    def test_an_unvoiced_song(self, run, hums, tmp_path):
-        path = hums / "unvoiced.f0.csv"
-        assert_refused(
-            run("catalogue", "build", path, "--out", tmp_path / "c"), path, "holds no melody"
-        )
 
     @pytest.fixture
     def mixed(self, hums, tmp_path, write_midi):
@@ -469,20 +389,12 @@ class TestCatalogueBuild:
         assert "2 of 4 failed, the others are done" in lines[3]
         assert [entry["id"] for entry in open_catalogue(tmp_path / "c").songs] == ["fine", "good"]
 
-    @pytest.mark.parametrize("name", ["bad.mid", "silent.wav"])
-    def test_a_failing_file_that_was_named(self, run, mixed, tmp_path, name):
-        done = run("catalogue", "build", mixed / "good.mid", mixed / name, "--out", tmp_path / "c")
+    def test_a_failing_file_that_was_named(self, run, mixed, tmp_path):
+        bad = mixed / "bad.mid"
+        done = run("catalogue", "build", mixed / "good.mid", bad, "--out", tmp_path / "c")
         assert done.code == 2
-        assert str(mixed / name) in done.err
+        assert str(bad) in done.err
         assert [entry["id"] for entry in open_catalogue(tmp_path / "c").songs] == ["good"]
-
-    def test_a_good_named_file_beside_a_folder_with_a_bad_one(
-        self, run, mixed, tmp_path, write_midi
-    ):
-        named = write_midi(tmp_path / "named.mid", NOTES + np.array([0, 0, 5.0]))
-        done = run("catalogue", "build", mixed, named, "--out", tmp_path / "c")
-        assert done.code == 0
-        assert len(open_catalogue(tmp_path / "c").songs) == 3
 
     def test_a_file_that_may_not_be_read_does_not_stop_the_others(
         self, run, mixed, hums, tmp_path, monkeypatch
@@ -501,26 +413,13 @@ class TestCatalogueBuild:
         assert done.code == 0
         assert f"{mixed / 'locked.wav'} cannot be read (Permission denied)." in done.err
         assert len(open_catalogue(tmp_path / "c").songs) == 2
-        alone = run("melody", mixed / "locked.wav", "--out", tmp_path / "f0")
-        assert_refused(alone, mixed / "locked.wav")
-
-    def test_a_failed_rebuild_leaves_the_old_catalogue(self, run, mixed, hums, tmp_path):
-        path = tmp_path / "c"
-        assert run("catalogue", "build", mixed / "good.mid", "--out", path).code == 0
-        for name in ("bad.mid", "silent.wav"):
-            assert run("catalogue", "build", mixed / name, "--out", path).code == 2
-            done = run("search", hums / "late.f0.csv", "--catalogue", path, "--json")
-            assert [row["song_id"] for row in results_of(done)[0]["results"]] == ["good"]
 
     def test_the_first_songs_alone(self, run, mixed, tmp_path):
         path = tmp_path / "c"
         assert run("catalogue", "build", mixed, "--out", path).code == 0
         everything = [song["id"] for song in open_catalogue(path).songs]
-        for option in ("--limit", "--first"):
-            assert run("catalogue", "build", mixed, "--out", path, option, 1).code == 0
-            assert [song["id"] for song in open_catalogue(path).songs] == everything[:1]
-            assert run("catalogue", "build", mixed, "--out", path).code == 0
         assert run("catalogue", "build", mixed, "--out", path, "--limit", 1).code == 0
+        assert [song["id"] for song in open_catalogue(path).songs] == everything[:1]
         done = run("catalogue", "build", mixed, "--out", path, "--limit", 0)
         assert_refused(done, "--limit 0 leaves no song: ask for at least one.")
         assert len(open_catalogue(path).songs) == 1
@@ -536,12 +435,6 @@ class TestCatalogueBuild:
             "catalogue", "build", mixed / "good.mid", "--out", tmp_path / "c", "--weights", "none"
         )
         assert_refused(done, "'none'")
-        (tmp_path / "bad.safetensors").write_bytes(b"rubbish")
-        done = run(
-            "catalogue", "build", mixed / "good.mid", "--out", tmp_path / "c",
-            "--weights", tmp_path / "bad.safetensors",
-        )  # fmt: skip
-        assert_refused(done, tmp_path / "bad.safetensors", "is damaged")
 
 
 class TestSearch:
@@ -590,9 +483,8 @@ class TestSearch:
         assert len(line["results"]) == 2
         assert "no confident match" in run(*arguments).out
 
-    @pytest.mark.parametrize("method", ["vote", "vector"])
-    def test_other_methods_say_what_they_know(self, run, hums, catalogue, method):
-        arguments = ["search", hums / "good.wav", "--catalogue", catalogue, "--method", method]
+    def test_other_methods_say_what_they_know(self, run, hums, catalogue):
+        arguments = ["search", hums / "good.wav", "--catalogue", catalogue, "--method", "vector"]
         line = results_of(run(*arguments, "--json"))[0]
         assert list(line) == ["query", "voiced_s", "results"]
         assert line["results"][0]["song_id"] == TRUTH
@@ -621,18 +513,13 @@ class TestSearch:
     def test_takes_of_one_tune_get_one_answer(self, run, hums, catalogue):
         queries = [hums / "late.f0.csv", hums / "late.f0.csv"]
         options = ["--catalogue", catalogue, "--json"]
-        lines = results_of(run("search", *queries, "--takes", *options))
-        assert results_of(run("search", *queries, "--together", *options)) == lines
+        (line,) = results_of(run("search", *queries, "--takes", *options))
         alone = results_of(run("search", queries[0], *options))[0]
-        assert len(lines) == 1
-        assert lines[0]["query"] == f"{queries[0]}, {queries[1]}"
-        assert lines[0]["voiced_s"] == pytest.approx(2 * alone["voiced_s"])
-        # It was the same take twice; twice as many vectors at once are multiplied in another order.
-        for both, one in zip(lines[0]["results"], alone["results"], strict=True):
-            assert both == {
-                key: value if isinstance(value, str) else pytest.approx(value, abs=1e-5)
-                for key, value in one.items()
-            }
+        assert line["query"] == f"{queries[0]}, {queries[1]}"
+        assert line["voiced_s"] == pytest.approx(2 * alone["voiced_s"])
+        for both, one in zip(line["results"], alone["results"], strict=True):
+            assert both["song_id"] == one["song_id"]
+            assert both["score"] == pytest.approx(one["score"], abs=1e-5)
 
     def test_matches_can_be_played(self, run, hums, catalogue, tmp_path):
         folder = tmp_path / "matches"
@@ -659,18 +546,6 @@ class TestSearch:
         done = run("search", mine, hums / "good.wav", *asked, tmp_path / "matches")
         assert_refused(done, mine, hums / "good.wav", "rename one")
 
-    def test_k(self, run, hums, catalogue, song_notes):
-        query = hums / "late.f0.csv"
-        lists = {
-            k: results_of(run("search", query, "--catalogue", catalogue, "-k", k, "--json"))[0]
-            for k in (1, 5, 1000)
-        }
-        ids = [row["song_id"] for row in lists[1000]["results"]]
-        assert sorted(ids) == sorted(song_notes)
-        assert lists[5]["results"] == lists[1000]["results"][:5]
-        assert len(lists[1]["results"]) == 1
-        assert_refused(run("search", query, "--catalogue", catalogue, "-k", 0), "-k")
-
     def test_start_reports_only_windows_at_the_first_note(
         self, run, catalogue, song_notes, tmp_path
     ):
@@ -692,46 +567,18 @@ class TestSearch:
         score = {row["song_id"]: row["score"] for row in start}
         assert score[LATE] < anywhere[0]["score"] - 0.1
 
-    @pytest.mark.parametrize("anchor", ["start", "anywhere"])
-    def test_a_song_shorter_than_every_window_is_found(
-        self, run, catalogue, song_notes, tmp_path, anchor
-    ):
+    def test_a_song_shorter_than_every_window_is_found(self, run, catalogue, song_notes, tmp_path):
         write_f0_csv(sung(song_notes["short"], end_s=2.4), tmp_path / "q.csv")
-        done = run(
-            "search", tmp_path / "q.csv", "--catalogue", catalogue, "--anchor", anchor, "--json"
-        )
-        best = results_of(done)[0]["results"][0]
-        assert best["song_id"] == "short"
-        assert (best["start_s"], best["end_s"]) == (0, pytest.approx(2.4, abs=0.11))
+        asked = ("search", tmp_path / "q.csv", "--catalogue", catalogue, "--json", "--anchor")
+        for anchor in ("start", "anywhere"):
+            best = results_of(run(*asked, anchor))[0]["results"][0]
+            assert best["song_id"] == "short"
+            assert (best["start_s"], best["end_s"]) == (0, pytest.approx(2.4, abs=0.11))
 
-    @pytest.mark.parametrize("hop_s", [0.005, 0.032])
-    def test_f0_of_any_hop(self, run, catalogue, song_notes, tmp_path, hop_s):
-        track = sung(song_notes[TRUTH], hop_s)
-        write_f0_csv(track, tmp_path / "q.f0.csv")
-        done = run("search", tmp_path / "q.f0.csv", "--catalogue", catalogue, "--json")
-        line = results_of(done)[0]
-        assert line["results"][0]["song_id"] == TRUTH
-        assert line["voiced_s"] == pytest.approx(track.voiced.sum() * hop_s, abs=0.6)
-
-    @pytest.mark.parametrize(("voicing", "frames"), [(0.5, 150), (1.0, 150), (0.49, 0)])
-    def test_a_frame_is_voiced_from_one_half(self, run, catalogue, tmp_path, voicing, frames):
-        frequency = np.concatenate([np.full(150, 220.0), np.zeros(50)])
-        write_f0_csv(F0Track(frequency, np.full(200, voicing)), tmp_path / "q.csv")
-        done = run("search", tmp_path / "q.csv", "--catalogue", catalogue, "--json")
-        if frames:
-            assert results_of(done)[0]["voiced_s"] == frames / 100
-        else:
-            assert_refused(done, tmp_path / "q.csv", "only 0.0 s of the hum is voiced")
-
-    @pytest.mark.parametrize("name", UNUSABLE)
+    @pytest.mark.parametrize("name", ["missing.f0.csv", "truncated.wav", "unvoiced.f0.csv"])
     def test_bad_queries(self, run, hums, catalogue, name):
         done = run("search", hums / name, "--catalogue", catalogue, "--json")
         assert_refused(done, hums / name, UNUSABLE[name])
-
-    def test_an_unvoiced_query(self, run, hums, catalogue):
-        query = hums / "unvoiced.f0.csv"
-        done = run("search", query, "--catalogue", catalogue, "--json")
-        assert_refused(done, query, "only 0.0 s of the hum is voiced")
 
     def test_a_bad_query_does_not_stop_the_good_ones(self, run, hums, catalogue):
         queries = [hums / name for name in ("silent.wav", "good.wav", "unvoiced.f0.csv")]
@@ -771,11 +618,12 @@ class TestSearch:
         assert line["results"][0]["song_id"] == "曲 é"
 
 
-class TestCatalogueIndex:
-    @pytest.fixture
-    def copy(self, catalogue, tmp_path):
-        return Path(shutil.copytree(catalogue, tmp_path / "copy"))
+@pytest.fixture
+def copy(catalogue, tmp_path):
+    return Path(shutil.copytree(catalogue, tmp_path / "copy"))
 
+
+class TestCatalogueIndex:
     def test_an_index_is_built_and_searched(self, run, hums, copy):
         done = run("catalogue", "index", copy)
         assert done.code == 0
@@ -787,10 +635,6 @@ class TestCatalogueIndex:
         assert lines[0] == lines[1]
         assert run("catalogue", "verify", copy).code == 0
 
-    def test_without_an_index(self, run, hums, copy):
-        done = run("search", hums / "late.f0.csv", "--catalogue", copy, "--index", "faiss")
-        assert_refused(done, copy / "faiss", "build the index again")
-
     def test_no_server(self, run, hums, copy, monkeypatch, tmp_path):
         monkeypatch.setenv("QBHKIT_POSTGRES", f"host={tmp_path} user=someone dbname=songs")
         for command in (
@@ -801,16 +645,10 @@ class TestCatalogueIndex:
 
 
 class TestDamagedCatalogue:
-    @pytest.fixture
-    def copy(self, catalogue, tmp_path):
-        return Path(shutil.copytree(catalogue, tmp_path / "copy"))
-
     @pytest.mark.parametrize(
         ("name", "content", "words"),
         [
             ("manifest.json", None, "is unfinished"),
-            ("manifest.json", b"[]", "is damaged"),
-            ("shards/*", None, "is missing"),
             ("shards/*", b"cut short", "is damaged"),
         ],
     )
@@ -821,10 +659,6 @@ class TestDamagedCatalogue:
             file.write_bytes(content)
         done = run("search", hums / "late.f0.csv", "--catalogue", copy, "--json")
         assert_refused(done, copy if words == "is unfinished" else file, words)
-
-    def test_missing(self, run, hums, tmp_path):
-        done = run("search", hums / "late.f0.csv", "--catalogue", tmp_path / "none")
-        assert_refused(done, tmp_path / "none", "does not exist")
 
 
 class TestEvaluate:
@@ -865,23 +699,12 @@ class TestEvaluate:
         done, result = evaluate(queries)
         assert done.code == 0
         assert done.err == ""
-        for key in ("n", "top1", "top5", "top10", "mrr", "intervals", "ranks", "methods"):
-            assert key in result
-        assert list(result["methods"]) == ["full"]
-        for key, value in result["methods"]["full"].items():
-            assert result[key] == value
         assert result["n"] == 3
         assert result["ranks"][:2] == [1, 1]
         assert result["ranks"][2] > 1
-        found = metrics(result["ranks"])
-        assert result["top1"] == found.top1 == pytest.approx(2 / 3)
-        assert (result["top5"], result["top10"]) == (found.top5, found.top10)
-        assert result["mrr"] == pytest.approx(found.mrr)
-        assert result["intervals"] == intervals(result["ranks"])
+        assert result["top1"] == pytest.approx(2 / 3)
         assert result["per_singer"]["ann"]["top1"] == 1
         assert result["per_song"][LATE]["n"] == 1
-        assert result["anchor"] == "anywhere"
-        assert result["songs"] == 61
         assert "closed set of 61 songs" in result["comparable_to"]
         assert "0.667" in done.out
 
@@ -894,11 +717,7 @@ class TestEvaluate:
         )  # fmt: skip
         assert done.code == 0
         assert list(result["methods"]) == ["dtw", "vector", "linear-scaling"]
-        for block in result["methods"].values():
-            assert block["n"] == 2
-            assert block["ranks"] == [1, 1]
-        assert result["ranks"] == result["methods"]["dtw"]["ranks"]
-        assert result["per_song"] == result["methods"]["dtw"]["per_song"]
+        assert [block["ranks"] for block in result["methods"].values()] == [[1, 1]] * 3
         assert result["anchor"] == "start"
         assert [line.split()[0] for line in done.out.splitlines()[2:]] == list(result["methods"])
 
@@ -935,35 +754,10 @@ class TestEvaluate:
             assert found > 0.9
             assert start["methods"][method]["mrr"] < found - 0.2
 
-    def test_queries_that_cannot_be_embedded_are_misses(self, evaluate, table, hums):
-        names = ["silent.wav", "unvoiced.f0.csv", "truncated.wav", "nan.wav", "empty.wav"]
-        rows = [[hums / name, TRUTH, ""] for name in names]
-        methods = set(METHODS) - {"end-to-end"}
-        options = [option for name in methods for option in ("--method", name)]
-        done, result = evaluate(table(["deep/good.wav", TRUTH, ""], *rows), *options)
-        assert done.code == 0
-        for block in result["methods"].values():
-            assert block["ranks"] == [1, None, None, None, None, None]
-            assert (block["n"], block["top1"], block["mrr"]) == (6, 1 / 6, 1 / 6)
-        assert "per_singer" not in result
-        for name in set(names) - {"unvoiced.f0.csv"}:
-            assert done.err.count(str(hums / name)) == 1
-
-    def test_end_to_end_beside_the_others(self, run, table, hums, stage1_catalogue, tmp_path):
-        rows = [["deep/good.wav", TRUTH, ""], [hums / "late.f0.csv", LATE, ""]]
-        done = run(
-            "evaluate", "--queries", table(*rows), "--catalogue", stage1_catalogue, "--weights",
-            "stage1", "--method", "end-to-end", "--method", "vote", "--out", tmp_path / "R.json",
-        )  # fmt: skip
-        assert done.code == 0
-        methods = json.loads((tmp_path / "R.json").read_text("utf-8"))["methods"]
-        assert methods["end-to-end"]["ranks"] == [1, None]
-        assert methods["vote"]["ranks"] == [1, 1]
-        assert done.err.count("holds no sound") == 1
-
     def test_only_misses(self, evaluate, table, hums):
         done, result = evaluate(table([hums / "silent.wav", TRUTH, "x"]))
         assert done.code == 0
+        assert done.err.count(str(hums / "silent.wav")) == 1
         assert result["ranks"] == [None]
         assert result["mrr"] == 0
         assert result["intervals"]["top1"] == [0, 0]
@@ -972,39 +766,10 @@ class TestEvaluate:
         done, _ = evaluate(table(["deep/good.wav", "4", ""]))
         assert_refused(done, "Q.csv names the song 4")
 
-    def test_an_unknown_song(self, evaluate, table):
-        done, _ = evaluate(table(["deep/good.wav", "nobody", ""]))
-        assert_refused(done, "Q.csv", "nobody")
-
-    def test_a_missing_recording(self, evaluate, table, tmp_path):
-        done, _ = evaluate(table(["deep/good.wav", TRUTH, ""], ["deep/gone.wav", TRUTH, ""]))
-        assert_refused(done, tmp_path / "deep" / "gone.wav", "line 3")
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "", "path\nx.wav\n", "file,song_id\nx.wav,1\n", "path,song_id\n",
-            "path,song_id\nx.wav\n", "path,song_id\n,1\n",
-        ],
-    )  # fmt: skip
-    def test_a_bad_table(self, evaluate, tmp_path, text):
-        (tmp_path / "Q.csv").write_text(text)
-        assert_refused(evaluate(tmp_path / "Q.csv")[0], tmp_path / "Q.csv")
-
     def test_a_table_that_is_not_there_or_not_text(self, evaluate, tmp_path, hums):
         assert_refused(evaluate(tmp_path / "Q.csv")[0], tmp_path / "Q.csv", "does not exist")
         assert_refused(evaluate(hums / "good.wav")[0], hums / "good.wav")
         assert_refused(evaluate(tmp_path)[0], tmp_path)
-
-    def test_a_table_with_byte_order_mark(self, evaluate, table):
-        queries = table(["deep/good.wav", TRUTH, ""])
-        queries.write_bytes(b"\xef\xbb\xbf" + queries.read_bytes())
-        assert evaluate(queries)[1]["ranks"] == [1]
-
-    def test_an_unknown_method(self, evaluate, table):
-        done, _ = evaluate(table(["deep/good.wav", TRUTH, ""]), "--method", "magic")
-        assert done.code == 2
-        assert "magic" in done.err
 
     def test_a_result_that_cannot_be_written(self, run, catalogue, table, tmp_path):
         queries = table(["deep/late.f0.csv", LATE, ""])
@@ -1111,11 +876,6 @@ class TestTrainAndBench:
     def test_an_unknown_configuration(self, run, tmp_path):
         assert_refused(run("train", "nothing", "--out", tmp_path), "nothing is neither", "tiny")
 
-    def test_a_configuration_with_an_unknown_key(self, run, tmp_path):
-        (tmp_path / "c.yaml").write_text("sede: 1\n")
-        done = run("train", tmp_path / "c.yaml", "--out", tmp_path / "out")
-        assert_refused(done, tmp_path / "c.yaml")
-
     def test_pairs_must_name_the_songs_of_the_configuration(self, run, hums, tmp_path, write_midi):
         write_midi(tmp_path / "songs" / "a.mid", NOTES)
         rows = f"hum_path,song_id,start_s,end_s\n{hums / 'good.wav'},b,0,8\n"
@@ -1134,19 +894,6 @@ class TestTrainAndBench:
 
 class TestProcess:
     """What only a real process can show."""
-
-    def test_standard_output_holds_json_and_nothing_else(self, hums, catalogue):
-        command = [sys.executable, "-m", "qbhkit.cli", "search", "--catalogue", str(catalogue)]
-        queries = [str(hums / "good.wav"), str(hums / "empty.wav")]
-        done = subprocess.run(
-            [*command, *queries, "--json", "-k", "2"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2
-        assert len(done.stdout.splitlines()) == 1
-        line = json.loads(done.stdout)
-        assert line["results"][0]["song_id"] == TRUTH
-        assert len(line["results"]) == 2
-        assert done.stderr == f"qbhkit: {queries[1]} is empty: record it again.\n"
 
     def test_a_reader_that_leaves_early_is_no_error(self):
         done = subprocess.run(
@@ -1198,22 +945,6 @@ class TestRebuilding:
         assert tracked == ["b", "c", "d", "d"]
         assert len(open_catalogue(tmp_path / "c").songs) == 4
 
-    def test_a_source_named_twice_is_read_once(self, run, tmp_path, write_midi):
-        write_midi(tmp_path / "in" / "tune.mid", NOTES)
-        write_midi(tmp_path / "in" / "._tune.mid", NOTES)  # as macOS leaves them
-        source = tmp_path / "in"
-        done = run("catalogue", "build", source, source / "tune.mid", "--out", tmp_path / "c")
-        assert (done.code, done.err) == (0, "")
-        assert "1 songs" in done.out
-
 
 def no_refusal(audio, path):
     """Let silence pass."""
-
-
-def test_a_title_with_a_line_break_stays_on_its_line(run, tmp_path):
-    book = tmp_path / "book.abc"
-    book.write_text("X:1\nT:One\x0bTwo\nK:C\nCDEF GABc CDEF GABc cBAG FEDC|\n")
-    assert run("catalogue", "build", book, "--out", tmp_path / "c").code == 0
-    done = run("search", asset("hums/demo_1.flac"), "--catalogue", tmp_path / "c")
-    assert "One Two  [book]" in done.out

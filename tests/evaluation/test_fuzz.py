@@ -20,7 +20,7 @@ def test_damaged_files_are_refused_in_one_sentence(target):
 
 
 def test_a_traceback_a_hang_and_a_glutton_would_be_found(tmp_path, monkeypatch):
-    """The attack itself, on three readers that fail."""
+    """The attack itself, on readers that fail."""
     readers = {
         "traceback": "int(path.read_bytes()[:3])",
         "wait": "__import__('time').sleep(60)",

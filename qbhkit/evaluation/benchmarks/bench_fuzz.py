@@ -24,19 +24,14 @@ A_RUN = 4000  # inputs a process, so that what a reader leaks cannot add up for 
 
 
 def attacked(target: str, count: int, seed: int, *options: str) -> dict[str, Any]:
-    """Attack one target in a process of its own, and return its counts.
-
-    Raises:
-        AssertionError: if it died; names its last input, which is kept.
-    """
+    """Attack one target in a process of its own; if it dies, its last input is kept and named."""
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{target}-")) / "attack"
     command = [*ATTACKER, target, str(count), str(seed), str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith('{"inputs"')]
     if not found:
-        raise AssertionError(
-            f"{target}, seed {seed}: died of {folder / 'input'}\n{done.stderr[-4000:]}"
-        )
+        died = f"{target}, seed {seed}: died of {folder / 'input'}"
+        raise AssertionError(f"{died}\n{done.stderr[-4000:]}")
     return dict(json.loads(found[-1]))
 
 

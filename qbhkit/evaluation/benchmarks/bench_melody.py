@@ -9,8 +9,6 @@ an interrupted run goes on where it stopped. Memory is read from /proc, on Linux
 import hashlib
 import json
 import os
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, load, write_wav
-from qbhkit.contour import F0_HOP_S
 from qbhkit.errors import QbhError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.benchmarks.melody_sets import (
@@ -31,7 +28,7 @@ from qbhkit.evaluation.benchmarks.melody_sets import (
 )
 from qbhkit.metrics import melody_score
 from qbhkit.parallel import parallel_map
-from qbhkit.pitch.trackers import TRACKERS, Tracker, default_tracker, get_tracker, identity_of
+from qbhkit.pitch.trackers import TRACKERS, Tracker, get_tracker, identity_of
 from qbhkit.storage import atomic_path, cache_dir, data_dir, read_json, write_json
 
 MAIN = "songs 0 dB"
@@ -47,31 +44,19 @@ _worker: Tracker  # of a worker process
 
 
 def main() -> None:
-    parser = common.arguments(
-        __doc__, trackers=tuple(TRACKERS), per_singer=PER_SINGER
-    )  # 0: all hums
-    parser.add_argument("--quick", action="store_true", help="as --per-singer 1")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
+    parser = common.arguments(__doc__, trackers=tuple(TRACKERS), per_singer=PER_SINGER)
+    parser.add_argument("--quick", dest="per_singer", action="store_const", const=1,
+                        help="as --per-singer 1")  # fmt: skip
     options = common.parse(parser)
-    if options.quick:
-        options.per_singer, options.full = 1, False
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
     folder = cache_dir() / "melody-bench"
-    if options.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     sets = bench_sets(data_dir(), folder / f"sets-{options.per_singer}", options.per_singer)
     result = measure(sets, list(options.trackers), folder)
     common.save(options, "melody_bench", result)
 
 
 def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict[str, Any]:
-    """Return everything that is known about the named trackers.
-
-    Args:
-        sets: recordings by set; ``songs 0 dB`` gives the audio for speed and memory.
-        names: of trackers; those that cannot be had are listed with the reason.
-        folder: where tracks and costs are kept.
-    """
+    """Return everything that is known about the named trackers, or why they cannot be had."""
     hashes = {name: fingerprint(clips) for name, clips in sets.items()}
     found, missing = {}, {}
     for name in names:
@@ -92,23 +77,15 @@ def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict
         if not costs.is_file():  # with nothing beside it
             minute = _minute(sets[MAIN], folder / f"minute-{hashes[MAIN][:12]}.wav")
             write_json(costs, common.in_a_process(cost, name, minute, OMP_NUM_THREADS=str(THREADS)))
-        found[name] = {
-            "identity": identity_of(name), "sets": scores, **read_json(costs, "delete it")
-        }  # fmt: skip
-        overall = {kind: of.get("overall_accuracy") for kind, of in scores.items()}
-        print(name, overall, flush=True)
+        measured = {"identity": identity_of(name), "sets": scores}
+        found[name] = measured | read_json(costs, "delete it")
+        print(name, {kind: of.get("overall_accuracy") for kind, of in scores.items()}, flush=True)
     return {
         "recipe": RECIPE,
         "sets": {
-            kind: {
-                "clips": len(clips),
-                "seconds": round(sum(len(clip.f0_hz) for clip in clips) * F0_HOP_S, 1),
-                "sha256": hashes[kind],
-            }
-            for kind, clips in sets.items()
+            kind: {"clips": len(clips), "sha256": hashes[kind]} for kind, clips in sets.items()
         },
         "machine": {"threads": THREADS},
-        "default_tracker": default_tracker(),
         "trackers": found,
         "missing": missing,
     }
@@ -157,17 +134,14 @@ def _scores(clips: list[Clip], tracks: list[NDArray]) -> dict[str, Any]:
 def _interval(clips: list[Clip], tracks: list[NDArray]) -> list[float]:
     """Return the 95% bootstrap interval of overall accuracy, clips resampled."""
     frames = np.array([len(clip.scored) for clip in clips])
-    right = frames * [
-        _scores([clip], [track])["overall_accuracy"]
-        for clip, track in zip(clips, tracks, strict=True)
-    ]
+    alone = (_scores([clip], [track]) for clip, track in zip(clips, tracks, strict=True))
+    right = frames * [score["overall_accuracy"] for score in alone]
     drawn = np.random.default_rng(0).integers(0, len(right), (_RESAMPLES, len(right)))
     shares = right[drawn].sum(axis=1) / frames[drawn].sum(axis=1)
     return [float(end) for end in np.percentile(shares, [2.5, 97.5])]
 
 
 def _minute(clips: list[Clip], path: Path) -> Path:
-    """Write 60 s of clips, one after the other, and again if they are too few."""
     samples = np.concatenate([load(clip.path, 16000).samples for clip in clips])
     write_wav(Audio(np.resize(samples, round(LONG_S * 16000)), 16000), path)
     return path
@@ -180,9 +154,8 @@ def cost(name: str, path: str) -> dict[str, float]:
     short = Audio(audio.samples[: round(SHORT_S * tracker.rate_hz)], tracker.rate_hz)
     tracker.track(Audio(short.samples[: tracker.rate_hz], tracker.rate_hz))  # import, compile
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak so far is forgotten
-    before_mb, began = common.memory_mb("VmRSS"), time.perf_counter()
-    tracker.track(audio)
-    whole_s = time.perf_counter() - began
+    before_mb = common.memory_mb("VmRSS")
+    whole_s = common.timed(lambda: tracker.track(audio))
     peak_mb = common.memory_mb("VmHWM")
     slow = whole_s > LONG_S
     factor = whole_s / LONG_S if slow else common.seconds(lambda: tracker.track(short)) / SHORT_S

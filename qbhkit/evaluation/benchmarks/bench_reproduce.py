@@ -12,10 +12,8 @@ curve, same ranks.
 
 import csv
 import os
-import resource
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -49,7 +47,6 @@ NEVER = (
 )  # fmt: skip
 ONCE = {"by_split", "end-to-end"}  # not measured again: another network, and shares of the above
 SHARES = ("top1", "top5", "top10", "mrr")
-FARTHEST = ("loss", "validation_mrr", "top1", "top10", "mrr")  # of which the most is recorded
 # How far a number may lie from the recorded one on another machine, by the last part of its name.
 # Another processor rounds otherwise, which in the end is another seed: three seeds of one recipe
 # lie up to 1.5 points of top-1 from their mean (data/results/ablation.json), so two runs up to 3.
@@ -70,24 +67,19 @@ class Step(NamedTuple):
 
 
 def qbhkit(*words: object) -> Callable[[], object]:
-    """Return what runs a command of the kit in a process of its own."""
-    command = [sys.executable, "-m", "qbhkit.cli", *map(str, words)]
-    return lambda: subprocess.run(command, cwd=common.ROOT, check=True)
+    return lambda: subprocess.run(common.qbhkit(*words), cwd=common.ROOT, check=True)
 
 
-def training(config: object, folder: Path, results: Path, name: str) -> Step:
-    """Return the training of one stage, which goes on from its checkpoint."""
-
+def training(config: object, folder: Path, name: str) -> Step:
     def run() -> None:
         resume = ["--resume"] if (folder / name / "checkpoint.pt").is_file() else []
-        out = ["--out", folder / name, "--log", results / f"train_{name}.json"]
+        out = ["--out", folder / name, "--log", folder / "results" / f"train_{name}.json"]
         qbhkit("train", config, *out, *resume)()
 
     return Step(f"train {name}", run, folder / name / f"{name}.safetensors")
 
 
 def halving(folder: Path, name: str) -> Step:
-    """Return the rounding of new weights to half precision, in which they ship and go on."""
     out = folder / "half" / f"{name}.safetensors"
 
     def run() -> None:
@@ -98,7 +90,6 @@ def halving(folder: Path, name: str) -> Step:
 
 
 def stage2(folder: Path, values: dict[str, Any], start: Path) -> Path:
-    """Write the configuration of stage 2 that starts from the new stage 1."""
     path = folder / f"{values.pop('name')}.yaml"
     text = yaml.safe_dump(values | {"init_from": str(start), "pairs": str(folder / "pairs.csv")})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,11 +98,7 @@ def stage2(folder: Path, values: dict[str, Any], start: Path) -> Path:
 
 
 def measuring(
-    folder: Path,
-    results: Path,
-    weights: Path,
-    sources: tuple[str, ...],
-    names: tuple[str, ...],
+    folder: Path, weights: Path, sources: tuple[str, ...], names: tuple[str, ...]
 ) -> list[Step]:
     """Return the steps from new weights to the methods of these names, but one, on all queries."""
     catalogue = folder / "catalogue"
@@ -119,7 +106,7 @@ def measuring(
     steps = [Step("catalogue", qbhkit(*build), catalogue / "manifest.json")]
     methods = [word for name in names if name not in ONCE for word in ("--method", name)]
     for match_from in MATCH_FROM:
-        out = results / f"hums_{match_from}.json"
+        out = folder / "results" / f"hums_{match_from}.json"
         asked = ["--queries", folder / "queries.csv", "--catalogue", catalogue, "--out", out]
         command = qbhkit("evaluate", *asked, "--anchor", match_from, *methods, "--weights", weights)
         steps.append(Step(f"evaluate, {match_from}", command, out))
@@ -127,57 +114,45 @@ def measuring(
 
 
 def write_queries(path: Path, queries: list[LabelledQuery]) -> None:
-    """Write what ``qbhkit evaluate`` reads."""
     with atomic_path(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([LabelledQuery._fields, *queries])
 
 
 def full(folder: Path) -> list[Step]:
-    """Return the steps that make the shipped weights and their numbers."""
     results, stage1 = folder / "results", halving(folder, "stage1")
     best = stage2(folder, read_yaml(config_path("best")) | {"name": "best"}, stage1.makes)
-    queries = folder / "queries.csv"
-    folds = [
-        Step(
-            f"cross-validation, {name}",
-            qbhkit(
-                "cross-validate", best, "--out", out, "--models", folder / f"folds-{name}", *more
-            ),
-            out,
-        )
-        for name, more in (("best", ["--stress"]), ("stage1", ["--no-finetune"]))
-        for out in (results / f"crossfold_{name}.json",)
-    ]
-    pictures = folder / "figures"
+    pairs, queries, pictures = (folder / name for name in ("pairs.csv", "queries.csv", "figures"))
+
+    def folds(name: str, option: str) -> Step:
+        out = results / f"crossfold_{name}.json"
+        where = ["--out", out, "--models", folder / f"folds-{name}"]
+        command = qbhkit("cross-validate", best, *where, option)
+        return Step(f"cross-validation, {name}", command, out)
+
     return [
-        training("stage1", folder, results, "stage1"),
+        training("stage1", folder, "stage1"),
         stage1,
-        Step("pairs", qbhkit("data", "pairs", "--out", folder / "pairs.csv"), folder / "pairs.csv"),
-        training(best, folder, results, "best"),
+        Step("pairs", qbhkit("data", "pairs", "--out", pairs), pairs),
+        training(best, folder, "best"),
         halving(folder, "best"),
         Step("queries", lambda: write_queries(queries, common.labelled_hums()), queries),
-        *measuring(folder, results, stage1.makes, common.DATABASE, METHODS),
-        *folds,
+        *measuring(folder, stage1.makes, common.DATABASE, METHODS),
+        folds("best", "--stress"),
+        folds("stage1", "--no-finetune"),
         Step("figures", lambda: draw(results, pictures), pictures / "drawn"),
     ]
 
 
 def tiny(folder: Path) -> list[Step]:
-    """Return the same steps on a small scale, over tunes and voices that come with the kit."""
-    results, stage1 = folder / "results", halving(folder, "tiny")
-    values = read_yaml(config_path("tiny"))
-    hums = {"share": 0.4}
-    config = values | {
-        "name": "tuned", "epochs": 2, "hums": hums, "corpora": [SMALL], "songs": [SMALL],
-        "warm_epochs": 0,
-    }  # fmt: skip
-    tuned = stage2(folder, config, stage1.makes)
+    stage1, config = halving(folder, "tiny"), read_yaml(config_path("tiny"))
+    config |= {"name": "tuned", "epochs": 2, "warm_epochs": 0, "hums": {"share": 0.4}}
+    tuned = stage2(folder, config | {"corpora": [SMALL], "songs": [SMALL]}, stage1.makes)
     return [
-        training("tiny", folder, results, "tiny"),
+        training("tiny", folder, "tiny"),
         stage1,
         Step("hums", lambda: hum(folder, 24), folder / "queries.csv"),
-        training(tuned, folder, results, "tuned"),
-        *measuring(folder, results, stage1.makes, (SMALL,), ("full", "vote")),
+        training(tuned, folder, "tuned"),
+        *measuring(folder, stage1.makes, (SMALL,), ("full", "vote")),
     ]
 
 
@@ -206,7 +181,7 @@ def draw(results: Path, out: Path) -> None:
     """Run notebook 12 on the new numbers; what was not measured again is as recorded."""
     import papermill
 
-    shown = out.parent / "shown"
+    shown, notebook = out.parent / "shown", common.ROOT / "notebooks" / "12_paper_figures.ipynb"
     shutil.rmtree(shown, ignore_errors=True)
     shutil.copytree(RECORDED, shown)
     shutil.copytree(results, shown, dirs_exist_ok=True)
@@ -216,13 +191,9 @@ def draw(results: Path, out: Path) -> None:
         methods = kept["methods"] | new["methods"]  # end to end is not trained again
         write_json(shown / name, new | {"methods": methods})
     out.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        common.ROOT / "notebooks" / "12_paper_figures.ipynb",
-        out / "12_paper_figures.ipynb",
-        {"results_dir": str(shown), "figures_dir": str(out)},
-        cwd=common.ROOT / "notebooks",
-        progress_bar=False,
-    )
+    given = {"results_dir": str(shown), "figures_dir": str(out)}
+    how: Any = {"cwd": notebook.parent, "progress_bar": False}
+    papermill.execute_notebook(notebook, out / notebook.name, given, **how)
     (out / "drawn").touch()
 
 
@@ -234,34 +205,23 @@ def work(steps: list[Step], folder: Path) -> dict[str, dict[str, float]]:
         if step.makes.is_file():
             continue
         print(f"== {step.name}", flush=True)
-        began, before = time.perf_counter(), _cpu_s()
+        began, before = time.perf_counter(), sum(os.times()[:4])
         try:
             step.run()
         finally:
             own = spent.setdefault(step.name, {"hours": 0.0, "cpu_hours": 0.0})
             own["hours"] += (time.perf_counter() - began) / 3600
-            own["cpu_hours"] += (_cpu_s() - before) / 3600
+            own["cpu_hours"] += (sum(os.times()[:4]) - before) / 3600
             write_json(path, spent)
     return spent
-
-
-def _cpu_s() -> float:
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def numbers(value: Any, name: str = "", few: float = 0.0) -> Iterator[tuple[str, float, float]]:
     """Yield the numbers of a result that are compared: name, value, and how far it may lie off.
 
-    Args:
-        value: a result, or a part of one.
-        name: of the part, with slashes.
-        few: how much farther a share of hums may lie off because they are few: four of them. The
-            hums of a song are found or missed together when another tune comes near: seeds of
-            one recipe differ by up to seven of 20 (data/results/ablation.json).
-
-    Raises:
-        KeyError: if a number has no allowance.
+    Where hums are few, a share may lie farther off, by four of them: the hums of a song are found
+    or missed together when another tune comes near. Seeds of one recipe differ by up to seven of 20
+    (data/results/ablation.json). A KeyError names a number without an allowance.
     """
     last = name.rsplit("/", 1)[-1]
     if last in NEVER or value is None or isinstance(value, str | bool):
@@ -285,18 +245,12 @@ def compared(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
         # Version 1.0 recorded no year of singers.
         new = {name.replace(f"{EVALUATION_YEAR}/", ""): n for name, n, _ in numbers(again[file])}
         count, same, outside = 0, 0, []
-        farthest: dict[str, float] = {}
         for name, old, allowed in numbers(recorded[file]):
             off = abs(new[name] - old) if name in new else None
             count, same = count + 1, same + (off == 0)
             if off is None or off > allowed + 1e-12:
                 outside.append({"name": name, "off": off, "allowed": allowed})
-            key = name.rsplit("/", 1)[-1]
-            if off is not None and key in FARTHEST and "per_" not in name:
-                farthest[key] = max(off, farthest.get(key, 0.0))
-        found[file] = {
-            "numbers": count, "identical": same, "outside": outside, "farthest": farthest
-        }  # fmt: skip
+        found[file] = {"numbers": count, "identical": same, "outside": outside}
     return found
 
 
@@ -308,7 +262,6 @@ def bare(value: Any) -> Any:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read what the steps have measured."""
     return {path.stem: read_json(path, "run again") for path in sorted(folder.glob("*.json"))}
 
 
@@ -320,19 +273,17 @@ def main() -> int:
     common.need_checkout("reproduce")
     os.environ.setdefault("PYTHONHASHSEED", "0")
     folder = (options.folder or cache_dir() / f"reproduce-{options.profile}").resolve()
-    if options.profile not in ("full", "tiny"):
+    if (profile := {"full": full, "tiny": tiny}.get(options.profile)) is None:
         raise QbhError(f"There is no profile {options.profile!r}: use full or tiny.")
-    spent = work((full if options.profile == "full" else tiny)(folder), folder)
+    spent = work(profile(folder), folder)
     again = read_results(folder / "results")
-    if options.profile == "tiny" and options.record:
+    if profile is tiny and options.record:
         write_json(GOLDEN, bare(again))
-    recorded = read_results(RECORDED)
-    if options.profile == "tiny":
-        recorded = read_json(GOLDEN, "run with --record")
+    recorded = read_json(GOLDEN, "use --record") if profile is tiny else read_results(RECORDED)
     found = compared(recorded, again)
     for name, row in found.items():
         print(f"{name:20} {row['numbers']:6} numbers, {row['identical']:6} identical,",
-              f"{len(row['outside'])} out of bounds", row["farthest"])  # fmt: skip
+              f"{len(row['outside'])} out of bounds")  # fmt: skip
         for line in row["outside"][:5]:
             print("   ", line)
     hours = {
@@ -340,7 +291,7 @@ def main() -> int:
     }
     print(f"took {hours['hours']} hours, {hours['cpu_hours']} CPU-hours")
     result = {"files": found, "steps": spent, **hours}
-    if options.profile == "full":
+    if profile is full:
         same = {name: load_weights(str(folder / "half" / f"{name}.safetensors")).sha256
                 == load_weights(name).sha256 for name in ("stage1", "best")}  # fmt: skip
         print("the shipped weights to the bit:", same)

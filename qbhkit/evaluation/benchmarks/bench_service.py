@@ -12,7 +12,6 @@ import json
 import math
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -41,11 +40,7 @@ PATIENCE_S = 60.0  # a client that waits longer has been forgotten
 SLOW, LEAVING, TOO_LARGE = 8, 4, 2  # clients that behave badly
 
 
-class Query(NamedTuple):
-    """A recording, and what the command line says to it."""
-
-    content: bytes
-    answer: dict[str, Any]
+Query = tuple[bytes, dict[str, Any]]  # a recording, and what the command line says to it
 
 
 class Reply(NamedTuple):
@@ -67,7 +62,6 @@ class Seen:
 
 
 def hums(folder: Path) -> list[Path]:
-    """Write hums of some tunes of the corpus, and return them with those that ship."""
     paths = [asset(f"hums/demo_{number}.flac") for number in (1, 2, 3)]
     for number, song in zip(range(RENDERED), songs_of(music21_collection(CORPUS)), strict=False):
         assert song.notes is not None
@@ -79,34 +73,29 @@ def hums(folder: Path) -> list[Path]:
 
 
 def asked(catalogue: Path, paths: Sequence[Path]) -> list[Query]:
-    """Ask the command line, in a process of its own."""
-    command = [sys.executable, "-m", "qbhkit.cli", "search", *map(str, paths), "--json"]
-    command += ["--catalogue", str(catalogue), "-k", str(K)]
+    command = common.qbhkit("search", *paths, "--json", "--catalogue", catalogue, "-k", K)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [json.loads(line) | {"query": "recording"} for line in done.stdout.splitlines()]
-    return [Query(path.read_bytes(), line) for path, line in zip(paths, lines, strict=True)]
+    return list(zip(map(Path.read_bytes, paths), lines, strict=True))
 
 
 @contextmanager
 def serving(catalogue: Path) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
-    """Run ``qbhkit serve``; give its process and its address."""
-    command = [sys.executable, "-m", "qbhkit.cli", "serve", str(catalogue), "--port", "0"]
-    command += ["--most-mb", str(MOST_MB)]
+    command = common.qbhkit("serve", catalogue, "--port", 0, "--most-mb", MOST_MB)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            line = process.stderr.readline()
-            address = re.search(r"http://([\d.]+):(\d+)", line)
+            address = re.search(r"http://([\d.]+):(\d+)", line := process.stderr.readline())
             assert address, line
             yield process, (address[1], int(address[2]))
         finally:
             process.terminate()
 
 
-def head(length: int, k: int = K) -> bytes:
+def head(length: int, what: str = f"POST /search?k={K}") -> bytes:
     """Return the head of a request with a body of so many bytes."""
-    lines = [f"POST /search?k={k} HTTP/1.1", "Host: here", "Connection: close"]
-    return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
+    lines = [f"{what} HTTP/1.1", "Host: here", "Connection: close", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 async def send(address: tuple[str, int], request: bytes) -> Reply:
@@ -129,13 +118,13 @@ async def hold(
     end = time.perf_counter() + seconds
 
     async def hum(number: int) -> None:
-        query = queries[number % len(queries)]
-        reply = await send(address, head(len(query.content)) + query.content)
+        content, right = queries[number % len(queries)]
+        reply = await send(address, head(len(content)) + content)
         seen.status[str(reply.status)] += 1
         if reply.status == 200:
             seen.answer_s.append(reply.taken_s)
-            if not is_same(answer := json.loads(reply.content), query.answer):
-                seen.wrong.append((answer, query.answer))
+            if not is_same(answer := json.loads(reply.content), right):
+                seen.wrong.append((answer, right))
         else:
             seen.refusal_s.append(reply.taken_s)
             await asyncio.sleep(1)  # as Retry-After asks
@@ -180,44 +169,31 @@ async def hold(
 
 def is_same(one: Any, other: Any) -> bool:
     """Compare answers: the last of six digits may differ, for sums of float32 differ in theirs."""
-    if isinstance(one, dict) and isinstance(other, dict):
+    if type(one) is not type(other):
+        return bool(one == other)
+    if isinstance(one, dict):
         return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
+    if isinstance(one, list):
         return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, float) and isinstance(other, float):
+    if isinstance(one, float):
         return math.isclose(one, other, abs_tol=LAST_DIGIT)
     return bool(one == other)
 
 
-async def watched(pid: int, work: Awaitable[None], every_s: float = 1.0) -> list[float]:
-    """Do a work; return the memory of a process meanwhile, MB."""
-    task = asyncio.ensure_future(work)
-    found = []
+async def watched(pid: int, work: Awaitable[None]) -> list[float]:
+    """Do a work; return the memory of a process meanwhile, MB, every second."""
+    task, found = asyncio.ensure_future(work), []
     while not task.done():
         found.append(common.memory_mb("VmRSS", pid))
-        await asyncio.wait([task], timeout=every_s)
+        await asyncio.wait([task], timeout=1)
     await task
     return found
-
-
-def milliseconds(times_s: Sequence[float]) -> dict[str, float]:
-    """Return the median and the 95th percentile."""
-    if not times_s:
-        return {}
-    return {
-        f"p{share}": round(float(np.percentile(times_s, share)) * 1000, 1) for share in (50, 95)
-    }
 
 
 def load(
     catalogue: Path, queries: Sequence[Query], clients: int, warm_s: float, seconds: float
 ) -> dict[str, Any]:
-    """Hold a service of a catalogue under load.
-
-    Raises:
-        AssertionError: if an answer is wrong, a client is hung up on or forgotten, or something is
-            left over when all have gone.
-    """
+    """Hold a service under load: no answer is wrong, no client forgotten, nothing left over."""
     with serving(catalogue) as (process, address):
 
         async def run() -> tuple[Seen, list[float], Reply]:
@@ -225,8 +201,7 @@ def load(
             seen = Seen()
             memory = await watched(process.pid, hold(address, queries, seconds, clients, seen))
             await asyncio.sleep(1)
-            metrics = "GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
-            return seen, memory, await send(address, metrics.encode())
+            return seen, memory, await send(address, head(0, "GET /metrics"))
 
         seen, memory, metrics = asyncio.run(run())
     assert not seen.wrong, f"{len(seen.wrong)} wrong answers, such as {seen.wrong[0]}"
@@ -235,17 +210,15 @@ def load(
         assert name in metrics.content
     minute = max(1, min(60, len(memory) // 2))
     first, last = (float(np.mean(part)) for part in (memory[:minute], memory[-minute:]))
+    names = {"answers": "200", "refused": "503", "too_large": "too large"}
+    names |= {"slow": "slow", "left": "left"}
     return {
         "clients": clients,
         "seconds": seconds,
-        "answers": seen.status["200"],
         "wrong": len(seen.wrong),
-        "refused": seen.status["503"],
-        "too_large": seen.status["too large"],
-        "slow": seen.status["slow"],
-        "left": seen.status["left"],
-        "answer_ms": milliseconds(seen.answer_s),
-        "refusal_ms": milliseconds(seen.refusal_s),
+        **{key: seen.status[name] for key, name in names.items()},
+        "answer_ms": common.percentiles_ms(seen.answer_s),
+        "refusal_ms": common.percentiles_ms(seen.refusal_s),
         "memory_mb": {"first_minute": round(first, 1), "last_minute": round(last, 1)},
     }
 
@@ -254,8 +227,8 @@ def main() -> None:
     options = common.parse(common.arguments(__doc__, clients=64, seconds=300.0, warm=60.0))
     with tempfile.TemporaryDirectory() as name:
         catalogue = Path(name) / "catalogue"
-        command = [sys.executable, "-m", "qbhkit.cli", "catalogue", "build", CORPUS]
-        subprocess.run([*command, "--out", str(catalogue)], check=True)
+        build = common.qbhkit("catalogue", "build", CORPUS, "--out", catalogue)
+        subprocess.run(build, check=True)
         queries = asked(catalogue, hums(Path(name)))
         found = load(catalogue, queries, options.clients, options.warm, options.seconds)
     memory = found["memory_mb"]

@@ -11,6 +11,7 @@ import shutil
 import wave
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,19 @@ import yaml
 from numpy.typing import NDArray
 
 LONGEST_AUDIO_S = 60.0
-_WORDS: dict[str, str] = yaml.safe_load(Path(__file__).with_name("fuzz_words.yaml").read_text())
+_WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("fuzz_words.yaml").read_text())
 _LONG_WORDS = (b"1" * 400, b"[" * 400, b"A" * 5000)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reader, the good files from which bad ones grow, and the words of their format.
+    """A reader, the good files from which bad ones grow, and the words of their format."""
 
-    Args:
-        seeds: writes what the reader needs beside them into an empty folder; names and bytes of the
-            good files.
-        read: reads the damaged file, and may use what ``seeds`` has written beside it.
-        words: that mean something in the format, with Python's escapes, spaces between them.
-        mend: makes what a reader checks first fit the damaged bytes: a checksum, a signature.
-        guided: written in Python, so that its lines can guide the attack.
-    """
-
+    # Names and bytes of the good files; what the reader needs beside them goes into the folder.
     seeds: Callable[[Path], dict[str, bytes]]
     read: Callable[[Path], object]
-    words: str
-    mend: Callable[[Path], Path] = lambda path: path
-    guided: bool = False
+    words: str  # with Python's escapes, spaces between them
+    guided: bool = False  # written in Python, so that its lines can guide the attack
 
     def vocabulary(self) -> tuple[bytes, ...]:
         """Return the format's words and those that trouble any reader."""
@@ -98,6 +90,8 @@ def _read_f0(path: Path) -> object:
 
 
 def _label_seeds(folder: Path) -> dict[str, bytes]:
+    (folder / "corpus" / "midiFile").mkdir(parents=True)
+    (folder / "corpus" / "midiFile" / "00001.mid").touch()
     return {"00001.pv": b"0\n0\n60.125\n61\n" * 10, "songList.txt": b"00001\tA song\t\xa4\xa4\r\n"}
 
 
@@ -106,23 +100,19 @@ def _read_labels(path: Path) -> object:
 
     if path.suffix == ".pv":
         return read_pitch_vector(path)
-    corpus = path.parent / "corpus" / "midiFile"
-    corpus.mkdir(parents=True, exist_ok=True)
-    (corpus / "00001.mid").touch()
-    (corpus / "songList.txt").write_bytes(path.read_bytes())
-    return MirQbsh(corpus.parent)._titles()
+    corpus = path.parent / "corpus"
+    shutil.copyfile(path, corpus / "midiFile" / "songList.txt")
+    return MirQbsh(corpus)._titles()
 
 
 def _corpus_seeds(folder: Path) -> dict[str, bytes]:
     melodies = io.BytesIO()
     np.savez(melodies, a=np.arange(60.0, 70.0), b=np.zeros(5))
-    entries = [
-        {"song_id": 7, "frame_pos": [0, 4], "melody": [0.1, 0, 1, 2], "is_vocal": [1, 0, 1, 1]}
-    ]
+    entry = {"song_id": 7, "frame_pos": [0, 4], "melody": [0.1, 0, 1, 2], "is_vocal": [1, 0, 1, 1]}
     return {
         "ioacas_queries_parselmouth_340.npz": melodies.getvalue(),
         "ioacas_queries_parselmouth_340_labels.json": b'{"a": "s1", "b": "s2"}',
-        "contour_tiny.json": json.dumps(entries).encode(),
+        "contour_tiny.json": json.dumps([entry]).encode(),
     }
 
 
@@ -138,12 +128,9 @@ def _read_corpora(path: Path) -> object:
 
 
 def write_keras(folder: Path, values: Callable[[tuple[int, ...]], NDArray] | None) -> list[Path]:
-    """Write Keras weights of the published shapes, and the arrays that go with them.
+    """Write Keras weights of the published shapes, and the mean and deviation that go with them.
 
-    Args:
-        folder: for ``weights.hdf5``, ``mean.npy`` and ``std.npy``.
-        values: makes an array of a shape; if None the arrays take no room in the file, and the last
-            layer is of another size, so that the file is refused at the end.
+    Without values the arrays take no room, and the last layer is of another size: it is refused.
     """
     import h5py
 
@@ -184,12 +171,7 @@ def _read_keras(path: Path) -> object:
 def _original_seeds(folder: Path) -> dict[str, bytes]:
     import torch
 
-    values: dict[str, Any] = {
-        "epochs": 5000, "learning_rate": 1e-4, "data_dir": "data/", "input_size": 2,
-        "hidden_size": 8, "num_layers": 4, "kernel_size": 3, "embed_size": 12, "num_head": 2,
-        "summ_type": "context_attention", "use_pre_encoder": False, "use_res": False,
-        "use_gradual_size": False, "compression_ratio": 20, "drop_out": 0.2,
-    }  # fmt: skip
+    values = _WORDS["hparams"]
     checkpoint = io.BytesIO()
     layer = {"encoder.conv_0.conv_norm.0.weight": torch.zeros(8, 2, 3), "fc.bias": torch.ones(12)}
     torch.save({"state_dict": layer, "optimizer": {"lr": [1.0]}}, checkpoint)
@@ -206,11 +188,10 @@ def _original_seeds(folder: Path) -> dict[str, bytes]:
 def _read_original(path: Path) -> object:
     from qbhkit.embedding.import_checkpoint import import_checkpoint
 
-    folder = path.parent / "original"
+    folder, seeds = path.parent / "original", _original_seeds(path.parent)
     folder.mkdir(exist_ok=True)
-    for name, content in _original_seeds(path.parent).items():
-        if name == "hparams.dat" or name == "checkpoint_best.pt":
-            (folder / name).write_bytes(content)
+    for name in ("hparams.dat", "checkpoint_best.pt"):
+        (folder / name).write_bytes(seeds[name])
     (folder / path.name.split("-")[0]).write_bytes(path.read_bytes())
     return import_checkpoint(folder, path.parent / "out")
 
@@ -219,57 +200,51 @@ def _catalogue_seeds(folder: Path) -> dict[str, bytes]:
     from qbhkit.catalogue.build import build_catalogue
     from qbhkit.catalogue.read import open_catalogue
     from qbhkit.corpora.songs import Song
-    from qbhkit.embedding.embedder import ContourEmbedder
     from qbhkit.retrieval.index_faiss import FaissIndex
 
-    rng = np.random.default_rng(0)
+    rng, place = np.random.default_rng(0), folder / "catalogue"
     songs = []
     for number in range(3):
-        onsets = np.arange(24) * 0.5
-        notes = np.stack([onsets, np.full(24, 0.45), rng.integers(55, 75, 24)], axis=1)
-        songs.append(Song(f"s{number}", f"Song {number}", "x.mid", "CC0", notes=notes))
-    place = folder / "catalogue"
-    build_catalogue(songs, place, ContourEmbedder("stage1"), progress=False)
+        columns = np.arange(24) * 0.5, np.full(24, 0.45), rng.integers(55, 75, 24)
+        songs.append(Song(f"s{number}", "A song", "x.mid", "CC0", np.stack(columns, axis=1)))
+    build_catalogue(songs, place, "stage1", progress=False)
     FaissIndex.build(open_catalogue(place))
-    shard = next((place / "shards").glob("*.safetensors"))
-    index = next((place / "faiss").glob("*.faiss"))
-    return {
-        "manifest.json": (place / "manifest.json").read_bytes(),
-        "shard.safetensors": shard.read_bytes(),
-        "index.faiss": index.read_bytes(),
-        "index.json": (place / "faiss" / "manifest.json").read_bytes(),
+    files = {
+        "manifest.json": place / "manifest.json",
+        "shard.safetensors": next(place.glob("shards/*.safetensors")),
+        "index.faiss": next(place.glob("faiss/*.faiss")),
+        "index.json": place / "faiss" / "manifest.json",
     }
+    return {name: path.read_bytes() for name, path in files.items()}
 
 
-def _mend_catalogue(path: Path) -> Path:
+def _mended_catalogue(path: Path) -> Path:
     """Put a damaged file into a copy of the catalogue, with every checksum made to fit it."""
     from qbhkit.catalogue.files import _signed
     from qbhkit.storage import sha256_file
 
-    whole, copy = path.parent / "catalogue", path.parent / "copy"
+    copy = path.parent / "copy"
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(whole, copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    index = json.loads((copy / "faiss" / "manifest.json").read_text())
+    shutil.copytree(path.parent / "catalogue", copy)
+    signed, listed = copy / "manifest.json", copy / "faiss" / "manifest.json"
     if path.name == "manifest.json":
-        try:
+        signed.write_bytes(path.read_bytes())
+        with suppress(ValueError, AttributeError, TypeError, RecursionError):
             values = json.loads(path.read_bytes())
             values.pop("sha256", None)
-            (copy / path.name).write_text(_signed(values))
-        except (ValueError, AttributeError, RecursionError):
-            (copy / path.name).write_bytes(path.read_bytes())
-    elif path.name == "shard.safetensors":
-        digest = sha256_file(path)
+            signed.write_text(_signed(values))
+    elif path.name == "index.json":
+        shutil.copyfile(path, listed)
+    elif path.name == "index.faiss":
+        index = json.loads(listed.read_text())
+        shutil.copyfile(path, copy / "faiss" / index["file"])
+        listed.write_text(json.dumps(index | {"sha256": sha256_file(path)}))
+    else:
+        manifest, digest = json.loads(signed.read_text()), sha256_file(path)
         shutil.copyfile(path, copy / "shards" / f"{digest}.safetensors")
         manifest["shards"][0]["sha256"] = digest
-        manifest.pop("sha256")
-        (copy / "manifest.json").write_text(_signed(manifest))
-    elif path.name == "index.faiss":
-        shutil.copyfile(path, copy / "faiss" / index["file"])
-        index["sha256"] = sha256_file(path)
-        (copy / "faiss" / "manifest.json").write_text(json.dumps(index))
-    else:
-        shutil.copyfile(path, copy / "faiss" / "manifest.json")
+        del manifest["sha256"]
+        signed.write_text(_signed(manifest))
     return copy
 
 
@@ -278,10 +253,11 @@ def _read_catalogue(path: Path) -> object:
     from qbhkit.catalogue.read import open_catalogue
     from qbhkit.retrieval.index_faiss import FaissIndex
 
-    catalogue = open_catalogue(path)
+    place = _mended_catalogue(path)
+    catalogue = open_catalogue(place)
     index = FaissIndex.open(catalogue)
     index.nearest(np.eye(1, catalogue.vectors.shape[1], dtype=np.float32), 3)
-    return describe_catalogue(path), verify_catalogue(path)
+    return describe_catalogue(place), verify_catalogue(place)
 
 
 def _config_seeds(folder: Path) -> dict[str, bytes]:
@@ -335,12 +311,7 @@ def _run_seeds(folder: Path) -> dict[str, bytes]:
     write_shards([contour] * 2, folder / "shards")
     one = RenderedHum(np.zeros((30, 8), np.float32), np.zeros((30, 2), np.float32), contour, 0)
     write_rendered(folder / "rendered.safetensors", [one], {"seed": 0})
-    names = [
-        "checkpoint.pt",
-        "rendered.safetensors",
-        "shards/manifest.json",
-        "shards/index.npy",
-    ]
+    names = ["checkpoint.pt", "rendered.safetensors", "shards/manifest.json", "shards/index.npy"]
     return {name.replace("/", "-"): (folder / name).read_bytes() for name in names}
 
 
@@ -391,9 +362,8 @@ def _audio_seeds(folder: Path) -> dict[str, bytes]:
             samples = np.resize(tone, (1, 24000)).astype(np.float32)
             frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
             frame.sample_rate = 48000
-            resampler: Any = av.AudioResampler(
-                stream.format, "mono", 48000, stream.frame_size or 960
-            )
+            size = stream.frame_size or 960
+            resampler: Any = av.AudioResampler(stream.format, "mono", 48000, size)
             for part in [*resampler.resample(frame), *resampler.resample(None)]:
                 container.mux(stream.encode(part))
             container.mux(stream.encode(None))
@@ -425,10 +395,8 @@ def _read_table(path: Path) -> object:
     from qbhkit.retrieval.confidence import Calibration
     from qbhkit.storage import read_json
 
-    if path.name == "pairs.csv":
-        return read_pairs(path)
-    if path.name == "queries.csv":
-        return read_queries(path)
+    if path.suffix == ".csv":
+        return (read_pairs if path.name == "pairs.csv" else read_queries)(path)
     values = read_json(path, "measure again")
     found = values.get("calibration") if isinstance(values, dict) else None
     return build_config(Calibration, found, "it") if isinstance(found, dict) else None
@@ -451,22 +419,20 @@ def _read_zip(path: Path) -> object:
     before = set(path.parent.parent.iterdir())
     unpack(path, path.parent / "unpacked")
     assert set(path.parent.parent.iterdir()) == before, "something was written outside the folder"
-    return None
+    return before
 
 
+_GUIDED = ("abc", "f0", "original", "config", "tables")
 TARGETS = {
-    "abc": Target(_abc_seeds, _read_abc, _WORDS["abc"], guided=True),
-    "midi": Target(_midi_seeds, _read_midi, _WORDS["midi"]),
-    "f0": Target(_f0_seeds, _read_f0, _WORDS["f0"], guided=True),
-    "labels": Target(_label_seeds, _read_labels, _WORDS["labels"]),
-    "corpora": Target(_corpus_seeds, _read_corpora, _WORDS["corpora"]),
-    "keras": Target(_keras_seeds, _read_keras, _WORDS["keras"]),
-    "original": Target(_original_seeds, _read_original, _WORDS["original"], guided=True),
-    "catalogue": Target(_catalogue_seeds, _read_catalogue, _WORDS["catalogue"], _mend_catalogue),
-    "config": Target(_config_seeds, _read_config, _WORDS["config"], guided=True),
-    "weights": Target(_weights_seeds, _read_weights, _WORDS["weights"]),
-    "runs": Target(_run_seeds, _read_run, _WORDS["runs"]),
-    "audio": Target(_audio_seeds, _read_audio, _WORDS["audio"]),
-    "tables": Target(_table_seeds, _read_table, _WORDS["tables"], guided=True),
-    "zip": Target(_zip_seeds, _read_zip, _WORDS["zip"]),
-}
+    name: Target(seeds, read, _WORDS[name], name in _GUIDED)
+    for name, seeds, read in (
+        ("abc", _abc_seeds, _read_abc), ("midi", _midi_seeds, _read_midi),
+        ("f0", _f0_seeds, _read_f0), ("labels", _label_seeds, _read_labels),
+        ("corpora", _corpus_seeds, _read_corpora), ("keras", _keras_seeds, _read_keras),
+        ("original", _original_seeds, _read_original),
+        ("catalogue", _catalogue_seeds, _read_catalogue), ("config", _config_seeds, _read_config),
+        ("weights", _weights_seeds, _read_weights), ("runs", _run_seeds, _read_run),
+        ("audio", _audio_seeds, _read_audio), ("tables", _table_seeds, _read_table),
+        ("zip", _zip_seeds, _read_zip),
+    )
+}  # fmt: skip

@@ -36,7 +36,6 @@ Edit = tuple[str, float, float, Any]  # kind; place and length as shares of what
 
 
 def drawn(chance: random.Random, words: Sequence[bytes]) -> Edit:
-    """Draw an edit."""
     kind = chance.choice(_EDITS)
     value: Any = chance.randrange(256)
     if kind in ("word", "number"):
@@ -68,12 +67,7 @@ def edited(data: bytes, other: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 class Attack:
-    """Feed one target, and count what it is given and what it refuses.
-
-    Args:
-        target: to attack.
-        folder: an empty one; ``input`` in it is always the last one tried.
-    """
+    """Feed one target from an empty folder, and count what it is given and what it refuses."""
 
     def __init__(self, target: Target, folder: Path) -> None:
         self.target, self.last, self.place = target, folder / "input", folder / "files"
@@ -98,7 +92,7 @@ class Attack:
         signal.setitimer(signal.ITIMER_PROF, longest_s)
         faulthandler.dump_traceback_later(max(PATIENCE_S, 10 * longest_s), exit=True)
         try:
-            self.target.read(self.target.mend(path))
+            self.target.read(path)
         except (QbhError, OSError) as error:
             self.refused += 1
             if isinstance(error, QbhError) and "\n" in str(error):
@@ -148,30 +142,24 @@ class Attack:
 
     def tell(self) -> None:
         """Print what was done as one JSON line."""
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        found = {
-            "inputs": self.inputs,
-            "refused": self.refused,
-            "slowest_s": round(self.slowest_s, 3),
-            "peak_mb": round(peak_mb),
-        }
+        peak_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        found: dict[str, float] = {"inputs": self.inputs, "refused": self.refused}
+        found |= {"slowest_s": round(self.slowest_s, 3), "peak_mb": peak_mb}
         print(json.dumps(found), flush=True)
 
 
 def _processor_s() -> float:
-    """Return the seconds that this process and those it has waited for took of the processor."""
+    """Return what this process, and those that it has waited for, took of the processor."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
 
 
 def virtual_bytes() -> int:
-    """Return the address space that this process has taken."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
 
 
 def main() -> None:
-    """Attack one target in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("count", type=int)

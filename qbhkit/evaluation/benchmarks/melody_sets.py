@@ -82,33 +82,17 @@ class Clip(NamedTuple):
 
 
 def bench_sets(data: Path, folder: Path, per_singer: int = PER_SINGER) -> dict[str, list[Clip]]:
-    """Return all sets by name; what is made is written to a folder.
-
-    Args:
-        data: holds mir-qbsh, pop909 and singing.
-        folder: for what is made.
-        per_singer: MIR-QBSH recordings a singer; 0 takes all.
-
-    Raises:
-        QbhError: if a corpus is not there.
-    """
+    """Return all sets by name; what is made is written to a folder. 0 a singer takes all hums."""
     held_out = set(read_split("pop909")["held_out"])
     songs = [path for path in pop909(data / "pop909").files if path.stem in held_out]
     hums, solos = held_out_hums(data, per_singer), vocadito(data)
     few = first_of_each_singer(hums, DEGRADED_PER_SINGER)
-    return {
-        "hums": hums,
-        "vocadito": solos,
-        **under_bands([*hums, *solos], songs, folder),
-        "agreement": published(data, folder),
-        "as recorded": few,
-        **degraded(few, folder),
-        **noises(folder),
-    }
+    sets = {"hums": hums, "vocadito": solos, **under_bands([*hums, *solos], songs, folder)}
+    sets |= {"agreement": published(data, folder), "as recorded": few}
+    return sets | degraded(few, folder) | noises(folder)
 
 
 def fingerprint(clips: Iterable[Clip]) -> str:
-    """Return the sha256 of all recordings of a set and their true pitch."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.path.read_bytes())
@@ -117,7 +101,6 @@ def fingerprint(clips: Iterable[Clip]) -> str:
 
 
 def first_of_each_singer(clips: list[Clip], count: int) -> list[Clip]:
-    """Return the first clips of every singer."""
     taken: dict[str, list[Clip]] = {}
     for clip in clips:
         taken.setdefault(clip.singer, []).append(clip)
@@ -132,7 +115,8 @@ def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
     clips = []
     for hum in MirQbsh(data / "mir-qbsh").hums(EVALUATION_YEAR):
         if hum.singer not in training and hum.labelled_st is not None:
-            f0 = labelled_f0(hum.labelled_st, _frames(load(hum.path, MIX_RATE_HZ)))
+            frames = round(load(hum.path, MIX_RATE_HZ).duration_s / F0_HOP_S)
+            f0 = labelled_f0(hum.labelled_st, frames)
             name = f"{hum.path.parent.name}/{hum.song_id}"
             clips.append(Clip(name, hum.path, f0, MIR_QBSH_LABEL_HOP_S))
     shuffled = [clips[index] for index in generator(SEED, _CHOICE).permutation(len(clips))]
@@ -141,10 +125,7 @@ def held_out_hums(data: Path, per_singer: int) -> list[Clip]:
 
 
 def vocadito(data: Path) -> list[Clip]:
-    """Return both vocadito clips; a label every 5.8 ms, of which the nearest is taken.
-
-    They are scored as often as MIR-QBSH, so that a second of singing counts alike in a pooled set.
-    """
+    """Return both vocadito clips, scored as often as MIR-QBSH: a second counts alike in a pool."""
     clips = []
     for path in sorted((data / "singing" / "vocadito").glob("*.wav")):
         with open(path.with_name(f"{path.stem}_f0.csv"), newline="", encoding="ascii") as stream:
@@ -168,16 +149,7 @@ def under_bands(clips: list[Clip], songs: list[Path], folder: Path) -> dict[str,
 
 
 def accompaniment(songs: list[Path], length_s: float, rng: Generator) -> NDArray[np.float32]:
-    """Render a stretch of a song's accompaniment at 8 kHz.
-
-    Args:
-        songs: MIDI files to draw from.
-        length_s: of the stretch.
-        rng: draws the song, where the stretch begins, and who plays.
-
-    Raises:
-        QbhError: if no song drawn plays for so long.
-    """
+    """Render a stretch of the accompaniment of one of some MIDI files at 8 kHz."""
     for _ in range(_TRIES):
         try:
             score = read_score(songs[rng.integers(len(songs))])
@@ -191,21 +163,21 @@ def accompaniment(songs: list[Path], length_s: float, rng: Generator) -> NDArray
 
 
 def published(data: Path, folder: Path) -> list[Clip]:
-    """Return the published model's two test recordings with the pitch it gave.
+    """Return the published model's two test recordings with the pitch it gave, put right.
 
-    Its files give every pitch five semitones higher than it sounds, as if the table of classes had
-    begun at MIDI 45 and not 40: that is taken back. Its frame k is centred on k * 10 ms, the kit's
-    on (k + 0.5) * 10 ms: so the recordings are put off by 5 ms. Frames that only fill up its last
-    patch are dropped.
+    Its pitch lies five semitones too high, as if its classes had begun at MIDI 45 and not 40. Its
+    frame k is centred on k * 10 ms, the kit's on (k + 0.5) * 10 ms: so the recordings are put off
+    by 5 ms. Frames that only fill up its last patch are dropped.
     """
     lower = 2 ** (-PUBLISHED_TOO_HIGH_ST / 12)
     place, clips = data / "singing" / "kum2020", []
     for name, label in _PUBLISHED.items():
         audio = load(place / name, _PUBLISHED_HZ)
         samples = np.pad(audio.samples, (round(F0_HOP_S / 2 * _PUBLISHED_HZ), 0))
-        hz = np.loadtxt(place / label)[: _frames(Audio(samples, _PUBLISHED_HZ)), 1]
-        clip_name = f"{Path(name).stem}/1"
-        clips.append(_made(folder / "agreement", clip_name, samples, _PUBLISHED_HZ, lower * hz))
+        frames = round(len(samples) / _PUBLISHED_HZ / F0_HOP_S)
+        hz = np.loadtxt(place / label)[:frames, 1]
+        made = folder / "agreement", f"{Path(name).stem}/1", samples, _PUBLISHED_HZ, lower * hz
+        clips.append(_made(*made))
     return clips
 
 
@@ -235,13 +207,7 @@ def degraded(clips: list[Clip], folder: Path) -> dict[str, list[Clip]]:
 def faster(
     samples: NDArray, f0_hz: NDArray, shift_st: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Play a recording faster, so that its pitch rises: nothing is estimated, labels stay exact.
-
-    Args:
-        samples: (N,) at 8 kHz.
-        f0_hz: (N / 80,) Hz.
-        shift_st: semitones up.
-    """
+    """Play 8 kHz faster, so that the pitch rises: nothing is estimated, labels stay exact."""
     ratio = 2 ** (shift_st / 12)
     higher = soxr.resample(samples.astype(np.float32), MIX_RATE_HZ * ratio, MIX_RATE_HZ)
     count = round(len(higher) / MIX_RATE_HZ / F0_HOP_S)
@@ -251,8 +217,7 @@ def faster(
 
 def noises(folder: Path) -> dict[str, list[Clip]]:
     """Return nothing but noise, white and pink: whatever is found in it is invented."""
-    count = round(NOISE_S * MIX_RATE_HZ)
-    silence = np.zeros(round(NOISE_S / F0_HOP_S), np.float32)
+    count, silence = round(NOISE_S * MIX_RATE_HZ), np.zeros(round(NOISE_S / F0_HOP_S), np.float32)
     sets = {}
     for colour, name in enumerate(("white noise", "pink noise")):
         samples = _NOISE_LEVEL * degrade.noise(count, colour, generator(SEED, _DEGRADE, colour))
@@ -269,14 +234,9 @@ def _made(folder: Path, name: str, samples: NDArray, rate_hz: int, f0_hz: NDArra
 
 
 def _again(folder: Path, clip: Clip, samples: NDArray) -> Clip:
-    """Write another version of a clip, at 8 kHz."""
     made = _made(folder, clip.name, samples, MIX_RATE_HZ, clip.f0_hz)
     return made._replace(label_hop_s=clip.label_hop_s)
 
 
 def _rng(purpose: int, clip: Clip) -> Generator:
     return generator(SEED, purpose, crc32(clip.name.encode()))
-
-
-def _frames(audio: Audio) -> int:
-    return round(audio.duration_s / F0_HOP_S)
