@@ -104,7 +104,8 @@ def read_rows(path: Path, columns: Sequence[str], further: str = "") -> list[dic
     except FileNotFoundError:
         raise QbhError(f"{path} does not exist: check the path.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise QbhError(f"{path} is not a readable CSV file ({error}).") from None
+        reason = getattr(error, "strerror", None) or error
+        raise QbhError(f"{path} is not a readable CSV file ({reason}).") from None
 
 
 def map_array(path: Path) -> "NDArray[Any]":

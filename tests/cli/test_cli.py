@@ -170,7 +170,7 @@ class TestUsage:
             ("catalogue burn", ["'burn'", "See 'qbhkit catalogue --help'"]),
             ("search --catalogue c", ["QUERY", "See 'qbhkit search --help'"]),
             ("search q", ["'--catalogue'"]),
-            ("search q --catalogue c -k 0", ["'-k'"]),
+            ("search q --catalogue c -k 0", ["-k must be at least 1"]),
             ("search q --catalogue c --tracker ear", ["'ear' is not one of 'swift-f0'"]),
             ("search q --catalogue c --s", ["--s "]),  # --save-match or --schema
             ("catalogue build oneills1850 --out c --workers 2 --scheduler x:1", ["--scheduler"]),

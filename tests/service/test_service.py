@@ -2,13 +2,14 @@
 
 import io
 import json
-import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ import uvicorn
 from qbhkit.audio import write_wav
 from qbhkit.cli import main
 from qbhkit.errors import QbhError
-from qbhkit.evaluation.benchmarks.bench_service import asked, is_same, load
+from qbhkit.evaluation.benchmarks.bench_service import asked, load
 from qbhkit.retrieval.searcher import Answer, answer_line
 from qbhkit.service import app as app_module
 from qbhkit.service.app import ServiceConfig, create_app
@@ -44,44 +45,39 @@ def hum(sung, tmp_path_factory) -> Path:
     return path
 
 
-class Running(NamedTuple):
-    url: str
-    process: subprocess.Popen
-
-    def search(self, body: bytes | Path, **query) -> httpx.Response:
-        content = body.read_bytes() if isinstance(body, Path) else body
-        return httpx.post(f"{self.url}/search", params=query, content=content, timeout=PATIENCE_S)
-
-
-@contextmanager
-def command_line(*arguments) -> Iterator[Running]:
-    command = [sys.executable, "-m", "qbhkit.cli", "serve", *map(str, arguments), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        line = process.stderr.readline()
-        assert " answers at http://" in line, line
-        yield Running(line.split(" answers at ")[1].split()[0], process)
-    finally:
-        process.terminate()
-        process.wait()
-        process.stderr.close()
-
-
-@pytest.fixture(scope="module")
-def service(catalogue) -> Iterator[Running]:
-    """The command itself, with the shipped weights."""
-    with command_line(catalogue, "--most-mb", "1") as running:
-        yield running
-
-
 class Place(NamedTuple):
     url: str
     address: tuple[str, int]
-    folder: Path
+    folder: Path | None = None  # of uploads
+    process: subprocess.Popen | None = None
 
     def counted(self, what: str) -> float:
         lines = httpx.get(f"{self.url}/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(what))
+
+
+def post(place: Place, body: bytes, **query) -> httpx.Response:
+    return httpx.post(f"{place.url}/search", params=query, content=body, timeout=PATIENCE_S)
+
+
+@contextmanager
+def command_line(*arguments) -> Iterator[Place]:
+    command = [sys.executable, "-m", "qbhkit.cli", "serve", *map(str, arguments), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stderr.readline()
+            assert " answers at http://" in line, line
+            host, port = line.split(" answers at http://")[1].split()[0].split(":")
+            yield Place(f"http://{host}:{port}", (host, int(port)), process=process)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def service(catalogue) -> Iterator[Place]:
+    """The command itself, with the shipped weights."""
+    with command_line(catalogue, "--most-mb", "1") as running:
+        yield running
 
 
 @pytest.fixture
@@ -112,9 +108,10 @@ def serve(tmp_path, monkeypatch) -> Iterator[Callable[..., Place]]:
 
 
 def answer(path, name, k, match_from):
-    """Name a song after the body itself."""
+    """Name a song after the body itself, in an answer with a new field."""
     body = path.read_bytes().decode("latin-1")
-    return answer_line(name, 2.0, [Answer(body, match_from, 0.5, 0, k)], True)
+    line = answer_line(name, 2.0, [Answer(body, match_from, 0.5, 0, k)], True)
+    return {**line, "new": "caf\udce9"}
 
 
 class Gate:
@@ -130,75 +127,45 @@ class Gate:
         assert self.open.wait(PATIENCE_S)
         return answer(*arguments)
 
-    def wait_for(self, calls: int) -> None:
-        for _ in range(calls):
-            assert self.begun.acquire(timeout=PATIENCE_S)
+    def wait(self) -> None:
+        assert self.begun.acquire(timeout=PATIENCE_S)
 
 
 def until(true: Callable[[], bool]) -> None:
     """Wait for what comes about in another thread."""
-    tick = threading.Event()
     for _ in range(PATIENCE_S * 50):
         if true():
             return
-        tick.wait(0.02)
+        time.sleep(0.02)
     pytest.fail("it never came about")
 
 
-def head(*lines: str, path: str = "/search") -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+def head(*lines: str) -> bytes:
+    return "\r\n".join(["POST /search HTTP/1.1", "Host: x", *lines, "", ""]).encode()
 
 
 def dial(place: Place) -> socket.socket:
     return socket.create_connection(place.address, timeout=PATIENCE_S)
 
 
-class Reply(NamedTuple):
-    status: int
-    body: bytes
-
-
-def reply(client: socket.socket) -> Reply:
+def reply(client: socket.socket) -> HTTPResponse:
     response = HTTPResponse(client)
     response.begin()
-    return Reply(response.status, response.read())
+    return response
 
 
 class TestAnswers:
-    @pytest.mark.parametrize("options", [{}, {"k": 2, "anchor": "start"}])
-    def test_they_are_the_json_of_the_command_line(self, service, hum, catalogue, capfd, options):
-        given = [word for key, value in options.items()
-                 for word in ("-k" if key == "k" else f"--{key}", str(value))]  # fmt: skip
-        capfd.readouterr()
-        assert main(["search", str(hum), "--catalogue", str(catalogue), "--json", *given]) == 0
-        line = json.loads(capfd.readouterr().out)
-        found = service.search(hum, name=hum.name, **options)
-        assert found.status_code == 200
-        assert found.json() == {**line, "query": "my hum.wav"}
-        assert found.json()["results"][0]["song_id"] == TRUTH
-
-    def test_the_format_is_told_by_the_bytes(self, service, hum, tmp_path):
-        import av
-
-        samples, rate = soundfile.read(hum, dtype="float32")
-        soundfile.write(tmp_path / "hum.flac", samples, rate)
-        with av.open(str(tmp_path / "hum.webm"), "w") as container:
-            track = container.add_stream("libopus", rate=48000, layout="mono")
-            frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
-            frame.sample_rate = rate
-            for part in av.AudioResampler("flt", "mono", 48000).resample(frame):
-                container.mux(track.encode(part))
-            container.mux(track.encode(None))
-        for name in ("hum.flac", "hum.webm"):
-            found = service.search(tmp_path / name, k=1)
-            assert found.status_code == 200, found.text
-            assert found.json()["query"] == "recording"
+    def test_they_are_the_json_of_the_command_line(self, service, hum, catalogue, capfd):
+        for words, asked_for in (
+            ([], {}),
+            (["-k", "2", "--anchor", "start"], {"k": 2, "anchor": "start", "name": "my hum.wav"}),
+        ):
+            capfd.readouterr()
+            assert main(["search", str(hum), "--catalogue", str(catalogue), "--json", *words]) == 0
+            line = json.loads(capfd.readouterr().out)
+            found = post(service, hum.read_bytes(), **asked_for)
+            assert found.json() == {**line, "query": asked_for.get("name", "recording")}
             assert found.json()["results"][0]["song_id"] == TRUTH
-
-    def test_new_fields_of_an_answer_are_passed_on_and_names_of_any_bytes(self, serve):
-        line = {"query": "a", "voiced_s": 2, "results": [{"new": "caf\udce9"}], "confident": False}
-        place = serve(lambda *_: line)
-        assert httpx.post(f"{place.url}/search", content=b"x").json() == line
 
 
 def encoded(samples, rate_hz=16000, kind="WAV") -> bytes:
@@ -210,14 +177,12 @@ def encoded(samples, rate_hz=16000, kind="WAV") -> bytes:
 class TestBadRequests:
     def test_bad_audio_is_one_sentence_about_the_senders_file(self, service):
         for body, reason in (
-            (b"", "is empty"),
             (b"this is no recording\n" * 50, "is not audio"),
             (encoded(np.zeros(32000)), "is silent"),
             (encoded(np.random.default_rng(0).normal(0, 0.1, 48000)), "s of the hum is voiced"),
             (encoded(np.zeros(8000 * 3600), 8000, "FLAC"), "is longer than 120 s"),
         ):
-            assert len(body) < 1_000_000
-            refused = service.search(body, name="memo 1.wav")
+            refused = post(service, body, name="memo 1.wav")
             assert refused.status_code == 422
             sentence = refused.json()["detail"]
             assert sentence.startswith("memo 1.wav")
@@ -227,34 +192,33 @@ class TestBadRequests:
 
     def test_bad_parameters(self, service):
         for query in ({"k": 0}, {"k": 1001}, {"k": "many"}, {"anchor": "end"}, {"name": "n" * 201}):
-            refused = service.search(b"x", **query)
+            refused = post(service, b"x", **query)
             assert refused.status_code == 422
             assert refused.json()["detail"].startswith(next(iter(query)))
         assert httpx.post(f"{service.url}/search", files={"file": b"x"}).status_code == 415
 
-    def test_an_error_of_the_kit_itself_tells_nothing(self, serve):
-        def fail(*_):
-            raise RuntimeError("a secret")
-
-        place = serve(fail)
-        failed = httpx.post(f"{place.url}/search", content=b"x")
-        assert failed.status_code == 500
-        assert "secret" not in failed.text
-        assert httpx.get(f"{place.url}/healthz").status_code == 200
-
 
 class TestUploads:
-    def test_too_large_a_body_is_refused_before_it_is_sent(self, serve):
+    def test_too_large_a_body_is_refused_before_it_is_sent_and_not_swallowed_for_ever(
+        self, serve, monkeypatch
+    ):
+        monkeypatch.setattr(app_module, "_HANG_UP_S", 0.3)
         place = serve(most_mb=1)
         with dial(place) as client:
             client.sendall(head("Content-Length: 1000001"))  # and not one byte of it
             assert reply(client).status == 413
-        whole = httpx.post(f"{place.url}/search", content=bytes(1_000_000))
-        assert whole.status_code == 200
 
-    def test_a_body_that_keeps_its_length_to_itself_is_cut_at_the_limit(self, serve):
-        place = serve(most_mb=1)
-        with dial(place) as client:
+            def cut_off() -> bool:
+                try:
+                    client.sendall(b"x" * 1000)
+                except ConnectionError:
+                    return True
+                return False
+
+            until(cut_off)
+        whole = post(place, bytes(1_000_000))
+        assert whole.status_code == 200
+        with dial(place) as client:  # the length is kept secret
             client.sendall(head("Transfer-Encoding: chunked"))
             chunk = b"%x\r\n%s\r\n" % (100_000, bytes(100_000))
             client.sendall(chunk * 10)
@@ -288,10 +252,11 @@ class TestUploads:
         for client in slow:
             client.sendall(head("Content-Length: 4") + b"sl")
         until(lambda: place.counted("qbhkit_receiving") == 10)
-        quick = httpx.post(f"{place.url}/search", content=b"quick")
+        quick = post(place, b"quick")
         assert quick.json()["results"][0]["song_id"] == "quick"
+        assert quick.json()["new"] == "caf\udce9"
         slow[7].sendall(b"ow")
-        assert json.loads(reply(slow[7]).body)["results"][0]["song_id"] == "slow"
+        assert json.load(reply(slow[7]))["results"][0]["song_id"] == "slow"
         for client in slow:
             client.close()
 
@@ -301,26 +266,10 @@ class TestUploads:
             client.sendall(head("X: " + "x" * 20_000)[:-4])  # never ends
             assert reply(client).status == 400
         idle = [dial(place) for _ in range(128)]
-        assert httpx.post(f"{place.url}/search", content=b"x").status_code == 503
+        assert post(place, b"x").status_code == 503
         for client in idle:
             client.close()
-        until(lambda: httpx.post(f"{place.url}/search", content=b"x").status_code == 200)
-
-    def test_a_refused_body_is_not_swallowed_for_ever(self, serve, monkeypatch):
-        monkeypatch.setattr(app_module, "_HANG_UP_S", 0.3)
-        place = serve(most_mb=1)
-        with dial(place) as client:
-            client.sendall(head("Content-Length: 999999999"))
-            assert reply(client).status == 413
-
-            def refused() -> bool:
-                try:
-                    client.sendall(b"x" * 1000)
-                except ConnectionError:
-                    return True
-                return False
-
-            until(refused)
+        until(lambda: post(place, b"x").status_code == 200)
 
     @pytest.mark.parametrize("kept", ["keep-alive", "close"])
     def test_who_is_refused_before_or_while_sending_reads_why(self, serve, kept):
@@ -328,7 +277,7 @@ class TestUploads:
         place = serve(gate, workers=1, queue=0, most_mb=5)
         with dial(place) as first, dial(place) as second:
             first.sendall(head("Content-Length: 1") + b"1")
-            gate.wait_for(1)
+            gate.wait()
             second.sendall(head("Content-Length: 1000"))  # and not one byte of it
             assert reply(second).status == 503
             for size in (4_000_000, 8_000_000):  # more than the buffers between the two hold
@@ -346,38 +295,30 @@ class TestOverload:
         gate = Gate()
         place = serve(gate, workers=2, queue=4)
 
-        def post(number: int) -> httpx.Response:
-            content = f"song {number}"
-            return httpx.post(f"{place.url}/search", content=content, timeout=PATIENCE_S)
-
         with ThreadPoolExecutor(40) as clients:
-            posts = [clients.submit(post, number) for number in range(40)]
-            until(lambda: sum(post.done() for post in posts) == 34)
+            posts = {f"song {k}": clients.submit(post, place, b"song %d" % k) for k in range(40)}
+            until(lambda: sum(each.done() for each in posts.values()) == 34)
             gate.open.set()
-        right = 0
-        for number, response in enumerate(post.result() for post in posts):
-            if response.status_code == 200:
-                assert response.json()["results"][0]["song_id"] == f"song {number}"
-                right += 1
-            else:
-                assert response.status_code == 503
-                assert int(response.headers["Retry-After"]) >= 1
-                assert "try again" in response.json()["detail"]
-        assert right == gate.calls == 6
-        assert place.counted('qbhkit_requests_total{path="/search",status="503"}') == 34
+        answers = {song: each.result() for song, each in posts.items()}
+        refused = [one for one in answers.values() if one.status_code == 503]
+        assert all(int(one.headers["Retry-After"]) >= 1 for one in refused)
+        assert all("try again" in one.json()["detail"] for one in refused)
+        right = {song: one for song, one in answers.items() if one.status_code == 200}
+        assert all(one.json()["results"][0]["song_id"] == song for song, one in right.items())
+        assert (len(right), len(refused), gate.calls) == (6, 34, 6)
         assert place.counted("qbhkit_jobs") == 0
 
     def test_work_that_timed_out_keeps_its_place_until_it_ends(self, serve):
         gate = Gate()
         place = serve(gate, workers=1, queue=1, timeout_s=0.3)
         for _ in range(2):  # one runs, one waits; the latter is dropped with its client
-            late = httpx.post(f"{place.url}/search", content=b"x")
+            late = post(place, b"x")
             assert late.status_code == 504
             assert place.counted("qbhkit_jobs") == 1
         assert gate.calls == 1
         gate.open.set()
         until(lambda: place.counted("qbhkit_jobs") == 0)
-        assert httpx.post(f"{place.url}/search", content=b"x").status_code == 200
+        assert post(place, b"x").status_code == 200
         assert gate.calls == 2
 
     def test_nobody_searches_for_a_client_that_has_gone(self, serve):
@@ -385,26 +326,14 @@ class TestOverload:
         place = serve(gate, workers=1, queue=1)
         with dial(place) as first:
             first.sendall(head("Content-Length: 1") + b"1")
-            gate.wait_for(1)
+            gate.wait()
             with dial(place) as second:
                 second.sendall(head("Content-Length: 1") + b"2")
                 until(lambda: place.counted("qbhkit_jobs") == 2)
             until(lambda: place.counted("qbhkit_jobs") == 1)
             gate.open.set()
-            assert json.loads(reply(first).body)["results"][0]["song_id"] == "1"
+            assert json.load(reply(first))["results"][0]["song_id"] == "1"
         assert gate.calls == 1
-
-
-def test_a_wrong_answer_would_be_seen():
-    right = {"query": "a", "results": [{"song_id": "x", "vote": 0.430061}]}
-    assert is_same({"query": "a", "results": [{"song_id": "x", "vote": 0.43006}]}, right)
-    for wrong in (
-        {"query": "a", "results": []},
-        {"query": "a", "results": [{"song_id": "y", "vote": 0.430061}]},
-        {"query": "a", "results": [{"song_id": "x", "vote": 0.430064}]},
-        {"query": "a", "results": [{"song_id": "x"}]},
-    ):
-        assert not is_same(wrong, right)
 
 
 def test_good_and_bad_clients_together(catalogue, hum):
@@ -461,35 +390,22 @@ class TestCredential:
 class TestOperation:
     def test_metrics_count(self, serve):
         place = serve()
-        for _ in range(3):
-            httpx.post(f"{place.url}/search", content=b"x")
-        httpx.post(f"{place.url}/search", params={"k": 0}, content=b"x")
-        for number in range(3):
-            httpx.get(f"{place.url}/made-up-{number}")
+        for k in (1, 2, 0):
+            post(place, b"x", k=k)
+            httpx.get(f"{place.url}/made-up-{k}")
         text = httpx.get(f"{place.url}/metrics").text
-        assert 'qbhkit_requests_total{path="/search",status="200"} 3.0' in text
         assert 'qbhkit_requests_total{path="/search",status="422"} 1.0' in text
         assert 'qbhkit_requests_total{path="other",status="404"} 3.0' in text
-        assert "qbhkit_search_seconds_count 3.0" in text
+        assert "qbhkit_search_seconds_count 2.0" in text
         assert "qbhkit_songs 1.0" in text
         assert "made-up" not in text
 
     def test_openapi_describes_everything(self, serve):
         described = httpx.get(f"{serve(token=TOKEN).url}/openapi.json").json()
-        assert described["info"]["title"] == "qbhkit"
         assert set(described["paths"]) == {"/search", "/healthz", "/metrics"}
         search = described["paths"]["/search"]["post"]
         assert {entry["name"] for entry in search["parameters"]} == {"k", "anchor", "name"}
-        assert sorted(search["responses"]) == [
-            "200",
-            "401",
-            "408",
-            "413",
-            "415",
-            "422",
-            "503",
-            "504",
-        ]
+        assert " ".join(sorted(search["responses"])) == "200 401 408 413 415 422 503 504"
         assert "audio/*" in search["requestBody"]["content"]
         assert search["security"]
         assert described["paths"]["/metrics"]["get"]["security"]
@@ -505,40 +421,33 @@ class TestOperation:
         assert "unsafe" not in policy
         assert page.headers["X-Content-Type-Options"] == "nosniff"
         assert "Access-Control-Allow-Origin" not in page.headers
-        for name, kind in (
-            ("page.js", "javascript"), ("recorder.js", "javascript"), ("page.css", "text/css"),
-        ):  # fmt: skip
+        for name in ("page.js", "recorder.js", "page.css"):
             part = httpx.get(f"{place.url}/{name}")
-            assert kind in part.headers["Content-Type"]
-            assert "http://" not in part.text
-            assert "https://" not in part.text
+            assert part.status_code == 200
+            assert not re.search("https?://", part.text)
         for path in ("/docs", "/redoc", "/../app.py", "/%2e%2e/app.py", "/nothing"):
             assert httpx.get(place.url + path).status_code == 404
 
 
 class TestCommand:
-    def test_a_wrong_option_is_one_sentence(self, capfd, catalogue, tmp_path):
-        for path, arguments, word in (
-            (catalogue, ["--host", "0.0.0.0"], "--token-file"),
-            (catalogue, ["--most-mb", "0"], "most_mb"),
-            (catalogue, ["--timeout", "nan"], "timeout_s"),
-            (catalogue, ["--queue", "-1"], "queue"),
-            (catalogue, ["--port", "99999"], "99999"),
-            (catalogue, ["--token-file", "missing"], "missing"),
-            (tmp_path / "none", ["--port", "0"], str(tmp_path / "none")),
-        ):
-            assert main(["serve", str(path), *arguments]) == 2
-            (line,) = capfd.readouterr().err.splitlines()
-            assert word in line
-
-    def test_a_port_that_is_taken_is_one_sentence(self, capfd, catalogue):
+    def test_a_wrong_option_or_a_port_that_is_taken_is_one_sentence(
+        self, capfd, catalogue, tmp_path
+    ):
         with bind("127.0.0.1", 0) as other:  # before anybody answers there
             # what asyncio looks at: without TCP_NODELAY, answers wait for acknowledgements
             assert other.proto == socket.IPPROTO_TCP
             port = other.getsockname()[1]
-            assert main(["serve", str(catalogue), "--port", str(port)]) == 2
-        (line,) = capfd.readouterr().err.splitlines()
-        assert f"Port {port} of 127.0.0.1 cannot be used" in line
+            for path, arguments, words in (
+                (catalogue, ["--port", str(port)], f"Port {port} of 127.0.0.1 cannot be used"),
+                (catalogue, ["--most-mb", "0"], "most_mb"),
+                (catalogue, ["--timeout", "nan"], "timeout_s"),
+                (catalogue, ["--port", "99999"], "99999"),
+                (catalogue, ["--token-file", "missing"], "missing"),
+                (tmp_path / "none", ["--port", "0"], str(tmp_path / "none")),
+            ):
+                assert main(["serve", str(path), *arguments]) == 2
+                (line,) = capfd.readouterr().err.splitlines()
+                assert words in line
 
     def test_a_missing_package_is_one_sentence(self, capfd, catalogue, monkeypatch):
         for name in [name for name in sys.modules if name.startswith("qbhkit.service.")]:
@@ -551,11 +460,9 @@ class TestCommand:
     def test_it_stops_when_it_is_told_to(self, catalogue, tmp_path, monkeypatch):
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         with command_line(catalogue) as running:
-            host, port = running.url.removeprefix("http://").split(":")
-            with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+            with dial(running) as client:
                 client.sendall(head("Content-Length: 5") + b"no")
-                while not any(file.is_file() for file in tmp_path.rglob("hum-*")):
-                    os.stat(tmp_path)
+                until(lambda: any(tmp_path.rglob("hum-*")))
                 running.process.send_signal(signal.SIGINT)
                 client.sendall(b" wa")  # what is under way is answered first
                 assert reply(client).status == 422

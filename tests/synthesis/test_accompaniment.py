@@ -1,7 +1,4 @@
-import re
 import sys
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +13,6 @@ from qbhkit.synthesis.accompaniment import (
     arrange_accompaniment,
     cut_notes,
     read_score,
-    render_accompaniment,
     render_parts,
 )
 
@@ -38,22 +34,6 @@ def write_song(path, tracks, qpm=120.0):
         score.tracks.append(track)
     score.dump_midi(path)
     return path
-
-
-@pytest.fixture
-def channels(monkeypatch):
-    """The channels on which notes begin."""
-    import tinysoundfont
-
-    begun = []
-
-    class Recording(tinysoundfont.Synth):
-        def noteon(self, channel, key, velocity):
-            begun.append(channel)
-            return super().noteon(channel, key, velocity)
-
-    monkeypatch.setattr(tinysoundfont, "Synth", Recording)
-    return begun
 
 
 class TestReadScore:
@@ -106,33 +86,18 @@ class TestArrange:
                     assert len(part.notes) == 4
                 else:
                     np.testing.assert_array_equal(part.notes, TRIADS)
+            alone = arrange_accompaniment(np.zeros((0, 3)), 0.5, 2.0, np.random.default_rng(seed))
+            assert all(part.drums or not len(part.notes) for part in alone)
         assert kinds == {"bass", "drums"}
-
-    def test_no_chords_leave_the_drums(self):
-        for seed in range(3):
-            parts = arrange_accompaniment(np.zeros((0, 3)), 0.5, 2.0, np.random.default_rng(seed))
-            assert all(part.drums or not len(part.notes) for part in parts)
 
 
 class TestRender:
-    @pytest.mark.parametrize(("length_s", "rate_hz"), [(0.777, 16000), (0.3, 44100)])
-    def test_the_length_is_exact(self, length_s, rate_hz):
-        audio = render_parts([Part(0, TRIADS, 90)], length_s, rate_hz)
-        assert audio.rate_hz == rate_hz
-        assert len(audio.samples) == round(length_s * rate_hz)
+    def test_the_length_is_exact_and_no_notes_are_silence(self):
+        audio = render_parts([Part(0, TRIADS, 90)], 0.777, 44100)
+        assert audio.rate_hz == 44100
+        assert len(audio.samples) == round(0.777 * 44100)
         assert audio.samples.dtype == np.float32
-
-    def test_no_notes_are_silence(self):
-        for parts in ([], [Part(0, np.zeros((0, 3)), 90)]):
-            audio = render_parts(parts, 0.5, RATE_HZ)
-            assert len(audio.samples) == 4000
-            assert not audio.samples.any()
-
-    def test_an_accompaniment_is_its_parts_played_together(self):
-        one, two = (np.random.default_rng(3) for _ in range(2))
-        found = render_accompaniment(TRIADS, 0.5, 1.0, RATE_HZ, one)
-        parts = arrange_accompaniment(TRIADS, 0.5, 1.0, two)
-        np.testing.assert_array_equal(found, render_parts(parts, 1.0, RATE_HZ).samples)
+        assert not render_parts([Part(0, np.zeros((0, 3)), 90)], 0.1, RATE_HZ).samples.any()
 
     def test_a_note_sounds_from_its_onset_at_its_pitch(self):
         samples = render_parts([Part(19, np.array([[0.5, 0.5, 69.0]]), 100)], 1.2, RATE_HZ).samples
@@ -144,38 +109,14 @@ class TestRender:
         assert min(abs(np.log2(loudest / 440) % 1), 1 - abs(np.log2(loudest / 440) % 1)) < 0.02
         assert np.abs(samples[-800:]).max() < 0.5 * np.abs(samples).max()  # and it ends
 
-    def test_notes_after_the_end_do_not_sound(self):
-        early = Part(0, TRIADS[:3], 90)
-        late = early._replace(notes=early.notes + np.array([5, 0, 0]))
-        with_late, without = (
-            render_parts(p, 0.5, RATE_HZ).samples for p in ([early, late], [early])
-        )
-        np.testing.assert_allclose(with_late, without, atol=1e-4)  # the resampler looks ahead
-
-    def test_louder_is_louder(self):
-        soft, loud = (render_parts([Part(0, TRIADS, v)], 0.5, RATE_HZ).samples for v in (30, 120))
-        assert loud.std() > 2 * soft.std()
-
-    def test_drums_are_on_channel_ten_and_nothing_else_is(self, channels):
-        hits = np.array([[0.1, 0.1, 38.0]])
-        parts = [Part(0, hits, 90)] * 10
-        parts.insert(5, Part(0, hits, 90, drums=True))
-        render_parts(parts, 0.3, RATE_HZ)
-        assert len(channels) == 11
-        assert channels.count(9) == 1
-
     def test_drums_have_no_pitch(self):
         hits = np.array([[0.0, 0.1, 42.0]])  # a closed hat, an F sharp on a piano
         drums = render_parts([Part(0, hits, 100, drums=True)], 0.3, 16000).samples
         piano = render_parts([Part(0, hits, 100)], 0.3, 16000).samples
-        assert high_share(drums) > 0.5
-        assert high_share(piano) < 0.01
-
-
-def high_share(samples) -> float:
-    """Share of the power in the upper half of the spectrum."""
-    power = np.abs(np.fft.rfft(samples)) ** 2
-    return float(power[len(power) // 2 :].sum() / power.sum())
+        drums_power, piano_power = (np.abs(np.fft.rfft(x)) ** 2 for x in (drums, piano))
+        half = len(drums_power) // 2  # of the spectrum
+        assert drums_power[half:].sum() > 0.5 * drums_power.sum()
+        assert piano_power[half:].sum() < 0.01 * piano_power.sum()
 
 
 def test_missing_packages_say_what_to_install(monkeypatch):
@@ -184,8 +125,5 @@ def test_missing_packages_say_what_to_install(monkeypatch):
         render_parts([], 1.0, RATE_HZ)
     monkeypatch.setattr(accompaniment, "find_spec", lambda name: None)
     accompaniment.soundfont.cache_clear()
-    with pytest.raises(MissingPackageError, match="No SoundFont is installed: pip") as refused:
+    with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[training\]' brings pret"):
         accompaniment.soundfont()
-    extra = re.search(r"qbhkit\[(\w+)\]", str(refused.value))
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    assert extra[1] in tomllib.loads(project.read_text("utf-8"))["project"]["optional-dependencies"]

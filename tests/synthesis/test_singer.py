@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import score_of
-from scipy.ndimage import gaussian_filter1d
 
 from qbhkit.contour import hz_to_midi
 from qbhkit.corpora.abc import music21_collection
@@ -17,8 +16,6 @@ from qbhkit.synthesis.singer import (
     SINGER_RATE_HZ,
     Voice,
     render_hum,
-    render_line,
-    sung_line,
 )
 
 # onset s, duration s, MIDI pitch
@@ -49,23 +46,6 @@ def test_the_same_seed_gives_the_same_samples_which_peak_at_one_half():
         assert abs(audio.samples.mean()) < 0.01
         assert len(audio.samples) == len(f0.frequency_hz) * 160
         assert not f0.frequency_hz[~f0.voiced].any()
-
-
-@pytest.mark.parametrize("style", ["mm", "vowels", "whistle"])
-def test_at_half_the_rate_the_same_is_sung(style):
-    voice = Voice(style, consonants=0.5)
-    rng = np.random.default_rng(0)
-    line = sung_line(NOTES, voice, rng)
-    half = render_line(line, voice, rng, SINGER_RATE_HZ // 2)
-    whole = render_hum(NOTES, voice, np.random.default_rng(0))
-    np.testing.assert_array_equal(half.f0.frequency_hz, whole.f0.frequency_hz)
-    assert half.audio.rate_hz == SINGER_RATE_HZ // 2
-    assert 2 * len(half.audio.samples) == len(whole.audio.samples)
-    spectra = [
-        np.abs(np.fft.rfft(audio.samples))[:4000] / len(audio.samples)
-        for audio in (half.audio, whole.audio)
-    ]
-    assert np.corrcoef(spectra)[0, 1] > 0.9
 
 
 def test_an_exact_voice_sings_what_is_written():
@@ -117,19 +97,15 @@ def test_a_rest_between_notes_is_silent():
     assert np.abs(pause).max() < 0.02
 
 
-@pytest.mark.parametrize(
-    "voice",
-    [
+def test_every_style_is_tracked_at_its_true_pitch():
+    for voice in (
         Voice("vowels", consonants=1.0, breath=0.1, scoop_st=1.0),
-        Voice("mm", key_st=-14, tract=1.15),
-        Voice("vowels", key_st=9, tract=0.8),
-    ],
-    ids=["consonants", "bass", "child"],
-)
-def test_every_style_is_tracked_at_its_true_pitch(voice):
-    score = score_of(hum(voice, 2))
-    assert score.raw_pitch_accuracy >= 0.9
-    assert score.voicing_recall >= 0.9
+        Voice("mm", key_st=-14, tract=1.15),  # a bass
+        Voice("vowels", key_st=9, tract=0.8),  # a child
+    ):
+        score = score_of(hum(voice, 2))
+        assert score.raw_pitch_accuracy >= 0.9
+        assert score.voicing_recall >= 0.9
 
 
 def test_a_whistle_lies_two_octaves_up():
@@ -157,32 +133,14 @@ def test_consonants_sound_before_notes_and_are_never_voiced():
         assert high_level(spoken.audio.samples, *span) > 10 * high_level(plain.audio.samples, *span)
 
 
-def envelope_on_log_axis(audio, bins):
-    """Level (dB) of the smoothed spectrum from 150 to 3500 Hz, on a logarithmic axis."""
-    power = np.abs(np.fft.rfft(audio.samples)) ** 2
-    hz = np.fft.rfftfreq(len(audio.samples), 1 / SINGER_RATE_HZ)
-    level = 10 * np.log10(gaussian_filter1d(power, 60 / hz[1]))
-    return np.interp(np.geomspace(150, 3500, bins), hz, level)
-
-
 @pytest.mark.parametrize("style", ["mm", "vowels"])
-def test_the_tract_moves_the_formants_and_leaves_the_pitch(style):
-    low = np.array([[0.0, 2.0, 40]])  # harmonics close enough to show the resonances
-    voice = replace(EXACT, style=style, gap=0.0)
-    usual, longer = hum(voice, 1, low), hum(replace(voice, tract=1.2), 1, low)
-    np.testing.assert_array_equal(usual.f0.frequency_hz, longer.f0.frequency_hz)
-    bins = 600
-    one, two = (envelope_on_log_axis(sung.audio, bins) for sung in (usual, longer))
-    fits = [np.corrcoef(one[lag:], two[: bins - lag])[0, 1] for lag in range(150)]
-    factor = (3500 / 150) ** (np.argmax(fits) / (bins - 1))
-    assert factor == pytest.approx(1.2, abs=0.06)
-
-
-def test_a_line_has_the_onsets_of_the_notes():
-    line = sung_line(NOTES, EXACT, np.random.default_rng(0))
-    np.testing.assert_allclose(line.onsets_s, LEAD_IN_S + NOTES[:, 0])
-    assert len(line.level) == len(line.pitch_st) == len(hum().f0.frequency_hz)
-    assert 0 <= line.level.min() <= line.level.max() <= 1 + 1e-9
+def test_a_longer_tract_sounds_darker_at_the_same_pitch(style):
+    voices = (replace(EXACT, style=style, tract=tract) for tract in (0.8, 1.0, 1.2))
+    sung = [hum(voice, 1, np.array([[0.0, 2.0, 40]])) for voice in voices]
+    np.testing.assert_array_equal(sung[0].f0.frequency_hz, sung[2].f0.frequency_hz)
+    short, usual, long = (high_level(s.audio.samples, 0.5, 2) / s.audio.samples.std() for s in sung)
+    assert short > 1.05 * usual
+    assert usual > 1.05 * long
 
 
 def test_an_impossible_voice_is_refused():
