@@ -273,3 +273,25 @@ def test_the_module_initialises_vector_maths_when_it_is_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "anew", anew)
     spec.loader.exec_module(anew)
     assert calls == [1]
+
+
+@every_variant
+def test_the_gradient_reaches_every_parameter(config):
+    torch.manual_seed(0)
+    encoder = ContourEncoder(config)
+    vectors = encoder(torch.randn(6, 3 * config.total + 2, 2))
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    for name, value in encoder.named_parameters():
+        assert value.grad is not None, name
+        assert value.grad.abs().max() > 0, name
+
+
+def test_shipped_weights_ignore_the_key_of_a_melody():
+    embedder = ContourEmbedder()
+    rng = np.random.default_rng(0)
+    frames = np.ones((4, 80, 2), np.float32)
+    frames[..., 0] = np.repeat(rng.integers(55, 70, (4, 10)), 8, axis=1)
+    higher = frames + np.array([7, 0], np.float32)
+    np.testing.assert_allclose(embedder.embed(frames), embedder.embed(higher), atol=1e-4)
+    similarity = embedder.embed(frames) @ embedder.embed(frames).T
+    assert similarity[np.triu_indices(4, 1)].max() < 0.8

@@ -43,8 +43,17 @@ NOT_ASKED = {  # they look at texts, at everything, or at benchmarks
 }  # fmt: skip
 HIDDEN = ("annotation", "returns", "decorator_list")
 WORKERS = 2
-# An operator, and what becomes of it.
-SWAPS: dict[str, list[str]] = read_yaml(Path(__file__).with_name("mutations.yaml"))
+# An operator, and what becomes of it: something that takes the same operands.
+SWAPS: dict[str, tuple[str, ...]] = {
+    "Add": ("+", "-"), "Sub": ("-", "+"), "Mult": ("*", "/"), "Div": ("/", "*"),
+    "FloorDiv": ("//", "*"), "Mod": ("%", "*"), "Pow": ("**", "*"),
+    "BitAnd": ("&", "|"), "BitOr": ("|", "&"), "BitXor": ("^", "|"),
+    "Eq": ("==", "!="), "NotEq": ("!=", "=="), "Lt": ("<", "<=", ">"), "LtE": ("<=", "<", ">"),
+    "Gt": (">", ">=", "<"), "GtE": (">=", ">", "<"), "Is": ("is", "is not"),
+    "IsNot": ("is not", "is"), "In": ("in", "not in"), "NotIn": ("not in", "in"),
+    "And": ("and", "or"), "Or": ("or", "and"), "USub": ("-", ""), "Invert": ("~", ""),
+    "Not": ("not", ""),
+}  # fmt: skip
 
 
 class Mutant(NamedTuple):
@@ -95,7 +104,7 @@ def edits(
         case ast.Break() | ast.Continue():
             yield begin(node), end(node), "continue" if isinstance(node, ast.Break) else "break"
     for at, what, before in operators:
-        old, *new = SWAPS.get(type(what).__name__, [""])
+        old, *new = SWAPS.get(type(what).__name__, ("",))
         between = content[at : begin(before)].decode()
         yield from ((at, begin(before), between.replace(old, word, 1)) for word in new)
 
