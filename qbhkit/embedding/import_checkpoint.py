@@ -73,7 +73,7 @@ def _error(problem: str) -> QbhError:
 
 def _foreign(path: Path, name: str) -> QbhError:
     return QbhError(
-        f"{path} holds {name[:80]!r}, which is no plain value and could run code, so it was not "
+        f"{path} holds {name[:80]!r}, which is not a plain value and could run code, so it was not "
         f"read: {_CURE}, or save only its numbers and texts."
     )
 

@@ -23,7 +23,7 @@ from qbhkit.storage import map_array, sha256_file
 _CURE = "give the authors' own file, such as ResNet_NS.hdf5 or melody_extractor_weights.pt"
 _PATCH_CURE = "give the authors' x_data_mean_total_31.npy and x_data_std_total_31.npy"
 _LONGEST_S = 3.0  # of processor time; the published file takes 0.1 s
-_KINDS = {1: "convolution", 2: "dense layer", 4: "batch norm", 6: "two-way LSTM"}  # by arrays
+_KINDS = {1: "convolution", 2: "dense layer", 4: "batch norm", 6: "bidirectional LSTM"}  # by arrays
 _NOT_IN_KERAS = ("num_batches_tracked", "bias_hh")  # PyTorch's LSTM adds two biases
 _TORCH_NAME = "melody_extractor_weights.pt"
 # Our names, and those in that file.

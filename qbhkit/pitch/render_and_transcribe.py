@@ -95,7 +95,7 @@ def transcribe_corpus(
             read_json(note, f"delete {folder}")  # says so if the note is damaged
         if note.is_file() or any(folder.glob("*.f0.csv")):
             raise QbhError(
-                f"{folder} holds melodies that were made otherwise: delete it, or choose another "
+                f"{folder} holds melodies made with other settings: delete it, or choose another "
                 "with --out."
             )
         record(note, recipe)

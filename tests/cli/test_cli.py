@@ -832,7 +832,7 @@ class TestData:
         assert done.out == f"{out}: 1 melodies (1 were there already)\n"
         done = run("data", "list", "--data", tmp_path)
         assert "(here, 1 files)" in done.out.split("pop909-transcribed: ")[1].splitlines()[0]
-        assert_refused(run(*transcribe, "--seconds", "4"), out, "made otherwise")
+        assert_refused(run(*transcribe, "--seconds", "4"), out, "made with other settings")
         (tmp_path / "pop909" / "001" / "001.mid").write_bytes(b"rubbish")
         done = run(*transcribe, "--out", tmp_path / "new")
         assert_refused(done, "001.mid is not a readable MIDI file")

@@ -305,7 +305,7 @@ class TestAttacks:
         for value, protocol in ((found, 0), (inside, 2), ([found], 3), (inside, 4), (found, 5)):
             (folder / "hparams.dat").write_bytes(pickle.dumps(value, protocol))
             text = refused(
-                folder, r"hparams\.dat holds '.*', which is no plain value and could run"
+                folder, r"hparams\.dat holds '.*', which is not a plain value and could run"
             )
             # older protocols rebuild an object by way of another class or function
             assert name in text or protocol < 3
@@ -393,7 +393,7 @@ class TestAttacks:
             (argparse.Namespace(a=1), "argparse.Namespace"),
         ):
             write_checkpoint(path, {"a": value}, _use_new_zipfile_serialization=zipped)
-            text = refused(folder, r"checkpoint_best\.pt holds '.*', which is no plain value")
+            text = refused(folder, r"checkpoint_best\.pt holds '.*', which is not a plain value")
             assert name in text
             assert "weights_only" not in text
             assert not mark.exists()

@@ -223,7 +223,7 @@ class TestWrongFiles:
         with h5py.File(sources / "weights.hdf5", "a") as stored:
             group, keys = layer_group(stored, 32)
             group.attrs["weight_names"] = keys[:3]
-        with pytest.raises(QbhError, match="has no two-way LSTM for lstm"):
+        with pytest.raises(QbhError, match="has no bidirectional LSTM for lstm"):
             convert(sources, sources / "out")
 
     @pytest.mark.parametrize("arrays", [1, 3])

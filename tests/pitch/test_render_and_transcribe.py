@@ -114,16 +114,16 @@ class TestCorpus:
         assert made.pop("tracker").startswith("crnn-lite@")
         assert made == {"corpus": "pop909", "seed": 0, "length_s": 4.0, "level_db": [-3.0, 6.0]}
         for other in (TranscribeConfig(1, 4.0), TranscribeConfig(0, 4.0, (-3.0, 5.0))):
-            with pytest.raises(QbhError, match=r"out holds melodies that were made otherwise: del"):
+            with pytest.raises(QbhError, match=r"out holds melodies made with other settings: "):
                 transcribe(data, folder, other)
-        with pytest.raises(QbhError, match="made otherwise"):
+        with pytest.raises(QbhError, match="made with other settings"):
             transcribe_corpus("pop909", data, folder, SHORT, "swift-f0", progress=False)
         assert files_of(folder) == before
         (folder / "transcribed.json").write_text("[")
         with pytest.raises(QbhError, match=r"transcribed\.json is damaged .* delete"):
             transcribe(data, folder)
         (folder / "transcribed.json").unlink()
-        with pytest.raises(QbhError, match="made otherwise"):
+        with pytest.raises(QbhError, match="made with other settings"):
             transcribe(data, folder)
         assert len(tracker.tracked) == 1
 
