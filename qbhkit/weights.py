@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +112,51 @@ def holding(refusal: str) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise QbhError(refusal) from None
+
+
+def read_torch(path: Path, cure: str) -> Any:
+    """Read what ``torch.save`` wrote: tensors and plain values; nothing in the file can run.
+
+    Args:
+        path: to read.
+        cure: what to do instead if the file is refused, without a full stop.
+
+    Raises:
+        QbhError: if the file is missing, damaged, or holds anything else.
+    """
+    import torch
+
+    if not path.is_file():
+        raise QbhError(f"{path} does not exist: {cure}.")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged bytes may raise anything
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise not_plain(path, refused[1], cure) from None
+        raise QbhError(f"{path} is damaged or no PyTorch file: {cure}.") from None
+
+
+def not_plain(path: Path, name: str, cure: str) -> QbhError:
+    """Return the error that a pickle holds an object of a class or function of this name."""
+    return QbhError(
+        f"{path} holds {name[:80]!r}, which is not a plain value and could run code, so it was not "
+        f"read: {cure}, or save only its numbers and texts."
+    )
+
+
+def is_plain_tensor(value: Any) -> bool:
+    """Tell whether a value is a tensor of real numbers in memory: not sparse, quantized, ..."""
+    import torch
+
+    return (
+        isinstance(value, torch.Tensor)
+        and not (value.is_nested or value.is_quantized or value.is_complex())
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+    )
 
 
 def _renamed(

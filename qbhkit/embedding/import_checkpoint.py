@@ -8,8 +8,6 @@ the only module of the kit that reads a pickle, and it accepts plain values only
 import io
 import pickle
 import pickletools
-import re
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +19,7 @@ from qbhkit.embedding.embedder import export_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import QbhError, naming
+from qbhkit.weights import is_plain_tensor, not_plain, read_torch
 
 _CURE = "give a folder that the original code trained into"
 _HPARAMS_BYTES = 16 << 10  # at most, for the original's 70 values or so
@@ -71,13 +70,6 @@ def _error(problem: str) -> QbhError:
     return QbhError(f"{problem}: {_CURE}.")
 
 
-def _foreign(path: Path, name: str) -> QbhError:
-    return QbhError(
-        f"{path} holds {name[:80]!r}, which is not a plain value and could run code, so it was not "
-        f"read: {_CURE}, or save only its numbers and texts."
-    )
-
-
 class _PlainUnpickler(pickle.Unpickler):
     """Read plain values; an object becomes a namespace of its attributes, no class is imported."""
 
@@ -91,7 +83,7 @@ class _PlainUnpickler(pickle.Unpickler):
             return SimpleNamespace  # in whatever module: HParams was moved several times
         if (module, name) == ("collections", "OrderedDict"):
             return dict
-        raise _foreign(self._path, f"{module}.{name}")
+        raise not_plain(self._path, f"{module}.{name}", _CURE)
 
 
 def _read_hparams(path: Path) -> dict[str, Any]:
@@ -170,13 +162,7 @@ def _pools(layers: int, ratio: int) -> tuple[int, ...]:
 
 def _read_state(path: Path) -> dict[str, Any]:
     """Read the tensors of a checkpoint by name."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes may raise anything
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            raise _foreign(path, refused[1]) from None
-        raise _error(f"{path} is damaged or no PyTorch checkpoint") from None
+    found = read_torch(path, _CURE)
     state = found.get("state_dict") if isinstance(found, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise _error(f"{path} has no state_dict")
@@ -193,13 +179,7 @@ def _tensors(path: Path, state: dict[str, Any], network: ContourEncoder) -> dict
         if name not in state:
             raise _error(f"{path} has no {name}, which its hparams.dat wants")
         found, layer = state.pop(name), f"{path}, layer {name}"
-        if not (
-            isinstance(found, Tensor)
-            and not found.is_nested
-            and found.layout == torch.strided
-            and found.device.type == "cpu"
-            and found.is_contiguous()
-        ):
+        if not is_plain_tensor(found) or not found.is_contiguous():
             raise _error(f"{layer}: must be a plain tensor")
         if found.shape != like.shape or found.is_floating_point() != like.is_floating_point():
             raise _error(f"{layer}: hparams.dat wants {_kind_of(like)}, not {_kind_of(found)}")

@@ -8,7 +8,6 @@ import signal
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from qbhkit.errors import QbhError, missing_package
 from qbhkit.pitch.crnn import PATCH, MelodyCrnn, export_crnn
 from qbhkit.storage import map_array, sha256_file
+from qbhkit.weights import is_plain_tensor, read_torch
 
 _CURE = "give the authors' own file, such as ResNet_NS.hdf5 or melody_extractor_weights.pt"
 _PATCH_CURE = "give the authors' x_data_mean_total_31.npy and x_data_std_total_31.npy"
@@ -48,6 +48,15 @@ def keras_layers() -> _Layers:
         if not key.startswith(_NOT_IN_KERAS):
             layers.setdefault(layer, {})[key] = (*value.shape[2:], *value.shape[1::-1])
     return layers
+
+
+def torch_names() -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the arrays in the published PyTorch file."""
+    return {_torch_name(name): tuple(v.shape) for name, v in MelodyCrnn().state_dict().items()}
+
+
+def _torch_name(name: str) -> str:
+    return ".".join(_TORCH_PARTS.get(part, part) for part in name.split("."))
 
 
 def published_files(folder: Path) -> tuple[Path, Path, Path]:
@@ -109,28 +118,29 @@ def _load_keras(weights: Path, network: MelodyCrnn) -> None:
 
 def _read_torch(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the state dict of a published file by the names of this kit's network."""
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise QbhError(f"{path} does not exist: check the path.") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is cut short"
-        raise QbhError(f"{path} is damaged or holds no weights ({reason}): {_CURE}.") from None
+    stored = read_torch(path, _CURE)
     if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
         raise QbhError(f"{path} holds no state dict: {_CURE}.")
-    names = {
-        name: ".".join(_TORCH_PARTS.get(part, part) for part in name.split(".")) for name in wanted
-    }
-    for name in stored.keys() ^ set(names.values()):
+    names = {name: _torch_name(name) for name in wanted}
+    for name in sorted(stored.keys() ^ set(names.values())):
         what = "the network has no" if name in stored else "it has no"
-        raise QbhError(f"{path}: {what} {name}: {_CURE}.")
-    for ours, name in names.items():
-        value, shape = stored[name], tuple(wanted[ours].shape)
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            raise QbhError(f"{path}: {name} must be an array of shape {shape}: {_CURE}.")
-        if not value.isfinite().all() or (name.endswith("running_var") and value.min() < 0):
-            raise QbhError(f"{path}: {name} holds NaN, infinite or negative values: {_CURE}.")
-    return {ours: stored[name] for ours, name in names.items()}
+        raise QbhError(f"{path}: {what} {name[:80]!r}: {_CURE}.")
+    return {ours: _fitting(path, name, stored[name], wanted[ours]) for ours, name in names.items()}
+
+
+def _fitting(path: Path, name: str, found: Any, like: Tensor) -> Tensor:
+    """Return a tensor of a file, if it can take the place of the network's."""
+    if (
+        not is_plain_tensor(found)
+        or found.shape != like.shape
+        or found.is_floating_point() != like.is_floating_point()
+    ):
+        shape, kind = tuple(like.shape), "floats" if like.is_floating_point() else "integers"
+        raise QbhError(f"{path}: {name} must hold {kind} in the shape {shape}: {_CURE}.")
+    found = found.to(like.dtype)
+    if not found.isfinite().all() or (name.endswith("running_var") and found.min() < 0):
+        raise QbhError(f"{path}: {name} holds NaN, infinite or negative values: {_CURE}.")
+    return found
 
 
 def _patch(path: Path) -> NDArray:

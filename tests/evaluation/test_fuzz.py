@@ -9,7 +9,7 @@ from qbhkit.evaluation.benchmarks.bench_fuzz import attacked, runs
 from qbhkit.evaluation.benchmarks.fuzz_targets import TARGETS, Target
 from qbhkit.evaluation.benchmarks.fuzzing import edited
 
-INPUTS = 150  # a reader: 2,100 in all
+INPUTS = 150  # a reader: 2,250 in all
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -168,6 +168,42 @@ def _read_keras(path: Path) -> object:
     return convert_crnn(path, path if path.suffix == ".npy" else kept, kept, path.parent / "out")
 
 
+def _torch_seeds(folder: Path) -> dict[str, bytes]:
+    import torch
+
+    from qbhkit.pitch.keras_weights import torch_names
+
+    one = {False: torch.ones(()), True: torch.ones((), dtype=torch.int64)}
+    state = {  # arrays of one number that is repeated, so that the file is small
+        name: one[name.endswith("tracked")].expand(shape) for name, shape in torch_names().items()
+    }
+    state["final.bias"] = torch.ones(7)  # refused in the end: converting it takes long
+    whole, old = io.BytesIO(), io.BytesIO()
+    torch.save(state, whole)
+    torch.save(state, old, _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(whole) as archive:
+        listed = archive.read("archive/data.pkl")
+    return {"whole.pt": whole.getvalue(), "old.pt": old.getvalue(), "data.pkl": listed}
+
+
+def _read_torch(path: Path) -> object:
+    from qbhkit.pitch.keras_weights import convert_crnn
+
+    mean, std, weights = (path.parent / name for name in ("mean.npy", "std.npy", "weights.pt"))
+    np.save(mean, np.zeros((31, 513), np.float32))
+    np.save(std, np.ones((31, 513), np.float32))
+    shutil.copyfile(path, weights)
+    if path.suffix == ".pkl":  # put into the archive, with a checksum that fits
+        with (
+            zipfile.ZipFile(path.parent / "whole.pt") as whole,
+            zipfile.ZipFile(weights, "w") as archive,
+        ):
+            for name in whole.namelist():
+                listed = name.endswith("data.pkl")
+                archive.writestr(name, path.read_bytes() if listed else whole.read(name))
+    return convert_crnn(weights, mean, std, path.parent / "out")
+
+
 def _original_seeds(folder: Path) -> dict[str, bytes]:
     import torch
 
@@ -429,7 +465,7 @@ TARGETS = {
         ("abc", _abc_seeds, _read_abc), ("midi", _midi_seeds, _read_midi),
         ("f0", _f0_seeds, _read_f0), ("labels", _label_seeds, _read_labels),
         ("corpora", _corpus_seeds, _read_corpora), ("keras", _keras_seeds, _read_keras),
-        ("original", _original_seeds, _read_original),
+        ("torch", _torch_seeds, _read_torch), ("original", _original_seeds, _read_original),
         ("catalogue", _catalogue_seeds, _read_catalogue), ("config", _config_seeds, _read_config),
         ("weights", _weights_seeds, _read_weights), ("runs", _run_seeds, _read_run),
         ("audio", _audio_seeds, _read_audio), ("tables", _table_seeds, _read_table),
