@@ -265,7 +265,7 @@ assert lists["both"][0].song_id == known["song_id"]
 # - Many windows vote, so one wrong bar is not enough to miss the song.
 # - The vectors select a few candidate songs. The alignment compares these in detail, and gives the matched seconds,
 #   the key and the tempo.
-# - To decide whether to trust an answer, its lead over the other songs is more important than its score.
+# - The lead of the first answer over the other songs tells better than its score whether to trust it.
 #
 # Library functions used: [`qbhkit.search`](../qbhkit/retrieval/searcher.py),
 # [`qbhkit.retrieval.searcher.Searcher`](../qbhkit/retrieval/searcher.py),

@@ -37,6 +37,8 @@ BENCHMARKS = "qbhkit.evaluation.benchmarks"  # scripts: 'qbhkit bench' describes
 FACTS = "DECISIONS.html#the-published-method-the-fixed-facts"
 STYLE = """body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
   font-family: system-ui, sans-serif }
+:not(pre) > code { white-space: nowrap }  /* no break after the hyphens of an option */
+@media (max-width: 45rem) { :not(pre) > code { white-space: normal } }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.85rem }
 th, td { border: 1px solid #ccc; padding: 0.2rem 0.5rem } img { max-width: 100% }
 pre { background: #f6f6f6; padding: 0.7rem; overflow-x: auto }"""
@@ -150,6 +152,8 @@ def notebooks(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         page, _ = HTMLExporter().from_filename(str(path))
+        top = f'<div class="jp-RenderedHTMLCommon">{links("../")}</div>'  # in Jupyter's style
+        page = re.sub(r"(<body[^>]*>)", rf"\1\n{top}", page, count=1)
         (out / f"{path.stem}.html").write_text(linked(page), "utf-8")
     for picture in (ROOT / "notebooks").glob("*.png"):
         shutil.copy(picture, out)

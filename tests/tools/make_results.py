@@ -324,13 +324,13 @@ def again() -> str:
     return f"""## Do it again
 
 `make reproduce` trains stages 1 and 2 from nothing, measures them on all hums and folds, draws the figures and compares every number with these files.
-It took {full["hours"]:.1f} hours ({full["cpu_hours"]:.1f} CPU-hours) on two cores with AMX; others take two to three times as long.
+It took {full["hours"]:.1f} hours ({full["cpu_hours"]:.1f} CPU-hours) on two cores with AMX; processors without AMX take two to three times as long.
 
 {table(["what was repeated", "numbers", "equal to the last digit", "out of bounds", "weights equal to the bit"], rows)}
 
-How far a number may lie stands in `qbhkit/evaluation/benchmarks/bench_reproduce.py`. On one machine a run repeats to the byte. With one thread instead of two, 120 steps of
+How far a number may differ is set in `qbhkit/evaluation/benchmarks/bench_reproduce.py`. On one machine a run repeats to the byte. With one thread instead of two, 120 steps of
 stage 1 end {abs(one["losses"][-1] - two["losses"][-1]):.3f} away in loss and {100 * abs(one["top1"] - two["top1"]):.1f} points of top-1 from the start ({100 * one["ranks_as_first"]:.1f}% of the ranks are the same).
-Since these runs the pairs of stage 2 are aligned by the kit's own DTW, so `best` trained again is another file (DECISIONS.md)."""
+Since these runs the pairs of stage 2 are aligned by the kit's own DTW, so training `best` again gives another file (DECISIONS.md)."""
 
 
 def attacked(result: dict[str, Any]) -> str:
@@ -360,7 +360,7 @@ def attacked(result: dict[str, Any]) -> str:
          f"{first} MB in the first minute, {last} MB in the last"),
         (f"one operator or number changed in the code, {mutants['mutants']} times",
          f"in {len(mutants['modules'])} modules",
-         f"a test noticed {mutants['killed']}; why the others may live stands in "
+         f"a test noticed {mutants['killed']}; the others are explained in "
          "`qbhkit/evaluation/benchmarks/survivors.yaml`"),
     ]  # fmt: skip
     found = ["", "Found and mended:", "", *(f"- {it}" for it in result["found"])]
