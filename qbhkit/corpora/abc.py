@@ -129,8 +129,8 @@ def read_text(path: Path) -> str:
 class AbcFiles:
     """Give the tunes of ABC files.
 
-    The id is the file name for a file of one tune, else ``NAME-X`` with the tune's number. A number
-    that a file repeats gets ``-2``, ``-3``.
+    The id is the file name without suffix for a file of one tune, else ``NAME-X`` with the tune's
+    number. A number that a file repeats gets ``-2``, ``-3``.
     """
 
     files: tuple[Path, ...]

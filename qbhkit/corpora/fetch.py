@@ -29,6 +29,7 @@ def download(url: str, target: Path, sha256: str, progress: bool = True) -> None
 
     Raises:
         QbhError: if the file cannot be fetched, or has another hash.
+        OSError: if it cannot be written.
     """
     pooch.get_logger().setLevel("ERROR")
     name, folder = target.name, target.parent

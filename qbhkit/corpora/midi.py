@@ -71,7 +71,7 @@ def note_table(tracks: list[Any]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MidiFiles:
-    """Give one song for each MIDI file; its id is the file name."""
+    """Give one song for each MIDI file; its id is the file name without suffix."""
 
     files: tuple[Path, ...]
     name: str = "midi"

@@ -79,7 +79,7 @@ class EncoderConfig:
 
     @property
     def pools(self) -> tuple[int, ...]:
-        """Return the frames of each stage's max-pool; empty for an ``lstm``."""
+        """Return the frames of each stage's max-pool; empty for any kind but ``conv``."""
         if self.kind != "conv":
             return ()
         if isinstance(self.compression, tuple):

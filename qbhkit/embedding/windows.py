@@ -183,7 +183,7 @@ def cut_song(contour: Contour, grid: WindowGrid, reading: Reading) -> SongWindow
 class QueryWindows:
     """Say how a hum is cut into query segments, and each segment into query windows that vote.
 
-    Segments with less than 1 s of voice are left out.
+    Segments with less than 1 s of voice are left out, unless no segment has more.
     """
 
     segment_s: float = 14.0  # longer hums are cut into segments of this length

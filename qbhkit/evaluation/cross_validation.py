@@ -109,7 +109,8 @@ def label_hums(
     """Track hums, and align each with its song from the song's first note.
 
     Raises:
-        QbhError: if a hum names a song that is not among them, or nothing in it is voiced.
+        QbhError: if a hum names a song that is not among them, cannot be read, or cannot be
+            aligned with its song.
     """
     found = []
     for query in tqdm(queries, "melody", unit="hum", disable=not progress):

@@ -196,7 +196,8 @@ def score_hums(
         shown: title of a bar on standard error; None for no bar.
 
     Returns:
-        Scores and truth of each hum; None, a miss, where less than 1 s of it is voiced.
+        Scores and truth of each hum; None, a miss, for a hum that is None or has less than 1 s of
+        voice.
     """
     usable = [k for k, hum in enumerate(hums) if hum is not None and is_long_enough(hum)]
     cases: list[Case | None] = [None] * len(hums)
