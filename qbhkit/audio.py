@@ -24,6 +24,7 @@ _SHORTEST_S = 0.1
 _LOUDEST = 1e6  # of full scale 1; 16-bit integers mistaken for floats reach 32,768
 _WHOLE = 0.95  # share of the claimed length that must be there: encoders add padding
 _SILENCE_PEAK = 1e-4  # -80 dB: below the noise of an 8-bit recording's converter
+_CANCELLED = 0.02  # share of the power; a voice in one of two channels alone leaves 0.25
 _EBML = b"\x1aE\xdf\xa3"
 # No playlists, which would make the decoder open other files.
 _PHONE_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,ogg,mp3,flac,wav"
@@ -131,8 +132,17 @@ def as_audio(given: Samples | Audio) -> Audio:
         scale = np.iinfo(samples.dtype)
         middle = (scale.max + 1) / 2 if samples.dtype.kind == "u" else 0
         samples = (samples - middle) / (scale.max + 1 - middle)
-    mono = np.asarray(samples if samples.ndim == 1 else samples.mean(axis=1), np.float32)
-    return _checked(mono, rate_hz, name_of(given))
+    mono = samples if samples.ndim == 1 else to_mono(samples)
+    return _checked(np.asarray(mono, np.float32), rate_hz, name_of(given))
+
+
+def to_mono(samples: NDArray) -> NDArray:
+    """Average (N, channels); where channels cancel each other, return the loudest instead."""
+    mean = samples.mean(axis=1)
+    power = np.square(samples, dtype=np.float64).mean(axis=0)
+    if np.square(mean, dtype=np.float64).mean() < _CANCELLED * power.max():
+        return samples[:, power.argmax()]
+    return mean
 
 
 def name_of(recording: Recording) -> str:
@@ -203,8 +213,9 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
             read = 0
             while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 read += len(block)
-                yield resampler.resample_chunk(block.mean(axis=1))
-            if read < _WHOLE * stream.frames:
+                yield resampler.resample_chunk(to_mono(block))
+            guessed = stream.format == "MP3" and not _tells_length(path)
+            if read < _WHOLE * stream.frames and not guessed:
                 raise QbhError(
                     f"{path} is truncated: {read} of {stream.frames} frames are there; copy or "
                     "record it again."
@@ -215,6 +226,18 @@ def _soundfile_blocks(path: Path, rate_hz: int, longest_s: float) -> Iterator[ND
     except soundfile.LibsndfileError as error:
         reason = str(error).split(": ")[-1].rstrip(".")
         raise QbhError(f"{path} is damaged or is not audio ({reason}): export it again.") from None
+
+
+def _tells_length(path: Path) -> bool:
+    """Tell if an MP3 says how long it is; libsndfile guesses by the file's size, cover included."""
+    with open(path, "rb") as stream:
+        head = stream.read(10)
+        size = sum(
+            (byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
+        )
+        stream.seek(10 + size if head[:3] == b"ID3" else 0)
+        first_frame = stream.read(512)
+    return b"Xing" in first_frame or b"Info" in first_frame
 
 
 def _refuse_truncated(path: Path) -> None:
@@ -253,18 +276,20 @@ def _pyav_blocks(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]]:
             known = path.suffix.lower() != ".aac" and len(container.streams) == 1  # .aac: a guess
             claimed_s = (container.duration or 0) / 1e6 if known else 0.0
             decoded_s = 0.0
-            resampler: Any = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+            channels = min(2, track.codec_context.channels)
+            layout = "mono" if channels == 1 else "stereo"
+            resampler: Any = av.AudioResampler(format="flt", layout=layout, rate=rate_hz)
             for frame in container.decode(track):
                 decoded_s += frame.samples / frame.sample_rate
                 for part in resampler.resample(frame):
-                    yield part.to_ndarray()[0]
+                    yield to_mono(part.to_ndarray().reshape(-1, channels))
             if decoded_s < _WHOLE * claimed_s:
                 raise QbhError(
                     f"{path} is truncated: {decoded_s:.1f} of {claimed_s:.1f} s are left; copy or "
                     "record it again."
                 )
             for part in resampler.resample(None):
-                yield part.to_ndarray()[0]
+                yield to_mono(part.to_ndarray().reshape(-1, channels))
     except QbhError:
         raise
     except (av.FFmpegError, EOFError, ValueError) as error:  # ValueError: its format changes midway

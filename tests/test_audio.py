@@ -33,7 +33,8 @@ def rms(audio: Audio) -> float:
 def encode(path: Path, samples: np.ndarray, rate_hz: int, codec="aac", layout="mono") -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate_hz, layout=layout)
-        channels = np.tile(samples.astype(np.float32), (2 if layout == "stereo" else 1, 1))
+        twice = layout == "stereo" and samples.ndim == 1
+        channels = np.tile(samples.astype(np.float32), (2 if twice else 1, 1))
         frame = av.AudioFrame.from_ndarray(channels, "fltp", layout)
         frame.sample_rate = rate_hz
         split = av.AudioResampler(stream.format, layout, rate_hz, frame_size=960)
@@ -183,6 +184,29 @@ def test_truncated_files_are_refused(tmp_path, suffix, kept):
     path.write_bytes(path.read_bytes()[: round(kept * path.stat().st_size)])
     with pytest.raises(QbhError, match=rf"tone\{suffix} is (truncated|damaged)"):
         load(path)
+
+
+def test_an_mp3_with_a_large_cover_and_no_header_of_its_length_is_read(tmp_path):
+    path = tmp_path / "song.mp3"
+    soundfile.write(path, sine(16000, seconds=3.0), 16000)
+    raw = path.read_bytes().replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0")
+    cover = bytes(1 << 16)
+    path.write_bytes(b"ID3\3\0\0" + bytes([0, 4, 0, 0]) + cover + raw)
+    assert soundfile.info(path).duration > 4  # what libsndfile guesses
+    assert load(path).duration_s == pytest.approx(3.0, abs=0.2)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".m4a"])
+def test_channels_that_cancel_each_other_are_not_silence(tmp_path, suffix):
+    left = sine(16000)
+    stereo = np.stack([left, -0.97 * left])
+    path = tmp_path / f"inverted{suffix}"
+    if suffix == ".wav":
+        soundfile.write(path, stereo.T, 16000)
+    else:
+        encode(path, stereo, 16000, layout="stereo")
+    assert rms(load(path)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+    assert rms(as_audio((stereo.T, 16000))) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
 
 
 def test_a_wav_for_more_than_4_gb_is_read_and_a_cut_one_refused(tmp_path):
