@@ -138,7 +138,7 @@ def read_pitch_vector(path: Path) -> NDArray[np.float64]:
     """Read a MIR-QBSH label: one MIDI pitch a line for every 32 ms, 0 = unvoiced.
 
     Raises:
-        QbhError: if a line is not a number from 0 to 127.
+        QbhError: if it cannot be read, or holds anything but numbers from 0 to 127.
     """
     try:
         pitch = np.array([float(word) for word in path.read_text("ascii").split()])
@@ -179,7 +179,7 @@ class Ioacas:
             yield Song(song_id, song_id, f"{path}:{song_id}", self.licence, f0=f0)
 
     def queries(self) -> dict[str, tuple[F0Track, str]]:
-        """Return query id to its f0 track and the id of the song it belongs to.
+        """Return, by query id, its f0 track and the id of its song.
 
         Raises:
             QbhError: if a file is missing or damaged, or a query has no label.
@@ -223,7 +223,7 @@ def pop909(root: Path) -> MidiFiles:
 
 
 def transcribed(root: Path) -> F0Files:
-    """Return the melodies of ``qbhkit data transcribe``: in the cache if ``root`` does not exist.
+    """Return the melodies of ``qbhkit data transcribe``, from the cache if there is no ``root``.
 
     Raises:
         QbhError: if the folder holds none.

@@ -58,8 +58,8 @@ class Distortions:
     modulation_chance: float = 0.05  # the singer changes key at some note
     modulation_st: float = 2.0  # by half of it to all of it, up or down
     note_chance: float = 0.8
-    note_st: float = 0.35  # standard deviation of a note's error
-    wrong_note: float = 0.02  # chance that a note is off by a whole step or more
+    note_st: float = 0.35  # largest standard deviation of a note's error
+    wrong_note: float = 0.02  # chance that a note is off by 1 to 4 semitones
     left_out_chance: float = 0.1
     left_out_share: float = 0.1  # of the notes: half become rests, half go to the note before
     added_chance: float = 0.1
@@ -69,18 +69,18 @@ class Distortions:
     smooth_chance: float = 0.6
     # Voicing: where the voice sounds.
     crop_chance: float = 0.05
-    crop_share: float = 0.5  # both ends together
+    crop_share: float = 0.5  # at most, both ends together
     dropout_chance: float = 0.15
-    dropout_share: float = 0.15
+    dropout_share: float = 0.15  # at most
     fill_chance: float = 0.4  # all rests are sung through
     legato_chance: float = 0.05  # short rests are sung through
     legato_frames: int = 3  # the longest of them
     staccato_chance: float = 0.4
     staccato_share: float = 0.3  # of the notes lose their end
     # Tracker: what is tracked instead of what was sung.
-    jitter_st: float = 0.15  # standard deviation of frame noise
+    jitter_st: float = 0.15  # largest standard deviation of frame noise
     absurd_chance: float = 0.15
-    absurd_share: float = 0.05  # of the frames
+    absurd_share: float = 0.05  # of the frames, at most
     octave_note_chance: float = 0.05
     octave_note_share: float = 0.1  # of the notes are tracked an octave off
     lost_frame_chance: float = 0.3
@@ -367,7 +367,7 @@ def _octave_notes(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:
 
 
 def _absurd(pitch: NDArray, rules: Distortions, rng: Generator) -> NDArray:
-    """Replace single frames by far-off pitches, as a tracker does in noise."""
+    """Move single frames by up to 14 semitones, as a tracker does in noise."""
     batch = len(pitch)
     hit = rng.random(pitch.shape) < rng.uniform(0, rules.absurd_share, (batch, 1))
     hit &= _chosen(rules.absurd_chance, batch, rng)

@@ -1,4 +1,4 @@
-"""Contours of many songs on disk, memory-mapped: even a million songs need no memory.
+"""Contours of many songs on disk, memory-mapped: even a million songs need little memory.
 
 A folder holds three files. ``pitch.npy`` is (frames,) float32, the MIDI semitones of all songs one
 after another, 0 where unvoiced. ``index.npy`` is (3, songs) int64: first frame, frames and tune.

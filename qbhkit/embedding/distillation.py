@@ -77,7 +77,7 @@ def train_student(
     ``cosine`` in training and ``validation_cosine`` on held-back tunes, and how well the vectors of
     held-back parts find the teacher's, ``validation_mrr``.
 
-    It takes what :func:`qbhkit.embedding.training.train_encoder` takes, with a bank to learn from.
+    Further arguments are those of :func:`qbhkit.embedding.training.train_encoder`.
 
     Raises:
         QbhError: if bank, encoder and teacher do not fit, the bank has too few tunes, or there is

@@ -20,7 +20,7 @@ class NotePairConfig:
     """Say how phrases are rendered from notes.
 
     Raises:
-        QbhError: if a number is out of its range.
+        QbhError: if ``share``, ``fewest`` or ``most`` is out of its range.
     """
 
     share: float = 0.25  # of the self-supervised pairs; the others are windows of contours

@@ -62,13 +62,13 @@ class RenderConfig:
     corpora: tuple[str, ...] = (  # to sing from; their held-out songs are left out
         "essenFolksong", "oneills1850", "airdsAirs", "ryansMammoth", "miscFolk", "pop909",
     )  # fmt: skip
-    length_s: tuple[float, float] = (8.0, 20.0)  # of a stretch of a song as it is sung
+    length_s: tuple[float, float] = (8.0, 20.0)  # of a stretch of a song as written
     at_start: float = 0.3  # share that begins with the song
     median_st: tuple[float, float] = (45.0, 70.0)  # median pitch, MIDI: the keys of real singers
     tempo_octaves: float = 0.4  # tempo 2 ** uniform(-x, x)
     spoken: float = 0.4  # share with the consonants and the timbre of a speech synthesiser
     speech: tuple[str, ...] = ("slt", "rms", "awb", "kal16")  # voices of flite; empty for none
-    utterances: int = 10  # titles of songs that each of them speaks
+    utterances: int = 10  # of each voice, seven words of song titles each
     accompanied: float = 0.15  # share with an accompaniment
     snr_db: tuple[float, float] = (0.0, 20.0)  # of voice to accompaniment
     degraded: float = 0.25  # share of each: room, band, clipping, 8 bits; noise twice as often
@@ -116,7 +116,7 @@ def render_one(number: int, pool: SynthesisPool, frontend: StateFrontend) -> Ren
     """Sing a stretch of a song, and track it; the same number gives the same hum.
 
     Raises:
-        QbhError: if no voice was found in any of twenty attempts.
+        QbhError: if none of twenty attempts gives 3 s of voice.
     """
     rng = generator(pool.config.seed, number)
     for _ in range(_TRIES):
@@ -192,7 +192,7 @@ def _record(line: Line, voice: Voice, pool: SynthesisPool, rng: Generator) -> Au
 def _accompany(
     samples: Floats, line: Line, hum: RenderedVoice, config: RenderConfig, rng: Generator
 ) -> Floats:
-    """Mix a voice with triads, each of which holds the note that is sung when it begins."""
+    """Mix a voice with triads, each of which contains the note sung when it begins."""
     length_s = len(samples) / LiteExtractor.rate_hz
     starts_s = np.arange(line.onsets_s[0], length_s, _CHORD_S)
     sung = line.pitch_st[np.minimum(starts_s / F0_HOP_S, len(line.pitch_st) - 1).astype(int)]
@@ -250,7 +250,7 @@ def render_all(
         progress: show a bar on standard error.
 
     Raises:
-        QbhError: if there is nothing to sing, or a voice is missing.
+        QbhError: as :func:`make_pool` and :func:`render_one`.
     """
     digest = hashlib.sha256()
     for song in songs.songs:

@@ -42,7 +42,7 @@ class PartConfig:
 
     shortest_s: float = 3.0  # lengths are log-uniform up to the whole hum
     at_start: float = 0.25  # share of the parts that begin with the hum
-    timing: Distortions = field(default_factory=lambda: _TIMING)  # only the rules of time are used
+    timing: Distortions = field(default_factory=lambda: _TIMING)  # as ``warp_positions`` uses them
 
 
 class PartBatch(NamedTuple):

@@ -63,7 +63,7 @@ class TrainConfig(RunConfig):
     """Describe one training run; a batch holds pairs.
 
     Raises:
-        QbhError: if a value is wrong, or ``fine_tune`` is given without ``hums``.
+        QbhError: if ``kind`` or a field of RunConfig is wrong, or ``fine_tune`` lacks ``hums``.
     """
 
     kind: str = "embedding"
@@ -104,7 +104,7 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
     """Return the source of a run's self-supervised pairs, from the songs of its corpora.
 
     Raises:
-        QbhError: if there is nothing to learn from, or the shards have another hop.
+        QbhError: if there is nothing to learn from, the hops differ, or the shards are damaged.
 
     Notebook: notebooks/06_train_self_supervised.py
     """
@@ -279,11 +279,11 @@ def pair_evaluator(config: TrainConfig, contours: list[Contour]) -> EncoderEvalu
     return _mrr_evaluator(pairs.positives, pairs.anchors)
 
 
-_DISTRACTORS = 256  # windows of other songs
+_DISTRACTORS = 256  # windows of other songs, and as many hums
 
 
 def hum_evaluator(config: TrainConfig, held_out: HumPairs, songs: PairSource) -> EncoderEvaluator:
-    """Return an evaluator that searches for the windows of held-out hums among those of songs."""
+    """Return an evaluator of how well held-out hums find their windows among those of songs."""
     rng = generator(config.seed, 0, Stream.WATCHED_PAIRS, 0)
     pairs, others = held_out.draw(_DISTRACTORS, rng), songs.draw(_DISTRACTORS, rng)
     windows = np.concatenate([pairs.anchors, others.anchors])

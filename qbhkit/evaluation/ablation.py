@@ -99,7 +99,7 @@ def ablate(
     out: Path,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train and score every row; results that ``out`` already holds are kept.
+    """Train and score every row; results of the same recipe in ``out`` are kept.
 
     Args:
         grid: the rows.

@@ -332,7 +332,7 @@ def _weights(
 
 
 def _made_of(config: TrainConfig, hums: Sequence[AlignedHum]) -> dict[str, str]:
-    """Return hashes of all that a model depends on, except the songs of its corpora."""
+    """Return hashes of all that a model depends on, except the songs."""
     start = Path(config.init_from)
     recipe = json.dumps(asdict(replace(config, init_from="")), sort_keys=True).encode()
     contours = hashlib.sha256()

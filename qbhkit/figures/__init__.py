@@ -1,4 +1,4 @@
-"""One function for each figure, all in one style that colour-blind readers can use."""
+"""One function for each figure, all in one style that colour-blind readers can read."""
 
 # ruff: noqa: F401
 from qbhkit.figures.learning import (

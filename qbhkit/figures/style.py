@@ -33,7 +33,7 @@ _STYLE: Any = {
 
 @contextmanager
 def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
-    """Yield a figure and its axes in the kit's style; arguments as of ``pyplot.subplots``.
+    """Yield a figure and its axes in the kit's style; arguments as for ``pyplot.subplots``.
 
     The figure is closed after the block, so that a notebook shows it once.
     """
@@ -48,7 +48,7 @@ def canvas(*grid: int, **how: Any) -> Iterator[tuple["Figure", Any]]:
 
 
 def signed() -> "LinearSegmentedColormap":
-    """Return the palette of values around 0: blue below, white, orange above."""
+    """Return the colour map of values around 0: blue below, white, orange above."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [HUM, "white", SONG])

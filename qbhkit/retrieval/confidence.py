@@ -30,7 +30,7 @@ class Calibration:
     """The constants that turn distances and scores into confidence; stored with the weights.
 
     Args:
-        distance: subtracted from the score per semitone of mean distance.
+        distance: subtracted from the vote per semitone of mean distance.
         bias: of the logistic regression.
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
@@ -155,7 +155,7 @@ def refusal(
 
 
 def _first_answers(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Return score and lead of the first answer with and without the song (2, 2); if right (2,)."""
+    """Return (2, 2) score and lead of the first answer with and without the song; (2,) if right."""
     rows, right = [], []
     for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
         best = np.argsort(-scores, kind="stable")[:1]

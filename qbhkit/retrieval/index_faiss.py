@@ -39,7 +39,7 @@ class FaissChoices:
     flat_up_to: int = 10_000  # windows
     hnsw_up_to: int = 300_000  # windows; beyond, ivf-pq
     size: int = 128  # numbers that PCA keeps of a vector
-    sample: int = 100_000  # windows that PCA and quantisers are trained on
+    sample: int = 100_000  # windows to train PCA and quantisers on; at least 39 a list
     neighbours: int = 16  # of a window in the graph
     effort_build: int = 100  # candidates kept while the graph is built (efConstruction)
     effort: int = 400  # candidates kept while it is searched (efSearch)
@@ -77,8 +77,8 @@ class FaissIndex:
             choices: the defaults if None.
 
         Raises:
-            QbhError: if a vector holds NaN, there are too few windows for the kind that is asked
-                for, or another process writes an index there.
+            QbhError: if a vector is not finite, there are too few windows for the kind asked for,
+                or another process writes an index there.
         """
         choices, vectors = choices or FaissChoices(), catalogue.vectors
         folder = folder or catalogue.path / "faiss"
@@ -102,7 +102,7 @@ class FaissIndex:
 
     @classmethod
     def open(cls, catalogue: Catalogue, folder: Path | None = None) -> "FaissIndex":
-        """Open what :meth:`build` wrote; raise QbhError if it is damaged or of other windows."""
+        """Open what :meth:`build` wrote; QbhError if it is missing, damaged or of other windows."""
         folder = folder or catalogue.path / "faiss"
         where = folder / "manifest.json"
         manifest = read_json(where, _CURE)

@@ -68,7 +68,7 @@ class PostgresIndex:
 
     Args:
         catalogue: the one that was written.
-        schema: its name on the server: small letters, digits and underscores.
+        schema: its name on the server: lowercase letters, digits and underscores.
         dsn: libpq's connection string; ``QBHKIT_POSTGRES`` if None.
 
     Raises:
@@ -101,7 +101,7 @@ class PostgresIndex:
     def open(
         cls, catalogue: Catalogue, schema: str = "qbhkit", dsn: str | None = None
     ) -> "PostgresIndex":
-        """Connect to the index of a catalogue; arguments and errors as of the class."""
+        """Connect to the index of a catalogue; arguments and errors are those of the class."""
         return cls(catalogue, schema, dsn)
 
     @classmethod
@@ -114,7 +114,7 @@ class PostgresIndex:
 
         Args:
             catalogue: its songs and windows are written, its contours are not.
-            schema: small letters, digits and underscores.
+            schema: lowercase letters, digits and underscores.
             dsn: of a role that may create schemas, and the extension pgvector where it is missing.
 
         Raises:

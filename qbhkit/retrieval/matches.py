@@ -25,10 +25,10 @@ def matched_audio(catalogue: Catalogue, answer: Answer, rate_hz: int = 16000) ->
         rate_hz: of a recording; a melody is rendered at 16 kHz.
 
     Returns:
-        The part of the recording, if there is one; otherwise the melody, hummed as it is written.
+        The part of the recording, if there is one; otherwise the melody, hummed an octave lower.
 
     Raises:
-        QbhError: if the song is not in the catalogue, or nothing in those seconds is voiced.
+        QbhError: if the catalogue lacks the song, the recording is damaged, or nothing is voiced.
 
     Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py
     """

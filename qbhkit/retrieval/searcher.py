@@ -76,7 +76,7 @@ class Scores(NamedTuple):
     score: NDArray[np.float64]  # (songs,)
     vote: NDArray[np.float64]  # (songs,)
     row: NDArray[np.int64]  # (songs,) number of the window most similar to the hum
-    aligned: NDArray[np.int64]  # (C,) the songs that were aligned, by falling vote
+    aligned: NDArray[np.int64]  # (C,) the songs that were aligned
     paths: Alignments | None  # (C,) of the segment of the hum that fits best
     distance_st: NDArray[np.float64]  # (C,) mean over segments
 
@@ -86,7 +86,7 @@ class Searcher:
 
     Args:
         catalogue: the songs.
-        embedder: the one the catalogue was built with; its weights bring the calibration.
+        embedder: the one the catalogue was built with, or its student; holds the calibration.
         tracker: name of the pitch tracker for hums; the default one if None.
 
     Attributes:
@@ -175,7 +175,7 @@ class Searcher:
         return answers
 
     def _with_path(self, answer: Answer, found: Scores, paths: Alignments, c: int) -> Answer:
-        """Add what the alignment with the song tells."""
+        """Add what the alignment with the song shows."""
         start, end = int(paths.start[c]), int(paths.end[c])
         answer = answer._replace(distance_st=round(float(found.distance_st[c]), 4))
         if start == end:  # no path: the song is far shorter than the hum
@@ -203,8 +203,8 @@ class Searcher:
                 note, and later query windows with windows about as far into the song;
                 ``anywhere`` compares with all windows.
             method: ``vector`` compares each segment of the hum as a single vector; ``vote`` lets
-                several windows of each segment vote; ``full`` also aligns the best songs, which
-                any of their windows may vote for.
+                several windows of each segment vote; ``full`` also aligns the best songs, after a
+                vote on all their windows.
 
         Raises:
             QbhError: if the hum cannot be read, or less than 1 s of it is voiced.
@@ -349,7 +349,7 @@ def open_searcher(
             the shipped ones by default.
         index: ``exact``, or one that :func:`qbhkit.retrieval.index.build_index` has built.
         tracker: name of the pitch tracker for hums; the default one if None.
-        options: as the index takes them.
+        options: of the index's ``open`` method.
 
     Raises:
         QbhError: if the catalogue or the index is missing or damaged, or other weights made it.
@@ -386,7 +386,7 @@ def search(
             vector) or ``end-to-end`` (``full`` on states of the melody network, in a catalogue that
             was built with the weights ``stage1``). Only ``full`` and ``end-to-end`` report key,
             tempo and confidence.
-        weights: those that made the catalogue; the shipped ones by default.
+        weights: those that made the catalogue (``end-to-end``: their student); shipped by default.
         tracker: name of the pitch tracker for hums; the default one if None.
 
     Returns:

@@ -143,7 +143,7 @@ def create_app(
     """Build the service as an ASGI application.
 
     Args:
-        recognise: as of :func:`qbhkit.service.recogniser.recogniser`; called from
+        recognise: what :func:`qbhkit.service.recogniser.recogniser` returns; called from
             ``config.workers`` threads.
         songs: number of songs in the catalogue, for the metrics.
         config: limits and credential.

@@ -17,7 +17,7 @@ _SHORTEST_TOKEN = 16  # characters
 
 
 def read_token(path: Path) -> str:
-    """Return the credential that a file holds, a line of at least 16 printable ASCII characters.
+    """Return the credential that a file holds, a word of at least 16 printable ASCII characters.
 
     Raises:
         QbhError: if the file holds anything else.

@@ -1,4 +1,4 @@
-"""Widgets for notebooks: :class:`HumRecorder` records a hum and shows the songs that it fits."""
+"""Widgets for notebooks: :class:`HumRecorder` records a hum and shows the songs that match it."""
 
 from qbhkit.widgets.recorder import HumRecorder
 

@@ -1,4 +1,4 @@
-"""A recorder for notebooks: hum into the browser, see and play the songs that the hum fits.
+"""A recorder for notebooks: hum into the browser, see and play the songs that match.
 
 The view (``recorder.js``) records and draws. Sound travels in messages and not in the widget's
 state, because the state may be saved with a notebook and a voice must not.
@@ -80,7 +80,7 @@ class _Incoming:
 
 
 class HumRecorder(anywidget.AnyWidget):
-    """Record a hum in a notebook, and show the songs that it fits.
+    """Record a hum in a notebook, and show the songs that match it.
 
     Without a browser: :meth:`hear`, :meth:`hear_file` or :meth:`record_here`, then ``results``.
 
@@ -160,8 +160,8 @@ class HumRecorder(anywidget.AnyWidget):
             audio: 2 s or more at any rate.
 
         Raises:
-            QbhError: if it is too short or too quiet, or too little of it is voiced; ``status``
-                then holds the same words.
+            QbhError: if it is too short, too quiet or not finite, or too little is voiced;
+                ``status`` then holds the same words.
         """
         with self._telling():
             self._forget()
@@ -178,21 +178,21 @@ class HumRecorder(anywidget.AnyWidget):
             self._search(0.0, audio.duration_s)
 
     def hear_file(self, path: Path) -> None:
-        """Read a recorded hum of 2 to 60 s, in any format of :func:`qbhkit.audio.load`."""
+        """Search for a hum of 2 to 60 s, in any format of :func:`qbhkit.audio.load`."""
         with self._telling():
             self._forget()
             audio = load(Path(path), PLAYED_HZ, LONGEST_FILE_S)
         self.hear(audio)
 
     def record_here(self, seconds_s: float = _HERE_S) -> None:
-        """Record with the microphone of the kernel's machine; return when the hum is searched.
+        """Record with the microphone of the kernel's machine; return after the search.
 
         Args:
             seconds_s: length of the recording, seconds, 2 to ``longest_s``.
 
         Raises:
             MissingPackageError: if sounddevice or the library that it needs is not installed.
-            QbhError: if that machine has no microphone, or as :meth:`hear`.
+            QbhError: if ``seconds_s`` is out of range, there is no microphone, or as :meth:`hear`.
         """
         with self._telling():
             if not SHORTEST_S <= seconds_s <= self.longest_s:
@@ -220,7 +220,7 @@ class HumRecorder(anywidget.AnyWidget):
 
         Args:
             start_s: where the part begins, seconds, rounded to 0.1 s.
-            end_s: where it ends; at the end of the recording if None.
+            end_s: where it ends, rounded up; at the end of the recording if None.
 
         Raises:
             QbhError: if there is no hum yet, or as :meth:`hear`.
@@ -233,7 +233,7 @@ class HumRecorder(anywidget.AnyWidget):
             self._search(max(0.0, start_s), end_s)
 
     def save(self, path: Path) -> None:
-        """Write the trimmed hum as 16-bit audio to a file ``.wav`` or ``.flac``."""
+        """Write the trimmed hum as 16-bit audio to a ``.wav`` or ``.flac`` file."""
         with self._telling():
             path = Path(path)
             if self.audio is None:
@@ -303,7 +303,7 @@ class HumRecorder(anywidget.AnyWidget):
         self._callbacks(self)
 
     def _list_songs(self, searcher: "Searcher", hum: Contour) -> str:
-        """List the songs that a hum fits, and return a sentence about them."""
+        """List the songs that match a hum, and return a sentence about them."""
         try:
             with _ONE_SEARCH:
                 self.results = searcher.search(hum, self._k, self._match_from)
