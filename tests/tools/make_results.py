@@ -213,6 +213,61 @@ real time (its convolutions alone: {crnn["times_real_time"]["convolutions_alone"
 recipe, hashes, the other measures, and what noise, clipping, rooms and 8 bits do to a hum."""
 
 
+def real_songs() -> str:
+    """Real recordings, from the audio to the answer."""
+    found = result("real_songs")
+    tracked, names = found["trackers"], ["pitch_class_accuracy", "voiced_pitch_class_accuracy"]
+    names += ["voicing_recall", "false_alarm"]
+    rows = []
+    for name, block in tracked.items():
+        cells = [
+            f"{block['mean'][key]:.3f} ({block['mean']['at_best_delay'][key]:.3f})" for key in names
+        ]
+        alone = block["instrumental_false_alarm"].values()
+        rows.append([name, *cells, ", ".join(f"{share:.3f}" for share in alone)])
+    header = ["tracker", "pitch class", "and voiced", "voicing recall", "false alarm"]
+    searched = [
+        [name, method, *(f"{block[key]:.3f}" for key in ("top1", "top10", "mrr"))]
+        for name, methods in found["retrieval"].items()
+        for method, block in methods.items()
+    ]
+    return f"""## Real recordings
+
+{len(found["terms"])} songs with the notes that somebody typed for karaoke (`qbhkit bench real_songs`). Share of the typed notes' frames with the right pitch class
+(within 60 cents, any octave); false alarm is the share of frames called voiced more than 0.3 s from any note. In brackets: at each song's best delay within
+150 ms. *Instrumental*: the share called voiced where nobody sings.
+
+{table([*header, "instrumental"], rows)}
+
+{found["hums"]} hums made by rule of the typed notes, searched anywhere in the {found["songs"]:,} songs, the recordings by the melody of each tracker. *Typed notes* is
+the upper bound: the catalogue holds the notes that were hummed. Hums of one song are not independent samples.
+
+{table(["melodies by", "method", "top-1", "top-10", "MRR"], searched)}"""
+
+
+def degraded() -> str:
+    """Hums in noise, and sounds without a tune."""
+    found = result("degraded_hums")
+    rows = [
+        [kind, *(f"{block[key]:.3f}" for key in ("top1", "top10")),
+         *(f"{block[key]:+.1f}" for key in ("top1_loss", "top10_loss")),
+         *(block[key] for key in ("refused", "confident", "wrong_confident"))]
+        for kind, block in found["hums"].items()
+    ]  # fmt: skip
+    header = ["hum", "top-1", "top-10", "points of top-1 lost", "of top-10 lost", "refused"]
+    none = [[kind, *block.values()] for kind, block in found["without_a_tune"].items()]
+    return f"""## Degraded hums
+
+{found["hums"]["clean"]["n"]} hums of MIR-QBSH (2009), searched anywhere in {found["songs"]:,} songs by *full* with weights that were not trained on hums (`qbhkit bench degraded_hums`).
+Noises are 10 dB softer than the hum. A refused hum is a miss.
+
+{table([*header, "confident", "confident and wrong"], rows)}
+
+Sounds without a tune, which should not be answered as confident:
+
+{table(["sound", "clips", "answered", "confident"], none)}"""
+
+
 def speed() -> str:
     """Times, as ratios against a named rival."""
     names = ("bench_query", "bench_augment", "bench_training", "bench_cluster", "growth")
@@ -385,7 +440,9 @@ def page() -> str:
 Every table below is made from the JSON files in this folder by `make results`; a test compares. The commands that measured them
 stand beside each table. Sets of weights are described in their model cards (`qbhkit/assets/weights/*.md`).
 """
-    parts = (hums, elsewhere, ablation, trackers, speed, again, attacks)
+    measured = {"real_songs": real_songs, "degraded_hums": degraded}
+    late = [part for name, part in measured.items() if (RESULTS / f"{name}.json").is_file()]
+    parts = (hums, elsewhere, ablation, trackers, *late, speed, again, attacks)
     return "\n".join([head, *(f"{part()}\n" for part in parts)])
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, load, write_wav
-from qbhkit.errors import QbhError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.benchmarks.melody_sets import (
     PER_SINGER,
@@ -58,14 +57,9 @@ def main() -> None:
 def measure(sets: dict[str, list[Clip]], names: list[str], folder: Path) -> dict[str, Any]:
     """Return everything that is known about the named trackers, or why they cannot be had."""
     hashes = {name: fingerprint(clips) for name, clips in sets.items()}
-    found, missing = {}, {}
+    found = {}
+    names, missing = common.available(names)
     for name in names:
-        try:
-            get_tracker(name)
-        except QbhError as error:
-            missing[name] = str(error).replace(str(data_dir()), "QBHKIT_DATA")
-            print(f"{name} is left out: {missing[name]}")
-            continue
         scores: dict[str, Any] = {}
         for kind, clips in _clips_for(name, sets).items():
             key = _key(identity_of(name), hashes[kind], len(clips))

@@ -40,6 +40,7 @@ NOT_ASKED = {  # they look at texts, at everything, or at benchmarks
     "test_house.py", "test_tours.py", "test_results.py", "test_docs.py", "test_nbval.py",
     "test_notebooks.py", "test_contributing.py", "test_benchmarks.py", "test_faults.py",
     "test_fuzz.py", "test_melody_sets.py", "test_mutants.py", "test_reproduce.py",
+    "test_real_songs.py", "test_degraded_hums.py",
 }  # fmt: skip
 HIDDEN = ("annotation", "returns", "decorator_list")
 WORKERS = 2

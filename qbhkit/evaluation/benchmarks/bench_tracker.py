@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from qbhkit.audio import Audio, load
 from qbhkit.contour import F0_HOP_S, F0Track, midi_to_hz
 from qbhkit.corpora.folders import MIR_QBSH_LABEL_HOP_S, HumRecording
-from qbhkit.errors import MissingPackageError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.metrics import melody_score
 from qbhkit.pitch.trackers import TRACKERS, Tracker, get_tracker
@@ -69,13 +68,8 @@ def main() -> None:
     options = common.parse(parser)
     hums, training = common.hums(), common.training_singers()
     labelled = [hum for hum in hums if hum.labelled_st is not None and hum.singer in training]
-    for name in options.names or TRACKERS:
-        try:
-            tracker = get_tracker(name)
-        except MissingPackageError as error:
-            print(error)
-            continue
-        found = measure(tracker, labelled[:: EVERY.get(name, 4)][: options.hums or None])
+    for name in common.available(options.names or TRACKERS)[0]:
+        found = measure(get_tracker(name), labelled[:: EVERY.get(name, 4)][: options.hums or None])
         values = found["thresholds"][str(found["chosen_threshold"] or 0.5)]
         print(name, found["chosen_threshold"], {key: round(v, 3) for key, v in values.items()})
         common.save(options, "tracker_tuning", found, "trackers", name)

@@ -29,6 +29,7 @@ from qbhkit.embedding.windows import Reading, stretch
 from qbhkit.errors import QbhError
 from qbhkit.metrics import LabelledQuery
 from qbhkit.pitch.frontends import query_loader
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.provenance import versions
 from qbhkit.retrieval.searcher import Searcher
 from qbhkit.storage import cache_dir, data_dir, read_json, write_json
@@ -121,6 +122,19 @@ def labelled_hums(subset: int = 0) -> list[LabelledQuery]:
     return [LabelledQuery(str(hum.path), hum.song_id, hum.singer) for hum in found]
 
 
+def available(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the trackers that can be had, and why the others cannot."""
+    found, missing = [], {}
+    for name in names:
+        try:
+            get_tracker(name)
+            found.append(name)
+        except QbhError as error:
+            missing[name] = str(error).replace(str(data_dir()), "QBHKIT_DATA")
+            print(f"{name} is left out: {missing[name]}")
+    return found, missing
+
+
 def track_all(paths: Iterable[str | Path]) -> list[Contour]:
     return [*map(query_loader(), tqdm(list(paths), "melody", unit="hum"))]
 
@@ -156,9 +170,11 @@ def voiced_starts(melody: Contour, length: int) -> NDArray[np.int64]:
     return np.flatnonzero(share >= _VOICED)
 
 
-def hummed(melody: Contour, starts: NDArray, length: int, rng: Generator) -> list[Contour]:
+def hummed(
+    melody: Contour, starts: NDArray, length: int, rng: Generator, rules: Distortions | None = None
+) -> list[Contour]:
     """Render stretches of a melody as hums: another key, another speed, a singer's errors."""
-    rules, count = Distortions(), len(starts)
+    rules, count = rules or Distortions(), len(starts)
     positions = warp_positions(starts, np.full(count, length), Reading(length), rules, rng)
     sung = distort(stretch(melody.frames, positions), rules, rng)
     sung[..., 0] += np.where(sung[..., 1] > 0, rng.integers(-6, 7, (count, 1)), 0)

@@ -1,0 +1,211 @@
+"""Real recordings, from the audio to the answer: ``qbhkit bench real_songs``.
+
+``QBHKIT_DATA/ultrastar`` holds songs with the notes that somebody typed for karaoke. The octave is
+often wrong, so pitch classes are compared, also at each song's best delay: people type early. Then
+the melodies of each tracker join the 2,048 songs of MIREX, and hums made by rule of the typed notes
+search for them; a catalogue of the typed notes is the upper bound. Tracks are kept in the cache.
+``--limit N`` takes the first N songs.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+
+from qbhkit.contour import F0_HOP_S, Contour, F0Track, from_notes, hz_to_midi
+from qbhkit.corpora import Song
+from qbhkit.embedding.augment import Distortions, with_only
+from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.errors import QbhError
+from qbhkit.evaluation.benchmarks import common
+from qbhkit.metrics import grouped, intervals, metrics, rank_of
+from qbhkit.pitch.trackers import identity_of, track
+from qbhkit.storage import atomic_path, cache_dir, data_dir, read_rows, sha256_file
+from qbhkit.training_loop import generator
+from qbhkit.weights import DEFAULT_EMBEDDING
+
+SEED = 20261130
+COLUMNS = ("onset_s", "duration_s", "midi", "phrase")
+TRACKERS = ("crnn-lite", "crnn", "melodia")
+METHODS = ("full", "vote")
+TOLERANCE_ST, FAR_S = 0.6, 0.3  # pitch class from a note; distance of a frame that no note explains
+LATEST = 15  # frames by which the typed notes are moved, both ways
+SHORTEST, LONGEST = 80, 120  # frames of a hum: 8 to 12 s
+# Tempo 0.84 to 1.19; with the whole keys of common.hummed, keys -7 to 7. A singer's standard
+# deviation is 0.2 to 1 of note_st, so it is 0.35 on average.
+RULES = replace(
+    with_only(Distortions()), tempo_octaves=0.25, key_st=1, drift_chance=1, drift_st=1,
+    note_chance=1, note_st=0.58, wrong_note=0.05, glide_chance=1, glide_frames=2,
+)  # fmt: skip
+
+
+class TypedSong(NamedTuple):
+    """A recording and the notes that were typed for it."""
+
+    id: str
+    audio: Path
+    notes: NDArray[np.float64]  # (M, 3) onset and duration (s), MIDI pitch of any octave
+    phrase_s: NDArray[np.float64]  # (P,) where phrases begin
+    terms: str  # of the recording
+    instrumental: Path | None
+
+
+def read_songs(root: Path) -> list[TypedSong]:
+    songs = []
+    for table in sorted(root.glob("*/notes.csv")):
+        rows = read_rows(table, COLUMNS)
+        *notes, phrase = np.array([[float(row[key]) for key in COLUMNS] for row in rows]).T
+        _, first = np.unique(phrase, return_index=True)
+        files = {file.stem: file for file in table.parent.iterdir() if file.suffix != ".txt"}
+        text = table.with_name("license.txt").read_text("utf-8", errors="replace")
+        terms = re.search(r"creativecommons\.org/licenses/([\w-]+)/([\d.]+)", text)
+        named = f"CC {terms[1].upper()} {terms[2]}" if terms else "see license.txt"
+        known = table.parent.name, files["audio"], np.stack(notes, axis=1), notes[0][first], named
+        songs.append(TypedSong(*known, files.get("instrumental")))
+    if not songs:
+        raise QbhError(f"{root} holds no songs: put ID/notes.csv with its audio and licence there.")
+    return songs
+
+
+def tracked(path: Path, tracker: str) -> F0Track:
+    """Track a recording, or return its track from the cache."""
+    key = hashlib.sha256((identity_of(tracker) + sha256_file(path)).encode()).hexdigest()[:16]
+    kept = cache_dir() / "real-songs" / f"{tracker}-{key}.npy"
+    if not kept.is_file():
+        found = track(path, tracker)
+        with atomic_path(kept) as part:
+            np.save(part, np.stack([found.frequency_hz, found.voicing]))
+    return F0Track(*np.load(kept, allow_pickle=False))
+
+
+def score(found: F0Track, notes: NDArray, delay: int = 0) -> dict[str, float]:
+    """Compare a track with typed notes that sound so many frames of 10 ms later."""
+    count, voiced = len(found.frequency_hz), found.voiced
+    typed = from_notes(notes + np.array([delay * F0_HOP_S, 0, 0]), F0_HOP_S).pitch_st
+    typed = np.pad(typed, (0, count))[:count]
+    sung = typed > 0
+    off = hz_to_midi(np.maximum(found.frequency_hz, 1)) - typed
+    near = (found.frequency_hz > 0) & (np.abs((off + 6) % 12 - 6) <= TOLERANCE_ST)
+    beside = maximum_filter1d(sung.astype(np.int8), 2 * round(FAR_S / F0_HOP_S) + 1)
+    parts = {
+        "pitch_class_accuracy": near[sung],
+        "voiced_pitch_class_accuracy": (near & voiced)[sung],
+        "voicing_recall": voiced[sung],
+        "false_alarm": voiced[beside == 0],
+    }
+    return {name: float(part.mean()) if len(part) else 0.0 for name, part in parts.items()}
+
+
+def at_best_delay(found: F0Track, notes: NDArray) -> dict[str, float]:
+    """Return :func:`score` at the delay with the best accuracy, the smallest of several."""
+    delays = sorted(range(-LATEST, LATEST + 1), key=abs)
+    best = max(delays, key=lambda delay: score(found, notes, delay)["pitch_class_accuracy"])
+    return {"delay_ms": 1000 * best * F0_HOP_S, **score(found, notes, best)}
+
+
+def mean(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean of each number over rows."""
+    return {
+        key: float(np.mean([row[key] for row in rows]))
+        for key, value in next(iter(rows)).items()
+        if not isinstance(value, dict)
+    }
+
+
+def melodies(songs: Sequence[TypedSong], tracker: str) -> dict[str, Any]:
+    per_song: dict[str, dict[str, Any]] = {}
+    karaoke = {}
+    for song in songs:
+        found = tracked(song.audio, tracker)
+        per_song[song.id] = score(found, song.notes)
+        per_song[song.id]["at_best_delay"] = at_best_delay(found, song.notes)
+        if song.instrumental:
+            karaoke[song.id] = float(tracked(song.instrumental, tracker).voiced.mean())
+    aligned = [row["at_best_delay"] for row in per_song.values()]
+    return {
+        "identity": identity_of(tracker),
+        "mean": {**mean(per_song.values()), "at_best_delay": mean(aligned)},
+        "per_song": per_song,
+        "instrumental_false_alarm": karaoke,
+    }
+
+
+def hums_of(song: TypedSong, count: int, rng: Generator) -> list[Contour]:
+    """Hum parts of a song that begin with a phrase and are sung for at least half of the time."""
+    melody = from_notes(song.notes)
+    phrases = (song.phrase_s / melody.hop_s).astype(int)
+    starts = np.intersect1d(phrases, common.voiced_starts(melody, LONGEST))
+    if not len(starts):
+        return []
+    chosen = np.resize(rng.permutation(starts), (count, 1))
+    lengths = map(int, rng.integers(SHORTEST, LONGEST + 1, count))
+    return [
+        common.hummed(melody, start, length, rng, RULES)[0]
+        for start, length in zip(chosen, lengths, strict=True)
+    ]
+
+
+def retrieval(
+    catalogues: dict[str, list[Song]],
+    others: Sequence[Song],
+    hums: Sequence[tuple[str, Contour]],
+    embedder: ContourEmbedder,
+) -> dict[str, Any]:
+    """Search each list of songs among the others; hums come with the ids of their songs."""
+    ids, contours = zip(*hums, strict=True)
+    found: dict[str, Any] = {}
+    for name, songs in catalogues.items():
+        # one folder: the shards of the other songs are built once
+        place = f"real-songs-{embedder.identity}"
+        searcher = common.searcher_of([*others, *songs], place, embedder)
+        number, found[name] = searcher.catalogue.number, {}
+        for method in METHODS:
+            scored = searcher.scores_many(contours, "anywhere", method)
+            ranks = [rank_of(one.score, number[key]) for one, key in zip(scored, ids, strict=True)]
+            block = found[name][method] = {
+                **metrics(ranks)._asdict(),
+                "intervals_by_song": intervals(ranks, groups=ids),
+                "per_song": grouped(ranks, ids),
+                "ranks": ranks,
+            }
+            print(f"{name:12}{method:6}{common.brief(block)}", flush=True)
+    return found
+
+
+def main() -> None:
+    given = {"trackers": TRACKERS, "segments": 20, "limit": 0, "weights": DEFAULT_EMBEDDING}
+    options = common.parse(common.arguments(__doc__, **given))
+    songs = read_songs(data_dir() / "ultrastar")[: options.limit or None]
+    names, missing = common.available(options.trackers)
+    found = {name: melodies(songs, name) for name in names}
+    for name, block in found.items():
+        for means in (block["mean"], block["mean"]["at_best_delay"]):
+            print(name, *(f"{key} {v:.3f}" for key, v in means.items() if not isinstance(v, dict)))
+    catalogues = {
+        name: [Song(s.id, s.id, "ultrastar", s.terms, f0=tracked(s.audio, name)) for s in songs]
+        for name in names
+    }
+    catalogues["typed notes"] = [Song(s.id, s.id, "ultrastar", s.terms, s.notes) for s in songs]
+    others, embedder = common.read_corpora(*common.DATABASE), ContourEmbedder(options.weights)
+    hums = [
+        (song.id, hum)
+        for number, song in enumerate(songs)
+        for hum in hums_of(song, options.segments, generator(SEED, number))
+    ]
+    result = {
+        "terms": {song.id: song.terms for song in songs},
+        "trackers": found,
+        "missing": missing,
+        "weights": embedder.identity,
+        "songs": len(others) + len(songs),
+        "hums": len(hums),
+        "retrieval": retrieval(catalogues, others, hums, embedder),
+    }
+    common.save(options, "real_songs", result)
