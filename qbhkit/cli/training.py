@@ -95,7 +95,7 @@ def _train_embedding(run: _Run, data: Path) -> None:
 
     config = build_config(TrainConfig, run.values, str(run.path))
     carried = run.carried(config)
-    songs = training_songs(config.corpora, data, config.hop_s)
+    songs = training_songs(config.corpora, data, config.hop_s, config.song_filter)
     say(f"{len(songs.ids)} songs, {len(set(songs.groups))} tunes to train on")
     drawn = song_source(config, songs)
     hums = None
@@ -127,6 +127,7 @@ def _distil(run: _Run, data: Path) -> None:
 def _train_melody(run: _Run, data: Path) -> None:
     from qbhkit.config import build_config
     from qbhkit.pitch.crnn_lite import export_lite
+    from qbhkit.pitch.self_training import label_recordings
     from qbhkit.pitch.training import (
         MelodyTrainConfig,
         best_threshold,
@@ -146,12 +147,15 @@ def _train_melody(run: _Run, data: Path) -> None:
     )
     watched = watch(config, material.watched_bank, material.watched_voices)
     evaluate = mixture_evaluator(config, watched)
+    if config.recordings:
+        folder, labels = Path(config.recordings).expanduser(), cache_dir() / "self-training"
+        carried["segments"] = label_recordings(folder, config.teacher, labels, not quiet())
+        say(f"{len(carried['segments'])} segments of {folder} to train on")
     network = train_melody_network(
         config, material.bank, material.voices, run.out, run.log, evaluate, **carried
     )
-    export_lite(
-        network, run.weights, best_threshold(estimate_pitch(network, watched, config.blur_st))
-    )
+    found = estimate_pitch(network, watched, config.blur_st)
+    export_lite(network, run.weights, *map(best_threshold, found))
 
 
 @opt.add_command(

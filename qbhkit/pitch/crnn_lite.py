@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from qbhkit.audio import Audio
 from qbhkit.config import build_config
-from qbhkit.contour import CONTOUR_HOP_S, F0Track, Floats, midi_to_hz, rescale_confidence
+from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, F0Track, Floats, midi_to_hz, rescale_confidence
+from qbhkit.errors import QbhError
 from qbhkit.pitch.crnn import (
     CLASS_MIDI,
     CLASSES,
@@ -46,13 +47,22 @@ _STATE_FRAMES = round(CONTOUR_HOP_S * CRNN_RATE_HZ / LITE_HOP)  # 5; _CHUNK is a
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Set the size of a network."""
+    """Set the size of a network, and what it tracks.
+
+    Raises:
+        QbhError: if the targets are others.
+    """
 
     harmonics: tuple[float, ...] = (0.5, 1, 2, 3, 4, 5, 6, 8)  # multiples of each pitch
     channels: int = 32  # of the convolutions over pitch and time
     wide: tuple[int, int] = (32, 48)  # channels of the convolutions that summarise a frame
     states: int = 128  # of the recurrent layer, each way
     dropout: float = 0.2  # before the recurrent layer
+    targets: tuple[str, ...] = ("voice",)  # or voice and lead: who sings, else the lead instrument
+
+    def __post_init__(self) -> None:
+        if self.targets not in (("voice",), ("voice", "lead")):
+            raise QbhError(f"targets must be [voice] or [voice, lead], not {list(self.targets)}.")
 
 
 class HarmonicStack(nn.Module):
@@ -105,7 +115,7 @@ class HarmonicStack(nn.Module):
 
 
 class LiteNetwork(nn.Module):
-    """Map (B, W * H, T, 221) of a :class:`HarmonicStack` to (B, T, 442) every 20 ms."""
+    """Map (B, W * H, T, 221) of a :class:`HarmonicStack` to (B, K, T, 442) for K targets."""
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -131,20 +141,22 @@ class LiteNetwork(nn.Module):
         self.recurrent = nn.GRU(
             2 * config.states, config.states, batch_first=True, bidirectional=True
         )
-        self.classes = nn.Linear(2 * config.states, CLASSES)
+        # one layer for each target, stacked
+        self.classes = nn.Linear(2 * config.states, len(config.targets) * CLASSES)
 
     def forward(self, stack: Tensor) -> Tensor:
-        """Return (B, T, 442) logits."""
+        """Return (B, K, T, 442) logits every 20 ms."""
         return self.logits_and_states(stack)[0]
 
     def logits_and_states(self, stack: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, T, 442) logits and the recurrent layer's (B, T, 2 * states)."""
+        """Return (B, K, T, 442) logits and the recurrent layer's (B, T, 2 * states)."""
         local = self.local(stack.contiguous(memory_format=torch.channels_last))  # (B, C, T, P)
         salience = self.salience(local).permute(0, 2, 3, 1).flatten(2)[..., :-1]  # (B, T, 441)
         summary = self.summary(local).permute(0, 2, 1, 3).flatten(2)
         states, _ = self.recurrent(self.narrow(summary))
-        logits = self.classes(states)
-        return torch.cat([logits[..., :1], logits[..., 1:] + salience], dim=-1), states
+        logits = self.classes(states).unflatten(-1, (-1, CLASSES)).transpose(1, 2)
+        pitched = logits[..., 1:] + salience[:, None]
+        return torch.cat([logits[..., :1], pitched], dim=-1), states
 
 
 def _convolution(inside: int, outside: int, kernel: tuple[int, int]) -> list[nn.Module]:
@@ -178,8 +190,15 @@ class TrackWithStates(NamedTuple):
     states: Floats  # (ceil(duration / 100 ms), C) of the recurrent layer every 100 ms
 
 
+class Melodies(NamedTuple):
+    """Hold two f0 tracks of a recording, both of N frames."""
+
+    voice: F0Track
+    lead: F0Track  # of the voice where somebody sings, else of the lead instrument
+
+
 class LiteExtractor(Extractor):
-    """Extract the melody of recordings with a trained ``crnn-lite``.
+    """Extract the sung melody of recordings with a trained ``crnn-lite``.
 
     Args:
         weights: shipped weights or a ``.safetensors`` file.
@@ -189,25 +208,34 @@ class LiteExtractor(Extractor):
     """
 
     name = "crnn-lite"
+    target = "voice"
 
     def __init__(self, weights: str = "crnn-lite") -> None:
         stored = load_weights(weights)
         config = dict(stored.config)
         with holding(f"{weights} does not hold crnn-lite: train it again."):
-            if config.pop("kind") != self.name:
+            if config.pop("kind") != LiteExtractor.name:
                 raise KeyError
-            self.threshold = float(config.pop("threshold"))
+            one = config.pop("threshold", None)  # of version 1.0
+            self._thresholds = [float(t) for t in config.pop("thresholds", [one])]
             network = LiteNetwork(build_config(LiteConfig, config, weights))
             arrays = {key: torch.from_numpy(value) for key, value in stored.arrays.items()}
             network.load_state_dict(arrays)
+            if len(self._thresholds) != len(network.config.targets):
+                raise KeyError
+        if self.target not in network.config.targets:
+            raise QbhError(
+                f"{weights} has no output for the lead melody: use LiteExtractor for the voice, or "
+                "train weights with 'qbhkit train crnn-lite-2'."
+            )
+        self._target = network.config.targets.index(self.target)
+        self.threshold = self._thresholds[self._target]
         self._stack = HarmonicStack(network.config.harmonics)
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def decode(self, posteriors: Floats) -> F0Track:
         """Return the most likely pitch, and 1 - P(class 0) with the threshold scaled to 0.5."""
-        best = posteriors[:, 1:].argmax(axis=1)
-        voicing = rescale_confidence(np.clip(1 - posteriors[:, 0], 0, 1), self.threshold)
-        return F0Track(midi_to_hz(CLASS_MIDI[best]), voicing)
+        return _decode(posteriors, self.threshold)
 
     def track_with_states(self, audio: Audio) -> TrackWithStates:
         """Return what :meth:`track` does, and the states of the same run: zeros for silence."""
@@ -219,6 +247,11 @@ class LiteExtractor(Extractor):
         return TrackWithStates(track, np.concatenate(states))
 
     def _chunks(self, samples: Floats, states: list[Floats]) -> Iterator[Floats]:
+        for posteriors in self._all_targets(samples, states):
+            yield posteriors[self._target]
+
+    def _all_targets(self, samples: Floats, states: list[Floats]) -> Iterator[Floats]:
+        """Yield (K, n, 442) probabilities every 10 ms, and add the states."""
         samples = samples - np.float32(samples.mean(dtype=np.float64))
         frames = -(-len(samples) // LITE_HOP)
         chunks = [(first, min(first + _CHUNK, frames)) for first in range(0, frames, _CHUNK)]
@@ -229,10 +262,10 @@ class LiteExtractor(Extractor):
                 begin, stop = max(0, first - _CONTEXT), min(end + _CONTEXT, frames)
                 stack = self._stack(self._magnitudes(samples, begin, stop), peak)
                 logits, every_20_ms = self._network.logits_and_states(stack)
-                posteriors = every_10_ms(logits[0].softmax(-1).numpy())
+                posteriors = [every_10_ms(one) for one in logits[0].softmax(-1).numpy()]
                 kept = slice(first - begin, end - begin)
                 states.append(every_100_ms(every_20_ms[0, kept].numpy()))
-                yield posteriors[2 * kept.start : 2 * kept.stop]
+                yield np.stack(posteriors)[:, 2 * kept.start : 2 * kept.stop]
 
     def _magnitudes(self, samples: Floats, first: int, end: int) -> Tensor:
         """Return (1, end - first, W, 1025), with silence beyond both ends of the recording."""
@@ -240,13 +273,63 @@ class LiteExtractor(Extractor):
         return self._stack.magnitudes(torch.from_numpy(chunk)[None])
 
 
-def export_lite(network: LiteNetwork, path: Path, threshold: float = 0.5) -> None:
+class LeadExtractor(LiteExtractor):
+    """Extract the lead melody: the voice where somebody sings, else the lead instrument.
+
+    Args:
+        weights: those of a run with the targets voice and lead.
+
+    Raises:
+        QbhError: as for the voice; and if the weights have no output for the lead melody.
+    """
+
+    name = "crnn-lite-lead"
+    target = "lead"
+
+    def track_both(self, audio: Audio) -> Melodies:
+        """Return voice and lead melody of one run; the probabilities take 1.2 GB for an hour."""
+        if audio.silent or audio.rate_hz != self.rate_hz:
+            return Melodies(self.track(audio), self.track(audio))  # without a voice, or an error
+        frames = max(1, round(audio.duration_s / F0_HOP_S))
+        chunks = list(self._all_targets(audio.samples, []))
+        both = np.concatenate(chunks, axis=1)[:, :frames]  # (2, N, 442)
+        return Melodies(*map(_decode, both, self._thresholds))
+
+
+def _decode(posteriors: Floats, threshold: float) -> F0Track:
+    best = posteriors[:, 1:].argmax(axis=1)
+    voicing = rescale_confidence(np.clip(1 - posteriors[:, 0], 0, 1), threshold)
+    return F0Track(midi_to_hz(CLASS_MIDI[best]), voicing)
+
+
+def start_from(network: LiteNetwork, weights: str) -> None:
+    """Copy into a network what fits of trained weights.
+
+    Weights for the voice alone start both outputs of a network with two.
+
+    Raises:
+        QbhError: if the weights are not those of ``crnn-lite``.
+    """
+    stored = load_weights(weights)
+    if stored.config.get("kind") != LiteExtractor.name:
+        raise QbhError(f"{weights} does not hold crnn-lite: give other weights in 'init_from'.")
+    own = network.state_dict()
+    for key, value in stored.arrays.items():
+        array = torch.from_numpy(value)
+        if key.startswith("classes.") and len(array) == CLASSES:
+            array = torch.cat([array] * len(network.config.targets))
+        if key in own and own[key].shape == array.shape:
+            own[key].copy_(array)
+
+
+def export_lite(network: LiteNetwork, path: Path, *thresholds: float) -> None:
     """Write a trained network as safetensors with its configuration inside.
 
     Args:
         network: trained.
         path: of the file.
-        threshold: of 1 - P(class 0), from which a frame is voiced.
+        thresholds: for each target, of 1 - P(class 0), from which a frame is voiced; 0.5 if none.
     """
-    config = {"kind": LiteExtractor.name, "threshold": threshold, **asdict(network.config)}
+    found = thresholds or (0.5,) * len(network.config.targets)
+    config = {"kind": LiteExtractor.name, "thresholds": found, **asdict(network.config)}
     save_weights(path, arrays_of(network), config)

@@ -149,4 +149,4 @@ def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixtur
     voice, f0 = place_hum(hum, _INTRO_S - LEAD_IN_S, length_s)
     chords = cut_notes(score.chords, start_s, length_s)
     backing = render_accompaniment(chords, score.beat_s, length_s, MIX_RATE_HZ, rng)
-    return Mixture(mix(voice, f0, backing, rng.uniform(*config.level_db)), f0)
+    return Mixture(mix(voice, f0, backing, rng.uniform(*config.level_db)), f0, f0)

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -16,11 +16,29 @@ from qbhkit.errors import MissingPackageError, QbhError, missing_package
 _RENDER_HZ = 32000  # the samples of a SoundFont alias when they are read at 8 kHz
 _DRUMS = 9  # the channel of General MIDI's drum kit
 _KICK, _SNARE, _HAT = 36, 38, 42
+_CRASH, _TOMS = 49, (38, 43, 47, 50)
+# Bars of sixteenths by drum: rock, four on the floor with claps, sixteenths, half time with a ride.
+_LOOPS = (
+    {36: "x.....x.x.......", 38: "....x.......x...", 42: "x.x.x.x.x.x.x.x."},
+    {36: "x...x...x...x...", 39: "....x.......x...", 46: "..x...x...x...x."},
+    {36: "x..x......x..x..", 38: "....x..x.x..x...", 42: "xxxxxxxxxxxxxxxx"},
+    {36: "x.....x...x.....", 40: "........x.......", 51: "x.x.x.x.x.x.x.x."},
+)
 _TAIL_S = 0.5
 # General MIDI programs, counted from 0: what plays chords, what plays a bass, what plays a tune.
 CHORDS = (*range(0, 8), *range(16, 32), *range(46, 52), *range(88, 96))
 BASSES = tuple(range(32, 40))
 LEADS = (0, 4, 11, 12, 13, 21, 22, 24, 25, 40, 41, 42, 56, 57, 59, 60, *range(64, 88))
+# What dense arrangements draw, and the instruments of solos: they sound at the written pitch.
+GUITARS, CHOIRS = (29, 30), (52, 53, 54)  # overdriven and distorted; aahs, oohs, synth voice
+PADS = (44, 48, 49, 50, 51, *range(88, 104))
+MORE_CHORDS = (*CHORDS, 8, 9, 10, 14, 45, 55, 61, 62, 63, *range(105, 109), 112, 114)
+COUNTER_LINES = (*LEADS, 43, 104, 110)
+SOLOISTS = (
+    0, 21, 22, 24, 25, 26, 27, 29, 30, 40, 42, 56, 57, 59, 64, 65, 66, 67, 68, 71, 73, 74, 79, 80,
+    81,
+)  # fmt: skip
+UNHEARD = (15, 58, 109, 111)  # dulcimer, tuba, bagpipe, shanai: only for tests, never trained on
 
 
 class Part(NamedTuple):
@@ -94,6 +112,60 @@ def arrange_accompaniment(
     if rng.random() < 0.7:
         parts.append(Part(0, _beat(beat_s, length_s, rng), int(rng.integers(60, 120)), drums=True))
     return parts
+
+
+def arrange_dense(chords: NDArray, beat_s: float, length_s: float, rng: Generator) -> list[Part]:
+    """Draw three to six parts of a loud band; the arguments are those of the plain arrangement.
+
+    Guitars with power chords, chords, pads, a choir, a counter-line, a bass in octaves, and drums.
+    """
+    beats, held = _spans(chords, beat_s), _spans(chords, 2 * beat_s)
+    guitar = [
+        [start_s + k * beat_s / 2, beat_s / 2, 40 + (pitches[0] - 40) % 12 + interval]
+        for start_s, pitches in beats
+        for k in range(2)
+        for interval in (0, 7, 12)
+    ]
+    choir = [[s, 2 * beat_s, 57 + (p - 57) % 12] for s, pitches in held for p in pitches]
+    pads = [[s, 2 * beat_s, p] for s, pitches in held for p in pitches]
+    counter = [[s, beat_s, 64 + (rng.choice(pitches) - 64) % 12] for s, pitches in beats]
+    bass = [[s, beat_s, 28 + (p[0] - 28) % 12 + up] for s, p in beats for up in (0, 12)]
+    pitched: list[tuple[tuple[int, ...], Any]] = [
+        (GUITARS, guitar), (MORE_CHORDS, chords), (PADS, pads), (CHOIRS, choir),
+        (COUNTER_LINES, counter), (BASSES, bass),
+    ]  # fmt: skip
+    parts = [
+        Part(int(rng.choice(programs)), np.reshape(notes, (-1, 3)), int(rng.integers(70, 115)))
+        for programs, notes in pitched
+    ]
+    loop = _drum_loop(beat_s, length_s, rng)
+    parts.append(Part(0, loop, int(rng.integers(90, 128)), drums=True))
+    return [parts[k] for k in rng.permutation(len(parts))[: rng.integers(3, 7)]]
+
+
+def _spans(chords: NDArray, span_s: float) -> list[tuple[float, NDArray]]:
+    """Return the start of every span in which a chord begins, in seconds, and its pitches."""
+    span = np.floor(chords[:, 0] / span_s).astype(int)
+    return [(k * span_s, np.unique(chords[span == k, 2])) for k in np.unique(span)]
+
+
+def _drum_loop(beat_s: float, length_s: float, rng: Generator) -> NDArray[np.float64]:
+    """Return bars of one pattern, straight or swung, some with a crash or a fill."""
+    loop, swing = _LOOPS[rng.integers(len(_LOOPS))], rng.choice([0.0, 0.0, 0.67])
+    rows = []
+    for bar in range(int(np.ceil(length_s / beat_s / 4))):
+        fill = rng.random() < 0.25
+        hits = [
+            (step, drum)
+            for drum, steps in loop.items()
+            for step in range(12 if fill else 16)
+            if steps[step] == "x"
+        ]
+        hits += [(step, int(rng.choice(_TOMS))) for step in range(12, 16) if fill]
+        hits += [(0, _CRASH)] * (rng.random() < 0.4)
+        rows += [[16 * bar + step + swing * (step % 4 == 2), 0.4, drum] for step, drum in hits]
+    notes = np.array(rows) * [beat_s / 4, beat_s / 4, 1]
+    return notes[notes[:, 0] < length_s]
 
 
 def render_accompaniment(

@@ -1,12 +1,16 @@
-"""Degradations of recordings, as by rooms, microphones and codecs.
+"""Degradations of recordings, as by rooms, studios, microphones and codecs.
 
 Every function takes (N,) samples and returns (N,) samples; random ones take a generator.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.signal import butter, fftconvolve, sosfilt
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+
+from qbhkit.errors import missing_package
 
 Samples = NDArray[np.floating]
 
@@ -68,6 +72,91 @@ def reverberate(
     response = rng.normal(size=count) * 10 ** (-3 * np.arange(count) / count)
     tail = fftconvolve(samples, response)[: len(samples)]
     return samples + at_level(tail, rms(samples), -20 * np.log10(max(wet, _EPS)))
+
+
+def _level(samples: Samples, rate_hz: int) -> NDArray[np.float64]:
+    """Return the (N,) RMS of the last 20 ms or so."""
+    kept = np.exp(-1 / (0.02 * rate_hz))
+    return np.sqrt(np.maximum(lfilter([1 - kept], [1, -kept], np.square(samples)), 0)) + _EPS
+
+
+def compress(samples: Samples, threshold_db: float, ratio: float, rate_hz: int) -> Samples:
+    """Reduce what lies over a threshold (relative to the RMS) by a ratio; 20 and more limits."""
+    over = _level(samples, rate_hz) / (rms(samples) * 10 ** (threshold_db / 20))
+    return samples * np.maximum(over, 1) ** (1 / ratio - 1)
+
+
+def gate(samples: Samples, threshold_db: float, rate_hz: int) -> Samples:
+    """Lower what lies under a threshold (relative to the RMS), as a phone does between words."""
+    over = _level(samples, rate_hz) / (rms(samples) * 10 ** (threshold_db / 20))
+    return samples * np.minimum(over, 1)
+
+
+def saturate(samples: Samples, drive: float) -> Samples:
+    """Bend the peaks as a tube does; a drive of 0.1 hardly shows, one of 5 distorts."""
+    peak = np.abs(samples).max() + _EPS
+    return peak * np.tanh(drive * samples / peak) / np.tanh(drive)
+
+
+def echo(samples: Samples, delay_s: float, gain: float, rate_hz: int) -> Samples:
+    """Repeat the samples three times, each time ``gain`` (0 to 1) as loud as before."""
+    delay, result = round(delay_s * rate_hz), np.array(samples, float)
+    for k in range(1, 4):
+        result[k * delay :] += gain**k * samples[: max(len(samples) - k * delay, 0)]
+    return result
+
+
+def pump(samples: Samples, beat_s: float, depth_db: float, rate_hz: int) -> Samples:
+    """Duck by ``depth_db`` on every beat, and recover until the next, as a side chain does."""
+    since = np.arange(len(samples)) / rate_hz % beat_s / beat_s  # 0 to 1
+    return samples * 10 ** (-depth_db * (1 - since) ** 2 / 20)
+
+
+def mp3(samples: Samples, kbit_s: int, rate_hz: int) -> Samples:
+    """Encode as MP3 and decode, without the delay of the codec.
+
+    Args:
+        samples: (N,), at most 1.
+        kbit_s: 8 to 64 at 8 kHz. There, 16 to 32 spend on a voice about what 64 to 128 do in stereo
+            at 44.1 kHz.
+        rate_hz: a rate that MP3 has.
+
+    Raises:
+        MissingPackageError: if PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise missing_package("The MP3 codec", "av") from None
+    coder: Any = av.CodecContext.create("libmp3lame", "w")
+    coder.sample_rate, coder.layout, coder.format = rate_hz, "mono", "fltp"
+    coder.bit_rate = 1000 * kbit_s
+    coder.open()
+    decoder: Any = av.CodecContext.create("mp3float", "r")
+    size = coder.frame_size
+    blocks = np.pad(samples, (0, -len(samples) % size + 2 * size)).astype(np.float32)
+    decoded = []
+    for block in [*blocks.reshape(-1, 1, size), None]:
+        frame = block if block is None else av.AudioFrame.from_ndarray(block, "fltp", "mono")
+        if frame is not None:
+            frame.sample_rate = rate_hz
+        for packet in coder.encode(frame):  # the first one says how much its decoder must skip
+            decoded += [part.to_ndarray()[0] for part in decoder.decode(packet)]
+    return np.concatenate(decoded)[: len(samples)]
+
+
+def produce(samples: Samples, rng: Generator) -> Samples:
+    """Treat (N,) samples at 8 kHz as a studio and a player do, each effect by chance; peak 0.9."""
+    if rng.random() < 0.5:
+        samples = compress(samples, rng.uniform(-10, 6), rng.choice([2, 4, 20]), 8000)
+    if rng.random() < 0.3:
+        samples = saturate(samples, rng.uniform(0.3, 4))
+    if rng.random() < 0.2:
+        samples = echo(samples, rng.uniform(0.1, 0.45), rng.uniform(0.1, 0.45), 8000)
+    if rng.random() < 0.1:
+        samples = gate(samples, rng.uniform(-25, -10), 8000)
+    samples = 0.9 * samples / max(float(np.abs(samples).max()), _EPS)
+    return mp3(samples, int(rng.choice([16, 24, 32])), 8000) if rng.random() < 0.4 else samples
 
 
 def degrade_recording(samples: Samples, share: float, rng: Generator) -> NDArray[np.float32]:

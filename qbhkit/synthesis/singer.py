@@ -145,6 +145,49 @@ def sung_line(notes: NDArray, voice: Voice, rng: Generator) -> Line:
     return Line(pitch, level, sung[:, 0])
 
 
+def with_melismas(line: Line, share: float, rng: Generator) -> Line:
+    """Split a share of the notes of 0.3 s or more into two or three pitches, on one syllable."""
+    ends = [*np.round(line.onsets_s[1:] / F0_HOP_S).astype(int), len(line.level)]
+    steps = np.zeros(len(line.level))
+    for begin, end in zip(np.round(line.onsets_s / F0_HOP_S).astype(int), ends, strict=True):
+        if end - begin >= 30 and rng.random() < share:
+            for part in np.array_split(np.arange(begin, end), rng.integers(2, 4))[1:]:
+                steps[part] = rng.choice([-4, -3, -2, -1, 1, 2, 3, 4])
+    glided = gaussian_filter1d(steps, 2, mode="nearest")
+    return line._replace(pitch_st=line.pitch_st + glided)
+
+
+def harmony(notes: NDArray, chords: NDArray, rng: Generator) -> NDArray[np.float64]:
+    """Move (M, 3) notes a third or a fifth up or down, within the pitch classes of both."""
+    scale = set(np.concatenate([notes[:, 2], chords[:, 2]]) % 12)
+    sizes = np.array([(4, 3), (7, 6)][rng.integers(2)]) * rng.choice([-1, 1])
+    first, second = ((notes[:, 2] + size) % 12 for size in sizes)
+    use_second = ~np.isin(first, list(scale)) & np.isin(second, list(scale))
+    return notes + np.outer(np.where(use_second, *sizes[::-1]), [0, 0, 1])
+
+
+def add_breaths(samples: NDArray, f0: NDArray, rate_hz: int, rng: Generator) -> NDArray:
+    """Breathe in before phrases: noise where at least 0.3 s are unvoiced.
+
+    Args:
+        samples: (N,) a voice.
+        f0: its Hz every 10 ms, 0 = unvoiced, which a breath leaves as it is.
+        rate_hz: of the samples.
+        rng: the random generator.
+    """
+    level = samples[np.repeat(f0 > 0, round(F0_HOP_S * rate_hz))[: len(samples)]].std()
+    result = samples.copy()
+    for onset in np.flatnonzero((f0[1:] > 0) & (f0[:-1] == 0)) + 1:
+        count = int(rng.integers(15, 30))  # frames
+        if onset >= 30 and not f0[onset - 30 : onset].any():
+            noise = rng.normal(size=round(count * F0_HOP_S * rate_hz))
+            breath = band_limit(noise * np.hanning(len(noise)), 500, 3500, rate_hz)
+            breath *= level * 10 ** (rng.uniform(-30, -12) / 20) / breath.std()
+            first = round((onset - count) * F0_HOP_S * rate_hz)
+            result[first : first + len(breath)] += breath
+    return result
+
+
 def _middles_s(count: int) -> NDArray:
     return (np.arange(count) + 0.5) * F0_HOP_S
 

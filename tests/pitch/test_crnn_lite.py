@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soxr
@@ -11,11 +13,13 @@ from qbhkit.pitch.crnn_lite import (
     LITE_HOP,
     MARGIN,
     HarmonicStack,
+    LeadExtractor,
     LiteConfig,
     LiteExtractor,
     LiteNetwork,
     every_10_ms,
     export_lite,
+    start_from,
 )
 from qbhkit.pitch.training import features
 from qbhkit.synthesis import degrade
@@ -47,7 +51,7 @@ def network():
         network.classes.weight.normal_(0, 1)
         network.eval()
         samples = torch.from_numpy(sound(24000).samples)[None]
-        logits = network(features(HarmonicStack(TINY.harmonics), samples, torch.zeros(1)))
+        logits = network(features(HarmonicStack(TINY.harmonics), samples, torch.zeros(1)))[:, 0]
         likely = logits[..., 1:].logsumexp(-1) - logits[..., 0]
         # half of the frames reach the threshold: a voice of 0.4 against no voice of 0.6
         network.classes.bias[0] += likely.median() + np.log(1 / THRESHOLD - 1)
@@ -168,6 +172,7 @@ class TestExtractor:
             )
             logits, whole = network.logits_and_states(inputs)
             torch.testing.assert_close(network(inputs), logits)
+        logits = logits[:, 0]
         melody, track = extractor.melody(audio), extractor.track(audio)
         wanted = every_10_ms(logits[0].softmax(-1).numpy())[: len(melody.posteriors)]
         np.testing.assert_allclose(melody.posteriors, wanted, atol=1e-3)
@@ -214,7 +219,8 @@ class TestWeights:
         stored = load_weights(str(weights))
         wrong = {
             "kind": {**stored.config, "kind": "crnn"},
-            "no threshold": {k: v for k, v in stored.config.items() if k != "threshold"},
+            "no threshold": {k: v for k, v in stored.config.items() if k != "thresholds"},
+            "two thresholds": {**stored.config, "thresholds": [0.4, 0.6]},
             "size": {**stored.config, "states": 16},
         }
         for name, config in wrong.items():
@@ -259,3 +265,87 @@ class TestShipped:
             noise = 0.1 * degrade.noise(5 * RATE_HZ, colour, np.random.default_rng(colour))
             track = shipped.track(Audio(noise.astype(np.float32), RATE_HZ))
             assert track.voiced.mean() < 0.05
+
+
+BOTH = replace(TINY, targets=("voice", "lead"))
+
+
+@pytest.fixture(scope="module")
+def both_weights(weights, tmp_path_factory):
+    """Weights with two outputs that started from the voice's, with the lead an octave higher."""
+    torch.manual_seed(1)
+    network = LiteNetwork(BOTH)
+    start_from(network, str(weights))
+    with torch.no_grad():
+        pitched = network.classes.weight[CLASSES + 1 :]
+        pitched.copy_(pitched.roll(96, 0))
+    path = tmp_path_factory.mktemp("both") / "both.safetensors"
+    export_lite(network.eval(), path, THRESHOLD, 0.7)
+    return path
+
+
+class TestLead:
+    def test_weights_of_version_1_have_one_threshold_and_give_the_same_track(
+        self, weights, extractor, tmp_path
+    ):
+        stored = load_weights(str(weights))
+        (threshold,) = stored.config.pop("thresholds")
+        del stored.config["targets"]
+        old = {**stored.config, "threshold": threshold}
+        save_weights(tmp_path / "old.safetensors", stored.arrays, old)
+        found = LiteExtractor(str(tmp_path / "old.safetensors"))
+        assert found.threshold == THRESHOLD
+        audio = sound(20000)
+        np.testing.assert_array_equal(
+            found.melody(audio).posteriors, extractor.melody(audio).posteriors
+        )
+
+    def test_a_network_starts_from_weights_for_the_voice(self, weights, network):
+        started = LiteNetwork(BOTH)
+        start_from(started, str(weights))
+        samples = torch.from_numpy(sound(24000).samples)[None]
+        inputs = features(HarmonicStack(TINY.harmonics), samples, torch.zeros(1))
+        with torch.inference_mode():
+            found, wanted = started.eval()(inputs), network(inputs)
+        assert found.shape == (1, 2, 150, CLASSES)
+        for target in range(2):
+            torch.testing.assert_close(found[:, target], wanted[:, 0])
+
+    def test_what_does_not_fit_is_left_and_other_weights_are_refused(self, weights):
+        wider = LiteNetwork(replace(BOTH, states=4))
+        before = wider.classes.weight.clone()
+        start_from(wider, str(weights))
+        assert torch.equal(wider.classes.weight, before)
+        stored = torch.from_numpy(load_weights(str(weights)).arrays["salience.weight"])
+        assert torch.equal(wider.salience.weight, stored)
+        with pytest.raises(QbhError, match=r"best does not hold crnn-lite.*'init_from'"):
+            start_from(wider, "best")
+
+    def test_both_melodies_come_from_one_run(self, both_weights, extractor):
+        audio = sound(23 * RATE_HZ + 277)  # three chunks
+        lead, voice = (kind(str(both_weights)) for kind in (LeadExtractor, LiteExtractor))
+        assert (voice.threshold, lead.threshold) == (THRESHOLD, 0.7)
+        both = lead.track_both(audio)
+        for found, alone in ((both.voice, voice.track(audio)), (both.lead, lead.track(audio))):
+            np.testing.assert_array_equal(found.frequency_hz, alone.frequency_hz)
+            np.testing.assert_array_equal(found.voicing, alone.voicing)
+        usual = extractor.track(audio)
+        assert np.mean(both.voice.frequency_hz == usual.frequency_hz) > 0.99
+        assert np.mean(both.lead.frequency_hz == usual.frequency_hz) < 0.9
+
+    def test_silence_has_no_melody_and_another_rate_is_refused(self, both_weights):
+        lead = LeadExtractor(str(both_weights))
+        found = lead.track_both(Audio(np.zeros(8100, np.float32), RATE_HZ))
+        assert len(found.voice.voicing) == len(found.lead.voicing) == 101
+        assert not found.lead.voiced.any()
+        with pytest.raises(QbhError, match="takes audio at 8000 Hz, not 16000"):
+            lead.track_both(Audio(np.zeros(16000, np.float32), 16000))
+
+    def test_weights_without_a_lead_say_what_to_do(self):
+        with pytest.raises(QbhError, match=r"crnn-lite has no output .* 'qbhkit train crnn-lite-2"):
+            LeadExtractor()
+
+    @pytest.mark.parametrize("targets", [("lead",), ("voice", "bass"), ()])
+    def test_other_targets_are_refused(self, targets):
+        with pytest.raises(QbhError, match=r"targets must be \[voice\] or \[voice, lead\]"):
+            LiteConfig(targets=targets)

@@ -163,7 +163,7 @@ class TestValidation:
         assert len(one) == 3
         for mixture, same in zip(one, again, strict=True):
             np.testing.assert_array_equal(mixture.samples, same.samples)
-        trained = training._Mixtures(bank, [], config, 0)
+        trained = training._Mixtures(bank, [], config, 0, [])
         assert not any(np.array_equal(trained[k][0], one[k].samples) for k in range(3))
 
     def test_a_network_that_knows_the_truth_has_a_perfect_score(self, bank):
@@ -178,7 +178,7 @@ class TestValidation:
                 self.anything = torch.nn.Parameter(torch.zeros(1))
 
             def forward(self, inputs):
-                return torch.cat(answers).clamp_min(1e-9).log()
+                return torch.cat(answers)[:, None].clamp_min(1e-9).log()
 
         found = mixture_evaluator(config, mixtures)(Knows())
         assert found["raw_pitch_accuracy"] > 0.98
@@ -192,3 +192,80 @@ def test_the_shipped_configuration_is_of_this_kind_and_another_is_refused():
     assert config.kind == "melody"
     with pytest.raises(QbhError, match="kind must be 'melody'"):
         MelodyTrainConfig(kind="embedding")
+
+
+LEAD = replace(
+    TINY, epochs=2, mix=replace(TINY.mix, split=0.5),
+    network=replace(TINY.network, targets=("voice", "lead")),
+)  # fmt: skip
+
+
+class TestTwoTargets:
+    def test_the_loss_of_both_falls_and_both_are_scored(self, bank, tmp_path):
+        with_leads = [one._replace(lead_f0=np.full(800, 440, np.float32)) for one in bank]
+        evaluate = mixture_evaluator(LEAD, watch(LEAD, with_leads, []))
+        first, last = run(with_leads, tmp_path, LEAD, evaluate=evaluate)
+        assert last["loss"] < first["loss"]
+        scored = {key for key in last if not key.startswith("lead_")}
+        assert {"validation_loss", "raw_pitch_accuracy"} < scored
+        assert {f"lead_{key}" for key in scored if f"lead_{key}" in last} == {
+            key for key in last if key.startswith("lead_")
+        }
+        assert "lead_raw_pitch_accuracy" in last
+
+    def test_voice_and_lead_are_scored_by_their_own_truth(self, bank):
+        lead_f0 = np.full(800, 440, np.float32)
+        config = replace(LEAD, mix=replace(LEAD.mix, vocal_free=1, split=1))
+        mixtures = watch(config, [one._replace(lead_f0=lead_f0) for one in bank], [])
+
+        class Knows(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.config = LEAD.network
+                self.anything = torch.nn.Parameter(torch.zeros(1))
+
+            def forward(self, inputs):
+                silent, lead = np.zeros(800, np.float32), lead_f0
+                both = targets(torch.from_numpy(np.stack([silent, lead])), 0.2)
+                return both.expand(len(inputs), -1, -1, -1).clamp_min(1e-9).log()
+
+        voice, lead = training.estimate_pitch(Knows(), mixtures, 0.2)
+        assert not voice.true_hz.any()
+        assert voice.voicing.max() < 0.01
+        np.testing.assert_allclose(lead.true_hz, 440)
+        np.testing.assert_allclose(lead.found_hz, 440, rtol=1e-3)
+        assert lead.voicing.min() > 0.99
+
+    def test_the_loss_is_the_mean_over_targets_and_weights(self):
+        rng = np.random.default_rng(0)
+        logits = torch.from_numpy(rng.normal(0, 3, (2, 2, 3, CLASSES)))
+        wanted = torch.from_numpy(rng.dirichlet(np.ones(CLASSES), (2, 2, 3)))
+        one_by_one = [pitch_loss(logits[:, k], wanted[:, k]) for k in range(2)]
+        assert pitch_loss(logits, wanted).item() == pytest.approx(sum(one_by_one).item() / 2)
+        weight = torch.zeros(2, 2, 6)
+        weight[:, 1] = 1
+        found = pitch_loss(logits, wanted, weight).item()
+        assert found == pytest.approx(one_by_one[1].item() / 2)
+
+    def test_a_lead_needs_soloists(self):
+        with pytest.raises(QbhError, match="set 'split' of 'mix'"):
+            replace(LEAD, mix=TINY.mix)
+
+    def test_a_run_starts_from_the_weights_it_names(self, bank, tmp_path):
+        config = replace(TINY, epochs=1, steps_per_epoch=1, learning_rate=0.0)
+        log = tmp_path / "log.json"
+        network = train_melody_network(config, bank, [], tmp_path, log, progress=False)
+        export_lite(network, tmp_path / "one.safetensors")
+        started = replace(LEAD, epochs=1, steps_per_epoch=1, learning_rate=0.0)
+        started = replace(started, init_from=str(tmp_path / "one.safetensors"), seed=5)
+        both = train_melody_network(started, bank, [], tmp_path, log, progress=False)
+        twice = torch.cat([network.classes.weight] * 2)
+        assert torch.equal(both.classes.weight, twice)
+
+
+def test_the_next_recipe_has_two_targets_and_starts_from_the_shipped_weights():
+    config = build_config(MelodyTrainConfig, read_yaml(config_path("crnn-lite-2")), "crnn-lite-2")
+    assert config.network.targets == ("voice", "lead")
+    assert (config.init_from, config.batch) == ("crnn-lite", 12)
+    shipped = LiteExtractor(config.init_from)._network.config
+    assert replace(config.network, targets=("voice",)) == shipped

@@ -5,12 +5,22 @@ import pytest
 import symusic
 
 from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.pitch.trackers import get_tracker
 from qbhkit.synthesis import accompaniment
 from qbhkit.synthesis.accompaniment import (
     BASSES,
+    CHOIRS,
     CHORDS,
+    COUNTER_LINES,
+    GUITARS,
+    LEADS,
+    MORE_CHORDS,
+    PADS,
+    SOLOISTS,
+    UNHEARD,
     Part,
     arrange_accompaniment,
+    arrange_dense,
     cut_notes,
     read_score,
     render_parts,
@@ -127,3 +137,62 @@ def test_missing_packages_say_what_to_install(monkeypatch):
     accompaniment.soundfont.cache_clear()
     with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[training\]' brings pret"):
         accompaniment.soundfont()
+
+
+@pytest.fixture(scope="module")
+def bands():
+    return [arrange_dense(TRIADS, 0.5, 8.0, np.random.default_rng(seed)) for seed in range(60)]
+
+
+class TestDense:
+    def test_bands_have_three_to_six_parts_of_every_kind(self, bands):
+        assert {len(parts) for parts in bands} == {3, 4, 5, 6}
+        drawn = {part.program for parts in bands for part in parts if not part.drums}
+        for programs in (GUITARS, MORE_CHORDS, PADS, CHOIRS, COUNTER_LINES, BASSES):
+            assert drawn & set(programs)
+        for part in (part for parts in bands for part in parts):
+            assert part.notes.shape[1] == 3
+            assert 1 <= part.velocity <= 127
+            assert (part.notes[:, 2] >= 28).all()
+
+    def test_guitars_play_power_chords_and_basses_octaves(self):
+        chords = np.array([[0.0, 1.0, 50.0], [0.0, 1.0, 57.0], [0.0, 1.0, 66.0]])  # D major
+        bands = [arrange_dense(chords, 0.5, 2.0, np.random.default_rng(seed)) for seed in range(30)]
+        guitars = [p for parts in bands for p in parts if set(p.notes[:, 2]) == {50, 57, 62}]
+        assert guitars
+        assert {part.program for part in guitars} <= set(GUITARS)
+        basses = [p for parts in bands for p in parts if p.program in BASSES and not p.drums]
+        assert basses
+        assert all(set(part.notes[:, 2]) == {38, 50} for part in basses)
+
+    def test_drum_loops_end_in_time_and_differ(self, bands):
+        drums = [part.notes for parts in bands for part in parts if part.drums]
+        assert len(drums) > 20
+        assert all((notes[:, 0] < 8.0).all() for notes in drums)
+        hit = {frozenset(notes[:, 2]) for notes in drums}
+        assert len(hit) > 4  # patterns, with or without crash and toms
+        assert {49.0, 43.0} <= set().union(*hit)  # a crash, and a tom of a fill
+
+    def test_chords_are_not_needed(self):
+        for seed in range(10):
+            parts = arrange_dense(np.zeros((0, 3)), 0.5, 2.0, np.random.default_rng(seed))
+            assert all(part.drums or not len(part.notes) for part in parts)
+
+
+def test_thirty_programs_are_new_and_the_unheard_are_never_drawn():
+    old = {*CHORDS, *BASSES, *LEADS}
+    every = {*old, *GUITARS, *MORE_CHORDS, *PADS, *CHOIRS, *COUNTER_LINES, *SOLOISTS}
+    assert len(every - old) == 30
+    assert max(every) < 128
+    assert not every & set(UNHEARD)
+
+
+@pytest.mark.parametrize("program", [*SOLOISTS, *UNHEARD])
+def test_soloists_sound_at_the_written_pitch(program):
+    pitches = np.array([57, 60, 64, 67, 72])
+    notes = np.stack([0.6 * np.arange(5), np.full(5, 0.6), pitches], 1)
+    found = get_tracker("swift-f0").track(render_parts([Part(program, notes, 100)], 3.0, 16000))
+    frames = np.arange(12, 40) + 60 * np.arange(5)[:, None]  # the middle of each note
+    apart = 1200 * np.log2(found.frequency_hz[frames] / (440 * 2 ** ((pitches[:, None] - 69) / 12)))
+    of_notes = np.median(np.where(found.voiced[frames], apart, 9999), axis=1)
+    assert np.median(np.abs(of_notes)) < 30

@@ -1,17 +1,27 @@
+import sys
+
 import numpy as np
 import pytest
 from scipy.signal import welch
 
+from qbhkit.errors import MissingPackageError
 from qbhkit.synthesis.degrade import (
     add_noise,
     at_level,
     band_limit,
     clip,
+    compress,
     degrade_recording,
+    echo,
+    gate,
+    mp3,
     noise,
+    produce,
+    pump,
     quantise,
     reverberate,
     rms,
+    saturate,
 )
 
 RATE_HZ = 8000
@@ -111,3 +121,74 @@ def test_recordings_are_degraded_by_chance():
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
     assert np.abs(np.corrcoef(found[0], samples)[0, 1]) < 0.999
+
+
+def loud_and_soft():
+    """A second at 0.5 and a second at 0.05, and where each of them has settled."""
+    samples = np.concatenate([tone(seconds=1, amplitude=0.5), tone(seconds=1, amplitude=0.05)])
+    return samples, slice(4000, 8000), slice(12000, 16000)
+
+
+def test_a_compressor_narrows_the_range_by_its_ratio():
+    samples, loud, soft = loud_and_soft()
+    found = compress(samples, -40, 4, RATE_HZ)  # all of it lies over the threshold
+    assert decibels(rms(found[loud]) / rms(found[soft])) == pytest.approx(20 / 4, abs=0.5)
+    limited = compress(samples, 0, 20, RATE_HZ)
+    np.testing.assert_array_equal(limited[soft], samples[soft])
+    assert decibels(rms(limited[loud]) / rms(samples)) == pytest.approx(0, abs=0.5)
+
+
+def test_a_gate_lowers_only_what_is_soft():
+    samples, loud, soft = loud_and_soft()
+    found = gate(samples, -7, RATE_HZ)
+    np.testing.assert_allclose(found[loud], samples[loud])
+    assert decibels(rms(found[soft]) / rms(samples[soft])) < -8
+
+
+def test_saturation_adds_odd_harmonics_and_keeps_the_peak():
+    found = saturate(tone(500), 4.0)
+    spectrum = np.abs(np.fft.rfft(found))  # every 0.5 Hz
+    assert decibels(spectrum[3000] / spectrum[1000]) > -20
+    assert np.abs(found).max() == pytest.approx(0.3, rel=1e-3)
+
+
+def test_an_echo_repeats_the_sound_later_and_softer():
+    click = np.zeros(RATE_HZ)
+    click[100] = 1
+    found = echo(click, 0.25, 0.5, RATE_HZ)
+    np.testing.assert_array_equal(np.flatnonzero(found), [100, 2100, 4100, 6100])
+    np.testing.assert_allclose(found[[100, 2100, 4100, 6100]], [1, 0.5, 0.25, 0.125])
+
+
+def test_a_side_chain_ducks_on_every_beat():
+    found = pump(np.ones(RATE_HZ), 0.5, 6.0, RATE_HZ)
+    np.testing.assert_allclose(decibels(found[[0, 4000]]), -6)
+    assert decibels(found[3999]) == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("kbit_s", [16, 32])
+def test_an_mp3_is_neither_late_nor_the_same(kbit_s):
+    samples = 0.1 * band_limit(rng().normal(size=20_001), 100, 2000, RATE_HZ)
+    found = mp3(samples, kbit_s, RATE_HZ)
+    assert found.shape == samples.shape
+    lags = range(-100, 101)
+    alike = [np.corrcoef(samples[200:-200], np.roll(found, lag)[200:-200])[0, 1] for lag in lags]
+    assert lags[int(np.argmax(alike))] == 0
+    assert 0.9 < max(alike) < 0.9999
+
+
+def test_an_mp3_without_pyav_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingPackageError, match="pip install av"):
+        mp3(tone(), 32, RATE_HZ)
+
+
+def test_produced_recordings_keep_time_and_pitch():
+    samples = tone(400, seconds=1)
+    found = [produce(samples, rng(seed)) for seed in range(12)]
+    for one in found:
+        assert one.shape == samples.shape
+        assert np.abs(one).max() < 1.2
+        assert np.abs(np.fft.rfft(one)).argmax() == 400
+    assert len({one.tobytes() for one in found}) > 6
+    assert np.isfinite(produce(np.zeros(8000), rng())).all()

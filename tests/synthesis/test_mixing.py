@@ -20,7 +20,9 @@ from qbhkit.synthesis.mixing import (
     StemBank,
     build_bank,
     draw_mixture,
+    lead_melody,
     mix,
+    played_f0,
 )
 from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.synthesis.timbre import analyse
@@ -29,6 +31,9 @@ from qbhkit.training_loop import generator
 SAMPLES, FRAMES = 64000, 800
 FEW = MixConfig(excerpts=2)
 CLEAN = MixConfig(vocal_free=0, recorded=0, bare=0, doubled=0, degraded=0)
+WIDE = MixConfig(
+    excerpts=2, dense=1, melisma=0.5, breaths=1, harmonised=0.5, split=0.5, produced=0.5
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +162,7 @@ class TestMix:
         assert shape == pytest.approx(1, abs=1e-6)
 
     def test_a_silent_part_leaves_the_other_alone(self):
-        backing, _, voice, f0 = made_excerpts(1)[0]
+        backing, _, voice, f0 = made_excerpts(1)[0][:4]
         silence = np.zeros(SAMPLES, np.float32)
         np.testing.assert_array_equal(mix(voice, f0, silence, 0), voice)
         np.testing.assert_array_equal(mix(silence, np.zeros(FRAMES), backing, 0), backing)
@@ -201,3 +206,122 @@ class TestDrawMixture:
             level = np.sqrt((mixture.samples.reshape(FRAMES, MIX_HOP) ** 2.0).mean(axis=1))
             loud = level > 0.1 * level.max()
             assert np.mean(loud == (mixture.f0 > 0)) > 0.95
+
+
+def heard_within_30_cents(samples, f0):
+    """The share of voiced frames in which swift-f0 finds the stated pitch."""
+    found = get_tracker("swift-f0").track(Audio(soxr.resample(samples, MIX_RATE_HZ, 16000), 16000))
+    both = (f0 > 0) & found.voiced[: len(f0)]
+    assert both.sum() > 0.8 * (f0 > 0).sum()
+    apart = 1200 * np.log2(found.frequency_hz[: len(f0)][both] / f0[both])
+    return np.mean(np.abs(apart) < 30)
+
+
+@pytest.fixture(scope="module")
+def wide(songs, timbre, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wide")
+    return build_bank(folder, songs, [timbre], WIDE, 0, workers=1, progress=False)
+
+
+class TestWide:
+    """The wider synthesis, which leaves the recipe of version 1 as it was."""
+
+    def test_voice_and_lead_sound_at_their_f0(self, wide):
+        for index in range(len(wide)):
+            excerpt = wide[index]
+            assert heard_within_30_cents(excerpt.voice, excerpt.f0) > 0.8
+            assert heard_within_30_cents(excerpt.lead, excerpt.lead_f0) > 0.7
+            assert np.abs(excerpt.backing).max() > 0.1
+
+    def test_a_bank_of_version_1_has_no_later_stems(self, bank):
+        assert not bank[0].backing.any()
+        assert not bank[0].lead_f0.any()
+
+    def test_a_bank_is_read_again_and_is_not_one_of_version_1(self, wide, bank, songs, timbre):
+        assert wide.info["config"]["split"] == 0.5
+        assert wide.info["stems"] == ["band", "lead", "voice", "f0", "backing", "lead_f0"]
+        assert "stems" not in bank.info
+        assert "split" not in bank.info["config"]
+
+
+def test_notes_become_f0_and_the_last_begun_counts():
+    found = played_f0(np.array([[1.0, 3.0, 69], [2.0, 0.5, 81]]))
+    assert found.shape == (FRAMES,)
+    np.testing.assert_allclose(found[[99, 100, 199, 200, 249]], [0, 440, 440, 880, 880])
+    assert not found[250:].any()
+
+
+class TestLeadMelody:
+    LEAD = np.full(FRAMES, 440, np.float32)
+
+    def test_the_instrument_leads_only_in_long_rests_of_the_voice(self):
+        f0 = np.full(FRAMES, 200, np.float32)
+        f0[100:399] = f0[450:750] = 0  # 2.99 s and 3 s
+        found = lead_melody(f0, self.LEAD)
+        np.testing.assert_array_equal(found[:450], f0[:450])
+        np.testing.assert_array_equal(found[450:750], self.LEAD[450:750])
+        np.testing.assert_array_equal(found[750:], f0[750:])
+
+    @pytest.mark.parametrize("split", [0.0, 1.0])
+    def test_without_a_voice_the_soloist_leads(self, split):
+        bank = [made_excerpts(1)[0]._replace(lead_f0=self.LEAD)]
+        config = replace(CLEAN, vocal_free=1, split=split, doubled=0.5)
+        drawn = [draw_mixture(bank, [], config, generator(0, 1, 0, k)) for k in range(30)]
+        leads = np.array([(mixture.lead_f0 == 440).all() for mixture in drawn])
+        rests = np.array([not mixture.lead_f0.any() for mixture in drawn])
+        assert (leads | rests).all()
+        assert leads.any()
+        assert rests.any() == (split == 0)  # a lead that is too soft is no melody
+        assert not any(mixture.f0.any() for mixture in drawn)
+
+    def test_in_a_split_mixture_voice_and_soloist_take_a_half_each(self):
+        bank = [made_excerpts(1)[0]._replace(lead_f0=self.LEAD)]
+        firsts = set()
+        for item in range(20):
+            mixture = draw_mixture(bank, [], replace(CLEAN, split=1), generator(0, 1, 0, item))
+            solo, voice = mixture.lead_f0 == 440, mixture.f0 > 0
+            assert solo.any()
+            assert not (solo & voice).any()
+            np.testing.assert_array_equal(mixture.lead_f0[voice], mixture.f0[voice])
+            at = np.flatnonzero(solo)
+            assert at[-1] - at[0] + 1 == len(at)  # one stretch, at one end
+            assert (at[0] == 0) != (at[-1] == FRAMES - 1)
+            firsts.add(bool(at[0] == 0))
+        assert firsts == {True, False}
+
+    def test_a_doubling_instrument_under_a_voice_is_not_the_melody(self):
+        f0 = np.full(FRAMES, 220, np.float32)
+        bank = [made_excerpts(1)[0]._replace(lead_f0=self.LEAD, f0=f0)]
+        mixture = draw_mixture(bank, [], replace(CLEAN, doubled=1), generator(0, 1))
+        np.testing.assert_array_equal(mixture.lead_f0, f0)
+
+
+def test_harmonies_are_softer_than_the_voice_and_leave_its_f0():
+    excerpt = made_excerpts(1)[0]
+    backing = np.roll(excerpt.voice, 400)
+    bank = [excerpt._replace(backing=backing)]
+    config = replace(CLEAN, harmonised=1, bare=1)
+    for item in range(10):
+        mixture = draw_mixture(bank, [], config, generator(0, 1, 0, item))
+        added = mixture.samples - excerpt.voice
+        below_db = 20 * np.log10(np.std(excerpt.voice) / np.std(added))
+        assert 2.9 < below_db < 12.1
+        np.testing.assert_array_equal(mixture.f0, excerpt.f0)
+
+
+def test_produced_mixtures_are_of_the_same_pitch_and_length():
+    f0 = np.zeros(FRAMES, np.float32)
+    f0[100:700] = 220
+    phase = 2 * np.pi * 220 * np.arange(SAMPLES) / MIX_RATE_HZ
+    voice = sum(np.sin(k * phase) / k for k in range(1, 9)) * np.repeat(f0 > 0, MIX_HOP)
+    bank = [made_excerpts(1)[0]._replace(voice=voice.astype(np.float32), f0=f0)]
+    drawn = [
+        draw_mixture(bank, [], replace(CLEAN, produced=1, bare=1), generator(0, 1, 0, k))
+        for k in range(6)
+    ]
+    for mixture in drawn:
+        assert mixture.samples.shape == (SAMPLES,)
+        assert mixture.samples.dtype == np.float32
+        np.testing.assert_array_equal(mixture.f0, bank[0].f0)
+        assert heard_within_30_cents(mixture.samples, mixture.f0) > 0.9
+    assert not any(np.array_equal(mixture.samples, bank[0].voice) for mixture in drawn)

@@ -15,7 +15,12 @@ from qbhkit.synthesis.singer import (
     LEAD_IN_S,
     SINGER_RATE_HZ,
     Voice,
+    add_breaths,
+    harmony,
     render_hum,
+    render_line,
+    sung_line,
+    with_melismas,
 )
 
 # onset s, duration s, MIDI pitch
@@ -166,3 +171,60 @@ def test_the_first_demo_hum_is_rendered_as_it_ships():
     shipped, rate_hz = soundfile.read(asset("hums/demo_1.flac"), dtype="float32")
     assert rate_hz == SINGER_RATE_HZ
     np.testing.assert_allclose(made, shipped, atol=1.01 / 32768)
+
+
+class TestMelismas:
+    LINE = sung_line(
+        NOTES, Voice(jitter_st=0, vibrato_st=0, note_error_st=0), np.random.default_rng(0)
+    )
+
+    def test_long_notes_get_two_or_three_pitches_and_keep_their_syllable(self):
+        found = with_melismas(self.LINE, 1.0, np.random.default_rng(1))
+        assert (found.onsets_s == self.LINE.onsets_s).all()
+        assert (found.level == self.LINE.level).all()
+        moved = found.pitch_st - self.LINE.pitch_st
+        held = np.unique(np.round(moved, 2))
+        assert np.isin(held, [-4, -3, -2, -1, 1, 2, 3, 4]).sum() >= 2
+        assert np.abs(np.diff(moved)).max() < 2  # it glides
+        begins = np.round(self.LINE.onsets_s * 100).astype(int) + 8
+        np.testing.assert_allclose(
+            moved[begins], 0, atol=0.05
+        )  # its first pitch is the written one
+
+    def test_short_notes_stay(self):
+        short = sung_line(NOTES * [0.15, 0.15, 1], Voice(gap=0), np.random.default_rng(0))
+        np.testing.assert_array_equal(
+            with_melismas(short, 1.0, np.random.default_rng(1)).pitch_st, short.pitch_st
+        )
+
+    def test_the_pitch_is_that_of_the_label(self):
+        line = with_melismas(self.LINE, 1.0, np.random.default_rng(1))
+        assert (
+            score_of(
+                render_line(line, Voice("vowels"), np.random.default_rng(2))
+            ).raw_pitch_accuracy
+            > 0.9
+        )
+
+
+def test_harmonies_are_thirds_and_fifths_within_the_scale():
+    scale = np.array([[k, 1.0, 60 + p] for k, p in enumerate((0, 2, 4, 5, 7, 9, 11))])  # C major
+    sizes = set()
+    for seed in range(20):
+        found = harmony(scale, scale, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found[:, :2], scale[:, :2])
+        assert set(found[:, 2] % 12) <= set(scale[:, 2] % 12)
+        sizes |= set(np.abs(found[:, 2] - scale[:, 2]))
+    assert sizes == {3, 4, 6, 7}
+
+
+def test_breaths_are_soft_noise_before_phrases_only():
+    f0 = np.zeros(400)
+    f0[100:200] = f0[220:300] = f0[350:] = 200  # rests of 1, 0.2 and 0.5 s
+    voice = np.sin(2 * np.pi * 200 * np.arange(32000) / 8000) * np.repeat(f0 > 0, 80)
+    added = add_breaths(voice, f0, 8000, np.random.default_rng(0)) - voice
+    level = np.sqrt((added.reshape(400, 80) ** 2).mean(1))
+    heard = np.flatnonzero(level > 1e-5)
+    assert set(heard) <= {*range(70, 100), *range(320, 350)}
+    assert {97, 347} <= set(heard)
+    assert level.max() < 0.5 * voice.std()
