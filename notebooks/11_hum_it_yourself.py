@@ -14,7 +14,7 @@
 # # 11 · Hum it yourself
 #
 # What you will learn:
-# 1. how to record a hum in a notebook, and how to see and listen to the songs that it fits;
+# 1. how to record a hum in a notebook, and how to see and play the songs that match it best;
 # 2. what can go wrong with a recording, and what the recorder says about it;
 # 3. how to use the recorder's results in your own cells, with or without a browser.
 #

@@ -16,7 +16,7 @@ T = TypeVar("T")
 # a weights file and ``RenderedBank`` for those of a bank of rendered hums.
 RENAMED_KEYS: dict[str, dict[str, str]] = {
     "RunConfig": {"steps": "steps_per_epoch", "rate": "learning_rate", "clip": "max_grad_norm"},
-    "TrainConfig": {"start": "init_from", "rules": "augmentation", "events": "note_pairs"},
+    "TrainConfig": {"start": "init_from", "rules": "augmentation"},
     "FineTune": {"rate": "learning_rate"},
     "HumConfig": {"rules": "augmentation"},
     "WindowRange": {"steps": "frames"},
@@ -203,12 +203,14 @@ def _translated(
 
 
 def check_range(config: Any, least: float, most: float, *names: str) -> None:
-    """Raise QbhError if a field of a configuration is not between ``least`` and ``most``."""
+    """Raise QbhError if a field, a number or a pair of them, is not in ``least`` to ``most``."""
     for name in names:
         value = getattr(config, name)
-        if not least <= value <= most:
+        low, high = value if isinstance(value, tuple) else (value, value)
+        if not least <= low <= high <= most:
             wanted = f"at least {least}" if most == float("inf") else f"from {least} to {most}"
-            raise QbhError(f"{name} must be {wanted}, not {value}.")
+            order = ", the lower one first" if isinstance(value, tuple) else ""
+            raise QbhError(f"{name} must be {wanted}{order}, not {value}.")
 
 
 def _tuples(value: Any) -> Any:

@@ -141,7 +141,7 @@ class Contour:
 
     def transposed(self, semitones_st: float) -> "Contour":
         """Return the contour with every voiced frame moved by ``semitones_st``."""
-        frames = self.frames.copy()
+        frames = self.frames[:, :2].copy()  # network states, which a subclass adds, do not move
         frames[self.voiced, 0] += semitones_st
         return Contour(frames, self.hop_s)
 

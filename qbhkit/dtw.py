@@ -114,6 +114,9 @@ def distances_to_songs(
     keys_st: NDArray[np.float32],
     key_offset: NDArray[np.int64],
     from_start: bool,
+    cap_st: float = NO_CAP_ST,
+    folded: bool = False,
+    refined: bool = False,
 ) -> NDArray[np.float64]:
     """Return the least mean distance, (songs,) semitones, to every song over its own keys.
 
@@ -123,20 +126,40 @@ def distances_to_songs(
         keys_st: (K,) keys to try, song after song: how much higher than the song the query is.
         key_offset: (songs + 1,) where the keys of each song begin.
         from_start: whether paths begin at the songs' first frames.
+        cap_st: highest cost of a frame.
+        folded: whether pitches an octave apart are the same.
+        refined: whether the best key of each song is estimated again along its path.
     """
-    found = _distances(query, *songs, keys_st, key_offset, from_start)
+    found = _distances(query, *songs, keys_st, key_offset, from_start, cap_st, folded, refined)
     return np.where(found < NO_CAP_ST, found, np.inf)
 
 
 @njit(parallel=True, cache=True)
-def _distances(query, pitch, offset, keys, key_offset, from_start):  # type: ignore[no-untyped-def]
+def _distances(query, pitch, offset, keys, key_offset, from_start, cap, folded, refined):  # type: ignore[no-untyped-def]
     best = np.full(len(offset) - 1, _FAR)
     for song in prange(len(offset) - 1):
         curve = pitch[offset[song] : offset[song + 1]]
         nothing = np.empty((0, 0), np.uint8)
+        key = 0.0
         for k in range(key_offset[song], key_offset[song + 1]):
-            distance, _ = _warp(query, curve, keys[k], from_start, NO_CAP_ST, 0.0, nothing)
+            distance, _ = _warp(query, curve, keys[k], from_start, cap, 0.0, nothing, folded)
+            if distance < best[song]:
+                best[song], key = distance, keys[k]
+        if not refined or best[song] > cap:
+            continue
+        back = np.empty((len(query), len(curve)), np.uint8)
+        path = np.empty(len(query), np.int64)
+        for _ in range(_ROUNDS):
+            distance, last = _warp(query, curve, key, from_start, cap, 0.0, back, folded)
             best[song] = min(best[song], distance)
+            _follow(back, last, path)
+            rest = query - curve[path] - key
+            if folded:
+                rest -= 12 * np.rint(rest / 12)
+            change = np.median(rest)
+            if abs(change) < _SAME_KEY_ST:
+                break
+            key += change
     return best
 
 
@@ -171,7 +194,7 @@ def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # 
 
 
 @njit(cache=True)
-def _warp(query, song, key, from_start, cap, step_cost, back):  # type: ignore[no-untyped-def]
+def _warp(query, song, key, from_start, cap, step_cost, back, folded=False):  # type: ignore[no-untyped-def]
     """Return the mean cost of a query's frame on the best path, and the path's last frame.
 
     ``back`` stores the step taken, for backtracking: 1 is (1, 1), 2 is (1, 2), 3 is (2, 1), and 0
@@ -185,7 +208,10 @@ def _warp(query, song, key, from_start, cap, step_cost, back):  # type: ignore[n
         new, row, before = rows[i % 3], rows[(i - 1) % 3], rows[(i - 2) % 3]
         here, earlier = near[i % 2], near[(i - 1) % 2]
         for j in range(width):
-            here[j] = min(abs(query[i] - song[j] - key), cap)
+            apart = abs(query[i] - song[j] - key)
+            if folded:
+                apart = abs(apart - 12 * np.rint(apart / 12))
+            here[j] = min(apart, cap)
             if i == 0:
                 new[j + 2] = here[j] if j == 0 or not from_start else _FAR
                 if store:

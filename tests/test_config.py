@@ -7,7 +7,6 @@ from qbhkit.config import build_config, config_path, former_names, load_config, 
 from qbhkit.embedding.distillation import DistillationConfig
 from qbhkit.embedding.encoders import EncoderConfig
 from qbhkit.embedding.hum_pairs import HumConfig
-from qbhkit.embedding.note_pairs import NotePairConfig
 from qbhkit.embedding.render_hums import RenderConfig
 from qbhkit.embedding.training import TrainConfig
 from qbhkit.errors import QbhError
@@ -192,11 +191,9 @@ def test_the_names_of_version_1_build_what_the_present_ones_build(name, tmp_path
 
 def test_other_keys_of_version_1_are_read_too():
     values = {
-        "events": {"share": 0.5}, "hums": {"rules": {"key_st": 1.0}}, "fine_tune": {"rate": 0.1},
-        "corpora": ["pop909-heard"],
+        "hums": {"rules": {"key_st": 1.0}}, "fine_tune": {"rate": 0.1}, "corpora": ["pop909-heard"],
     }  # fmt: skip
     built = build_config(TrainConfig, values, "x.yaml")
-    assert built.note_pairs == NotePairConfig(share=0.5)
     assert built.hums.augmentation.key_st == 1.0
     assert built.fine_tune.learning_rate == 0.1
     assert built.corpora == ("pop909-transcribed",)

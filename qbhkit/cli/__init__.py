@@ -23,7 +23,8 @@ for group in (catalogues, data, weights):
 
 @app.callback(help="Query by humming: a hum in, ranked songs out.", invoke_without_command=True)
 def _program(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="show the version and exit")] = False,
 ) -> None:
     if version:
         print(f"qbhkit {qbhkit.__version__}")

@@ -151,7 +151,7 @@ def verify(catalogue: opt.Catalogue) -> int:
 
 @opt.add_command(app, "merge", "qbhkit catalogue merge mine/ yours/ --out ours/")
 def merge(
-    sources: Annotated[list[Path], opt.argument("CAT")],
+    sources: Annotated[list[Path], opt.argument("CAT", "folders of the catalogues")],
     out: Annotated[Path, opt.option("CAT", "a new catalogue, or one of these")],
 ) -> int:
     """Merge catalogues built with the same model and tracker."""

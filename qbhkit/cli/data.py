@@ -19,7 +19,7 @@ _SAME_TUNE = 0.8  # tunes that share this much of their note sequences are near-
 _MOST_LISTED = 5
 
 app = opt.group("data", "List, fetch, verify and prepare corpora.", "qbhkit data list")
-_Name = Annotated[str, opt.argument("NAME")]
+_Name = Annotated[str, opt.argument("NAME", "a corpus of 'qbhkit data list'")]
 
 
 @opt.add_command(app, "list", "qbhkit data list")

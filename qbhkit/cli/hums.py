@@ -44,12 +44,13 @@ def search(
 ) -> int:
     """Find the songs that were hummed."""
     from qbhkit.pitch.frontends import query_loader
-    from qbhkit.retrieval.searcher import answer_line, open_searcher, resolve_method
+    from qbhkit.retrieval.searcher import answer_line, open_searcher, weights_for
 
     if k < 1:
         raise QbhError("-k must be at least 1.")
-    method, weights = resolve_method(method, weights)
+    weights = weights_for(method, weights)
     searcher = open_searcher(catalogue, weights, index, **opt.index_options(index, schema))
+    how = searcher.resolve(method)
     load_query = query_loader(searcher.embedder.states_of, tracker)
     failed = False
     if save_match:
@@ -59,14 +60,14 @@ def search(
         try:
             hums = [load_query(name) for name in names]
             try:
-                answers = searcher.search([*hums], k, anchor, method)
+                answers = searcher.search([*hums], k, anchor, how)
             except QbhError as error:
                 raise QbhError(f"{query}: {error}.") from None
         except QbhError as error:
             say(f"qbhkit: {error}")
             failed = True
             continue
-        sure = searcher.confident(answers) if method == "full" else None
+        sure = searcher.confident(answers) if how == "full" else None
         line = answer_line(query, sum(hum.voiced_s for hum in hums), answers, sure)
         if as_json:
             print(json.dumps(line), flush=True)  # ASCII: any locale can print it

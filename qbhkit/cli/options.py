@@ -68,7 +68,7 @@ def group(name: str, text: str, example: str) -> typer.Typer:
     )
 
 
-def option(metavar: str | None, text: str | None = None, name: str = "") -> Any:
+def option(metavar: str, text: str, name: str = "") -> Any:
     """Describe an option; its name is that of the parameter, if none is given."""
     return typer.Option(*filter(None, [name]), metavar=metavar, help=text)
 
@@ -78,7 +78,7 @@ def flag(name: str, text: str) -> Any:
     return typer.Option(name, help=text)
 
 
-def argument(metavar: str, text: str | None = None) -> Any:
+def argument(metavar: str, text: str) -> Any:
     """Describe an argument."""
     return typer.Argument(metavar=metavar, help=text)
 
@@ -114,12 +114,12 @@ Data = Annotated[
     Path | None,
     option("DIR", "holds a folder for each corpus (default: $QBHKIT_DATA, else the cache)"),
 ]
-Out = Annotated[Path, option("DIR")]
-OutJson = Annotated[Path, option("JSON")]
+Out = Annotated[Path, option("DIR", "for what is written; made if it is missing")]
+OutJson = Annotated[Path, option("JSON", "for the result")]
 Models = Annotated[Path | None, option("DIR", "for the models (default: in the cache)")]
-InCatalogue = Annotated[Path, option("CAT")]
-OutCatalogue = Annotated[Path, option("CAT", "the catalogue")]
-Catalogue = Annotated[Path, argument("CAT")]
+InCatalogue = Annotated[Path, option("CAT", "folder of the catalogue")]
+OutCatalogue = Annotated[Path, option("CAT", "folder of the catalogue, new or to update")]
+Catalogue = Annotated[Path, argument("CAT", "folder of the catalogue")]
 Sources = Annotated[
     list[str],
     argument(

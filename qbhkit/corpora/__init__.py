@@ -11,6 +11,7 @@ from qbhkit.corpora.folders import (
     AudioFiles,
     F0Files,
     Ioacas,
+    MelodyTable,
     MirQbsh,
     SeedContours,
     pop909,
@@ -61,6 +62,17 @@ def _in_music21(name: str, terms: str) -> CorpusInfo:
         terms,
         "pip install music21",
         lambda _root: music21_collection(name),
+    )
+
+
+def _table(name: str, file: str, what: str, where: str, terms: str) -> CorpusInfo:
+    return CorpusInfo(
+        name,
+        what,
+        where,
+        terms,
+        f"put its melodies as {file} into DATA/{name} (layout: qbhkit.corpora.folders.MelodyTable)",
+        lambda root: MelodyTable(root / file, name, terms),
     )
 
 
@@ -118,6 +130,27 @@ CORPORA = {
             "none stated: local use",
             "put contour_tiny.json into DATA/seed-contours",
             SeedContours,
+        ),
+        _table(
+            "lmd-vocals",
+            "notes.npz",
+            "8,889 vocal lines of pop songs (notes), found by their lyrics",
+            "Lakh MIDI dataset, https://colinraffel.com/projects/lmd",
+            "Lakh: CC BY 4.0; this extraction states none: local use",
+        ),
+        _table(
+            "hooktheory",
+            "notes.npz",
+            "16,232 excerpts of pop melodies (notes), timed as in the recordings",
+            "https://github.com/chrisdonahue/sheetsage-data",
+            "CC BY-NC-SA 3.0",
+        ),
+        _table(
+            "medleydb",
+            "melody2_10ms.npz",
+            "melodies of 108 multitrack recordings (f0), corrected by hand",
+            "https://medleydb.weebly.com",
+            "annotations MIT / CC BY-NC-SA",
         ),
     ]
 }

@@ -192,14 +192,67 @@ class Ioacas:
         return {key: (pitch_track(pitch, hop_s=0.01), labels[key]) for key, pitch in tracks.items()}
 
 
-def _npz(path: Path) -> dict[str, NDArray]:
+def _npz(path: Path, dtype: type | None = float) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: np.asarray(archive[key], float) for key in archive.files}
+            return {key: np.asarray(archive[key], dtype) for key in archive.files}
     except (
         OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error, TokenError,
     ) as error:  # fmt: skip
-        raise QbhError(f"{path} cannot be read ({error}).") from None
+        raise QbhError(f"{path} cannot be read ({error}): copy it again.") from None
+
+
+@dataclass(frozen=True)
+class MelodyTable:
+    """Read many melodies from one NumPy archive, by notes or by f0.
+
+    Rows ``first[k]`` to ``first[k + 1]`` of its columns are the melody ``names[k]``. The columns
+    are ``onset_ms``, ``duration_ms`` and ``midi`` of notes, or ``hz`` every 10 ms (0 = unvoiced).
+
+    Raises:
+        QbhError: if it is not there.
+    """
+
+    path: Path
+    name: str
+    licence: str
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.path.is_file():
+            raise QbhError(f"{self.path} does not exist: put it there, see 'qbhkit data list'.")
+        object.__setattr__(self, "files", (self.path,))
+
+    def read(self, path: Path) -> Iterator[Song]:
+        """Yield the melodies; raise QbhError if the file is damaged or has another layout."""
+        table = _npz(path, None)
+        columns = ["hz"] if "hz" in table else ["onset_ms", "duration_ms", "midi"]
+        try:
+            names, first = table["names"].tolist(), table["first"].tolist()
+            rows = np.stack([table[key] for key in columns], axis=1).astype(float)  # (R, columns)
+            if len(first) != len(names) + 1 or [first[0], first[-1]] != [0, len(rows)]:
+                raise ValueError("first does not fit its other columns")
+            parts = np.split(rows, first[1:-1])
+            songs = [self._song(str(name), part) for name, part in zip(names, parts, strict=True)]
+        except (KeyError, IndexError, TypeError, ValueError, QbhError) as error:
+            reason = str(error).rstrip(".")
+            text = f"{path} is not a table of melodies ({reason}): copy it again."
+            raise QbhError(text) from None
+        yield from songs
+
+    def _song(self, song_id: str, rows: NDArray) -> Song:
+        source = f"{self.path}:{song_id}"
+        if not len(rows):
+            raise ValueError(f"{song_id} is empty")
+        if rows.shape[1] == 1:
+            hz = rows[:, 0]
+            f0 = F0Track(hz, (hz > 0).astype(np.float32), F0_HOP_S)
+            return Song(song_id, song_id, source, self.licence, f0=f0)
+        notes = rows[np.argsort(rows[:, 0], kind="stable")] / [1000, 1000, 1]
+        if not ((notes[:, 2] > 0) & (notes[:, 2] < 128)).all():
+            raise ValueError(f"{song_id} holds values that are not MIDI pitches")
+        notes[:, 0] -= min(notes[0, 0], 0)  # some begin before the time 0 of their recording
+        return Song(song_id, song_id, source, self.licence, notes=notes)
 
 
 def pitch_track(pitch_st: NDArray, hop_s: float) -> F0Track:

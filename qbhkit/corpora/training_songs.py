@@ -1,7 +1,7 @@
 """Which songs may be trained on: the splits, and the training filter."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from qbhkit.config import RENAMED_VALUES
 from qbhkit.contour import CONTOUR_HOP_S, Contour
@@ -15,7 +15,11 @@ _SPLIT_OF = {
     "pop909": "pop909",
     "pop909-transcribed": "pop909",  # the same songs: each is one tune with its notes
     "seed-contours": "seed_contours",
+    "lmd-vocals": "lmd_vocals",
+    "hooktheory": "hooktheory",
+    "medleydb": "medleydb",
 }
+SongFilter = Literal["runs", "alignment"]
 
 _MOST_HELD_OUT = 1000
 
@@ -31,7 +35,7 @@ class TrainingSongs(NamedTuple):
 
 
 def read_split(name: str) -> dict[str, Any]:
-    """Read a split by name: ``mir_qbsh``, ``folk``, ``pop909`` or ``seed_contours``."""
+    """Read a split by name: ``mir_qbsh``, ``folk``, ``pop909`` and so on in ``data/splits``."""
     packaged = asset("splits")
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "data" / "splits"
     split: dict[str, Any] = read_json(folder / f"{name}.json", "reinstall qbhkit")
@@ -55,9 +59,19 @@ def forbidden_ids(split: dict[str, Any]) -> set[str]:
 
 
 def training_songs(
-    corpora: tuple[str, ...], data: Path, hop_s: float = CONTOUR_HOP_S
+    corpora: tuple[str, ...],
+    data: Path,
+    hop_s: float = CONTOUR_HOP_S,
+    song_filter: SongFilter = "runs",
 ) -> TrainingSongs:
     """Read the songs of corpora, by name, that pass the training filter.
+
+    Args:
+        corpora: names of corpora that have a split.
+        data: the folder that holds them.
+        hop_s: seconds between frames of the contours.
+        song_filter: ``runs`` drops songs that share runs of pitch changes with an evaluation song,
+            as for the shipped weights; ``alignment`` also those that hold a stretch of one.
 
     Raises:
         QbhError: if a corpus is missing, or has no split to keep evaluation songs out.
@@ -69,14 +83,17 @@ def training_songs(
     groups: list[int] = []
     held_out: dict[str, Contour] = {}  # by song: its notes and its transcription count once
     leader: dict[str, int] = {}
+    aligned = read_split("evaluation_variants") if song_filter == "alignment" else {}
 
     def contour_of(song: Song) -> Contour:
         return song.contour(hop_s).trimmed()[0]  # an introduction teaches nothing
 
     for name in (RENAMED_VALUES.get(name, name) for name in corpora):
         split = split_of(name)
-        forbidden = forbidden_ids(split)
+        variants = set(aligned.get(_SPLIT_OF[name], ()))
+        forbidden = forbidden_ids(split) | variants
         watched = set(split["held_out"]) - set(split["dropped"]) - set(split["too_short"])
+        watched -= variants
         leader_of = {key: group[0] for group in split["variants"] for key in group}
         for song in songs_of(open_corpus(name, data)):
             if song.id in forbidden:

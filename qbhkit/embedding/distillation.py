@@ -6,6 +6,7 @@ teacher, a trained contour encoder, gives for the song that is sung.
 Source: fixed facts, "An end-to-end variant".
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from qbhkit.config import check_range
 from qbhkit.embedding.embedder import (
     ContourEmbedder,
     encoder_arrays,
@@ -43,7 +45,11 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class DistillationConfig(RunConfig):
-    """Describe one training run; a batch holds parts of rendered hums."""
+    """Describe one training run; a batch holds parts of rendered hums.
+
+    Raises:
+        QbhError: if ``kind`` is wrong or a number is out of its range.
+    """
 
     kind: str = DISTILLATION_KIND
     batch: int = 256
@@ -60,6 +66,8 @@ class DistillationConfig(RunConfig):
         super().__post_init__()
         if self.kind != DISTILLATION_KIND:
             raise QbhError(f"kind must be {DISTILLATION_KIND!r}, not {self.kind!r}.")
+        check_range(self, 0, math.inf, "contrast")
+        check_range(self, 1, math.inf, "watched")
 
 
 def train_student(

@@ -157,8 +157,8 @@ class HumConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "share", "at_start", "plain")
-        check_range(self, 0, math.inf, "farthest_st", "song_shift", "song_octaves")
-        check_range(self, 0, math.inf, "song_early_s", "shortest_s")
+        check_range(self, 0, math.inf, "farthest_st", "song_shift", "song_octaves", "song_early_s")
+        check_range(self, CONTOUR_HOP_S, math.inf, "shortest_s")
 
 
 class HumPairs:

@@ -4,6 +4,7 @@ A bank is one file. :mod:`qbhkit.embedding.render_hums` makes it.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from qbhkit.config import present_names
+from qbhkit.config import check_range, present_names
 from qbhkit.contour import CONTOUR_HOP_S, Contour, Floats
 from qbhkit.embedding.augment import Distortions, Frames, warp_positions
 from qbhkit.embedding.sampling import ContourBank
@@ -38,11 +39,19 @@ class RenderedHum(NamedTuple):
 
 @dataclass(frozen=True)
 class PartConfig:
-    """Say which parts of a rendered hum are shown to the encoder."""
+    """Say which parts of a rendered hum are shown to the encoder.
+
+    Raises:
+        QbhError: if a number is out of its range.
+    """
 
     shortest_s: float = 3.0  # lengths are log-uniform up to the whole hum
     at_start: float = 0.25  # share of the parts that begin with the hum
     timing: Distortions = field(default_factory=lambda: _TIMING)  # as ``warp_positions`` uses them
+
+    def __post_init__(self) -> None:
+        check_range(self, CONTOUR_HOP_S, math.inf, "shortest_s")
+        check_range(self, 0, 1, "at_start")
 
 
 class PartBatch(NamedTuple):

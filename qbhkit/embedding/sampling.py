@@ -152,17 +152,14 @@ class MixedPairs:
 
     Args:
         sources: each with its share of a batch; the shares sum to 1.
-        same_tunes: whether a number means the same tune in all sources.
     """
 
-    def __init__(
-        self, sources: Sequence[tuple[PairSource, float]], same_tunes: bool = False
-    ) -> None:
+    def __init__(self, sources: Sequence[tuple[PairSource, float]]) -> None:
         self._sources = [source for source, _ in sources]
         self._upto = np.cumsum([share for _, share in sources])
         tunes = [source.tunes for source in self._sources]
-        self._offsets = [0] * len(tunes) if same_tunes else [0, *np.cumsum(tunes[:-1])]
-        self.tunes = int(max(tunes) if same_tunes else sum(tunes))
+        self._offsets = [0, *np.cumsum(tunes[:-1])]  # a tune is in one source only
+        self.tunes = sum(tunes)
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` pairs, source by source; a source whose share is 0 gives none."""

@@ -18,22 +18,14 @@ from torch import Tensor, nn
 
 from qbhkit.config import check_range
 from qbhkit.contour import Contour, Normalisation
-from qbhkit.corpora.training_songs import TrainingSongs
+from qbhkit.corpora.training_songs import SongFilter, TrainingSongs
 from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.contour_shards import open_shards
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.hum_pairs import HumConfig, HumPairs
 from qbhkit.embedding.losses import LossName, Mining, PairLoss, make_loss
-from qbhkit.embedding.note_pairs import NotePairConfig, NotePairs
-from qbhkit.embedding.sampling import (
-    ContourBank,
-    Humming,
-    MixedPairs,
-    PairBatch,
-    PairSource,
-    SongPairs,
-)
+from qbhkit.embedding.sampling import ContourBank, MixedPairs, PairBatch, PairSource, SongPairs
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
@@ -81,10 +73,10 @@ class TrainConfig(RunConfig):
     temperature: float = 0.07
     warm_epochs: int = 1  # at the beginning, with all negatives
     normalisation: Normalisation = "key"
+    song_filter: SongFilter = "runs"  # see training_songs; alignment is stricter
     hop_s: float = 0.1  # between frames of the songs' contours
     window: WindowRange = field(default_factory=WindowRange)  # of songs
     augmentation: Distortions = field(default_factory=Distortions)  # of the self-supervised pairs
-    note_pairs: NotePairConfig | None = None  # phrases of notes, besides windows of contours
     shards: str = ""  # folder of contours ('qbhkit data shards'), instead of the corpora's
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hums: HumConfig | None = None  # how real hums are drawn; null for self-supervision only
@@ -113,15 +105,9 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
     else:
         bank = ContourBank(songs.contours, songs.groups)
     if bank.hop_s != config.hop_s:
-        raise QbhError(f"{config.shards} has a frame every {bank.hop_s:g} s: set hop_s to that.")
-    windows = SongPairs(bank, config.window, config.augmentation, config.normalisation)
-    if config.note_pairs is None:
-        return windows
-    notes = [song.notes for song in songs.songs]
-    humming = Humming(config.window.reading, config.augmentation, config.normalisation)
-    phrases = NotePairs(notes, songs.groups, config.note_pairs, humming, config.hop_s)
-    share = config.note_pairs.share
-    return MixedPairs([(windows, 1 - share), (phrases, share)], same_tunes=not config.shards)
+        where = config.shards or "The bank of songs"
+        raise QbhError(f"{where} has a frame every {bank.hop_s:g} s: set hop_s to that.")
+    return SongPairs(bank, config.window, config.augmentation, config.normalisation)
 
 
 class Trainee(nn.Module):

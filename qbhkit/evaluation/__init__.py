@@ -1,3 +1,4 @@
 """Measurements: evaluation of methods, cross-validation of recipes, ablation, benchmarks."""
 
-METHODS = ("full", "vote", "vector", "end-to-end", "linear-scaling", "dtw")
+_BASELINES = ("linear-scaling", "dtw", "dtw-folded", "alignment")
+METHODS = ("full", "vote", "vector", "end-to-end", *_BASELINES)

@@ -106,7 +106,8 @@ def ablate(
         budget: one of the grid's budgets.
         data_for: returns what a configuration is scored on.
         folder: of the models and checkpoints.
-        out: JSON file, written after every run of a row.
+        out: JSON file, written after every run of a row. Results of rows that are no longer in the
+            grid, or have changed, are removed from it.
         progress: show bars on standard error.
 
     Returns:
@@ -115,27 +116,44 @@ def ablate(
     Raises:
         QbhError: if there is no such budget, or ``out`` is of another budget or damaged.
     """
-    recipe(grid, grid.rows[0], budget, 0)  # refuses a wrong budget before anything is read
-    found: dict[str, Any] = {"budget": budget, "rows": {}}
+    asked = {  # the whole table first, then the further seeds
+        f"{row.name} / {seed}": (row, *recipe(grid, row, budget, seed))
+        for seed in range(max(row.seeds for row in grid.rows))
+        for row in grid.rows
+        if seed < row.seeds
+    }
+    rows: dict[str, Any] = {}
     if out.is_file():
-        found = read_json(out, f"delete {out}")
-        if not isinstance(found, dict) or found.get("budget") != budget:
+        stored = read_json(out, f"delete {out}")
+        if not isinstance(stored, dict) or stored.get("budget") != budget:
             raise QbhError(f"{out} is not a table of the budget {budget!r}: delete it.")
-    # The whole table first, then the further seeds.
-    for seed in range(max(row.seeds for row in grid.rows)):
-        for row in (row for row in grid.rows if seed < row.seeds):
-            songs, hums = recipe(grid, row, budget, seed)
-            recipes = _hash([asdict(songs), asdict(hums)])
-            described = {"stages": row.stages, "change": row.change, "seed": seed}
-            key = f"{row.name} / {seed}"
-            known = found["rows"].get(key, {})
-            if known.get("row") == described and known.get("recipes", recipes) == recipes:
-                continue
-            run = folder / budget / _plain(row.name) / str(seed)
+        rows = stored["rows"]
+    made_of = {key: _made_of(*runs) for key, runs in asked.items()}
+    rows = {
+        key: rows[key]
+        for key, made in made_of.items()
+        if key in rows and all(rows[key].get(name, value) == value for name, value in made.items())
+    }
+
+    def saved() -> dict[str, Any]:
+        found = {"budget": budget, "rows": {key: rows[key] for key in asked if key in rows}}
+        write_json(out, found)
+        return found
+
+    for key, (row, songs, hums) in asked.items():
+        if key not in rows:
+            saved()
+            run = folder / budget / _plain(row.name) / str(songs.seed)
             scored = _score(row.stages, songs, hums, data_for(songs), run, progress)
-            found["rows"][key] = {"row": described, "recipes": recipes, **scored}
-            write_json(out, found)
-    return found
+            rows[key] = made_of[key] | scored
+    return saved()
+
+
+def _made_of(row: Row, songs: TrainConfig, hums: TrainConfig) -> dict[str, Any]:
+    """Return what a run is known by, as JSON holds it."""
+    described = {"stages": row.stages, "change": row.change, "seed": songs.seed}
+    made = {"row": described, "recipes": _hash([asdict(songs), asdict(hums)])}
+    return dict(json.loads(json.dumps(made)))  # tuples count as lists
 
 
 def _score(

@@ -156,7 +156,8 @@ def mir_qbsh_data(
     """
     reading, hop_s, split = config.window.reading, config.hop_s, read_split("mir_qbsh")
     hums, embedded, external = _searched_among(reading, hop_s, data, tracker, progress)
-    source = song_source(config, training_songs(config.corpora, data, hop_s))
+    songs = training_songs(config.corpora, data, hop_s, config.song_filter)
+    source = song_source(config, songs)
     folds = Folds(split["song_folds"], split["singer_folds"])
     return CrossValidationData(hums, folds, embedded, source, external)
 
@@ -274,7 +275,7 @@ def _calibrated(cases: dict[MatchFrom, list[tuple[Case, str]]], distance: float)
     calibration = asdict(calibrate(everything, distance))
     refusals = {}
     for match_from, part in cases.items():
-        some, songs = zip(*part, strict=True)
+        some, songs = [case for case, _ in part], [song for _, song in part]
         refusals[match_from] = refusal(some, songs, distance)._asdict()
     return {"calibration": calibration, "refusal": refusals}
 
@@ -335,14 +336,15 @@ def _made_of(config: TrainConfig, hums: Sequence[AlignedHum]) -> dict[str, str]:
     """Return hashes of all that a model depends on, except the songs."""
     start = Path(config.init_from)
     recipe = json.dumps(asdict(replace(config, init_from="")), sort_keys=True).encode()
-    contours = hashlib.sha256()
+    digest = hashlib.sha256()
     for hum in hums:
-        contours.update(f"{hum.song} {len(hum.hum)}".encode())
-        contours.update(np.ascontiguousarray(hum.hum.frames).data)
+        digest.update(f"{hum.song} {len(hum.hum)} {hum.at.distance_st}".encode())
+        for array in (hum.hum.frames, hum.at.hum_s, hum.at.song_s):
+            digest.update(np.ascontiguousarray(array).data)
     return {
         "recipe": hashlib.sha256(recipe).hexdigest(),
         "start": sha256_file(start) if start.is_file() else config.init_from,
-        "hums": contours.hexdigest(),
+        "hums": digest.hexdigest(),
     }
 
 

@@ -19,17 +19,19 @@ from qbhkit.errors import Failure, QbhError
 from qbhkit.evaluation import METHODS
 from qbhkit.metrics import LabelledQuery, Metrics, comparable_to, metrics, rank_of, summarise
 from qbhkit.pitch.frontends import frontend_for, query_loader
-from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
+from qbhkit.retrieval.baselines import CappedDtw, FoldedDtw, LinearScaling, SubsequenceDtw
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
-from qbhkit.retrieval.searcher import STATE_METHOD, Searcher, resolve_method
+from qbhkit.retrieval.searcher import STATE_METHOD, Searcher
 from qbhkit.storage import read_rows
 from qbhkit.weights import DEFAULT_EMBEDDING
 
 ScoreSongs = Callable[[Sequence[Contour]], Iterator[NDArray]]
 """Takes hums, and yields the (songs,) scores of each, higher is better."""
-_BASELINES: dict[str, type[LinearScaling] | type[SubsequenceDtw]] = {
+_BASELINES: dict[str, Callable[[list[Contour]], Any]] = {
     "linear-scaling": LinearScaling,
     "dtw": SubsequenceDtw,
+    "dtw-folded": FoldedDtw,
+    "alignment": CappedDtw,
 }
 
 
@@ -91,7 +93,7 @@ def evaluate(
         catalogue: the folder of a catalogue that holds all those songs, or an opened one.
         methods: some of :data:`METHODS`.
         match_from: ``start`` where hums begin with the song, otherwise ``anywhere``.
-        weights: those that made the catalogue; ``linear-scaling`` and ``dtw`` search any.
+        weights: those that made the catalogue; baselines search any.
         tracker: name of the pitch tracker for hums; the default one if None.
         progress: show bars on standard error.
 
@@ -165,18 +167,18 @@ def _load(
         try:
             hums[-1] = load_query(query.path)
         except QbhError as error:
-            found.failures.append(Failure(query.path, str(error)))
+            if query.path not in (failure.name for failure in found.failures):
+                found.failures.append(Failure(query.path, str(error)))
     return hums
 
 
 def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSongs:
     """Return a function that scores by ``full``, ``vote``, ``vector`` or ``end-to-end``."""
-    how, _ = resolve_method(method, None)
-    return lambda hums: (found.score for found in searcher.scores_many(hums, match_from, how))
+    return lambda hums: (found.score for found in searcher.scores_many(hums, match_from, method))
 
 
 def by_baseline(catalogue: Catalogue, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return a function that scores by ``linear-scaling`` or ``dtw``."""
+    """Return a function that scores by a baseline, such as ``linear-scaling`` or ``dtw``."""
     baseline = _BASELINES[method](catalogue.contours)
     return lambda hums: (baseline.scores(hum, match_from) for hum in hums)
 

@@ -1,4 +1,4 @@
-"""Two classic baselines without training: linear scaling, and key-invariant subsequence DTW."""
+"""Baselines without training: linear scaling, and three forms of subsequence DTW in any key."""
 
 import numpy as np
 from numba import njit, prange
@@ -8,6 +8,7 @@ from qbhkit.contour import Contour, held_pitch, voiced_median
 from qbhkit.dtw import distances_to_songs, flatten
 from qbhkit.embedding.windows import MatchFrom, is_long_enough
 from qbhkit.errors import QbhError
+from qbhkit.retrieval.align import CAP_ST
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
 SCALES = np.exp2(np.linspace(-1, 1, 17))
@@ -70,6 +71,62 @@ class SubsequenceDtw:
         medians, offset = flatten(spans)
         return -distances_to_songs(
             pitch, self._songs, middle - medians, offset, match_from == "start"
+        )
+
+
+class CappedDtw:
+    """Align hum and song as ``full`` does, without windows that suggest where and in which key.
+
+    As :class:`SubsequenceDtw`, but rests hold the pitch before them, a frame costs at most 3
+    semitones, the keys beside those of the stretches are tried too, and the best one is estimated
+    again along its path.
+
+    Args:
+        contours: the songs.
+
+    Source: :mod:`qbhkit.dtw`.
+    """
+
+    def __init__(self, contours: list[Contour]) -> None:
+        self._pitches = [held_pitch(contour) for contour in contours]
+        self._songs = flatten(self._pitches)
+
+    def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
+        """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
+        _refuse_short(hum)
+        pitch = held_pitch(hum)
+        medians = [_medians(song, len(pitch), match_from) for song in self._pitches]
+        beside = [np.unique(np.add.outer(median, [-1, 0, 1])) for median in medians]
+        keys, offset = flatten(beside)
+        keys = voiced_median(pitch, pitch > 0) - keys
+        from_start = match_from == "start"
+        return -distances_to_songs(
+            pitch, self._songs, keys, offset, from_start, CAP_ST, refined=True
+        )
+
+
+class FoldedDtw:
+    """Align hum and song, without their pauses, by pitch class: octaves do not count.
+
+    A difference is folded to at most 6 semitones and costs at most 3. All 12 keys are tried, and
+    the best one is estimated again along its path.
+
+    Args:
+        contours: the songs.
+
+    Source: :mod:`qbhkit.dtw`.
+    """
+
+    def __init__(self, contours: list[Contour]) -> None:
+        self._songs = flatten([contour.pitch_st[contour.voiced] for contour in contours])
+
+    def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
+        """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
+        _refuse_short(hum)
+        pitch = hum.pitch_st[hum.voiced]
+        keys, offset = flatten([np.arange(12, dtype=np.float32)] * (len(self._songs.offset) - 1))
+        return -distances_to_songs(
+            pitch, self._songs, keys, offset, match_from == "start", CAP_ST, True, True
         )
 
 

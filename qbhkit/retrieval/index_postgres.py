@@ -68,7 +68,7 @@ class PostgresIndex:
 
     Args:
         catalogue: the one that was written.
-        schema: its name on the server: lowercase letters, digits and underscores.
+        schema: its name on the server: lower-case letters, digits and underscores.
         dsn: libpq's connection string; ``QBHKIT_POSTGRES`` if None.
 
     Raises:
@@ -114,7 +114,7 @@ class PostgresIndex:
 
         Args:
             catalogue: its songs and windows are written, its contours are not.
-            schema: lowercase letters, digits and underscores.
+            schema: lower-case letters, digits and underscores.
             dsn: of a role that may create schemas, and the extension pgvector where it is missing.
 
         Raises:
@@ -227,7 +227,8 @@ def _first_line(error: Exception) -> str:
 def _checked(schema: str) -> str:
     if not _SCHEMA_NAME.fullmatch(schema):
         raise QbhError(
-            f"A schema is named by up to 40 small letters, digits and underscores, not {schema!r}."
+            "A schema is named by up to 40 lower-case letters, digits and underscores, not "
+            f"{schema!r}."
         )
     return schema
 
@@ -249,7 +250,8 @@ def _is_ours(run: Any, schema: str) -> bool:
     (version,) = stored or (None,)
     if version != POSTGRES_FORMAT:
         raise QbhError(
-            f"The catalogue {schema} has format {version}, not {POSTGRES_FORMAT}: {_CURE}."
+            f"The schema {schema} on the server has format {version}, not {POSTGRES_FORMAT}: "
+            f"choose another name, or drop it (DROP SCHEMA {schema} CASCADE) and {_CURE}."
         )
     return True
 

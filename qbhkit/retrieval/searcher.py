@@ -28,7 +28,7 @@ from qbhkit.embedding.windows import (
 from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import Source, query_loader
 from qbhkit.retrieval.align import CAP_ST, Aligner, Alignments
-from qbhkit.retrieval.confidence import Calibration, leads
+from qbhkit.retrieval.confidence import Calibration, is_tune, leads
 from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
 from qbhkit.weights import DEFAULT_EMBEDDING
 
@@ -79,6 +79,7 @@ class Scores(NamedTuple):
     aligned: NDArray[np.int64]  # (C,) the songs that were aligned
     paths: Alignments | None  # (C,) of the segment of the hum that fits best
     distance_st: NDArray[np.float64]  # (C,) mean over segments
+    is_tune: bool  # whether the hum has enough different notes to trust an answer
 
 
 class Searcher:
@@ -134,7 +135,7 @@ class Searcher:
         hum: Source | Takes,
         k: int = 10,
         match_from: MatchFrom = "anywhere",
-        method: Method = "full",
+        method: str = "full",
     ) -> list[Answer]:
         """Return the ``k`` best songs, best first; arguments and errors as :meth:`scores`."""
         return self._answers(self.scores(hum, match_from, method), k)
@@ -144,7 +145,7 @@ class Searcher:
         hums: Sequence[Source | Takes],
         k: int = 10,
         match_from: MatchFrom = "anywhere",
-        method: Method = "full",
+        method: str = "full",
     ) -> list[list[Answer]]:
         """Search many hums, several at a time; an error says which hum, counted from 1."""
         return [self._answers(scores, k) for scores in self.scores_many(hums, match_from, method)]
@@ -166,6 +167,7 @@ class Searcher:
         if found.paths is None:
             return answers
         sure = self.calibration.confidence(found.score[order], leads(found.score, order))
+        sure = sure * found.is_tune
         place = {int(song): c for c, song in enumerate(found.aligned)}
         for rank, song in enumerate(order):
             answer = answers[rank]._replace(confidence=round(float(sure[rank]), 4))
@@ -191,8 +193,23 @@ class Searcher:
         """Return whether the first answer's confidence reaches the calibrated threshold."""
         return bool(answers) and (answers[0].confidence or 0.0) >= self.calibration.threshold
 
+    def resolve(self, method: str) -> Method:
+        """Return the method that a name stands for: ``end-to-end`` is ``full`` on states.
+
+        Raises:
+            QbhError: if the weights have no such method.
+        """
+        if method == STATE_METHOD and self.embedder.states_of is not None:
+            return "full"
+        if method not in METHODS:
+            raise QbhError(
+                f"There is no method {method!r} with these weights: use {', '.join(METHODS)}, or "
+                f"{STATE_METHOD} with weights that read states."
+            )
+        return cast(Method, method)
+
     def scores(
-        self, hum: Source | Takes, match_from: MatchFrom = "anywhere", method: Method = "full"
+        self, hum: Source | Takes, match_from: MatchFrom = "anywhere", method: str = "full"
     ) -> Scores:
         """Score every song; one that is not aligned gets the worst distance.
 
@@ -204,28 +221,30 @@ class Searcher:
                 ``anywhere`` compares with all windows.
             method: ``vector`` compares each segment of the hum as a single vector; ``vote`` lets
                 several windows of each segment vote; ``full`` also aligns the best songs, after a
-                vote on all their windows.
+                vote on all their windows; ``end-to-end`` is ``full`` by weights that read states.
 
         Raises:
-            QbhError: if the hum cannot be read, or less than 1 s of it is voiced.
+            QbhError: if the hum cannot be read, less than 1 s of it is voiced, or the weights have
+                no such method.
         """
-        return self._scores_of([self.cut_query(hum, match_from, method)], match_from, method)[0]
+        how = self.resolve(method)
+        return self._scores_of([self.cut_query(hum, match_from, how)], match_from, how)[0]
 
     def scores_many(
         self,
         hums: Sequence[Source | Takes],
         match_from: MatchFrom = "anywhere",
-        method: Method = "full",
+        method: str = "full",
     ) -> Iterator[Scores]:
         """Yield the scores of each hum; an error says which hum, counted from 1."""
-        cuts = []
+        how, cuts = self.resolve(method), []
         for number, hum in enumerate(hums, 1):
             try:
-                cuts.append(self.cut_query(hum, match_from, method))
+                cuts.append(self.cut_query(hum, match_from, how))
             except QbhError as error:
                 raise QbhError(f"hum {number}: {error}") from None
         for begin in range(0, len(cuts), _BATCH):
-            yield from self._scores_of(cuts[begin : begin + _BATCH], match_from, method)
+            yield from self._scores_of(cuts[begin : begin + _BATCH], match_from, how)
 
     def cut_query(
         self, hum: Source | Takes, match_from: MatchFrom = "anywhere", method: Method = "full"
@@ -281,11 +300,12 @@ class Searcher:
         row = whole[best_segment, np.arange(len(best_segment))]
         if method != "full":
             nothing = np.zeros(0)
-            return Scores(vote, vote, row, nothing.astype(np.int64), None, nothing)
+            return Scores(vote, vote, row, nothing.astype(np.int64), None, nothing, False)
         distance, paths = self._aligned(query.segments, chosen, whole[:, chosen], match_from)
         score = vote - self.calibration.distance * CAP_ST
         score[chosen] = vote[chosen] - self.calibration.distance * distance
-        return Scores(score, vote, row, chosen, paths, distance)
+        voiced = [segment.pitch_st[segment.voiced] for segment in query.segments]
+        return Scores(score, vote, row, chosen, paths, distance, is_tune(np.concatenate(voiced)))
 
     def _aligned(
         self,
@@ -393,16 +413,16 @@ def search(
         The ``k`` best songs, best first.
 
     Raises:
-        QbhError: if the hum or the catalogue cannot be used, or less than 1 s of the hum is voiced.
+        QbhError: if the hum or the catalogue cannot be used, less than 1 s of the hum is voiced, or
+            the weights have no such method.
 
     Notebook: notebooks/00_hum_to_song.py, notebooks/09_search_and_align.py
     """
-    how, weights = resolve_method(method, weights)
-    if isinstance(catalogue, Searcher):
-        return catalogue.search(hum, k, match_from, how)
-    manifest = (Path(catalogue) / MANIFEST).resolve()
-    state = manifest, manifest.stat().st_mtime_ns if manifest.is_file() else 0
-    return _opened(Path(catalogue), weights, tracker, state).search(hum, k, match_from, how)
+    if not isinstance(catalogue, Searcher):
+        manifest = (Path(catalogue) / MANIFEST).resolve()
+        state = manifest, manifest.stat().st_mtime_ns if manifest.is_file() else 0
+        catalogue = _opened(Path(catalogue), weights_for(method, weights), tracker, state)
+    return catalogue.search(hum, k, match_from, method)
 
 
 @lru_cache(maxsize=1)
@@ -413,15 +433,9 @@ def _opened(
     return open_searcher(path, weights, tracker=tracker)
 
 
-def resolve_method(method: str, weights: str | None) -> tuple[Method, str | None]:
-    """Return the search method and the weights that a name stands for, or raise QbhError."""
-    if method == STATE_METHOD:
-        return "full", weights or STATE_METHOD
-    if method not in METHODS:
-        raise QbhError(
-            f"There is no method {method!r}: use {', '.join(METHODS)} or {STATE_METHOD}."
-        )
-    return cast(Method, method), weights
+def weights_for(method: str, weights: str | None) -> str | None:
+    """Return the weights that a method needs, if none are given; None is the default ones."""
+    return weights or (STATE_METHOD if method == STATE_METHOD else None)
 
 
 def _soft_mean(values: NDArray, sharpness: float) -> NDArray:

@@ -20,9 +20,12 @@ def read_token(path: Path) -> str:
     """Return the credential that a file holds, a word of at least 16 printable ASCII characters.
 
     Raises:
-        QbhError: if the file holds anything else.
+        QbhError: if the file cannot be read or holds anything else.
     """
-    token = path.read_text("utf-8", "replace").strip()
+    try:
+        token = path.read_text("utf-8", "replace").strip()
+    except OSError as error:
+        raise QbhError(f"{path} cannot be read ({error.strerror}): name another file.") from None
     if len(token) < _SHORTEST_TOKEN or not all("!" <= letter <= "~" for letter in token):
         raise QbhError(
             f"{path} must hold one word of at least {_SHORTEST_TOKEN} letters, digits or signs: "

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +26,7 @@ from qbhkit.errors import MissingPackageError, QbhError, missing_package
 
 if TYPE_CHECKING:
     from qbhkit.embedding.windows import MatchFrom
-    from qbhkit.pitch.frontends import PitchFrontend
+    from qbhkit.pitch.frontends import Frontend
     from qbhkit.pitch.trackers import Tracker
     from qbhkit.retrieval.searcher import Answer, Searcher
 
@@ -86,7 +86,7 @@ class HumRecorder(anywidget.AnyWidget):
 
     Args:
         searcher: a searcher or the folder of a catalogue; None tracks the pitch and finds no songs.
-        tracker: pitch tracker; the default one for hums if None.
+        tracker: pitch tracker; if None, the one that the searcher's weights need, or the default.
         k: songs in the list, at least 1.
         match_from: as :meth:`qbhkit.retrieval.searcher.Searcher.scores`.
         longest_s: when a recording ends by itself, seconds, 2 to 60.
@@ -256,11 +256,13 @@ class HumRecorder(anywidget.AnyWidget):
             return matched_audio(self._searcher.catalogue, self.results[rank], PLAYED_HZ)
 
     @cached_property
-    def _frontend(self) -> "PitchFrontend":
-        from qbhkit.pitch.frontends import PitchFrontend
-        from qbhkit.pitch.trackers import get_tracker
+    def _frontend(self) -> "Frontend":
+        from qbhkit.pitch.frontends import PitchFrontend, frontend_for
 
-        return PitchFrontend(self._tracker or get_tracker())
+        states_of = self._searcher.embedder.states_of if self._searcher else None
+        if self._tracker and states_of is None:
+            return PitchFrontend(self._tracker)
+        return frontend_for(states_of, self._tracker.name if self._tracker else None)
 
     def _contour_of(self, audio: Audio) -> Contour:
         return self._frontend.contour_of(resample(audio, self._frontend.rate_hz))
@@ -287,7 +289,7 @@ class HumRecorder(anywidget.AnyWidget):
         kept = Audio(self._recording.samples[begin:end], PLAYED_HZ)
         _refuse_unusable(kept)
         self.audio, self._kept_s = kept, [first * CONTOUR_HOP_S, last * CONTOUR_HOP_S]
-        self.contour = Contour(self._whole.frames[first:last])
+        self.contour = replace(self._whole, frames=self._whole.frames[first:last])
         self.results, self._songs = (), []
         if not self.contour.voiced.any():
             raise QbhError(

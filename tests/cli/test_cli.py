@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import inspect
 import json
 import os
@@ -6,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,6 +157,15 @@ class TestHelp:
             example = out.split("example:\n")[1].strip()
             assert example.startswith(f"qbhkit {' '.join(words)}")
             assert (code, err, former.search(out)) == (0, "", None)
+
+    def test_every_option_and_argument_is_described(self):
+        params = [
+            (*path, param.name)
+            for path, one in commands()
+            for param in one.params
+            if not param.help
+        ]
+        assert params == []
 
     def test_version(self, run):
         import qbhkit
@@ -505,6 +516,8 @@ class TestSearch:
         assert_refused(refused, "late.f0.csv", "holds no sound")
         refused = run("search", hums / "good.wav", *options, "--tracker", "pyin")
         assert_refused(refused, "leave --tracker pyin out")
+        refused = run("search", hums / "good.wav", *options, "--weights", "stage1")
+        assert_refused(refused, "no method 'end-to-end' with these weights")
 
     def test_end_to_end_in_a_catalogue_of_another_teacher(self, run, hums, catalogue):
         options = ["--catalogue", catalogue, "--method", "end-to-end"]
@@ -634,6 +647,14 @@ class TestCatalogueIndex:
         ]
         assert lines[0] == lines[1]
         assert run("catalogue", "verify", copy).code == 0
+
+    def test_songs_are_removed(self, run, copy):
+        first = open_catalogue(copy).songs[0]["id"]
+        done = run("catalogue", "remove", first, "--catalogue", copy)
+        assert done.code == 0
+        left = open_catalogue(copy)
+        assert first not in left.number
+        assert f"{len(left.songs)} songs, {len(left.song)} windows are left" in done.out
 
     def test_no_server(self, run, hums, copy, monkeypatch, tmp_path):
         monkeypatch.setenv("QBHKIT_POSTGRES", f"host={tmp_path} user=someone dbname=songs")
@@ -799,6 +820,24 @@ class TestData:
     def test_fetch_of_what_is_not_offered(self, run, tmp_path):
         assert_refused(run("data", "fetch", "nothing"), "'nothing'")
         assert_refused(run("data", "fetch", "ioacas"), "ioacas is not offered for download")
+
+    def test_what_is_fetched_is_unpacked_and_summed(self, run, tmp_path, monkeypatch):
+        def download(url, archive, sha256, progress):
+            with zipfile.ZipFile(archive, "w") as made:
+                made.writestr("top/waveFile/a.wav", b"sound")
+
+        monkeypatch.setattr("qbhkit.corpora.fetch.download", download)
+        done = run("data", "fetch", "mir-qbsh", "--data", tmp_path)
+        assert (done.code, done.out) == (0, f"{tmp_path / 'mir-qbsh'}: 1 files\n")
+        sums = json.loads((tmp_path / "mir-qbsh.sums.json").read_text())
+        assert sums == {"waveFile/a.wav": hashlib.sha256(b"sound").hexdigest()}
+
+    def test_shards_of_a_folder(self, run, tmp_path, write_midi):
+        for name in ("one", "two"):
+            write_midi(tmp_path / "songs" / f"{name}.mid", NOTES)
+        done = run("data", "shards", tmp_path / "songs", "--out", tmp_path / "shards")
+        assert done.code == 0
+        assert done.out.startswith(f"{tmp_path / 'shards'}: 2 songs, 2 tunes, ")
 
     def test_verify(self, run, tmp_path, write_midi):
         folder = tmp_path / "mirex-essen-2000"

@@ -191,6 +191,17 @@ def test_what_is_held_out_is_disjoint_from_training(few, tmp_path, monkeypatch):
     assert len(read_training_songs(("airdsAirs",), tmp_path).held_out) == 3
 
 
+def test_the_filter_by_alignment_drops_variants_too(few, tmp_path, monkeypatch):
+    by_runs = read_training_songs(("airdsAirs",), tmp_path)
+    variant = by_runs.ids[3]
+    lists = {"evaluation_variants": {"folk": {variant: "mir-qbsh/00001"}}}
+    monkeypatch.setattr(
+        training_songs, "read_split", lambda name: lists.get(name) or read_split(name)
+    )
+    assert variant not in read_training_songs(("airdsAirs",), tmp_path, 0.1, "alignment").ids
+    assert read_training_songs(("airdsAirs",), tmp_path).ids == by_runs.ids
+
+
 def test_the_split_knows_the_songs_that_the_reader_gives():
     split = read_split("folk")
     named = {*forbidden_ids(split), *(key for group in split["variants"] for key in group)}

@@ -12,6 +12,7 @@ from qbhkit.corpora import CORPORA, open_corpus, open_source, songs_of
 from qbhkit.corpora.folders import (
     EVALUATION_YEAR,
     Ioacas,
+    MelodyTable,
     MirQbsh,
     SeedContours,
     pop909,
@@ -173,6 +174,84 @@ def test_ioacas_missing_or_damaged_is_refused(tmp_path):
     (root / "ioacas_queries_parselmouth_340_labels.json").write_text('{"q1": "a1"}')
     with pytest.raises(QbhError, match="no song for the query q2"):
         Ioacas(root).queries()
+
+
+NOTE_TABLE = {
+    "names": np.array(["b", "a"]), "first": np.array([0, 2, 3]),
+    "onset_ms": np.array([500, -250, 0], np.int32),
+    "duration_ms": np.array([250, 500, 1000], np.int32), "midi": np.array([62, 60, 70], np.uint8),
+}  # fmt: skip
+F0_TABLE = {
+    "names": np.array(["x"]), "first": np.array([0, 3]),
+    "hz": np.array([0, 440, 220], np.float32),
+}  # fmt: skip
+
+
+def melody_table(path: Path, columns: dict[str, np.ndarray]) -> MelodyTable:
+    np.savez(path, **columns)
+    return MelodyTable(path, "table", "own")
+
+
+def test_a_table_of_notes_gives_its_melodies_in_order_from_time_0(tmp_path):
+    songs = list(songs_of(melody_table(tmp_path / "notes.npz", NOTE_TABLE)))
+    assert [(song.id, song.licence) for song in songs] == [("b", "own"), ("a", "own")]
+    np.testing.assert_allclose(songs[0].notes, [[0, 0.5, 60], [0.75, 0.25, 62]])
+    np.testing.assert_allclose(songs[1].notes, [[0, 1, 70]])
+
+
+def test_a_table_of_f0_gives_tracks(tmp_path):
+    (song,) = songs_of(melody_table(tmp_path / "f0.npz", F0_TABLE))
+    assert song.f0.frequency_hz.tolist() == [0, 440, 220]
+    assert song.f0.voiced.tolist() == [False, True, True]
+    assert song.f0.hop_s == 0.01
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "reason"),
+    [
+        (NOTE_TABLE, {"first": np.array([0, 2, 4])}, "first does not fit"),
+        (NOTE_TABLE, {"first": np.array([0, 3])}, "first does not fit"),
+        (NOTE_TABLE, {"first": np.array([0, 3, 3])}, "a is empty"),
+        (NOTE_TABLE, {"midi": np.array([62, 60], np.uint8)}, "same shape"),
+        (NOTE_TABLE, {"midi": np.array([62, 60, 200], np.uint8)}, "a holds values"),
+        (NOTE_TABLE, {"duration_ms": np.array([1, 0, 1])}, "longer than 0 s"),
+        (NOTE_TABLE, {"onset_ms": np.array([0, np.nan, 0])}, "finite"),
+        (F0_TABLE, {"hz": np.array([0, -1.0, 2])}, "f0 track"),
+        (F0_TABLE, {"names": np.array(3)}, "len"),
+    ],
+)
+def test_a_table_of_another_layout_is_refused(tmp_path, table, change, reason):
+    path = tmp_path / "notes.npz"
+    with pytest.raises(QbhError, match=rf"notes\.npz is not a table .*{reason}.*copy it again"):
+        list(songs_of(melody_table(path, table | change)))
+
+
+def test_a_table_without_a_column_is_refused(tmp_path):
+    columns = {key: value for key, value in NOTE_TABLE.items() if key != "midi"}
+    with pytest.raises(QbhError, match=r"notes\.npz is not a table .*midi"):
+        list(songs_of(melody_table(tmp_path / "notes.npz", columns)))
+
+
+def test_a_table_with_pickled_names_is_refused(tmp_path):
+    names = {"names": np.array(["b", None], object)}
+    with pytest.raises(QbhError, match=r"notes\.npz cannot be read .*pickle.*copy it again"):
+        list(songs_of(melody_table(tmp_path / "notes.npz", NOTE_TABLE | names)))
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(QbhError, match=r"notes\.npz does not exist.*data list"):
+        open_corpus("hooktheory", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("lmd-vocals", 8889), ("hooktheory", 16232), ("medleydb", 108)]
+)
+def test_the_real_tables(name, count):
+    root = Path(os.environ.get("QBHKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if not (root / name).is_dir():
+        pytest.skip(f"{name} is not in the data folder")
+    songs = list(songs_of(open_corpus(name, root)))
+    assert len({song.id for song in songs}) == len(songs) == count
 
 
 def test_pop909_takes_one_version_of_each_song(tmp_path, write_midi):

@@ -182,6 +182,8 @@ class TestTraining:
             ({"encoder": short}, bank, "64 long: set encoder.embedding_dim"),
             ({}, one, r"too few tunes .* render more hums"),
             ({"kind": "melody"}, bank, "kind must be 'state-distillation'"),
+            ({"contrast": -1}, bank, "contrast must be at least 0"),
+            ({"watched": 0}, bank, "watched must be at least 1"),
         ):
             with pytest.raises(QbhError, match=message):
                 run(tmp_path, replace(config, **change), given)

@@ -14,7 +14,7 @@ import torch
 from qbhkit.cli import main as qbhkit
 from qbhkit.config import build_config
 from qbhkit.contour import Contour, from_notes, from_pitch
-from qbhkit.corpora.training_songs import training_songs
+from qbhkit.corpora.training_songs import TrainingSongs, training_songs
 from qbhkit.embedding.contour_shards import open_shards
 from qbhkit.embedding.embedder import export_encoder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
@@ -190,6 +190,7 @@ def test_combined_training_fine_tunes_copies_and_goes_on_undisturbed(tmp_path):
         ({"fine_tune": {}}, "needs hums"),
         ({"hums": {}, "fine_tune": {"every": 0}}, "every must be at least 1"),
         ({"hums": {"share": 1.5}}, "share must be from 0 to 1"),
+        ({"hums": {"shortest_s": 0}}, "shortest_s must be at least 0.1"),
         ({"window": {"shortest_s": 5, "longest_s": 4}}, "shortest_s over 0, up to longest_s"),
         ({"window": {"at_start": float("nan")}}, "at_start must be from 0 to 1"),
         ({"augmentation": {"most_slices": 0}}, "most_slices must be at least 1"),
@@ -302,5 +303,11 @@ def test_a_run_reads_shards_and_says_when_their_hop_is_another(tmp_path, song_no
     )
     config = replace(CONFIG, shards=str(shards), corpora=())
     assert song_source(config, training_songs((), tmp_path)).tunes == bank.tunes
-    with pytest.raises(QbhError, match=r"has a frame every 0\.1 s"):
+    with pytest.raises(QbhError, match=r"shards has a frame every 0\.1 s"):
         song_source(replace(config, hop_s=0.05), training_songs((), tmp_path))
+
+
+def test_songs_of_another_hop_are_refused_without_shards_too():
+    songs = TrainingSongs(["a"], [from_pitch(np.full(300, 60))], [0], [], [])
+    with pytest.raises(QbhError, match=r"^The bank of songs has a frame every 0\.1 s: set hop_s"):
+        song_source(replace(CONFIG, hop_s=0.05), songs)

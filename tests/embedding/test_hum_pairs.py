@@ -3,12 +3,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from qbhkit.audio import write_wav
 from qbhkit.contour import Contour, from_pitch
+from qbhkit.corpora import Song
+from qbhkit.corpora.folders import HumRecording
 from qbhkit.embedding.augment import Distortions
-from qbhkit.embedding.hum_pairs import AlignedHum, HumConfig, HumPairs, align_contours
+from qbhkit.embedding.hum_pairs import (
+    AlignedHum,
+    HumConfig,
+    HumPairs,
+    align_contours,
+    find_pairs,
+)
 from qbhkit.embedding.sampling import ContourBank, MixedPairs, SongPairs
 from qbhkit.embedding.windows import Reading, WindowRange, stretch
 from qbhkit.errors import QbhError
+from qbhkit.pitch.trackers import get_tracker
+from qbhkit.synthesis.singer import Voice, render_hum
 from qbhkit.training_loop import generator
 
 EXACT = HumConfig(plain=1.0, song_shift=0, song_octaves=0)
@@ -63,6 +74,18 @@ class TestAlignment:
                 align_contours(hum, song)
         with pytest.raises(QbhError, match="half as long"):
             align_contours(tune(), from_pitch(np.full(10, 60.0)))
+
+
+def test_a_pair_is_the_part_of_the_song_that_was_hummed(tmp_path):
+    notes = np.stack([0.5 * np.arange(24), np.full(24, 0.45), 60 + np.arange(24) * 5 % 9], axis=1)
+    hum = render_hum(notes[:12], Voice(note_error_st=0, timing_error=0), np.random.default_rng(0))
+    write_wav(hum.audio, tmp_path / "hum.wav")
+    song = Song("a", "A", "a.mid", "none", notes=notes)
+    recorded = HumRecording(tmp_path / "hum.wav", "a", "somebody", None)
+    (pair,), failures = find_pairs([recorded], [song], get_tracker("praat"), progress=False)
+    assert (pair.song_id, failures) == ("a", [])
+    assert pair.start_s == pytest.approx(0, abs=0.1)
+    assert pair.end_s == pytest.approx(6, abs=0.4)
 
 
 def hum_pairs(config=EXACT, songs=12):

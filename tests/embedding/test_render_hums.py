@@ -215,10 +215,17 @@ class TestAll:
         assert stored.arrays["states"].shape[1] == 256
         assert stored.recipe["states_of"].startswith("crnn-lite@")
 
-    def test_a_wrong_configuration_is_refused(self):
-        for change in ({"count": 0}, {"kind": "other"}):
-            with pytest.raises(QbhError, match=f"{min(change)} must be"):
-                RenderConfig(**change)
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"count": 0}, {"kind": "other"}, {"seed": -1}, {"spoken": 1.5}, {"tempo_octaves": -1},
+            {"utterances": -1}, {"length_s": (9.0, 8.0)}, {"length_s": (0.0, 8.0)},
+            {"median_st": (45.0, 170.0)}, {"snr_db": (0.0, float("nan"))},
+        ],
+    )  # fmt: skip
+    def test_a_wrong_configuration_is_refused(self, change):
+        with pytest.raises(QbhError, match=f"{min(change)} must be"):
+            RenderConfig(**change)
 
 
 def test_a_pool_knows_the_tunes_of_its_songs(songs, pool):

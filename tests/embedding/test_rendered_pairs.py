@@ -80,6 +80,11 @@ class TestDraw:
         assert 95 < length.max() <= 100
         assert 0.4 < np.mean(read[:, 0] == 0) < 0.65
 
+    @pytest.mark.parametrize("change", [{"shortest_s": 0}, {"at_start": 1.5}])
+    def test_impossible_parts_are_refused(self, change):
+        with pytest.raises(QbhError, match=f"{min(change)} must be"):
+            PartConfig(**change)
+
     def test_uneven_timing_moves_the_states_and_not_the_window(self, bank):
         drawn = [
             bank.draw(40, Reading(80), config, np.random.default_rng(3))

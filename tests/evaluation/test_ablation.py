@@ -125,6 +125,31 @@ def test_rows_are_made_again_when_they_or_what_they_share_have_changed(
     ]  # fmt: skip
 
 
+def test_rows_that_are_not_asked_for_leave_the_file_and_the_first_stays_first(
+    ablated, cv_data, monkeypatch
+):
+    found, folder = ablated
+    out = folder / "fewer.json"
+    out.write_text(json.dumps(found))
+    monkeypatch.setattr(ablation, "_score", lambda *args: {"start": "anew"})
+    first = replace(GRID.rows[0], change={"margin": 0.4}, seeds=1)
+    grid = replace(GRID, rows=(first, GRID.rows[4]))
+    left = ablate(grid, "small", lambda config: cv_data, folder, out, progress=False)
+    assert json.loads(out.read_text()) == left
+    assert list(left["rows"]) == ["whole / 0", "max / 0"]
+    assert left["rows"]["whole / 0"]["start"] == "anew"
+    assert left["rows"]["max / 0"] == found["rows"]["max / 0"]
+
+
+def test_a_row_that_changes_a_list_is_known_again(cv_data, tmp_path, monkeypatch):
+    scored = []
+    monkeypatch.setattr(ablation, "_score", lambda *args: scored.append(args) or {"start": {}})
+    grid = replace(GRID, rows=(Row("narrow", {"encoder": {"widths": (8, 8)}}),))
+    for _ in range(2):
+        ablate(grid, "small", lambda config: cv_data, tmp_path, tmp_path / "t.json", progress=False)
+    assert len(scored) == 1
+
+
 def test_the_table_has_means_spreads_and_paired_differences(ablated):
     lines = {line["row"]: line for line in table(ablated[0])}
     runs = ablated[0]["rows"]

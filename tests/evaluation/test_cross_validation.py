@@ -200,6 +200,15 @@ def test_models_are_made_once_and_again_for_another_recipe_or_other_hums(
     assert len(trained) == 9
 
 
+def test_models_are_made_again_when_the_alignments_change(cv_data, folded):
+    hums = [hum.aligned for hum in cv_data.hums]
+    late = [hum._replace(at=hum.at._replace(song_s=hum.at.song_s + 0.1)) for hum in hums]
+    far = [hum._replace(at=hum.at._replace(distance_st=9.0)) for hum in hums]
+    hashes = [cross_validation._made_of(CONFIG, some)["hums"] for some in (hums, hums, late, far)]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
 def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, folded, monkeypatch):
     nowhere = Case(np.array([0.9, 0.1]), 1)
     monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [nowhere] * len(args[1]))
@@ -207,6 +216,12 @@ def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, folded, monkeypat
     assert set(found) == {"start", "anywhere", "methods"}
     monkeypatch.setattr(cross_validation, "score_hums", lambda *args: [None] * len(args[1]))
     assert fold(cv_data, folded[1], methods=("full",))["start"]["top1"] == 0
+
+
+def test_without_hums_to_calibrate_on_one_sentence_says_so():
+    found = [(Case(np.array([0.9, 0.1, 0.2]), truth), str(truth)) for truth in (0, 1)]
+    with pytest.raises(QbhError, match="needs hums that find their songs"):
+        cross_validation._calibrated({"start": [], "anywhere": found}, 0.3)
 
 
 def test_an_unvoiced_hum_or_an_unknown_song_is_named(cv_data, tmp_path):

@@ -19,7 +19,7 @@ from qbhkit.evaluation.evaluate import evaluate, read_queries
 from qbhkit.f0_csv import write_f0_csv
 from qbhkit.metrics import LabelledQuery, intervals, metrics, rank_of
 from qbhkit.pitch.frontends import to_contour
-from qbhkit.retrieval.baselines import LinearScaling, SubsequenceDtw
+from qbhkit.retrieval.baselines import CappedDtw, FoldedDtw, LinearScaling, SubsequenceDtw
 from qbhkit.retrieval.searcher import Searcher
 from qbhkit.synthesis.singer import Voice, render_hum
 
@@ -33,7 +33,10 @@ KEYS = [
     "calibration", "refusal",
 ]  # fmt: skip
 SEARCHES = ("full", "vote", "vector")
-BASELINES = {"linear-scaling": LinearScaling, "dtw": SubsequenceDtw}
+BASELINES = {
+    "linear-scaling": LinearScaling, "dtw": SubsequenceDtw, "dtw-folded": FoldedDtw,
+    "alignment": CappedDtw,
+}  # fmt: skip
 HUMMED = [3, 8, 12, 20]
 
 
@@ -102,19 +105,30 @@ def test_ranks_equal_searches_one_by_one(table, opened, embedder):
             assert found.metrics(method) == metrics(ranks)
 
 
-def test_every_method_finds_recordings(tunes, tmp_path):
-    from qbhkit.embedding.embedder import ContourEmbedder
+@pytest.fixture(scope="module")
+def stage1_catalogue(tunes, tmp_path_factory):
+    """A catalogue of 15 tunes that end-to-end can search, too."""
+    path = tmp_path_factory.mktemp("stage1") / "catalogue"
+    build_catalogue(tunes[:15], path, "stage1", progress=False)
+    return path
 
-    build_catalogue(tunes[:15], tmp_path / "catalogue", ContourEmbedder("stage1"), progress=False)
+
+def test_every_method_finds_recordings(tunes, stage1_catalogue, tmp_path):
     queries = []
     for number in HUMMED[:2]:
         hum = render_hum(part_of(tunes[number].notes, 6, 16), Voice(), np.random.default_rng(0))
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, hum.audio.samples, hum.audio.rate_hz)
         queries.append(LabelledQuery(str(path), tunes[number].id, None))
-    found = evaluate(queries, tmp_path / "catalogue", METHODS, weights="stage1")
+    found = evaluate(queries, stage1_catalogue, METHODS, weights="stage1")
     assert found.ranks == {method: [1, 1] for method in METHODS}
     assert found.failures == []
+
+
+def test_a_hum_that_two_trackers_cannot_read_is_named_once(tunes, stage1_catalogue):
+    queries = [LabelledQuery("gone.wav", tunes[0].id, None)]
+    found = evaluate(queries, stage1_catalogue, ("vote", "end-to-end"), weights="stage1")
+    assert [failure.name for failure in found.failures] == ["gone.wav"]
 
 
 def test_what_is_written_has_the_keys_of_version_1(table, opened):

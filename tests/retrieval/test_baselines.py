@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
 
-from qbhkit.contour import Contour, from_pitch
+from qbhkit.contour import Contour, from_pitch, held_pitch
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.baselines import SCALES, LinearScaling, SubsequenceDtw
+from qbhkit.retrieval.baselines import (
+    SCALES,
+    CappedDtw,
+    FoldedDtw,
+    LinearScaling,
+    SubsequenceDtw,
+)
 
-BOTH = [LinearScaling, SubsequenceDtw]
-EVERY = [(baseline, match_from) for baseline in BOTH for match_from in ("start", "anywhere")]
+ALL = [LinearScaling, SubsequenceDtw, CappedDtw, FoldedDtw]
+EVERY = [(baseline, match_from) for baseline in ALL for match_from in ("start", "anywhere")]
 
 
 def random_song(rng, frames, rests=True):
@@ -45,10 +51,13 @@ def linear_scaling_by_hand(song: Contour, hum: Contour, match_from: str) -> floa
     return -lowest
 
 
-def path_cost_by_hand(hum, song, match_from):
+def path_cost_by_hand(hum, song, match_from, cap=np.inf, folded=False):
     """Full table; cell (i, j) ends a path that has used hum[: i + 1]."""
     cost = np.full((len(hum), len(song)), np.inf)
     far = np.abs(np.subtract.outer(hum, song))
+    if folded:
+        far = np.minimum(far % 12, -far % 12)
+    far = np.minimum(far, cap)
     cost[0, :] = far[0]
     if match_from == "start":
         cost[0, 1:] = np.inf
@@ -80,7 +89,27 @@ def dtw_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
     return -min(path_cost_by_hand(sung, notes - key, match_from) for key in keys)
 
 
-BY_HAND = {LinearScaling: linear_scaling_by_hand, SubsequenceDtw: dtw_by_hand}
+def capped_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
+    notes, sung = held_pitch(song).astype(float), held_pitch(hum).astype(float)
+    near = dtw_keys_by_hand(notes, len(sung), match_from)
+    keys = {key + beside for key in near for beside in (-1, 0, 1)}
+    sung = sung - np.sort(sung)[(len(sung) - 1) // 2]
+    return -min(path_cost_by_hand(sung, notes - key, match_from, 3.0) for key in keys)
+
+
+def folded_by_hand(song: Contour, hum: Contour, match_from: str) -> float:
+    notes = song.pitch_st[song.voiced].astype(float)
+    sung = hum.pitch_st[hum.voiced].astype(float)
+    keys = range(12)
+    return -min(path_cost_by_hand(sung, notes + key, match_from, 3.0, True) for key in keys)
+
+
+BY_HAND = {
+    LinearScaling: linear_scaling_by_hand,
+    SubsequenceDtw: dtw_by_hand,
+    CappedDtw: capped_by_hand,
+    FoldedDtw: folded_by_hand,
+}
 
 
 @pytest.mark.parametrize(("baseline", "match_from"), EVERY)
@@ -111,7 +140,7 @@ def test_songs_far_shorter_than_the_hum_come_last(baseline, match_from):
     scores = baseline(songs).scores(random_song(np.random.default_rng(11), 30), match_from)
     assert np.isfinite(scores[:3]).all()
     assert scores[3] < 0
-    if baseline is SubsequenceDtw:  # no path at half to double speed: not found at all
+    if baseline is not LinearScaling:  # no path at half to double speed: not found at all
         assert scores[3] == -np.inf
 
 
@@ -123,3 +152,30 @@ def test_an_unvoiced_hum_is_refused(baseline, match_from):
         with pytest.raises(QbhError, match=f"only {voiced / 10} s of the hum is voiced"):
             rival.scores(hum, match_from)
     assert np.isfinite(rival.scores(from_pitch(np.full(10, 60.0)), match_from)).all()
+
+
+def test_a_hum_an_octave_off_at_every_other_note_is_found_by_the_folded_form():
+    songs = random_songs(20, count=8, frames=60)
+    pitch = songs[5].pitch_st[10:40].copy()
+    voiced = pitch > 0
+    jumps = np.arange(len(pitch)) // 5 % 2 * 12
+    hum = from_pitch(np.where(voiced, pitch + jumps + 3, 0.0))
+    scores = FoldedDtw(songs).scores(hum, "anywhere")
+    assert scores.argmax() == 5
+    assert scores[5] == pytest.approx(0.0, abs=1e-4)
+    assert SubsequenceDtw(songs).scores(hum, "anywhere")[5] < -2
+
+
+@pytest.mark.parametrize("baseline", [CappedDtw, FoldedDtw])
+def test_a_hum_between_two_keys_is_met(baseline):
+    songs = random_songs(21)
+    hum = from_pitch(np.where(songs[2].voiced, songs[2].pitch_st + 2.4, 0.0)[:30])
+    assert baseline(songs).scores(hum, "start")[2] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_wrong_note_costs_three_semitones_at_most():
+    songs = random_songs(22, count=2, frames=60)
+    pitch = songs[0].pitch_st[:30].copy()
+    pitch[12] += 30
+    scores = CappedDtw(songs).scores(from_pitch(pitch), "start")
+    assert scores[0] == pytest.approx(-3 / len(from_pitch(pitch).trimmed()[0]), abs=1e-4)

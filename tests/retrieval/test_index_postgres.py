@@ -169,6 +169,15 @@ def test_what_others_keep_in_a_schema_stays(songs, schema, dsn, ask):
     assert ask(f"SELECT company FROM {schema}.about") == [("us",)]
 
 
+def test_a_catalogue_of_another_format_stays_and_the_cure_is_named(index, songs, schema, dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"UPDATE {schema}.about SET format = 7")
+    cure = rf"has format 7, not 1: choose another name, or drop it \(DROP SCHEMA {schema} CASCADE\)"
+    for act in (build_index, open_index):
+        with pytest.raises(QbhError, match=cure):
+            act("postgres", songs, schema=schema, dsn=dsn)
+
+
 # A writer stops in the middle of its windows, says so and waits to be killed.
 DOOMED = """
 import sys, time
@@ -296,7 +305,7 @@ def test_titles_and_ids_are_only_text(write, schema, ask):
 )
 def test_schemas_have_plain_names(name, songs, dsn):
     for act in (build_index, open_index):
-        with pytest.raises(QbhError, match="small letters, digits and underscores"):
+        with pytest.raises(QbhError, match="lower-case letters, digits and underscores"):
             act("postgres", songs, schema=name, dsn=dsn)
 
 

@@ -16,7 +16,7 @@ from qbhkit.retrieval import searcher as searcher_module
 from qbhkit.retrieval.align import CAP_ST
 from qbhkit.retrieval.index import build_index
 from qbhkit.retrieval.index_faiss import FaissChoices
-from qbhkit.retrieval.searcher import Searcher, open_searcher, resolve_method, search
+from qbhkit.retrieval.searcher import Searcher, open_searcher, search, weights_for
 from qbhkit.synthesis.singer import Voice, render_hum
 
 # Of 30 s and more; in all but one the part from 6 to 16 s comes once.
@@ -110,6 +110,11 @@ def test_a_wrong_song_is_less_sure_than_the_right_one(searcher, tunes):
     assert not searcher.confident(answers[1:])
     assert not searcher.confident([])
     assert not searcher.confident(searcher.search(hum, 3, method="vote"))
+
+
+def test_a_hum_of_two_notes_is_never_sure(searcher):
+    hum = from_pitch(np.tile(np.repeat([60.0, 64.0], 5), 6))
+    assert [answer.confidence for answer in searcher.search(hum, 3)] == [0, 0, 0]
 
 
 def test_takes_of_a_tune_are_scored_together(searcher, tunes):
@@ -401,13 +406,23 @@ def test_methods_are_called_by_their_names(searcher, recording):
         assert found == searcher.search(recording, 4, match_from, method)
         assert found == search([recording], searcher, 4, match_from, method)
         assert (found[0].confidence is None) == (method != "full")
-    with pytest.raises(QbhError, match="no method 'dtw': use vector, vote, full or end-to-end"):
-        search(recording, path, method="dtw")
-    assert resolve_method("vote", None) == ("vote", None)
-    assert resolve_method("end-to-end", None) == ("full", "end-to-end")
-    assert resolve_method("end-to-end", "mine.safetensors") == ("full", "mine.safetensors")
     with pytest.raises(QbhError, match="was made by the model"):  # not by stage1
         search(recording, path, method="end-to-end")
+
+
+@pytest.mark.parametrize("method", ["dtw", "end-to-end"])
+def test_a_method_that_the_weights_do_not_have_is_refused(searcher, recording, method):
+    with pytest.raises(QbhError, match=f"'{method}' with these weights: use vector, vote"):
+        search(recording, searcher.catalogue.path, method=method, weights="best")
+    for ask in (searcher.search, lambda hum, method: searcher.search_many([hum], method=method)):
+        with pytest.raises(QbhError, match=f"^There is no method '{method}'"):
+            ask(recording, method=method)
+
+
+def test_end_to_end_needs_weights_of_its_own_unless_some_are_given():
+    assert weights_for("vote", None) is None
+    assert weights_for("end-to-end", None) == "end-to-end"
+    assert weights_for("end-to-end", "mine.safetensors") == "mine.safetensors"
 
 
 @pytest.fixture

@@ -379,6 +379,8 @@ class TestCredential:
             path.write_text(text, "utf-8")
             with pytest.raises(QbhError, match="must hold one word of at least 16"):
                 read_token(path)
+        with pytest.raises(QbhError, match=r"none cannot be read \(No such file.*: name another"):
+            read_token(tmp_path / "none")
 
     def test_an_open_address_needs_one(self):
         assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import qbhkit
 from qbhkit.audio import Audio, load, write_wav
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import from_f0
@@ -109,6 +110,15 @@ def test_another_tracker_is_used_and_without_a_searcher_there_is_a_contour(sung)
     widget.hear(sung)
     np.testing.assert_array_equal(widget.contour.frames, from_f0(tracker.track(sung)).frames)
     assert (widget.results, widget.status, widget.problem) == ((), "Pitch tracked.", False)
+
+
+def test_weights_that_read_states_get_them(hummed_songs, tmp_path):
+    qbhkit.build_catalogue(hummed_songs, out=tmp_path, embedder="stage1", progress=False)
+    widget = HumRecorder(qbhkit.open_searcher(tmp_path, weights="end-to-end"))
+    widget.hear_file(asset("hums/demo_1.flac"))
+    widget.trim(0, 8)
+    assert widget.results[0].song_id == hummed_songs[-1].id
+    assert widget._songs[0]["hum"]
 
 
 def test_what_is_wrong_is_said(widget, sent, sung):
