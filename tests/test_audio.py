@@ -196,6 +196,18 @@ def test_an_mp3_with_a_large_cover_and_no_header_of_its_length_is_read(tmp_path)
     assert load(path).duration_s == pytest.approx(3.0, abs=0.2)
 
 
+@pytest.mark.parametrize("tag", [b"", b"ID3\3\0\0" + bytes([0, 0, 1, 0]) + bytes(128)])
+def test_a_cut_mp3_that_tells_its_length_is_refused(tmp_path, tag):
+    path = tmp_path / "song.mp3"
+    soundfile.write(path, sine(16000, seconds=3.0), 16000)
+    raw = path.read_bytes()
+    path.write_bytes(tag + raw)
+    assert load(path).duration_s == pytest.approx(3.0, abs=0.2)
+    path.write_bytes(tag + raw[: len(raw) // 2])
+    with pytest.raises(QbhError, match=r"song\.mp3 is truncated"):
+        load(path)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".m4a"])
 def test_channels_that_cancel_each_other_are_not_silence(tmp_path, suffix):
     left = sine(16000)
@@ -224,7 +236,7 @@ def test_wav_of_unknown_length_is_read(tmp_path):
     path = tmp_path / "piped.wav"
     soundfile.write(path, sine(16000), 16000)
     raw = bytearray(path.read_bytes())
-    for size in (0xFFFFFFFF, 0x7FFFF024, 0x80000024):  # of sox, of arecord
+    for size in (0xFFFFFFFF, 0x7FFFEFF8, 0x7FFFF024, 0x80000024):  # of sox, of arecord
         raw[4:8] = size.to_bytes(4, "little")
         path.write_bytes(raw)
         assert load(path).duration_s == pytest.approx(1.0)

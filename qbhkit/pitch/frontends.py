@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from qbhkit.audio import Audio, Recording, name_of, open_audio
-from qbhkit.contour import Contour, F0Track, Floats, from_f0
+from qbhkit.contour import F0_HOP_S, Contour, F0Track, Floats, from_f0
 from qbhkit.errors import QbhError, naming
 from qbhkit.f0_csv import read_f0_csv
 from qbhkit.pitch.trackers import Tracker, get_tracker, identity_of
 
 STATE_NETWORK = "crnn-lite"  # whose states are embedded
+_QUIET = 0.25  # peak; a quieter hum is amplified to it, since trackers hear faint voices badly
+_ROOM_DB = 25.0  # a voiced frame so far below the voice's own level is mains hum or an echo
 
 Source = Recording | F0Track | Contour
 
@@ -61,7 +64,8 @@ class PitchFrontend(NamedTuple):
 
     def contour_of(self, audio: Audio) -> Contour:
         """Return the contour of a recording, mono at ``rate_hz``."""
-        return from_f0(self.tracker.track(audio))
+        audio = levelled(audio)
+        return from_f0(without_room(self.tracker.track(audio), audio))
 
 
 class StateFrontend:
@@ -81,6 +85,33 @@ class StateFrontend:
 
 
 Frontend = PitchFrontend | StateFrontend
+
+
+def levelled(audio: Audio) -> Audio:
+    """Amplify a quiet recording to a peak of -12 dB, without its constant offset."""
+    middle, peak = np.ptp(audio.samples) / 2 + audio.samples.min(), np.ptp(audio.samples) / 2
+    if audio.silent or peak >= _QUIET:
+        return audio
+    return Audio((audio.samples - middle) * (_QUIET / peak), audio.rate_hz)
+
+
+def without_room(track: F0Track, audio: Audio) -> F0Track:
+    """Make frames unvoiced that are over 25 dB quieter than the voice, as mains hum is.
+
+    The voice's level is the one that 5% of the voiced frames exceed.
+
+    Args:
+        track: N frames of 10 ms.
+        audio: what was tracked.
+    """
+    if not track.voiced.any():
+        return track
+    hop = round(F0_HOP_S * audio.rate_hz)
+    power = uniform_filter1d(np.square(audio.samples, dtype=np.float64), 5 * hop)
+    middles = (np.arange(len(track.voicing)) * hop + hop // 2).clip(max=len(power) - 1)
+    level_db = 10 * np.log10(power[middles].clip(1e-12))
+    faint = level_db < np.quantile(level_db[track.voiced], 0.95) - _ROOM_DB
+    return F0Track(track.frequency_hz, np.where(faint, 0, track.voicing))
 
 
 def frontend_for(states_of: str | None = None, tracker: str | None = None) -> Frontend:

@@ -20,6 +20,7 @@ _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
 # Their score is the median of what the next ten of 2,048 songs score (DECISIONS.md).
 _FEW_SONGS = 1000
 _IMAGINED_SCORE = 0.42
+_FEWEST_NOTES = 3  # one or two notes fit too many songs, however well
 # On the squared weights of the fit. Without it, the weight of the score was -18 on a set where
 # nearly all hums find their song; where all do, the fit would not converge (DECISIONS.md).
 _PENALTY = 1e-3
@@ -69,6 +70,19 @@ class Refusal(NamedTuple):
     refused: float | None  # of the hums whose song is not in the catalogue
     precision: float | None  # right ones among the answers kept, of hums with their song
     brier: float | None  # mean squared error of the first answer's confidence, over both kinds
+
+
+def is_tune(pitch_st: NDArray) -> bool:
+    """Tell if a hum has at least three different notes.
+
+    A note is a semitone, on the hum's own tuning, that holds 5% of the frames and 0.2 s.
+
+    Args:
+        pitch_st: (N,) of the voiced frames of 100 ms.
+    """
+    tuning = np.angle(np.exp(2j * np.pi * pitch_st).mean()) / (2 * np.pi)
+    _, counts = np.unique(np.round(pitch_st - tuning), return_counts=True)
+    return int((counts >= max(2, 0.05 * len(pitch_st))).sum()) >= _FEWEST_NOTES
 
 
 def leads(scores: NDArray, order: NDArray) -> NDArray[np.float64]:

@@ -15,8 +15,10 @@ from qbhkit.pitch.frontends import (
     StateContour,
     StateFrontend,
     frontend_for,
+    levelled,
     query_loader,
     to_contour,
+    without_room,
 )
 from qbhkit.pitch.trackers import default_tracker, get_tracker, identity_of
 
@@ -33,6 +35,28 @@ def tone(count, rate_hz, frequency_hz=220):
 def recording(tmp_path):
     write_wav(tone(32000, 16000), tmp_path / "a.wav")
     return tmp_path / "a.wav"
+
+
+class TestLevelAndRoom:
+    def test_a_quiet_hum_is_tracked_as_a_loud_one(self):
+        loud = tone(32000, 16000)
+        faint = Audio(0.005 * loud.samples + np.float32(0.1), 16000)  # -54 dB beside an offset
+        assert levelled(loud) is loud
+        raised = levelled(faint).samples
+        assert raised.max() == pytest.approx(0.25, rel=1e-3)
+        assert raised.min() == pytest.approx(-0.25, rel=1e-3)
+        found = PitchFrontend(get_tracker("praat")).contour_of(faint)
+        np.testing.assert_allclose(found.pitch_st[2:-2], 57, atol=0.1)
+
+    def test_mains_behind_a_hum_is_not_voiced(self):
+        mains, voice = tone(32000, 16000, 100), tone(32000, 16000)
+        samples = np.concatenate([voice.samples, 10 ** (-30 / 20) * mains.samples])
+        track = F0Track(np.repeat([220.0, 100.0], 200), np.ones(400))
+        voiced = without_room(track, Audio(samples, 16000)).voiced
+        assert voiced[:200].all()
+        assert not voiced[205:].any()
+        alone = without_room(track, Audio(np.tile(mains.samples, 2), 16000))
+        assert alone.voiced.all()
 
 
 class TestToContour:

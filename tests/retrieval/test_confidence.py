@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from qbhkit.errors import QbhError
 from qbhkit.retrieval import confidence
-from qbhkit.retrieval.confidence import Calibration, Case, calibrate, leads, refusal
+from qbhkit.retrieval.confidence import Calibration, Case, calibrate, is_tune, leads, refusal
 
 
 def cases(count=200, songs=40, seed=0):
@@ -119,3 +119,16 @@ def test_what_is_stored_with_weights_is_used():
     stored.calibration = {"distanse": 0.3}
     with pytest.raises(QbhError, match="distanse"):
         Calibration.of(stored)
+
+
+def test_a_tune_has_three_different_notes_on_its_own_tuning():
+    rng = np.random.default_rng(0)
+
+    def sung(*notes):
+        return np.repeat(notes, 10) + 0.45 + rng.normal(0, 0.08, 10 * len(notes))
+
+    assert is_tune(sung(60, 62, 64, 62))
+    assert not is_tune(sung(60, 62, 60, 62))
+    assert not is_tune(sung(60, 60, 60))
+    glide = np.concatenate([sung(60, 60, 60, 67, 67, 67), [62.4, 64.4]])  # between two notes
+    assert not is_tune(glide)
