@@ -650,6 +650,11 @@ class TestCatalogueIndex:
 
     def test_songs_are_removed(self, run, copy):
         first = open_catalogue(copy).songs[0]["id"]
+        described = run("catalogue", "info", copy, "--json")
+        assert (described.code, json.loads(described.out)["windows"]) == (
+            0,
+            len(open_catalogue(copy).song),
+        )
         done = run("catalogue", "remove", first, "--catalogue", copy)
         assert done.code == 0
         left = open_catalogue(copy)

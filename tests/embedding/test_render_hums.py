@@ -234,3 +234,10 @@ def test_a_pool_knows_the_tunes_of_its_songs(songs, pool):
     for notes, tune in zip(pool.notes, pool.tunes, strict=True):
         assert len(notes) <= len(songs.songs[tune].notes)
         assert (np.diff(notes[:, 0]) > 0).all()
+
+
+@pytest.mark.parametrize("chord", rendering._TRIADS)
+def test_a_chord_is_major_or_minor_and_holds_the_note(chord):
+    assert 0 in chord
+    major, minor = {(4, 3), (3, 5), (5, 4)}, {(3, 4), (4, 5), (5, 3)}  # and their inversions
+    assert tuple(np.diff(chord)) in major | minor
