@@ -79,7 +79,7 @@ class Scores(NamedTuple):
     aligned: NDArray[np.int64]  # (C,) the songs that were aligned
     paths: Alignments | None  # (C,) of the segment of the hum that fits best
     distance_st: NDArray[np.float64]  # (C,) mean over segments
-    is_tune: bool  # whether the hum has enough different notes to trust an answer
+    is_tune: bool  # whether the hum has more than two notes: others fit too many songs
 
 
 class Searcher:
