@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from qbhkit.contour import from_pitch
-from qbhkit.embedding.windows import Reading, sliding_windows, stretch
+from qbhkit.embedding.windows import (
+    QueryWindows,
+    Reading,
+    WindowGrid,
+    cut_song,
+    sliding_windows,
+    stretch,
+)
 
 
 def test_stretch_reads_nearest_frames_and_nothing_outside():
@@ -65,3 +72,20 @@ class TestReading:
     def test_of_what_is_too_long_the_middle_is_read(self):
         found = Reading(3, window_s=0.3).positions(np.array([0.0]), np.array([7.0]))
         np.testing.assert_allclose(found, [[2.5, 3.5, 4.5]])
+
+
+def test_a_song_window_is_read_from_its_start_to_its_end():
+    song = from_pitch(np.concatenate([np.zeros(7), 60 + np.arange(200) / 10]))
+    cut = cut_song(song, WindowGrid(), Reading(20))
+    assert len(cut.frames) > 10
+    for frames, start, end in zip(cut.frames, cut.start, cut.end, strict=True):
+        read = 7 + np.round((frames[:, 0] - 60) * 10)  # which frames of the song they are
+        assert start <= read.min() <= start + (end - start) / 20
+        assert end - 1 - (end - start) / 20 <= read.max() < end
+
+
+def test_query_windows_lie_in_their_segment_and_the_first_is_all_of_it():
+    start, length = np.array(QueryWindows().windows).T
+    assert (start[0], length[0]) == (0, 1)
+    assert (start >= 0).all()
+    assert (start + length <= 1).all()
