@@ -241,3 +241,7 @@ def test_a_chord_is_major_or_minor_and_holds_the_note(chord):
     assert 0 in chord
     major, minor = {(4, 3), (3, 5), (5, 4)}, {(3, 4), (4, 5), (5, 3)}  # and their inversions
     assert tuple(np.diff(chord)) in major | minor
+
+
+def test_no_chord_stands_there_twice():
+    assert len(np.unique(rendering._TRIADS, axis=0)) == len(rendering._TRIADS)
