@@ -95,6 +95,20 @@ def what_to_expect():
     yield f"A plain dynamic time warping finds {dtw['top1']:.3f}"
 
 
+@claims
+def what_makes_it_harder():
+    real, hums = result("real_songs"), result("degraded_hums")["hums"]
+    heard, typed = (real["retrieval"][name]["full"] for name in ("crnn-lite", "typed notes"))
+    yield (
+        f"of {real['hums']} hums made by rule of the notes of {len(real['terms'])} songs, "
+        f"{heard['top1']:.3f} found their song first among {real['songs']:,}"
+    )
+    yield f"and {typed['top1']:.3f} by the notes"
+    clean, second = (hums[name]["top1"] for name in ("clean", "second voice"))
+    yield "A second voice 10 dB softer"
+    yield f"from {clean:.3f} to {second:.3f}"
+
+
 def test_the_page_of_results_is_made_from_the_files():
     assert (ROOT / "data" / "results" / "README.md").read_text("utf-8") == make_results.page()
 
