@@ -100,10 +100,10 @@ def what_makes_it_harder():
     real, hums = result("real_songs"), result("degraded_hums")["hums"]
     heard, typed = (real["retrieval"][name]["full"] for name in ("crnn-lite", "typed notes"))
     yield (
-        f"of {real['hums']} hums made by rule of the notes of {len(real['terms'])} songs, "
+        f"of {real['hums']} hums synthesised from the typed notes of {len(real['terms'])} songs, "
         f"{heard['top1']:.3f} found their song first among {real['songs']:,}"
     )
-    yield f"and {typed['top1']:.3f} by the notes"
+    yield f"and {typed['top1']:.3f} where the catalogue held the notes"
     clean, second = (hums[name]["top1"] for name in ("clean", "second voice"))
     yield "A second voice 10 dB softer"
     yield f"from {clean:.3f} to {second:.3f}"

@@ -79,11 +79,8 @@ class _Mixtures(Dataset[tuple[NDArray, NDArray, NDArray]]):
 
     def __getitem__(self, item: int) -> tuple[NDArray, NDArray, NDArray]:
         """Return samples, and (K, 800) Hz and weights every 10 ms for K targets."""
-        rng, mix = (
-            generator(self._config.seed, Stream.MIXTURES, self._epoch, item),
-            self._config.mix,
-        )
-        names = self._config.network.targets
+        rng = generator(self._config.seed, Stream.MIXTURES, self._epoch, item)
+        mix, names = self._config.mix, self._config.network.targets
         if self._segments and rng.random() < self._config.self_trained:
             found = draw_labelled(self._segments, mix.degraded, mix.produced, rng)
             # where nobody sings, the teacher does not know the lead melody
