@@ -46,7 +46,7 @@ NEVER = (
     "comparable_to", "ranks", "intervals",
 )  # fmt: skip
 ONCE = {"by_split", "end-to-end"}  # not measured again: another network, and shares of the above
-SHARES = ("top1", "top5", "top10", "mrr")
+SHARES = ("top1", "top5", "top10", "mrr", "kept", "refused", "precision", "brier")
 # How far a number may lie from the recorded one on another machine, by the last part of its name.
 # Another processor rounds otherwise, which in the end is another seed: three seeds of one recipe
 # lie up to 1.5 points of top-1 from their mean (data/results/ablation.json), so two runs up to 3.
@@ -229,7 +229,8 @@ def numbers(value: Any, name: str = "", few: float = 0.0) -> Iterator[tuple[str,
     if isinstance(value, list):
         value = {str(number): one for number, one in enumerate(value)}
     if isinstance(value, dict):
-        few = 4 / value["n"] if value.get("n", 200) < 200 else 0.0
+        if "n" in value:
+            few = 4 / value["n"] if value["n"] < 200 else 0.0
         for key in sorted(value.keys() - ONCE):
             yield from numbers(value[key], f"{name}/{key}".strip("/"), few)
     else:
