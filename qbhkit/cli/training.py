@@ -104,7 +104,8 @@ def _train_embedding(run: _Run, data: Path) -> None:
         sung = (song for corpus in corpora for song in songs_of(corpus))
         pairs = run.find(config.pairs)
         aligned = align_pairs(pairs, sung, config.hop_s, get_tracker(), progress=not quiet())
-        hums = HumPairs(*aligned, config.hums, config.window.reading, config.normalisation)
+        reading, how = config.window.reading, config.normalisation
+        hums = HumPairs(*aligned, config.hums, reading, how, config.song_faults)
     validate = pair_evaluator(config, songs.held_out)
     encoder = train_encoder(config, drawn, run.out, run.log, hums, validate, **carried)
     export_encoder(encoder, run.weights, config.window.reading, config.normalisation)

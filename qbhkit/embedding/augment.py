@@ -196,7 +196,7 @@ def distort(frames: Frames, rules: Distortions, rng: Generator) -> Frames:
     _to_some(_leave_out, rules.left_out_chance, pitch, voiced, rules, rng)
     _to_some(_add_notes, rules.added_chance, pitch, voiced, rules, rng)
     # How it is sung.
-    note = _note_index(pitch, voiced)
+    note = note_index(pitch, voiced)
     pitch = pitch + _note_errors(note, rules, rng) + _slow_errors(note, rules, rng)
     pitch = _scale_range(pitch, voiced, rules, rng)
     _to_some(_glide, rules.glide_chance, pitch, voiced, rules, rng)
@@ -242,7 +242,7 @@ def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> _Sung:
     return _held(pitch, voiced), voiced | (chosen & between)
 
 
-def _note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
+def note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
     """Return (B, L) the number of the note a frame belongs to, counted from 0."""
     change = np.zeros(pitch.shape, bool)
     change[:, 1:] = (np.abs(np.diff(pitch, axis=1)) > 0.5) | (voiced[:, 1:] & ~voiced[:, :-1])
@@ -269,7 +269,7 @@ def _legato(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) 
 
 def _leave_out(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
     """Leave notes out: rest, or hold the note before, instead of them."""
-    note = _note_index(pitch, voiced)
+    note = note_index(pitch, voiced)
     draw = np.take_along_axis(rng.random(note.shape), note, axis=1)
     resting = draw < rules.left_out_share / 2
     return _held(pitch, draw >= rules.left_out_share), voiced & ~resting
@@ -277,7 +277,7 @@ def _leave_out(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generato
 
 def _add_notes(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
     """Sing a passing note in a note's second half, between it and the next or beside it."""
-    note = _note_index(pitch, voiced)
+    note = note_index(pitch, voiced)
     begin, end = _note_ends(note)
     drawn = np.take_along_axis(rng.random(note.shape) < rules.added_share, note, axis=1)
     beside = np.take_along_axis(rng.choice([-2, -1, 1, 2], note.shape), note, axis=1)
@@ -288,14 +288,24 @@ def _add_notes(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generato
 
 
 def _glide(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
-    """Slide into a note from the one before, where no rest lies between."""
-    begin, end = _note_ends(_note_index(pitch, voiced))
     longest = rng.integers(1, rules.glide_frames + 1, (len(pitch), 1))
+    return glide(pitch, voiced, longest), voiced
+
+
+def glide(pitch: NDArray, voiced: Voiced, longest: NDArray[np.int64]) -> NDArray:
+    """Slide into each note from the one before, where no rest lies between.
+
+    Args:
+        pitch: (B, L) semitones.
+        voiced: (B, L).
+        longest: (B, 1) frames that a glide takes at most; it is no longer than its note.
+    """
+    begin, end = _note_ends(note_index(pitch, voiced))
     frames = np.minimum(longest, end - begin)
     before = np.maximum(begin - 1, 0)
     joined = (begin > 0) & np.take_along_axis(voiced, before, axis=1)
     left = np.maximum(1 - (np.arange(pitch.shape[1]) - begin + 1) / (frames + 1), 0)
-    return pitch + (np.take_along_axis(pitch, before, axis=1) - pitch) * left * joined, voiced
+    return pitch + (np.take_along_axis(pitch, before, axis=1) - pitch) * left * joined
 
 
 def _note_errors(note: NDArray, rules: Distortions, rng: Generator) -> NDArray:

@@ -23,6 +23,7 @@ from qbhkit.corpora.songs import Song
 from qbhkit.dtw import warping_path
 from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.sampling import ContourBank, Humming, PairBatch
+from qbhkit.embedding.song_faults import AS_WRITTEN, SongFaults
 from qbhkit.embedding.windows import Reading
 from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.pitch.trackers import Tracker
@@ -170,6 +171,7 @@ class HumPairs:
         config: how to draw.
         reading: how a window becomes L frames.
         how: normalisation.
+        faults: of the trackers that heard the songs.
 
     Raises:
         QbhError: if no hum is near enough to its song.
@@ -185,6 +187,7 @@ class HumPairs:
         config: HumConfig,
         reading: Reading,
         how: Normalisation,
+        faults: SongFaults = AS_WRITTEN,
     ) -> None:
         self._hums = [hum for hum in hums if hum.at.distance_st <= config.farthest_st]
         if not self._hums:
@@ -195,7 +198,8 @@ class HumPairs:
         self._sung = ContourBank([hum.hum for hum in self._hums])
         self._songs = ContourBank(songs)
         self._song = np.array([hum.song for hum in self._hums])
-        self._config, self._humming = config, Humming(reading, config.augmentation, how)
+        self._config = config
+        self._humming = Humming(reading, config.augmentation, how, faults)
         self.tunes = self._songs.tunes
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
@@ -211,7 +215,7 @@ class HumPairs:
         begin, length = self._song_windows(window_s, rng).T / self._songs.hop_s
         song = self._song[which]
         read = self._songs.read(song, reading.positions(begin, length))
-        return humming.batch(read, sung, self._songs.groups[song])
+        return humming.batch(read, sung, self._songs.groups[song], rng)
 
     def _song_windows(self, window_s: NDArray, rng: Generator) -> NDArray:
         """Move (B, 2) begins and lengths, in seconds, to where a catalogue's windows may lie."""

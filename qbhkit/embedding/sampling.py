@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, Normalisation, normalise
 from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, warp_positions
+from qbhkit.embedding.song_faults import AS_WRITTEN, SongFaults, as_heard
 from qbhkit.embedding.windows import Reading, WindowRange, draw_windows, stretch
 from qbhkit.errors import QbhError
 
@@ -93,6 +94,7 @@ class Humming(NamedTuple):
     reading: Reading
     rules: Distortions
     how: Normalisation
+    faults: SongFaults = AS_WRITTEN
 
     def positions(self, start: NDArray, length: NDArray, rng: Generator) -> NDArray:
         """Return where the hummed version of windows (B,) is read: see :func:`warp_positions`."""
@@ -102,8 +104,12 @@ class Humming(NamedTuple):
         """Distort what was read at these positions, (B, L, 2)."""
         return distort(frames, after_warp(self.reading, self.rules), rng)
 
-    def batch(self, anchors: Frames, positives: Frames, groups: NDArray) -> PairBatch:
-        """Return pairs of (B, L, 2) semitones as a batch."""
+    def batch(
+        self, anchors: Frames, positives: Frames, groups: NDArray, rng: Generator
+    ) -> PairBatch:
+        """Return pairs of (B, L, 2) semitones as a batch, the anchors as a tracker hears them."""
+        if self.faults.heard:
+            anchors = as_heard(anchors, self.faults, rng)
         return PairBatch(normalise(anchors, self.how), normalise(positives, self.how), groups)
 
 
@@ -115,17 +121,23 @@ class SongPairs:
         window: lengths of the windows, and where they begin.
         rules: humming distortions of the positives.
         how: normalisation of both.
+        faults: of the trackers that heard the songs.
 
     Source: fixed facts, "Loss" (stage 1).
     Notebook: notebooks/05_encoder_and_loss.py
     """
 
     def __init__(
-        self, bank: ContourBank, window: WindowRange, rules: Distortions, how: Normalisation
+        self,
+        bank: ContourBank,
+        window: WindowRange,
+        rules: Distortions,
+        how: Normalisation,
+        faults: SongFaults = AS_WRITTEN,
     ) -> None:
         self.tunes = bank.tunes
         self._bank, self._window = bank, window
-        self._humming = Humming(window.reading, rules, how)
+        self._humming = Humming(window.reading, rules, how, faults)
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` pairs, each from a different song if there are enough."""
@@ -144,7 +156,7 @@ class SongPairs:
             anchors[sparse] = bank.read(song[sparse], reading.positions(*again))
         positives = bank.read(song, self._humming.positions(start, length, rng))
         positives = self._humming.distorted(positives, rng)
-        return self._humming.batch(anchors, positives, bank.groups[song])
+        return self._humming.batch(anchors, positives, bank.groups[song], rng)
 
 
 class MixedPairs:

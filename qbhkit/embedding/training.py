@@ -26,6 +26,7 @@ from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
 from qbhkit.embedding.hum_pairs import HumConfig, HumPairs
 from qbhkit.embedding.losses import LossName, Mining, PairLoss, make_loss
 from qbhkit.embedding.sampling import ContourBank, MixedPairs, PairBatch, PairSource, SongPairs
+from qbhkit.embedding.song_faults import SongFaults
 from qbhkit.embedding.windows import WindowRange
 from qbhkit.errors import QbhError
 from qbhkit.metrics import pair_mrr
@@ -77,6 +78,7 @@ class TrainConfig(RunConfig):
     hop_s: float = 0.1  # between frames of the songs' contours
     window: WindowRange = field(default_factory=WindowRange)  # of songs
     augmentation: Distortions = field(default_factory=Distortions)  # of the self-supervised pairs
+    song_faults: SongFaults = field(default_factory=SongFaults)  # of the songs, in all pairs
     shards: str = ""  # folder of contours ('qbhkit data shards'), instead of the corpora's
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hums: HumConfig | None = None  # how real hums are drawn; null for self-supervision only
@@ -107,7 +109,8 @@ def song_source(config: TrainConfig, songs: TrainingSongs) -> PairSource:
     if bank.hop_s != config.hop_s:
         where = config.shards or "The bank of songs"
         raise QbhError(f"{where} has a frame every {bank.hop_s:g} s: set hop_s to that.")
-    return SongPairs(bank, config.window, config.augmentation, config.normalisation)
+    rules, faults = config.augmentation, config.song_faults
+    return SongPairs(bank, config.window, rules, config.normalisation, faults)
 
 
 class Trainee(nn.Module):

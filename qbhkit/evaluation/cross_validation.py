@@ -315,7 +315,8 @@ def _weights(
         reading, how, drawn_as = config.window.reading, config.normalisation, config.hums
 
         def pairs_of(some: Sequence[AlignedHum]) -> HumPairs:
-            return HumPairs(some, cv_data.songs.contours, drawn_as, reading, how)
+            contours = cv_data.songs.contours
+            return HumPairs(some, contours, drawn_as, reading, how, config.song_faults)
 
         evaluate = None
         if config.fine_tune is not None:  # the best of its copies is chosen on hums held out
