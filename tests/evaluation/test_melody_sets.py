@@ -102,6 +102,18 @@ def test_a_mixture_has_the_level_it_says(hums, mixed):
         assert np.corrcoef(band, bands[-1])[0, 1] > 0.99  # one band, at four levels
 
 
+def test_an_unheard_instrument_plays_the_tune_over_a_band(songs, tmp_path, monkeypatch):
+    bare, real = tmp_path / "bare", melody_sets.instrumental(songs, tmp_path)
+    assert len(real) == len({clip.path for clip in real}) == 4 * melody_sets.SOLOS
+    monkeypatch.setattr(melody_sets, "SOLO_DB", 60.0)
+    monkeypatch.setattr(melody_sets, "UNHEARD", (58, 109))
+    clips = melody_sets.instrumental(songs, bare)
+    for clip in clips:
+        assert len(clip.f0_hz) == 1000
+        assert (clip.f0_hz > 0).mean() > 0.3
+    assert score_of(clips).raw_chroma_accuracy > 0.9  # bagpipes: the drone
+
+
 def test_the_same_seed_gives_the_same_files(hums, songs, mixed, tmp_path):
     again = melody_sets.under_bands(hums[:1], songs, tmp_path)
     for name, clips in mixed.items():

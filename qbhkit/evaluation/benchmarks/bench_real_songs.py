@@ -33,7 +33,7 @@ from qbhkit.weights import DEFAULT_EMBEDDING
 
 SEED = 20261130
 COLUMNS = ("onset_s", "duration_s", "midi", "phrase")
-TRACKERS = ("crnn-lite", "crnn", "melodia")
+TRACKERS = ("crnn-lite", "crnn-lite-lead", "crnn", "melodia")
 METHODS = ("full", "vote")
 TOLERANCE_ST, FAR_S = 0.6, 0.3  # pitch class from a note; distance of a frame that no note explains
 LATEST = 15  # frames by which the typed notes are moved, both ways

@@ -17,25 +17,35 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, load, write_wav
-from qbhkit.contour import F0_HOP_S
+from qbhkit.contour import F0_HOP_S, from_notes, midi_to_hz
 from qbhkit.corpora.folders import EVALUATION_YEAR, MIR_QBSH_LABEL_HOP_S, MirQbsh, pop909
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import on_f0_grid
 from qbhkit.synthesis import degrade
-from qbhkit.synthesis.accompaniment import cut_notes, read_score, render_accompaniment
+from qbhkit.synthesis.accompaniment import (
+    UNHEARD,
+    Part,
+    Score,
+    cut_notes,
+    read_score,
+    render_accompaniment,
+    render_parts,
+)
 from qbhkit.synthesis.mixing import MIX_RATE_HZ, mix
 from qbhkit.training_loop import generator
 
 SEED = 20261122
-_CHOICE, _BAND, _DEGRADE = range(3)  # what a generator is for
+_CHOICE, _BAND, _DEGRADE, _SOLO = range(4)  # what a generator is for
 SNRS_DB = (10, 5, 0, -5)
 PER_SINGER, DEGRADED_PER_SINGER = 3, 2
-NOISE_S = 10.0
+NOISE_S = 10.0  # also of a solo
+SOLOS, SOLO_DB = 4, 5.0  # of each instrument; over the band
 _NOISE_LEVEL = 0.1
 CLIPPED_DB, DECAY_S, WET, SHIFT_ST = 10.0, 0.8, 0.3, 3.0
 _EIGHT_BIT_PEAK = 4.0  # full scale over the hum's peak: the recordings have 8 bits to begin with
 _FEWEST_CHORD_NOTES = 2.0  # a second
+_FEWEST_NOTES = 10  # of a solo
 _TRIES = 50
 _LOUDEST = 0.99  # a file holds no more than 1
 _PUBLISHED = {
@@ -52,6 +62,9 @@ RECIPE = {
     "POP909 (data/splits/pop909.json), from a drawn second on, by "
     "qbhkit.synthesis.accompaniment; qbhkit.synthesis.mixing.mix at 8 kHz",
     "snr_db": list(SNRS_DB),
+    "instrumental": f"tunes of the held-out songs of POP909, {NOISE_S:g} s each, played by General "
+    f"MIDI programs {', '.join(map(str, UNHEARD))} (counted from 0), {SOLO_DB:g} dB over the band; "
+    "scored as if the instrument sang",
     "agreement": "the published model's pitch on its two test recordings, lowered by "
     f"{PUBLISHED_TOO_HIGH_ST:g} semitones: its files lie so far above what is sung",
     "robustness": f"white noise at 10 and 0 dB; half level; clipped {CLIPPED_DB:g} dB too loud; "
@@ -88,6 +101,7 @@ def bench_sets(data: Path, folder: Path, per_singer: int = PER_SINGER) -> dict[s
     hums, solos = held_out_hums(data, per_singer), vocadito(data)
     few = first_of_each_singer(hums, DEGRADED_PER_SINGER)
     sets = {"hums": hums, "vocadito": solos, **under_bands([*hums, *solos], songs, folder)}
+    sets |= {"instrumental": instrumental(songs, folder)}
     sets |= {"agreement": published(data, folder), "as recorded": few}
     return sets | degraded(few, folder) | noises(folder)
 
@@ -150,16 +164,42 @@ def under_bands(clips: list[Clip], songs: list[Path], folder: Path) -> dict[str,
 
 def accompaniment(songs: list[Path], length_s: float, rng: Generator) -> NDArray[np.float32]:
     """Render a stretch of the accompaniment of one of some MIDI files at 8 kHz."""
+    _, chords, beat_s = _stretch(songs, length_s, rng)
+    return render_accompaniment(chords, beat_s, length_s, MIX_RATE_HZ, rng)
+
+
+def _stretch(songs: list[Path], length_s: float, rng: Generator) -> Score:
+    """Return some seconds of one of some songs."""
     for _ in range(_TRIES):
         try:
             score = read_score(songs[rng.integers(len(songs))])
         except QbhError:
             continue
         latest_s = score.chords[-1, 0] - length_s
-        chords = cut_notes(score.chords, rng.uniform(0, max(latest_s, 1e-3)), length_s)
+        begin_s = rng.uniform(0, max(latest_s, 1e-3))
+        melody, chords = (cut_notes(notes, begin_s, length_s) for notes in score[:2])
         if latest_s > 0 and len(chords) >= _FEWEST_CHORD_NOTES * length_s:
-            return render_accompaniment(chords, score.beat_s, length_s, MIX_RATE_HZ, rng)
+            return Score(melody, chords, score.beat_s)
     raise QbhError(f"Not one of the songs drawn has an accompaniment of {length_s:.1f} s.")
+
+
+def instrumental(songs: list[Path], folder: Path) -> list[Clip]:
+    """Return tunes over bands, played by instruments that no network has learnt from."""
+    clips = []
+    for program in UNHEARD:
+        for take in range(SOLOS):
+            rng = generator(SEED, _SOLO, program, take)
+            melody = np.zeros((0, 3))
+            while len(melody) < _FEWEST_NOTES:
+                melody, chords, beat_s = _stretch(songs, NOISE_S, rng)
+            solo = render_parts([Part(program, melody, 100)], NOISE_S, MIX_RATE_HZ).samples
+            band = render_accompaniment(chords, beat_s, NOISE_S, MIX_RATE_HZ, rng)
+            pitch = np.pad(from_notes(melody, F0_HOP_S).pitch_st, (0, round(NOISE_S / F0_HOP_S)))
+            pitch = pitch[: round(NOISE_S / F0_HOP_S)]
+            f0 = np.where(pitch > 0, midi_to_hz(pitch), 0)
+            made = f"{program}/{take}", mix(solo, f0, band, SOLO_DB), MIX_RATE_HZ, f0
+            clips.append(_made(folder / "instrumental", *made))
+    return clips
 
 
 def published(data: Path, folder: Path) -> list[Clip]:
