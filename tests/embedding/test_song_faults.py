@@ -99,8 +99,10 @@ def test_phrases_notes_and_frames_are_lost():
     lost = (before[..., 1] > 0) & (after[..., 1] == 0)
     assert lost.sum() / before[..., 1].sum() == pytest.approx(0.1, abs=0.02)
     assert all(set(lengths) == {6} for lengths in runs_of(lost))
-    before, after, _ = heard(flicker_share=0.1)
-    assert 1 - after[..., 1].sum() / before[..., 1].sum() == pytest.approx(0.1, abs=0.02)
+    before, after, _ = heard(flicker_share=0.2)
+    lost = 1 - after[..., 1].sum(axis=1) / before[..., 1].sum(axis=1)
+    assert lost.mean() == pytest.approx(0.1, abs=0.02)
+    assert lost.std() > 0.05  # some trackers are worse than others
 
 
 def test_notes_and_frames_have_errors_and_glides():
@@ -110,6 +112,10 @@ def test_notes_and_frames_have_errors_and_glides():
     assert np.ptp(inner, axis=-1).max() < 1e-4  # one error for each note
     _, _, step = heard(jitter_st=0.2)
     assert np.nanstd(step) == pytest.approx(0.2, rel=0.05)
+    _, _, step = heard(stray_share=0.2)
+    strays = np.abs(step[np.nan_to_num(step) != 0])
+    assert len(strays) / np.isfinite(step).sum() == pytest.approx(0.1, abs=0.02)
+    assert set(strays) == set(range(2, 13))
     joined = windows(frames=2)[:, :, :1].repeat(8, axis=1)[:, ::2]
     legato = np.concatenate([joined, np.ones_like(joined)], axis=-1)
     legato[..., 0] = np.maximum(legato[..., 0], 50)
