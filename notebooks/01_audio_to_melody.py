@@ -200,10 +200,27 @@ else:
     print("No real recordings here (or the tiny profile): all sound above was rendered.")
 
 # %% [markdown]
+# ## Where nobody sings
+#
+# People also hum riffs. With `target="lead"`, `qbhkit.track` follows the lead instrument wherever nobody sings
+# for some seconds. Here a trumpet plays the tune that was sung above.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+from qbhkit.synthesis.accompaniment import Part
+
+trumpet = render_parts([Part(56, notes, 100)], length_s, MIX_RATE_HZ)
+riff = mix(trumpet.samples[: len(voice)], truth, accompaniment.samples, snr_db=3.0)
+for target in ("voice", "lead"):
+    played = qbhkit.track((riff, MIX_RATE_HZ), target=target)
+    print(target, "found in more than half of the time:", played.voiced.mean() > 0.5)
+
+# %% [markdown]
 # ## Into the catalogue
 #
 # The catalogue stores the contour of a song: one frame every 100 ms, with pauses as unvoiced frames (notebook
-# 03). `qbhkit catalogue build my_songs/ --out catalogue/` tracks and stores a whole folder of songs.
+# 03). `qbhkit catalogue build my_songs/ --out catalogue/` tracks and stores a whole folder of songs, with
+# `target="lead"`. An answer then says whether its seconds are `instrumental`.
 
 # %%
 from qbhkit.figures import contour_figure

@@ -352,6 +352,36 @@ except qbhkit.QbhError:
     print("No real hum here: 'qbhkit data fetch mir-qbsh' downloads 4,431 of them.")
 
 # %% [markdown]
+# ## The other side: the song
+#
+# So far only the hum had errors. But the melody of a recorded song is what a tracker finds in it: it loses
+# frames, takes instruments for the voice, and mistakes octaves. `SongFaults` are rules that imitate this. In
+# training, each song of a batch draws its own faults.
+
+# %%
+from qbhkit.embedding.song_faults import SongFaults, as_heard
+
+batch = np.repeat(melody.frames[None], 3, axis=0)
+heard = as_heard(batch, SongFaults(heard=1.0), np.random.default_rng(seed))
+versions = {f"draw {number}": qbhkit.Contour(frames) for number, frames in enumerate(heard, 1)}
+distortions_figure(melody, versions, "A melody as a tracker might find it in a recording", 3)
+
+# %% [markdown]
+# How strong are the faults? `qbhkit bench real_songs` compares trackers with the notes that people typed for
+# eight recordings, and does the same with the rules. Each share is followed by the part of it that lies in
+# runs of one or two frames (100 to 200 ms).
+
+# %%
+faults = json.loads(Path("../data/results/real_songs.json").read_text("utf-8"))["faults"]
+table = pd.DataFrame({name: faults[name] for name in ("crnn-lite", "melodia", "song_faults")})
+table.round(2)
+
+# %%
+between = table.drop(columns="song_faults").mean(axis=1)
+kinds = ["lost", "octave", "otherwise", "filled"]
+assert (table["song_faults"] - between)[kinds].abs().max() < 0.05
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Real hums have about ten gaps in ten seconds. Count the gaps that the default rules make in `melody`, and
@@ -394,6 +424,7 @@ except qbhkit.QbhError:
 #   generator.
 # - Each rule is set by fields of `Distortions`. For an experiment, change them with `replace`, `without` or
 #   `with_only`.
+# - The song has errors, too, if a tracker found its melody in a recording.
 # - Compare rules with real hums by the same measure. The kit's rules are close in pitch and tempo, but make
 #   too few pauses.
 #
@@ -402,6 +433,8 @@ except qbhkit.QbhError:
 # [`qbhkit.embedding.augment.warp_positions`](../qbhkit/embedding/augment.py),
 # [`qbhkit.embedding.augment.without`](../qbhkit/embedding/augment.py),
 # [`qbhkit.embedding.augment.with_only`](../qbhkit/embedding/augment.py),
+# [`qbhkit.embedding.song_faults.SongFaults`](../qbhkit/embedding/song_faults.py),
+# [`qbhkit.embedding.song_faults.as_heard`](../qbhkit/embedding/song_faults.py),
 # [`qbhkit.embedding.hum_pairs.align_contours`](../qbhkit/embedding/hum_pairs.py),
 # [`qbhkit.synthesis.singer.render_hum`](../qbhkit/synthesis/singer.py),
 # [`qbhkit.figures.distortions_figure`](../qbhkit/figures/melodies.py),

@@ -97,6 +97,8 @@ class Contour:
 
     frames: Floats  # (N, 2): MIDI semitones, -12 to 140, 0 where unvoiced; voiced, 0 or 1
     hop_s: float = CONTOUR_HOP_S
+    # (N,) where a song's melody is played, not sung; None if that is not known
+    instrumental: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         frames = np.asarray(self.frames, np.float32)
@@ -114,6 +116,8 @@ class Contour:
             raise QbhError("A contour's pitch must be in MIDI semitones, -12 to 140.")
         if not self.hop_s > 0:
             raise QbhError("A contour's hop must be positive.")
+        if self.instrumental is not None and self.instrumental.shape != (len(frames),):
+            raise QbhError("A contour needs as many instrumental marks as frames.")
         object.__setattr__(self, "frames", frames)
 
     def __len__(self) -> int:
@@ -153,9 +157,10 @@ class Contour:
         """Cut unvoiced frames off both ends; return the seconds cut off the beginning, too."""
         where = np.flatnonzero(self.voiced)
         if not where.size:
-            return replace(self, frames=self.frames[:0]), 0.0
+            return replace(self, frames=self.frames[:0], instrumental=None), 0.0
         first, last = where[0], where[-1] + 1
-        return replace(self, frames=self.frames[first:last]), float(first) * self.hop_s
+        cut = replace(self, frames=self.frames[first:last], instrumental=None)
+        return cut, float(first) * self.hop_s
 
 
 def from_pitch(pitch_st: NDArray, hop_s: float = CONTOUR_HOP_S) -> Contour:

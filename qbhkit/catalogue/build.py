@@ -27,14 +27,14 @@ from qbhkit.catalogue.files import (
     sole_writer,
     write_shard,
 )
-from qbhkit.contour import Contour, from_f0
+from qbhkit.contour import Contour
 from qbhkit.corpora import Corpus, Song, open_source
 from qbhkit.corpora.duplicates import melody_key
 from qbhkit.embedding.embedder import ContourEmbedder, Embedder
 from qbhkit.embedding.windows import WindowGrid, cut_song, grid_for
 from qbhkit.errors import Failure, QbhError, naming
 from qbhkit.pitch import trackers
-from qbhkit.pitch.trackers import Tracker
+from qbhkit.pitch.trackers import Tracker, song_contour
 from qbhkit.storage import data_dir, sha256_file
 from qbhkit.weights import DEFAULT_EMBEDDING
 
@@ -162,7 +162,7 @@ class BuildContext:
         audio = load(song.audio, self.song_tracker.rate_hz)
         refuse_silence(audio, song.audio)
         with naming(song.audio):
-            return from_f0(self.song_tracker.track(audio))
+            return song_contour(self.song_tracker, audio)
 
 
 Executor = Callable[[BuildContext, Iterable[tuple[int, Group]]], Iterator[tuple[int, ShardResult]]]
@@ -209,7 +209,7 @@ def build_catalogue(
     if isinstance(embedder, str):
         embedder = ContourEmbedder(embedder)
     path, grid = Path(out), grid or grid_for(embedder.reading)
-    identity = trackers.identity_of(tracker or trackers.default_song_tracker())
+    identity = trackers.identity_of(tracker or trackers.default_song_tracker("lead"))
     songs, failures = songs_from(sources)
     entries, reused = [], 0
     with sole_writer(path):

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ _ARRAYS = {
     "end": np.int32,
     "at_start": np.bool_,
 }
+_MARKS = "instrumental"  # (all frames,) bool; only in a shard with songs that have it
 
 _WRONG = (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError)  # of bad files
 
@@ -202,6 +203,10 @@ def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> Sha
     frames = np.array([len(contour) for contour in shard.contours])
     arrays = dict(zip(_ARRAYS, (pitch, frames, *shard[2:]), strict=True))
     arrays = {key: array.astype(_ARRAYS[key]) for key, array in arrays.items()}
+    if any(contour.instrumental is not None for contour in shard.contours):
+        marks = [np.zeros(len(c), bool) if c.instrumental is None else c.instrumental
+                 for c in shard.contours]  # fmt: skip
+        arrays[_MARKS] = np.concatenate(marks)
     content = save(arrays, {"recipe": recipe_of(model, grid, shard.songs)})
     sha256 = hashlib.sha256(content).hexdigest()
     entry = ShardEntry(sha256, len(shard.songs), len(shard.vectors))
@@ -226,8 +231,8 @@ def read_shard(folder: Path, entry: ShardEntry, mapped: bool = False) -> Shard:
             part["vectors"] = map_float16(path, "vectors")
         if len(songs) != entry.songs or not _consistent(part, entry):
             raise ValueError("its parts do not fit together")
-        pitch, frames, *windows = (part[key] for key in _ARRAYS)
-        return Shard(songs, _contours(pitch, frames), *windows)
+        _, _, *windows = (part[key] for key in _ARRAYS)
+        return Shard(songs, _contours(stored), *windows)
 
 
 def _checked(folder: Path, entry: ShardEntry) -> Path:
@@ -243,8 +248,7 @@ def _checked(folder: Path, entry: ShardEntry) -> Path:
 def read_melodies(folder: Path, entry: ShardEntry) -> Melodies:
     """Read the songs and contours of a shard, unchecked; raise QbhError if it cannot be read."""
     with _reading(entry.path(folder)) as stored:
-        pitch, frames = stored.get_tensor("pitch"), stored.get_tensor("frames")
-        return Melodies(_songs_of(stored), _contours(pitch, frames))
+        return Melodies(_songs_of(stored), _contours(stored))
 
 
 def read_songs(folder: Path, entry: ShardEntry) -> list[SongEntry]:
@@ -313,8 +317,16 @@ def _songs_of(stored: Any) -> list[SongEntry]:
     return songs
 
 
-def _contours(pitch: NDArray, frames: NDArray) -> list[Contour]:
-    return [from_pitch(part) for part in np.split(pitch, np.cumsum(frames)[:-1])]
+def _contours(stored: Any) -> list[Contour]:
+    ends = np.cumsum(stored.get_tensor("frames"))[:-1]
+    contours = [from_pitch(part) for part in np.split(stored.get_tensor("pitch"), ends)]
+    if _MARKS not in set(stored.keys()):
+        return contours
+    marks = stored.get_tensor(_MARKS)
+    if len(marks) != sum(map(len, contours)):
+        raise ValueError("its marks do not fit its contours")
+    parts = np.split(marks, ends)
+    return [replace(one, instrumental=part) for one, part in zip(contours, parts, strict=True)]
 
 
 def _consistent(part: dict[str, NDArray], entry: ShardEntry) -> bool:

@@ -91,7 +91,8 @@ def _print_answers(line: dict[str, Any], answers: "list[Answer]") -> None:
         span = f"{answer.start_s:.1f} to {answer.end_s:.1f} s"
         title = " ".join(answer.title.split())
         name = plain(f"{title}  [{answer.song_id}]")  # a line a song
-        print(f"{rank:4}  {answer.score:.3f}  {span:16}  {sure}{name}")
+        played = "  instrumental" if answer.instrumental else ""
+        print(f"{rank:4}  {answer.score:.3f}  {span:16}  {sure}{name}{played}")
 
 
 def _refuse_to_overwrite(queries: Sequence[str], folder: Path) -> None:

@@ -1,7 +1,7 @@
 """``qbhkit melody``: track recordings."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,10 @@ from qbhkit.errors import QbhError
 
 app = typer.Typer()
 _Inputs = Annotated[list[str], opt.argument("IN", "audio file or folder of them")]
+_Target = Annotated[
+    Literal["voice", "lead"],
+    typer.Option(help="lead: the lead instrument, too, where nobody sings"),
+]
 
 
 @opt.add_command(app, "melody", "qbhkit melody hums/ song.mp3 --out f0/")
@@ -18,12 +22,13 @@ def melody(
     inputs: _Inputs,
     out: opt.Out,
     tracker: opt.RecordingTracker = None,
+    target: _Target = "voice",
     workers: opt.Processes = None,
 ) -> int:
     """Track the melody of recordings and write it as CSV files, STEM.f0.csv."""
     from qbhkit.corpora import stem_of
     from qbhkit.pitch.folder_to_csv import extract_all
-    from qbhkit.pitch.trackers import default_song_tracker
+    from qbhkit.pitch.trackers import tracker_for
 
     named = [path for name in inputs for path in _audio_files(Path(name))]
     paths = list({path.resolve(): path for path in reversed(named)}.values())[::-1]  # each once
@@ -37,7 +42,7 @@ def melody(
         stems[stem] = path
     done = extract_all(
         {path: out / f"{stem}.f0.csv" for stem, path in stems.items()},
-        tracker or default_song_tracker(),
+        tracker_for(target, tracker),
         workers,
         progress=not quiet(),
     )

@@ -102,7 +102,7 @@ def _tracker(what: str, default: str) -> Any:
 
 _FOR_SONGS = "crnn-lite, or crnn where its converted weights are in the data folder"
 HumTracker = Annotated[str | None, _tracker("the hums", "swift-f0, or pyin where that is missing")]
-SongTracker = Annotated[str | None, _tracker("recordings of songs", _FOR_SONGS)]
+SongTracker = Annotated[str | None, _tracker("recordings of songs", "crnn-lite-lead")]
 MixTracker = Annotated[str | None, _tracker("the mixes", _FOR_SONGS)]
 RecordingTracker = Annotated[
     str | None, _tracker("the recordings; swift-f0 suits a voice alone", _FOR_SONGS)

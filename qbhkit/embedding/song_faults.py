@@ -25,9 +25,8 @@ _LONGEST_STRETCH = 0.6  # of a window
 class SongFaults:
     """Say how strong the faults are; with ``heard`` 0 there are none.
 
-    The default strengths give typed notes the faults of crnn-lite and Melodia on eight recordings,
-    on average: 26% of the sung frames lost, 6% an octave off, 14% off otherwise, 31% of the rests
-    filled, in stretches of about the same lengths.
+    The default strengths are those of crnn-lite and Melodia on eight recordings, on average
+    (``faults`` in data/results/real_songs.json).
 
     Chances are per window that a tracker heard, shares are of its notes or frames. A stretch is a
     tenth to six tenths of a window.
@@ -39,10 +38,10 @@ class SongFaults:
     """
 
     heard: float = 0.0  # share of windows that a tracker heard; the others stay notes
-    octave_chance: float = 0.2  # a stretch is heard at another harmonic
-    octave_note_share: float = 0.04  # of the notes, likewise
+    octave_chance: float = 0.15  # a stretch is heard at another harmonic
+    octave_note_share: float = 0.03  # of the notes, likewise
     other_chance: float = 0.1  # an instrument is heard in a stretch instead of the voice
-    between_chance: float = 0.6  # and in the rests
+    between_chance: float = 0.8  # and in the rests
     lost_chance: float = 0.1  # nothing is heard in a stretch
     lost_note_share: float = 0.05
     chord_note_share: float = 0.03  # of the notes: another note of the chord is heard
@@ -51,7 +50,7 @@ class SongFaults:
     glide_chance: float = 0.5
     glide_frames: int = 2  # longest glide into a note
     stray_share: float = 0.2  # of the frames, at most, are off by 2 to 12 semitones
-    flicker_share: float = 0.35  # of the frames, at most, are heard as unvoiced
+    flicker_share: float = 0.4  # of the frames, at most, are heard as unvoiced
 
     def __post_init__(self) -> None:
         names = [field.name for field in fields(self)]

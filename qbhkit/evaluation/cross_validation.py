@@ -265,18 +265,20 @@ def cross_validate(
         result["methods"] = {method: found[method] for method in others}
     if "full" in methods:
         with suppress(QbhError):  # too few hums find their songs to calibrate anything
-            result |= _calibrated(cases, Calibration.of(embedder).distance)
+            result |= _calibrated(cases, Calibration.of(embedder))
     return result
 
 
-def _calibrated(cases: dict[MatchFrom, list[tuple[Case, str]]], distance: float) -> dict[str, Any]:
+def _calibrated(
+    cases: dict[MatchFrom, list[tuple[Case, str]]], used: Calibration
+) -> dict[str, Any]:
     """Return a calibration on all hums, and refusals by calibrations on hums of other songs."""
     everything = [case for part in cases.values() for case, _ in part]
-    calibration = asdict(calibrate(everything, distance))
+    calibration = asdict(calibrate(everything, used))
     refusals = {}
     for match_from, part in cases.items():
         some, songs = [case for case, _ in part], [song for _, song in part]
-        refusals[match_from] = refusal(some, songs, distance)._asdict()
+        refusals[match_from] = refusal(some, songs, used)._asdict()
     return {"calibration": calibration, "refusal": refusals}
 
 

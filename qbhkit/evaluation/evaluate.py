@@ -146,10 +146,10 @@ def evaluate(
         known = [(case, query.song_id) for case, query in zip(cases, listed, strict=True) if case]
         if method == "full" and known:
             scored, songs = zip(*known, strict=True)
-            distance = Calibration.of(embedder(by_states)).distance
+            used = Calibration.of(embedder(by_states))
             with suppress(QbhError):  # too few hums find their songs
-                calibration = asdict(calibrate(scored, distance))
-                refused = refusal(scored, songs, distance)._asdict()
+                calibration = asdict(calibrate(scored, used))
+                refused = refusal(scored, songs, used)._asdict()
                 found.confidence.update(calibration=calibration, refusal=refused)
     return found
 

@@ -7,18 +7,28 @@ in polyphonic music", ISMIR 2017.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from torch import Tensor, nn
 
 from qbhkit.audio import Audio
 from qbhkit.config import build_config
-from qbhkit.contour import CONTOUR_HOP_S, F0_HOP_S, F0Track, Floats, midi_to_hz, rescale_confidence
+from qbhkit.contour import (
+    CONTOUR_HOP_S,
+    F0_HOP_S,
+    Contour,
+    F0Track,
+    Floats,
+    from_f0,
+    midi_to_hz,
+    rescale_confidence,
+)
 from qbhkit.errors import QbhError
 from qbhkit.pitch.crnn import (
     CLASS_MIDI,
@@ -42,6 +52,7 @@ MARGIN = (_FFT - LITE_HOP) // 2  # samples that a frame reaches beyond its own 2
 _CHUNK = 500  # frames that are processed together: 10 s
 _CONTEXT = 50  # frames beyond each end of a chunk, to make the seams negligible
 _FAINTEST = 1e-6  # a magnitude; a quieter recording is silent
+_AROUND_S, _SUNG = 4.0, 0.1  # nobody sings where less than this share of these seconds is voiced
 _STATE_FRAMES = round(CONTOUR_HOP_S * CRNN_RATE_HZ / LITE_HOP)  # 5; _CHUNK is a multiple
 
 
@@ -191,7 +202,7 @@ class TrackWithStates(NamedTuple):
 
 
 class Melodies(NamedTuple):
-    """Hold two f0 tracks of a recording, both of N frames."""
+    """Hold two f0 tracks of a song, both of N frames."""
 
     voice: F0Track
     lead: F0Track  # of the voice where somebody sings, else of the lead instrument
@@ -274,7 +285,7 @@ class LiteExtractor(Extractor):
 
 
 class LeadExtractor(LiteExtractor):
-    """Extract the lead melody: the voice where somebody sings, else the lead instrument.
+    """Extract the melody of a song: the voice, and the lead instrument where nobody sings.
 
     Args:
         weights: those of a run with the targets voice and lead.
@@ -286,14 +297,38 @@ class LeadExtractor(LiteExtractor):
     name = "crnn-lite-lead"
     target = "lead"
 
+    def __init__(self, weights: str = "crnn-lite-2") -> None:
+        super().__init__(weights)
+
+    def track(self, audio: Audio) -> F0Track:
+        """Return f0 and voicing of the voice, or of the lead instrument where nobody sings."""
+        return self._song(audio)[0]
+
+    def song_contour(self, audio: Audio) -> Contour:
+        """Return the contour of what :meth:`track` returns, with its instrumental parts marked."""
+        track, played = self._song(audio)
+        marks = played[:: round(CONTOUR_HOP_S / F0_HOP_S)]
+        return replace(from_f0(track), instrumental=marks)
+
+    def _song(self, audio: Audio) -> tuple[F0Track, NDArray[np.bool_]]:
+        """Return the melody of N frames, and (N,) whether the lead instrument plays it."""
+        voice, lead = self.track_both(audio)
+        sung = uniform_filter1d(voice.voiced.astype(float), round(_AROUND_S / F0_HOP_S))
+        played = sung < _SUNG
+        frequency_hz = np.where(played, lead.frequency_hz, voice.frequency_hz)
+        return F0Track(frequency_hz, np.where(played, lead.voicing, voice.voicing)), played
+
     def track_both(self, audio: Audio) -> Melodies:
-        """Return voice and lead melody of one run; the probabilities take 1.2 GB for an hour."""
+        """Return what each output of the network tracks, in one run."""
         if audio.silent or audio.rate_hz != self.rate_hz:
-            return Melodies(self.track(audio), self.track(audio))  # without a voice, or an error
+            return Melodies(super().track(audio), super().track(audio))  # unvoiced, or an error
         frames = max(1, round(audio.duration_s / F0_HOP_S))
-        chunks = list(self._all_targets(audio.samples, []))
-        both = np.concatenate(chunks, axis=1)[:, :frames]  # (2, N, 442)
-        return Melodies(*map(_decode, both, self._thresholds))
+        rows = [
+            [[track.frequency_hz, track.voicing] for track in map(_decode, chunk, self._thresholds)]
+            for chunk in self._all_targets(audio.samples, [])
+        ]
+        both = np.concatenate(rows, axis=2)[..., :frames]  # (2, 2, N)
+        return Melodies(*(F0Track(*track) for track in both))
 
 
 def _decode(posteriors: Floats, threshold: float) -> F0Track:

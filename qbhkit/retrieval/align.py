@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, held_pitch
-from qbhkit.dtw import flatten, paths_through_songs, warping_path
+from qbhkit.dtw import distances_to_songs, flatten, paths_through_songs, warping_path
 
 CAP_ST = 3.0  # highest cost of a frame, so that no wrong note outweighs the others
 # The first key comes from the song's window that is most similar to the hum. That window may hold a
 # note more at either end, so the keys beside it are tried too.
 _KEYS_ST = np.array([0.0, -1.5, 1.5])
+_PITCH_CLASSES = np.arange(12, dtype=np.float32)
 
 
 class Alignments(NamedTuple):
@@ -70,6 +71,22 @@ class Aligner:
             found.key_st,
             np.full(len(songs), len(pitch)),
         )
+
+    def folded_distance(
+        self, hum: Contour, songs: NDArray[np.int64], from_start: bool = False
+    ) -> NDArray[np.float64]:
+        """Return the distance (C,) of pitch classes between a hum and some songs, in the best key.
+
+        The octave is what trackers of recordings get wrong most. Arguments as for :meth:`align`;
+        3 semitones where there is no path.
+        """
+        pitch, offset = self._songs
+        chosen = flatten([pitch[offset[song] : offset[song + 1]] for song in songs])
+        keys, ends = flatten([_PITCH_CLASSES] * len(songs))
+        found = distances_to_songs(
+            held_pitch(hum), chosen, keys, ends, from_start, CAP_ST, folded=True, refined=True
+        )
+        return np.minimum(found, CAP_ST)
 
     def path(
         self, hum: Contour, song: int, transposition_st: float, from_start: bool = False

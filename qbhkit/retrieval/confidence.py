@@ -34,6 +34,7 @@ class Calibration:
 
     Args:
         distance: subtracted from the vote per semitone of mean distance.
+        folded: subtracted per semitone of the mean distance between pitch classes.
         bias: of the logistic regression.
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
@@ -43,6 +44,7 @@ class Calibration:
     """
 
     distance: float = 0.3
+    folded: float = 0.0
     bias: float = -5.0
     score: float = 2.7
     lead: float = 22.1
@@ -104,12 +106,12 @@ def leads(scores: NDArray, order: NDArray) -> NDArray[np.float64]:
     return np.asarray(scores[order] - np.array(others))
 
 
-def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Calibration:
+def calibrate(cases: Sequence[Case], used: Calibration, keep: float = 0.9) -> Calibration:
     """Fit the confidence, and choose the threshold.
 
     Args:
         cases: searches of a catalogue that holds their songs; each is also used without its song.
-        distance: ``Calibration.distance`` with which the scores were made.
+        used: the calibration that the scores were made with; its distances are kept.
         keep: share of the right first answers that must not be refused, 0 to 1.
 
     Raises:
@@ -130,20 +132,24 @@ def calibrate(cases: Sequence[Case], distance: float, keep: float = 0.9) -> Cali
     fit.fit((inputs - mean) / spread, right)
     score, lead = fit.coef_[0] / spread
     bias = fit.intercept_[0] - np.array([score, lead]) @ mean
-    curve = Calibration(distance, float(bias), float(score), float(lead), 0.0)
+    curve = replace(used, bias=float(bias), score=float(score), lead=float(lead))
     sure = curve.confidence(*inputs[right].T)
     return replace(curve, threshold=float(np.quantile(sure, 1 - keep)))
 
 
 def refusal(
-    cases: Sequence[Case], groups: Sequence[str], distance: float, keep: float = 0.9, folds: int = 5
+    cases: Sequence[Case],
+    groups: Sequence[str],
+    used: Calibration,
+    keep: float = 0.9,
+    folds: int = 5,
 ) -> Refusal:
     """Measure the threshold by cross-validation, on songs that it was not chosen on.
 
     Args:
         cases: as :func:`calibrate` takes them.
         groups: song of each case; its hums are never on both sides.
-        distance: as :func:`calibrate` takes it.
+        used: as :func:`calibrate` takes it.
         keep: as :func:`calibrate` takes it.
         folds: number of parts into which the groups are divided.
 
@@ -155,7 +161,7 @@ def refusal(
     for fold in range(folds):
         tested = set(names[fold::folds])
         others = [case for case, name in zip(cases, groups, strict=True) if name not in tested]
-        found = calibrate(others, distance, keep)
+        found = calibrate(others, used, keep)
         for case, name in zip(cases, groups, strict=True):
             if name not in tested:
                 continue

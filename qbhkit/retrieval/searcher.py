@@ -37,6 +37,7 @@ Method = Literal["vector", "vote", "full"]
 METHODS: tuple[Method, ...] = ("vector", "vote", "full")
 STATE_METHOD = "end-to-end"  # ``full`` on states of the melody network; also names its weights
 SHORTLIST = 200  # songs that are aligned: 98% of the development hums have theirs among them
+FOLDED = 50  # the best of them are also compared by pitch class, if the calibration asks for it
 _BATCH = 16  # hums that are compared at once
 NEAREST = 200  # windows that an approximate index finds for each query window
 # After t seconds, a hum from a song's start is 0.65 t to 1.55 t into the song, with some slack.
@@ -56,6 +57,7 @@ class Answer(NamedTuple):
     transposition_st: float | None = None  # how much higher than the song the hum is
     vote: float | None = None  # similarity of the query windows to their best ones, -1 to 1
     distance_st: float | None = None  # mean over the hum's frames along the path
+    instrumental: bool | None = None  # the part is played, not sung; None if that is not known
 
 
 def answer_line(
@@ -164,17 +166,27 @@ class Searcher:
             )
             for song in order
         ]
-        if found.paths is None:
-            return answers
-        sure = self.calibration.confidence(found.score[order], leads(found.score, order))
-        sure = sure * found.is_tune
-        place = {int(song): c for c, song in enumerate(found.aligned)}
-        for rank, song in enumerate(order):
-            answer = answers[rank]._replace(confidence=round(float(sure[rank]), 4))
-            if song in place:
-                answer = self._with_path(answer, found, found.paths, place[song])
-            answers[rank] = answer
-        return answers
+        if found.paths is not None:
+            sure = self.calibration.confidence(found.score[order], leads(found.score, order))
+            sure = sure * found.is_tune
+            place = {int(song): c for c, song in enumerate(found.aligned)}
+            for rank, song in enumerate(order):
+                answer = answers[rank]._replace(confidence=round(float(sure[rank]), 4))
+                if song in place:
+                    answer = self._with_path(answer, found, found.paths, place[song])
+                answers[rank] = answer
+        return [
+            answer._replace(instrumental=self._instrumental(song, answer))
+            for song, answer in zip(order, answers, strict=True)
+        ]
+
+    def _instrumental(self, song: int, answer: Answer) -> bool | None:
+        """Return whether most of the matching seconds are played, not sung."""
+        marks = self.catalogue.contours[song].instrumental
+        if marks is None:
+            return None
+        first, last = (round(at_s / CONTOUR_HOP_S) for at_s in (answer.start_s, answer.end_s))
+        return bool(np.mean(marks[first:last]) > 0.5)
 
     def _with_path(self, answer: Answer, found: Scores, paths: Alignments, c: int) -> Answer:
         """Add what the alignment with the song shows."""
@@ -304,8 +316,21 @@ class Searcher:
         distance, paths = self._aligned(query.segments, chosen, whole[:, chosen], match_from)
         score = vote - self.calibration.distance * CAP_ST
         score[chosen] = vote[chosen] - self.calibration.distance * distance
+        if self.calibration.folded:
+            likely = np.argsort(-score, kind="stable")[:FOLDED]
+            score -= self.calibration.folded * CAP_ST
+            folded = self._folded(query.segments, likely, match_from)
+            score[likely] += self.calibration.folded * (CAP_ST - folded)
         voiced = [segment.pitch_st[segment.voiced] for segment in query.segments]
         return Scores(score, vote, row, chosen, paths, distance, is_tune(np.concatenate(voiced)))
+
+    def _folded(
+        self, segments: Sequence[Contour], songs: NDArray[np.int64], match_from: MatchFrom
+    ) -> NDArray[np.float64]:
+        """Return (C,) distances of pitch classes, the mean over segments."""
+        at_start = match_from == "start"
+        found = [self.aligner.folded_distance(segment, songs, at_start) for segment in segments]
+        return np.mean(found, axis=0)
 
     def _aligned(
         self,

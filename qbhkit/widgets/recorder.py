@@ -332,8 +332,9 @@ class HumRecorder(anywidget.AnyWidget):
             aligned = [list(pair) for pair in zip(where_s, _drawable(sung.pitch_st), strict=True)]
         first = max(0, int(path.min()) - _AROUND_FRAMES)
         last = int(path.max()) + _AROUND_FRAMES
+        played = " (instrumental)" if answer.instrumental else ""
         return {
-            "title": answer.title or answer.song_id,
+            "title": (answer.title or answer.song_id) + played,
             "confidence": answer.confidence,
             "start_s": answer.start_s,
             "end_s": answer.end_s,

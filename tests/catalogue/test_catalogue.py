@@ -149,6 +149,31 @@ def test_what_was_built_is_what_is_opened(songs, tmp_path, small_shards):
         at = rows.stop
 
 
+def test_what_is_played_is_kept(songs, tmp_path, small_shards):
+    class Tracker:
+        rate_hz = 16000
+
+        def song_contour(self, audio):
+            pitch = 60 + np.arange(round(10 * audio.duration_s)) % 12
+            return dataclasses.replace(from_pitch(pitch), instrumental=pitch < 66)
+
+    write_wav(Audio(np.sin(np.arange(96000, dtype=np.float32)), 16000), tmp_path / "song.wav")
+    recording = Song("r", "r", "r.wav", audio=tmp_path / "song.wav")
+    mixed, path = [*songs[:3], recording], tmp_path / "catalogue"
+    hears = lambda name: Tracker()  # noqa: E731
+    for grid in (GRID, WindowGrid(step_share=0.5)):  # by the tracker, then from the first build
+        build_catalogue(mixed, path, FakeEmbedder(), "swift-f0", hears, grid, progress=False)
+        opened = open_catalogue(path)
+        for number, contour in enumerate(opened.contours):
+            if number != opened.number["r"]:
+                assert contour.instrumental is None
+            else:
+                np.testing.assert_array_equal(contour.instrumental, contour.pitch_st < 66)
+                assert contour.trimmed()[0].instrumental is None  # what is cut has no marks
+    with pytest.raises(QbhError, match="as many instrumental marks as frames"):
+        dataclasses.replace(contour, instrumental=np.zeros(1, bool))
+
+
 def test_an_interrupted_rebuild_leaves_the_old_catalogue(songs, tmp_path, small_shards):
     build(songs[:8], tmp_path)
     before = open_catalogue(tmp_path)

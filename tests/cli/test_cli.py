@@ -302,6 +302,15 @@ class TestMelody:
         assert named.code == 2
         assert (tmp_path / "2" / "good.f0.csv").is_file()
 
+    def test_the_lead_melody_has_a_tracker_of_its_own(self, run, hums, tmp_path):
+        refused = run("melody", hums / "good.wav", "--out", tmp_path, "--target", "lead",
+                      "--tracker", "pyin")  # fmt: skip
+        assert_refused(refused, "pyin tracks voices only")
+        done = run("melody", hums / "good.wav", "--out", tmp_path, "--target", "lead")
+        assert done.code == 0, done.err
+        assert read_f0_csv(tmp_path / "good.f0.csv").voiced.mean() > 0.5
+        assert "crnn-lite-lead@" in (tmp_path / "melody.json").read_text("utf-8")
+
     def test_a_folder_that_cannot_be_written(self, run, hums, tmp_path):
         (tmp_path / "file").write_text("in the way")
         done = run("melody", hums / "good.wav", "--out", tmp_path / "file")
@@ -464,7 +473,7 @@ class TestSearch:
             for row in line["results"]:
                 assert list(row) == [
                     "song_id", "title", "score", "start_s", "end_s", "confidence", "tempo_ratio",
-                    "transposition_st", "vote", "distance_st",
+                    "transposition_st", "vote", "distance_st", "instrumental",
                 ]  # fmt: skip
                 assert 0 <= row["confidence"] <= 1
                 assert isinstance(row["song_id"], str)

@@ -221,7 +221,7 @@ def test_a_recipe_that_finds_nothing_has_a_result_too(cv_data, folded, monkeypat
 def test_without_hums_to_calibrate_on_one_sentence_says_so():
     found = [(Case(np.array([0.9, 0.1, 0.2]), truth), str(truth)) for truth in (0, 1)]
     with pytest.raises(QbhError, match="needs hums that find their songs"):
-        cross_validation._calibrated({"start": [], "anywhere": found}, 0.3)
+        cross_validation._calibrated({"start": [], "anywhere": found}, Calibration())
 
 
 def test_an_unvoiced_hum_or_an_unknown_song_is_named(cv_data, tmp_path):

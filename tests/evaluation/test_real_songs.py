@@ -8,12 +8,15 @@ from qbhkit.contour import F0Track, from_notes, midi_to_hz
 from qbhkit.corpora import Song
 from qbhkit.evaluation.benchmarks import bench_real_songs
 from qbhkit.evaluation.benchmarks.bench_real_songs import (
+    all_faults,
     at_best_delay,
+    faults,
     hums_of,
     melodies,
     read_songs,
     retrieval,
     score,
+    typed_and_heard,
 )
 from qbhkit.synthesis.singer import LEAD_IN_S, SINGER_RATE_HZ, Voice, render_hum
 
@@ -93,6 +96,32 @@ def test_tracks_are_kept(songs, tmp_path, monkeypatch):
     assert list(found["instrumental_false_alarm"]) == ["one"]
     monkeypatch.setattr(bench_real_songs, "track", None)  # nothing is tracked again
     assert melodies(songs, "swift-f0") == found
+
+
+def test_faults_are_counted_by_kind_and_length():
+    typed = np.tile([60.0] * 10 + [0.0] * 10, (2, 1))
+    heard = typed.copy()
+    heard[0, 2] = 0  # a lost frame
+    heard[0, 5:8] = 72.3  # an octave, for three frames
+    heard[1, 3:5] = 65  # neither
+    heard[1, 12:20] = 48  # where nobody sings
+    found = faults(heard, typed)
+    assert found["lost"] == pytest.approx(1 / 20)
+    assert found["octave"] == pytest.approx(3 / 19)
+    assert found["otherwise"] == pytest.approx(2 / 19)
+    assert found["filled"] == pytest.approx(8 / 20)
+    short = [found[f"{name}_short"] for name in ("lost", "octave", "otherwise", "filled")]
+    assert short == [1, 0, 1, 0]
+
+
+def test_the_rules_for_songs_have_the_faults_of_trackers(songs, tmp_path, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path))
+    typed, heard = typed_and_heard(songs[0], "swift-f0")
+    assert typed.shape == heard.shape
+    assert typed[0, 0] > 0
+    found = all_faults(songs, ["swift-f0"])  # a good one, on a clean voice
+    assert found["swift-f0"]["octave"] < 0.02 < found["song_faults"]["octave"]
+    assert found["swift-f0"]["otherwise"] < 0.1 < found["song_faults"]["otherwise"]
 
 
 def test_hums_of_typed_notes_find_their_song(songs, tunes, embedder, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import soxr
 import torch
 
 from qbhkit.audio import Audio
+from qbhkit.contour import F0Track, from_f0
 from qbhkit.errors import QbhError
 from qbhkit.metrics import melody_score
 from qbhkit.pitch.crnn import CLASSES
@@ -17,6 +18,7 @@ from qbhkit.pitch.crnn_lite import (
     LiteConfig,
     LiteExtractor,
     LiteNetwork,
+    Melodies,
     every_10_ms,
     export_lite,
     start_from,
@@ -326,12 +328,37 @@ class TestLead:
         lead, voice = (kind(str(both_weights)) for kind in (LeadExtractor, LiteExtractor))
         assert (voice.threshold, lead.threshold) == (THRESHOLD, 0.7)
         both = lead.track_both(audio)
-        for found, alone in ((both.voice, voice.track(audio)), (both.lead, lead.track(audio))):
+        for found, alone in ((both.voice, voice.track(audio)), (both.lead, lead.melody(audio).f0)):
             np.testing.assert_array_equal(found.frequency_hz, alone.frequency_hz)
             np.testing.assert_array_equal(found.voicing, alone.voicing)
         usual = extractor.track(audio)
         assert np.mean(both.voice.frequency_hz == usual.frequency_hz) > 0.99
         assert np.mean(both.lead.frequency_hz == usual.frequency_hz) < 0.9
+
+    def test_the_lead_instrument_counts_where_nobody_sings_for_seconds(
+        self, both_weights, monkeypatch
+    ):
+        count = 3000
+        sung = np.zeros(count)
+        sung[600:1000] = sung[1150:1600] = 1  # a rest of 1.5 s between
+        sung[2300:2310] = 1  # a tenth of a second, by mistake
+        voice = F0Track(220 * sung, sung)
+        instrument = F0Track(np.full(count, 880.0), np.full(count, 0.9))
+        lead = LeadExtractor(str(both_weights))
+        monkeypatch.setattr(lead, "track_both", lambda audio: Melodies(voice, instrument))
+        audio = sound(30 * RATE_HZ)
+        found, contour = lead.track(audio), lead.song_contour(audio)
+        for kept in (slice(600, 1000), slice(1150, 1600)):
+            np.testing.assert_array_equal(found.frequency_hz[kept], np.float32(220))
+        assert not found.voiced[1000:1150].any()  # it rests, though an instrument plays
+        for played in (slice(0, 400), slice(1800, count)):
+            np.testing.assert_array_equal(found.frequency_hz[played], np.float32(880))
+            np.testing.assert_array_equal(found.voicing[played], np.float32(0.9))
+        np.testing.assert_allclose(contour.frames, from_f0(found).frames, atol=1e-4)
+        assert contour.instrumental[:40].all()
+        assert contour.instrumental[180:].all()
+        assert not contour.instrumental[60:160].any()
+        assert not contour.instrumental.all()
 
     def test_silence_has_no_melody_and_another_rate_is_refused(self, both_weights):
         lead = LeadExtractor(str(both_weights))
@@ -343,7 +370,7 @@ class TestLead:
 
     def test_weights_without_a_lead_say_what_to_do(self):
         with pytest.raises(QbhError, match=r"crnn-lite has no output .* 'qbhkit train crnn-lite-2"):
-            LeadExtractor()
+            LeadExtractor("crnn-lite")
 
     @pytest.mark.parametrize("targets", [("lead",), ("voice", "bass"), ()])
     def test_other_targets_are_refused(self, targets):

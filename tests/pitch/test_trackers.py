@@ -25,6 +25,7 @@ from qbhkit.pitch.trackers import (
     in_chunks,
     on_f0_grid,
     track,
+    tracker_for,
 )
 from qbhkit.pitch.trackers._torchaudio import import_beside
 from qbhkit.synthesis.singer import Voice, render_hum
@@ -249,6 +250,13 @@ class TestRegistry:
         export_crnn(MelodyCrnn(), mean, std, tmp_path / "weights" / "crnn.safetensors")
         assert default_song_tracker() == get_tracker("crnn").name == "crnn"
         assert identity_of("crnn").startswith("crnn@")
+
+    def test_the_lead_melody_has_its_own_tracker(self):
+        assert default_song_tracker("lead") == tracker_for("lead") == "crnn-lite-lead"
+        assert tracker_for("lead", "crnn-lite-lead") == "crnn-lite-lead"
+        assert tracker_for("voice", "pyin") == "pyin"
+        with pytest.raises(QbhError, match="pyin tracks voices only: use crnn-lite-lead for the l"):
+            track((np.ones(800), 8000), "pyin", target="lead")
 
 
 def torchaudio_modules():

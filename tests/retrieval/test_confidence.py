@@ -8,6 +8,8 @@ from qbhkit.errors import QbhError
 from qbhkit.retrieval import confidence
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, is_tune, leads, refusal
 
+USED = Calibration(distance=0.2, folded=0.1)
+
 
 def cases(count=200, songs=40, seed=0):
     """Hums of 20 songs; the better one is hummed, the farther its song lies above the others."""
@@ -60,19 +62,19 @@ def test_the_curve_is_the_likeliest_of_hums_with_their_song_and_without():
         return np.logaddexp(0, -margins).mean() + 1e-3 * weights[1:] @ weights[1:]
 
     bias, *weights = minimize(loss, np.zeros(3), options={"gtol": 1e-8}).x
-    found = calibrate(some, 0.2, keep=0.8)
+    found = calibrate(some, USED, keep=0.8)
     expected = weights / np.std([score, lead], axis=1)
     assert (found.score, found.lead) == pytest.approx(expected, rel=1e-4)
     assert found.bias == pytest.approx(bias - expected @ [score.mean(), lead.mean()], rel=1e-4)
     sure = found.confidence(score, lead)
     assert np.mean(sure[right] >= found.threshold) == pytest.approx(0.8, abs=0.01)
-    assert found.distance == 0.2
+    assert (found.distance, found.folded) == (0.2, 0.1)
     assert sure.mean() == pytest.approx(right.mean(), abs=1e-6)  # neither too sure nor too unsure
 
 
 def test_the_threshold_keeps_what_it_was_asked_to_keep():
     some, groups = cases()
-    strict, usual, mild = (refusal(some, groups, 0.2, keep) for keep in (0.5, 0.8, 0.99))
+    strict, usual, mild = (refusal(some, groups, USED, keep) for keep in (0.5, 0.8, 0.99))
     assert strict.kept == pytest.approx(0.5, abs=0.05)
     assert usual.kept == pytest.approx(0.8, abs=0.05)
     assert strict.refused > usual.refused > 0.9
@@ -86,7 +88,7 @@ def test_what_cannot_be_counted_is_none():
     rows = np.random.default_rng(8).random((4, 6))
     truths = [*rows[:2].argmax(axis=1), *rows[2:].argmin(axis=1)]
     some = [Case(scores, int(truth)) for scores, truth in zip(rows, truths, strict=True)]
-    found = refusal(some, ["a", "b", "c", "d"], 0.2)
+    found = refusal(some, ["a", "b", "c", "d"], USED)
     assert (found.kept, found.refused, found.precision) == (0.0, 1.0, None)
 
 
@@ -94,12 +96,12 @@ def test_hums_of_a_song_are_never_on_both_sides(monkeypatch):
     some, groups = cases(60)
     seen = []
 
-    def watched(cases, distance, keep):
+    def watched(cases, used, keep):
         seen.append({case.truth for case in cases})
-        return calibrate(cases, distance, keep)
+        return calibrate(cases, used, keep)
 
     monkeypatch.setattr(confidence, "calibrate", watched)
-    refusal(some, groups, 0.2, folds=4)
+    refusal(some, groups, USED, folds=4)
     assert [len(songs) for songs in seen] == [15] * 4  # of 20 songs, a quarter is measured
 
 
@@ -107,9 +109,9 @@ def test_nothing_to_learn_from_is_refused():
     hopeless = [Case(np.array([0.9, 0.1, 0.0]), 2)] * 5
     for some in (hopeless, []):
         with pytest.raises(QbhError, match="find their songs"):
-            calibrate(some, 0.2)
+            calibrate(some, USED)
     with pytest.raises(QbhError, match="two songs or more"):
-        calibrate([Case(np.array([0.9]), 0)], 0.2)
+        calibrate([Case(np.array([0.9]), 0)], USED)
 
 
 def test_what_is_stored_with_weights_is_used():

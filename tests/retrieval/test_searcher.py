@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,28 @@ def test_songs_that_are_not_aligned_count_as_fitting_nowhere(searcher, tunes, mo
     assert all(answer.start_s < answer.end_s for answer in answers)
 
 
+def test_octave_errors_cost_nothing_by_pitch_class(searcher, tunes, monkeypatch):
+    notes = part_of(tunes[3].notes, *PART_S)
+    notes[:, 2] += 12 * (np.arange(len(notes)) % 3 == 0)
+    hum = from_notes(notes)
+    number = searcher.catalogue.number[tunes[3].id]
+    everything = np.arange(len(tunes))
+    folded = searcher.aligner.folded_distance(hum, everything)
+    assert folded.argmin() == number
+    assert folded[number] < 0.1
+    plain = searcher.scores(hum)
+    monkeypatch.setattr(searcher_module, "FOLDED", 5)
+    monkeypatch.setattr(searcher, "calibration", replace(searcher.calibration, folded=0.2))
+    found = searcher.scores(hum)
+    best = np.argsort(-plain.score, kind="stable")[:5]
+    np.testing.assert_allclose(found.score[best], plain.score[best] - 0.2 * folded[best])
+    others = np.delete(everything, best)
+    np.testing.assert_allclose(found.score[others], plain.score[others] - 0.2 * CAP_ST)
+    long = from_notes(np.concatenate([notes, notes + np.array([40, 0, 0])]))  # in two segments
+    assert len(searcher.cut_query(long).segments) > 1
+    assert np.isfinite(searcher.scores(long).score).all()
+
+
 def test_a_wrong_song_is_less_sure_than_the_right_one(searcher, tunes):
     hum = from_notes(part_of(tunes[3].notes, *PART_S))
     answers = searcher.search(hum, len(tunes))
@@ -195,6 +218,24 @@ def test_answers_lie_inside_their_songs(searcher, tunes):
         scores = [answer.score for answer in answers]
         assert scores == sorted(scores, reverse=True)
         assert -1 <= scores[-1] <= scores[0] <= 1.001
+
+
+def test_an_answer_says_whether_its_seconds_are_played(searcher, tunes, monkeypatch):
+    hum = from_notes(part_of(tunes[3].notes, *PART_S))
+    best = searcher.search(hum, 1)[0]
+    assert best.instrumental is None  # notes: not known
+    song = searcher.catalogue.number[best.song_id]
+    contour = searcher.catalogue.contours[song]
+    first, last = round(best.start_s * 10), round(best.end_s * 10)
+    for share, method, wanted in ((0.6, "full", True), (0.4, "full", False), (0.6, "vote", True)):
+        marks = np.zeros(len(contour), bool)
+        marks[first : first + round(share * (last - first))] = True
+        marks[:first] = marks[last:] = method == "vote"  # its seconds are those of a window
+        marked = replace(contour, instrumental=marks)
+        contours = [*searcher.catalogue.contours]
+        contours[song] = marked
+        monkeypatch.setattr(searcher, "catalogue", replace(searcher.catalogue, contours=contours))
+        assert searcher.search(hum, 1, method=method)[0].instrumental is wanted
 
 
 def test_k_cuts_the_list(fake):

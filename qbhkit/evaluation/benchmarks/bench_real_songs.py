@@ -19,10 +19,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
-from qbhkit.contour import F0_HOP_S, Contour, F0Track, from_notes, hz_to_midi
+from qbhkit.contour import F0_HOP_S, Contour, F0Track, from_f0, from_notes, hz_to_midi
 from qbhkit.corpora import Song
 from qbhkit.embedding.augment import Distortions, with_only
 from qbhkit.embedding.embedder import ContourEmbedder
+from qbhkit.embedding.song_faults import SongFaults, as_heard
 from qbhkit.errors import QbhError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.metrics import grouped, intervals, metrics, rank_of
@@ -36,6 +37,7 @@ COLUMNS = ("onset_s", "duration_s", "midi", "phrase")
 TRACKERS = ("crnn-lite", "crnn-lite-lead", "crnn", "melodia")
 METHODS = ("full", "vote")
 TOLERANCE_ST, FAR_S = 0.6, 0.3  # pitch class from a note; distance of a frame that no note explains
+NEAR_ST = 1.5  # a pitch farther from its note is a fault
 LATEST = 15  # frames by which the typed notes are moved, both ways
 SHORTEST, LONGEST = 80, 120  # frames of a hum: 8 to 12 s
 # Tempo 0.84 to 1.19; with the whole keys of common.hummed, keys -7 to 7. A singer's standard
@@ -137,6 +139,64 @@ def melodies(songs: Sequence[TypedSong], tracker: str) -> dict[str, Any]:
     }
 
 
+def faults(heard: NDArray, typed: NDArray) -> dict[str, float]:
+    """Count what a tracker did to typed notes.
+
+    Args:
+        heard: (N, L) MIDI semitones every 100 ms, 0 = unvoiced.
+        typed: (N, L) likewise; of the same octave.
+
+    Returns:
+        Shares: of the typed frames those that are ``lost``; of those heard those that are an
+        ``octave`` off, or off by more than 1.5 semitones ``otherwise``; of the rests those that are
+        ``filled``. Each with the share of its frames in runs of one or two: ``lost_short`` and
+        so on.
+    """
+    sung, voiced = typed > 0, heard > 0
+    off = np.abs(heard - typed)
+    both, wrong = sung & voiced, off > NEAR_ST
+    octave = both & wrong & (off > 6) & (np.abs(off - 12 * np.round(off / 12)) <= 1)
+    found = {}
+    for name, where, of in (
+        ("lost", sung & ~voiced, sung),
+        ("octave", octave, both),
+        ("otherwise", both & wrong & ~octave, both),
+        ("filled", voiced & ~sung, ~sung),
+    ):
+        edges = np.flatnonzero(np.diff(np.pad(where, ((0, 0), (1, 1))).ravel().astype(np.int8)))
+        runs = edges[1::2] - edges[::2]
+        found[name] = float(where.sum() / max(of.sum(), 1))
+        found[f"{name}_short"] = float(runs[runs <= 2].sum() / max(runs.sum(), 1))
+    return found
+
+
+def typed_and_heard(song: TypedSong, tracker: str) -> tuple[NDArray, NDArray]:
+    """Return (1, L) typed notes at a track's best delay, and its pitch in their octave."""
+    track = tracked(song.audio, tracker)
+    late_s = at_best_delay(track, song.notes)["delay_ms"] / 1000
+    typed = from_notes(song.notes + np.array([late_s, 0, 0])).pitch_st
+    heard = from_f0(track).pitch_st
+    count = min(len(typed), len(heard))
+    typed, heard = typed[:count], heard[:count]
+    both = (typed > 0) & (heard > 0)
+    octave = 12 * np.round(np.median((heard - typed)[both]) / 12)
+    first = int((typed > 0).argmax())
+    return typed[None, first:], np.where(heard > 0, heard - octave, 0)[None, first:]
+
+
+def all_faults(songs: Sequence[TypedSong], trackers: Sequence[str]) -> dict[str, Any]:
+    """Return the faults of trackers, the mean over songs, and those of rules that imitate them."""
+    found = {
+        name: mean([faults(*reversed(typed_and_heard(song, name))) for song in songs])
+        for name in trackers
+    }
+    whole = np.concatenate([from_notes(song.notes).frames for song in songs])
+    windows = whole[: len(whole) // LONGEST * LONGEST].reshape(-1, LONGEST, 2)
+    windows = np.tile(windows[windows[..., 1].mean(axis=1) > 0.5], (50, 1, 1))
+    heard = as_heard(windows, SongFaults(heard=1), generator(SEED))
+    return found | {"song_faults": faults(heard[..., 0], windows[..., 0])}
+
+
 def hums_of(song: TypedSong, count: int, rng: Generator) -> list[Contour]:
     """Hum parts of a song that begin with a phrase and are sung for at least half of the time."""
     melody = from_notes(song.notes)
@@ -203,6 +263,7 @@ def main() -> None:
         "terms": {song.id: song.terms for song in songs},
         "trackers": found,
         "missing": missing,
+        "faults": all_faults(songs, names),
         "weights": embedder.identity,
         "songs": len(others) + len(songs),
         "hums": len(hums),

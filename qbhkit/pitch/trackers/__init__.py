@@ -5,13 +5,13 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio, Recording, name_of, open_audio
-from qbhkit.contour import F0_HOP_S, F0Track, Floats, rescale_confidence
+from qbhkit.contour import F0_HOP_S, Contour, F0Track, Floats, from_f0, rescale_confidence
 from qbhkit.errors import QbhError, missing_package, naming
 from qbhkit.storage import asset, sha256_file
 from qbhkit.weights import crnn_path
@@ -28,8 +28,12 @@ TRACKERS = {
     "melodia": "qbhkit.pitch.trackers.melodia:MelodiaTracker",
     "whistle": "qbhkit.pitch.trackers.whistle:WhistleTracker",
     "crnn-lite": "qbhkit.pitch.crnn_lite:LiteExtractor",
+    "crnn-lite-lead": "qbhkit.pitch.crnn_lite:LeadExtractor",
     "crnn": "qbhkit.pitch.crnn:load_crnn",
 }
+_SHIPPED = {"crnn-lite": "crnn-lite", "crnn-lite-lead": "crnn-lite-2"}  # weights by tracker
+
+Target = Literal["voice", "lead"]
 
 
 class Tracker(Protocol):
@@ -83,7 +87,9 @@ class FrameTracker(ABC):
             raise missing_package(f"The tracker {self.name}", install) from None
 
 
-def track(source: Recording | F0Track, tracker: str | None = None) -> F0Track:
+def track(
+    source: Recording | F0Track, tracker: str | None = None, target: Target = "voice"
+) -> F0Track:
     """Track the pitch of a voice, in a full song or alone.
 
     Args:
@@ -91,19 +97,21 @@ def track(source: Recording | F0Track, tracker: str | None = None) -> F0Track:
             track is returned as it is.
         tracker: a name in ``TRACKERS``. By default a melody network, which finds the voice over an
             accompaniment; ``swift-f0`` suits a voice alone, as in a hum.
+        target: ``voice``; or ``lead``, to track the lead instrument where nobody sings.
 
     Returns:
         Frames of 10 ms: Hz (0 where no pitch was found), and voicing from 0 to 1 (threshold 0.5).
 
     Raises:
-        QbhError: if the recording cannot be read or is silent, or there is no such tracker.
+        QbhError: if the recording cannot be read or is silent, there is no such tracker, or it does
+            not track the target.
         MissingPackageError: if the tracker's package is not installed.
 
     Notebook: notebooks/01_audio_to_melody.py, notebooks/02_trackers.py
     """
     if isinstance(source, F0Track):
         return source
-    chosen = get_tracker(tracker or default_song_tracker())
+    chosen = get_tracker(tracker_for(target, tracker))
     audio = open_audio(source, chosen.rate_hz)
     with naming(name_of(source)):
         return chosen.track(audio)
@@ -114,12 +122,37 @@ def default_tracker() -> str:
     return "swift-f0" if find_spec("swift_f0") is not None else "pyin"
 
 
-def default_song_tracker() -> str:
-    """Return ``crnn`` where the data folder holds its converted weights, else ``crnn-lite``.
+def default_song_tracker(target: Target = "voice") -> str:
+    """Return the name of the default tracker for songs.
+
+    Args:
+        target: ``lead`` for ``crnn-lite-lead``, which also tracks the lead instrument where nobody
+            sings; for ``voice``, ``crnn`` where the data folder holds its converted weights, else
+            ``crnn-lite``.
 
     Notebook: notebooks/01_audio_to_melody.py
     """
+    if target == "lead":
+        return "crnn-lite-lead"
     return "crnn" if crnn_path().is_file() else "crnn-lite"
+
+
+def tracker_for(target: Target, tracker: str | None = None) -> str:
+    """Return the name of a tracker for a target, the default one for None.
+
+    Raises:
+        QbhError: if the tracker does not track the lead melody, which is wanted.
+    """
+    lead = default_song_tracker("lead")
+    if target == "lead" and tracker not in (None, lead):
+        raise QbhError(f"{tracker} tracks voices only: use {lead} for the lead melody.")
+    return tracker or default_song_tracker(target)
+
+
+def song_contour(tracker: Tracker, audio: Audio) -> Contour:
+    """Return a song's contour; a tracker that also hears lead instruments marks where they play."""
+    own: Callable[[Audio], Contour] | None = getattr(tracker, "song_contour", None)
+    return own(audio) if own else from_f0(tracker.track(audio))
 
 
 def identity_of(name: str) -> str:
@@ -129,9 +162,9 @@ def identity_of(name: str) -> str:
         QbhError: if there is no such tracker, or its weights are not there.
     """
     _entry(name)
-    if name not in ("crnn", "crnn-lite"):
+    if name not in ("crnn", *_SHIPPED):
         return name
-    path = crnn_path() if name == "crnn" else asset(f"weights/{name}.safetensors")
+    path = crnn_path() if name == "crnn" else asset(f"weights/{_SHIPPED[name]}.safetensors")
     if not path.is_file():
         get_tracker(name)  # raises the error that says what to do
     return f"{name}@{sha256_file(path)[:12]}"
