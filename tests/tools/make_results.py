@@ -200,7 +200,7 @@ def trackers() -> str:
 
 {table(header, rows)}
 
-Every tracker on the same recordings, in one run of `qbhkit bench melody` (two shared cores, `mir_eval`). *hums*: 39 recordings by the 13
+Every tracker on the same recordings, in one run of `qbhkit bench melody` (two shared cores, `mir_eval`; the row crnn-lite-lead and the column *instrumental* were added by a later run). *hums*: 39 recordings by the 13
 singers of MIR-QBSH that nothing was trained on, scored at their hand labels. *songs*: those and two vocadito solos over unseen POP909
 accompaniments that are 5 dB softer than the voice, as loud, and 5 dB louder; overall accuracy, 95% bootstrap intervals over clips.
 *Instrumental*: overall accuracy where an instrument, which no network has learnt from, plays the tune over such an accompaniment;
