@@ -255,6 +255,10 @@ def claims_of_card(name):
         for kind in ("songs +5 dB", "songs 0 dB", "songs -5 dB"):
             yield f"{kind[6:]} {sets[kind]['overall_accuracy']:.3f}"
         yield f"play the tune {sets['instrumental']['overall_accuracy']:.3f}"
+        yield f"{config['mix']['dense']:.0%} of the accompaniments are dense"
+        yield f"In {config['mix']['split']:.0%} of the excerpts"
+        (both,) = set(load_weights(name).config["thresholds"])
+        yield f"({both})"
         yield f"hums {sets['hums']['overall_accuracy']:.3f}"
         heard, sung = (result("real_songs")["trackers"][n] for n in (LEAD, "crnn-lite"))
         for block in (heard, sung):
