@@ -160,7 +160,7 @@ def test_an_unchecked_number_is_found():
     assert unclaimed("top-1 0.931 of 1,024 hums, 95%", ["top-1 0.931"]) == {"1,024", "95%"}
 
 
-LEAD = "crnn-lite-lead"
+TRACKER_OF = {"crnn-lite": "crnn-lite", "crnn-lite-2": "crnn-lite-lead"}
 CARD_FACTS = {
     "stage1": {"7,311": "melodies: tunes without their variants (qbhkit.corpora.training_songs)"},
     "best": {"2,000": "distractors of MIREX"},
@@ -230,39 +230,31 @@ def claims_of_card(name):
         for block in blocks:
             yield measured(block["end-to-end"])
             yield measured(block["end-to-end"]["other_singers"])
-    if name == "crnn-lite":
-        last = result("train_crnn-lite")["curve"][-1]
-        sets = result("melody_bench")["trackers"]["crnn-lite"]["sets"]
+    if name in TRACKER_OF:
+        last = result(f"train_{name}")["curve"][-1]
+        sets = result("melody_bench")["trackers"][TRACKER_OF[name]]["sets"]
         yield f"{size:,} parameters"
-        yield (
-            f"raw pitch accuracy {last['raw_pitch_accuracy']:.3f}, overall accuracy "
-            f"{last['overall_accuracy']:.3f}."
-        )
+        for target in ("", "lead_") if name == "crnn-lite-2" else ("",):
+            yield (
+                f"raw pitch accuracy {last[f'{target}raw_pitch_accuracy']:.3f}, overall accuracy "
+                f"{last[f'{target}overall_accuracy']:.3f}"
+            )
         for kind in ("songs +5 dB", "songs 0 dB", "songs -5 dB"):
             yield f"{kind[6:]} {sets[kind]['overall_accuracy']:.3f}"
+    if name == "crnn-lite":
         yield f"raw pitch {sets['agreement']['raw_pitch_accuracy']:.3f}"
         yield f"false alarm {sets['agreement']['voicing_false_alarm']:.3f}"
         yield f"voicing ({load_weights('crnn-lite').config['threshold']})"
     if name == "crnn-lite-2":
-        last = result("train_crnn-lite-2")["curve"][-1]
-        sets = result("melody_bench")["trackers"]["crnn-lite-lead"]["sets"]
-        yield f"{size:,} parameters"
-        for target, key in (("voice", ""), ("lead melody", "lead_")):
-            yield (
-                f"{target}: raw pitch accuracy {last[f'{key}raw_pitch_accuracy']:.3f}, overall "
-                f"accuracy {last[f'{key}overall_accuracy']:.3f}"
-            )
-        for kind in ("songs +5 dB", "songs 0 dB", "songs -5 dB"):
-            yield f"{kind[6:]} {sets[kind]['overall_accuracy']:.3f}"
+        yield f"hums {sets['hums']['overall_accuracy']:.3f}"
         yield f"play the tune {sets['instrumental']['overall_accuracy']:.3f}"
         yield f"{config['mix']['dense']:.0%} of the accompaniments are dense"
         yield f"In {config['mix']['split']:.0%} of the excerpts"
-        (both,) = set(load_weights(name).config["thresholds"])
-        yield f"({both})"
-        yield f"hums {sets['hums']['overall_accuracy']:.3f}"
-        heard, sung = (result("real_songs")["trackers"][n] for n in (LEAD, "crnn-lite"))
-        for block in (heard, sung):
-            yield f"{block['mean']['voiced_pitch_class_accuracy']:.3f}"
+        (threshold,) = set(load_weights(name).config["thresholds"])
+        yield f"({threshold})"
+        for tracker in TRACKER_OF.values():
+            heard = result("real_songs")["trackers"][tracker]["mean"]
+            yield f"{heard['voiced_pitch_class_accuracy']:.3f}"
 
 
 @pytest.mark.parametrize("name", CARD_FACTS)

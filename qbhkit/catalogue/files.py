@@ -39,7 +39,7 @@ _ARRAYS = {
     "end": np.int32,
     "at_start": np.bool_,
 }
-_MARKS = "instrumental"  # (all frames,) bool; only in a shard with songs that have it
+_MARKS = "instrumental"  # (all frames,) bool; only where it is known
 
 _WRONG = (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError)  # of bad files
 
@@ -203,9 +203,8 @@ def write_shard(folder: Path, model: str, grid: WindowGrid, shard: Shard) -> Sha
     frames = np.array([len(contour) for contour in shard.contours])
     arrays = dict(zip(_ARRAYS, (pitch, frames, *shard[2:]), strict=True))
     arrays = {key: array.astype(_ARRAYS[key]) for key, array in arrays.items()}
-    if any(contour.instrumental is not None for contour in shard.contours):
-        marks = [np.zeros(len(c), bool) if c.instrumental is None else c.instrumental
-                 for c in shard.contours]  # fmt: skip
+    marks = [one.instrumental for one in shard.contours if one.instrumental is not None]
+    if len(marks) == len(shard.contours):  # a recording, which has a shard of its own
         arrays[_MARKS] = np.concatenate(marks)
     content = save(arrays, {"recipe": recipe_of(model, grid, shard.songs)})
     sha256 = hashlib.sha256(content).hexdigest()

@@ -204,7 +204,7 @@ Every tracker on the same recordings, in one run of `qbhkit bench melody` (two s
 singers of MIR-QBSH that nothing was trained on, scored at their hand labels. *songs*: those and two vocadito solos over unseen POP909
 accompaniments that are 5 dB softer than the voice, as loud, and 5 dB louder; overall accuracy, 95% bootstrap intervals over clips.
 *Instrumental*: overall accuracy where an instrument, which no network has learnt from, plays the tune over such an accompaniment;
-a tracker of voices should find nothing there. *Published model*: raw pitch accuracy against what the published network (Kum et al., 2020) found in two recordings; its pitch files are
+`crnn-lite` is meant to ignore it, `crnn-lite-lead` to follow it; trackers of a single voice follow what is loudest. *Published model*: raw pitch accuracy against what the published network (Kum et al., 2020) found in two recordings; its pitch files are
 five semitones sharp, and we correct for that before scoring. Slow trackers were given one clip for each singer. *MB*: what 60 s add
 to the memory of the loaded tracker. `melodia` calls nearly everything voiced, so the kit adds a voicing rule of its own; its raw pitch accuracy at 0 dB is
 {melodia:.3f}, that of `crnn-lite` {lite:.3f}.
