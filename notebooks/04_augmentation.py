@@ -355,8 +355,9 @@ except qbhkit.QbhError:
 # ## The other side: the song
 #
 # So far only the hum had errors. But the melody of a recorded song is what a tracker finds in it: it loses
-# frames, takes instruments for the voice, and mistakes octaves. `SongFaults` are rules that imitate this. In
-# training, each song of a batch draws its own faults.
+# frames, takes instruments for the voice, and mistakes octaves. `SongFaults` are rules that imitate this. A
+# training that sets `song_faults` draws faults for each song of a batch; the shipped weights were trained
+# without them. (All rows of this batch hold one melody, so no other instrument can be seen.)
 
 # %%
 from qbhkit.embedding.song_faults import SongFaults, as_heard
@@ -368,8 +369,9 @@ distortions_figure(melody, versions, "A melody as a tracker might find it in a r
 
 # %% [markdown]
 # How strong are the faults? `qbhkit bench real_songs` compares trackers with the notes that people typed for
-# eight recordings, and does the same with the rules. Each share is followed by the part of it that lies in
-# runs of one or two frames (100 to 200 ms).
+# eight recordings, and does the same with the rules. The strengths were set by hand until the rules had about
+# the mean of the two trackers, so the agreement below shows a fit, not a prediction. Each share is followed
+# by the part of it that lies in runs of one or two frames (100 to 200 ms).
 
 # %%
 faults = json.loads(Path("../data/results/real_songs.json").read_text("utf-8"))["faults"]

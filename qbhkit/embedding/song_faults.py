@@ -25,7 +25,7 @@ _LONGEST_STRETCH = 0.6  # of a window
 class SongFaults:
     """Say how strong the faults are; with ``heard`` 0 there are none.
 
-    The default strengths are those of crnn-lite and Melodia on eight recordings, on average
+    The default strengths were fitted by hand to crnn-lite and Melodia on eight recordings
     (``faults`` in data/results/real_songs.json).
 
     Chances are per window that a tracker heard, shares are of its notes or frames. A stretch is a
