@@ -15,14 +15,14 @@
 #
 # What you will learn:
 # 1. how a recording of someone humming becomes a line of pitch over time, the *contour*;
-# 2. how that contour is compared with a thousand songs at once;
+# 2. how that contour is compared with hundreds of songs at once;
 # 3. how to read the answer: which song, and which seconds of it.
 #
-# Everything here runs offline. The kit rendered the hums from folk tunes in the public domain. If you have
-# the MIR-QBSH corpus, the last section searches a real recording too.
+# Everything here runs offline. Nobody sang these hums: the kit rendered them from folk tunes in the public
+# domain. If you have the MIR-QBSH corpus, the last section searches a real recording too.
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 858
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -85,8 +85,8 @@ contour_figure(contours[0], f"The contour of {hums[0]['file']}")
 # %% [markdown]
 # ## The catalogue
 #
-# The songs are the first 1,000 tunes of O'Neill's *Music of Ireland* (1903). Each is cut into overlapping
-# windows of 4 to 19 seconds. A small neural network turns every window into a vector of 512 numbers. It was
+# The songs are 858 tunes of O'Neill's *Music of Ireland* (1903) and two older books, none of which the network was
+# trained on. Each is cut into overlapping windows of 4 to 19 seconds. A small neural network turns every window into a vector of 512 numbers. It was
 # trained to give a tune and a hum of that tune nearly the same vector. If you have run `make demo`, this
 # catalogue already exists. Otherwise it is built here once, which takes about a minute.
 
@@ -94,13 +94,12 @@ contour_figure(contours[0], f"The contour of {hums[0]['file']}")
 from qbhkit.catalogue.build import songs_from
 from qbhkit.storage import cache_dir
 
-collections, limit = ["oneills1850"], 1000
+collections = ["oneills1850", "ryansMammoth", "airdsAirs"]
 if profile == "full":
-    collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
-    limit = None
+    collections += ["miscFolk", "essenFolksong"]
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
-songs, _ = songs_from(collections)
-report = qbhkit.build_catalogue(songs[:limit], folder)
+songs, _ = songs_from(collections, held_out=profile == "tiny")
+report = qbhkit.build_catalogue(songs, folder)
 print(report.songs, "songs,", report.windows, "windows")
 
 # %% [markdown]
@@ -161,7 +160,8 @@ display(Audio(matched.samples, rate=matched.rate_hz))
 # ## A real recording, if you have one
 #
 # If the MIR-QBSH corpus is in the data folder, this cell searches one of its 8-second recordings among
-# the 48 songs of the corpus.
+# the 48 songs of the corpus. The default weights learnt from these recordings, so it is searched with `stage1`,
+# which learnt from tunes alone.
 
 # %%
 from qbhkit.corpora import songs_of
@@ -173,9 +173,9 @@ try:
     corpus = MirQbsh(data / "mir-qbsh")
     real = next(hum for hum in corpus.hums("year2009") if hum.song_id == "00014")
     small = cache_dir() / "mir-qbsh-catalogue"
-    qbhkit.build_catalogue(list(songs_of(corpus)), small)
+    qbhkit.build_catalogue(list(songs_of(corpus)), small, "stage1")
     sung, known = qbhkit.to_contour(real.path), qbhkit.open_catalogue(small)
-    found = qbhkit.search(sung, small, k=3)
+    found = qbhkit.search(sung, small, k=3, weights="stage1")
     sound = load(real.path)
     display(Audio(sound.samples, rate=sound.rate_hz), pd.DataFrame(found).round(3))
     song = known.contours[known.number[found[0].song_id]]

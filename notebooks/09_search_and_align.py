@@ -20,7 +20,7 @@
 # 3. how the kit recognises that the song is missing, and says "no confident match".
 
 # %% tags=["parameters"]
-profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 1,000
+profile = "tiny"  # "tiny" or "full": full searches all 12,900 tunes instead of 858
 seed = 0
 data_dir = ""  # folder with corpora; empty: the environment variable QBHKIT_DATA
 
@@ -56,16 +56,15 @@ contour_figure(hum, f"The contour of {known['file']}")
 from qbhkit.catalogue.build import songs_from
 from qbhkit.storage import cache_dir
 
-collections, limit = ["oneills1850"], 1000
+collections = ["oneills1850", "ryansMammoth", "airdsAirs"]
 if profile == "full":
-    collections += ["ryansMammoth", "airdsAirs", "miscFolk", "essenFolksong"]
-    limit = None
+    collections += ["miscFolk", "essenFolksong"]
 folder = cache_dir() / ("demo-catalogue" if profile == "tiny" else "full-catalogue")
 try:
     searcher = qbhkit.open_searcher(folder)
 except qbhkit.QbhError:  # it has not been built yet
-    songs, _ = songs_from(collections)
-    qbhkit.build_catalogue(songs[:limit], folder)
+    songs, _ = songs_from(collections, held_out=profile == "tiny")
+    qbhkit.build_catalogue(songs, folder)
     searcher = qbhkit.open_searcher(folder)
 catalogue = searcher.catalogue
 print(len(catalogue.songs), "songs,", len(catalogue.vectors), "windows")

@@ -1,7 +1,8 @@
 """Subsequence dynamic time warping between pitch curves: the kit's one implementation.
 
 Steps in (query, song) frames are (1, 1), (1, 2) and (2, 1): half to double speed. Every frame of
-the query costs its distance to the song in semitones, at most ``cap_st``.
+the query costs its distance to the song in semitones, at most ``cap_st``. A frame of a song that is
+NaN costs ``cap_st``.
 
 Source: Mueller, "Fundamentals of music processing", 2015, section 7.2 (subsequence DTW with slope
 constraint).
@@ -156,7 +157,7 @@ def _distances(query, pitch, offset, keys, key_offset, from_start, cap, folded, 
             rest = query - curve[path] - key
             if folded:
                 rest -= 12 * np.rint(rest / 12)
-            change = np.median(rest)
+            change = np.nanmedian(rest)
             if abs(change) < _SAME_KEY_ST:
                 break
             key += change
@@ -174,7 +175,7 @@ def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # 
         path = np.empty(len(query), np.int64)
         begin = min(max(start[c], 0), len(song) - 1)
         stop = max(min(end[c], len(song)), begin + 1)
-        likely = middle - np.median(song[begin:stop])
+        likely = middle - np.nanmedian(song[begin:stop])
         found[c, 0] = _FAR
         for k in range(len(keys)):
             key = likely + keys[k]
@@ -186,7 +187,7 @@ def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # 
                 if distance < found[c, 0]:
                     found[c, 0], found[c, 1] = distance, path[0]
                     found[c, 2], found[c, 3] = last + 1, key
-                on_path = np.median(query - song[path])
+                on_path = np.nanmedian(query - song[path])
                 if abs(on_path - key) < _SAME_KEY_ST:
                     break
                 key = on_path
@@ -211,7 +212,7 @@ def _warp(query, song, key, from_start, cap, step_cost, back, folded=False):  # 
             apart = abs(query[i] - song[j] - key)
             if folded:
                 apart = abs(apart - 12 * np.rint(apart / 12))
-            here[j] = min(apart, cap)
+            here[j] = apart if apart < cap else cap  # NaN costs the cap too
             if i == 0:
                 new[j + 2] = here[j] if j == 0 or not from_start else _FAR
                 if store:

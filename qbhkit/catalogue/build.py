@@ -30,6 +30,7 @@ from qbhkit.catalogue.files import (
 from qbhkit.contour import Contour
 from qbhkit.corpora import Corpus, Song, open_source
 from qbhkit.corpora.duplicates import melody_key
+from qbhkit.corpora.training_songs import split_of
 from qbhkit.embedding.embedder import ContourEmbedder, Embedder
 from qbhkit.embedding.windows import WindowGrid, cut_song, grid_for
 from qbhkit.errors import Failure, QbhError, naming
@@ -44,15 +45,19 @@ TrackerFactory = Callable[[str], Tracker]
 Sources = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[Song]
 
 
-def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], list[Failure]]:
+def songs_from(
+    sources: Sources, data: Path | None = None, held_out: bool = False
+) -> tuple[list[Song], list[Failure]]:
     """Return the songs of sources, and the files that cannot be read.
 
     Args:
         sources: as :func:`build_catalogue` takes them; songs are returned as they are.
         data: the folder of named corpora; :func:`~qbhkit.storage.data_dir` if None.
+        held_out: of named corpora, return only songs that no shipped weights were trained on.
 
     Raises:
-        QbhError: if a source is not known, no file can be read, or two songs have the same id.
+        QbhError: if a source is not known, no file can be read, two songs have the same id, or
+            nothing is known to be held out of a source.
     """
     listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
     if listed and all(isinstance(one, Song) for one in listed):
@@ -62,6 +67,9 @@ def songs_from(sources: Sources, data: Path | None = None) -> tuple[list[Song], 
     songs, failures = read_sources(corpora)
     if failures and not songs:
         raise QbhError(f"Not one song could be read: {failures[0].reason}")
+    if held_out:
+        kept = {song_id for name in names for song_id in split_of(name)["held_out"]}
+        songs = [song for song in songs if song.id in kept]
     return songs, failures
 
 

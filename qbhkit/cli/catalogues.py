@@ -31,6 +31,9 @@ def build(
     sources: opt.Sources,
     out: opt.OutCatalogue,
     limit: Annotated[int | None, opt.option("N", "only the first N songs")] = None,
+    held_out: Annotated[
+        bool, opt.flag("--held-out", "only songs that no shipped weights were trained on")
+    ] = False,
     tracker: opt.SongTracker = None,
     workers: opt.Workers = None,
     scheduler: opt.Scheduler = None,
@@ -42,7 +45,7 @@ def build(
 
     if limit is not None and limit < 1:
         raise QbhError(f"--limit {limit} leaves no song: ask for at least one.")
-    songs, unreadable = songs_from(sources, data)
+    songs, unreadable = songs_from(sources, data, held_out)
     songs = songs[:limit]
     found = _with_executor(build_catalogue, songs, out, tracker, workers, scheduler, weights)
     print(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from qbhkit.cli import options as opt
 from qbhkit.cli.terminal import plain, quiet, report_failures, say
-from qbhkit.corpora.folders import EVALUATION_YEAR
 from qbhkit.errors import QbhError
 from qbhkit.storage import cache_dir, data_dir, sha256_file, write_json
 
@@ -63,7 +62,7 @@ def fetch_corpus(name: _Name, data: opt.Data = None) -> int:
 @opt.add_command(app, "pairs", "qbhkit data pairs")
 def pairs(
     out: Annotated[Path | None, opt.option("CSV", "default: pairs.csv in the cache")] = None,
-    year: Annotated[str, opt.option("FOLDER", "year of the hums; '*': all")] = EVALUATION_YEAR,
+    year: Annotated[str, opt.option("FOLDER", "year of the hums (default: all)")] = "*",
     tracker: opt.HumTracker = None,
     data: opt.Data = None,
 ) -> int:

@@ -40,6 +40,7 @@ from qbhkit.storage import sha256_file
 
 MATCH_FROM: tuple[MatchFrom, ...] = ("start", "anywhere")
 EXTERNAL = "ioacas"  # key of the scores of another corpus
+OTHER_YEARS = "other years"  # of hums whose scores have keys of their own
 # The stress test: hums are transposed by semitones, and stretched in time.
 TRANSPOSED_ST = (7.0, -5.0)
 STRETCHED = (0.7, 1.4)
@@ -51,6 +52,7 @@ class LabelledHum(NamedTuple):
 
     query: LabelledQuery
     aligned: AlignedHum
+    part: str = ""  # hums of a part are scored apart from the others
 
 
 class Folds(NamedTuple):
@@ -145,6 +147,8 @@ def mir_qbsh_data(
 ) -> CrossValidationData:
     """Return the hums and folds of MIR-QBSH, whose 48 songs are searched among MIREX's 2,000.
 
+    Hums of all years are used; those of other years than 2009 are a part of their own.
+
     Args:
         config: names the corpora of stage 1, the windows and the hop.
         data: the folder of the corpora; IOACAS is the external test if it is there.
@@ -172,12 +176,15 @@ def _searched_among(
     dealt = {name for fold in (*split["song_folds"], *split["singer_folds"]) for name in fold}
     queries = [
         LabelledQuery(str(hum.path), hum.song_id, hum.singer)
-        for hum in corpus.hums(EVALUATION_YEAR)
+        for hum in corpus.hums()
         if {hum.song_id, hum.singer} <= dealt
     ]
     if not queries:
         raise QbhError(f"{corpus.root} holds no hum of the singers that are dealt into folds.")
-    hums = label_hums(queries, embedded, get_tracker(tracker), progress)
+    hums = [
+        hum if EVALUATION_YEAR in Path(hum.query.path).parts else hum._replace(part=OTHER_YEARS)
+        for hum in label_hums(queries, embedded, get_tracker(tracker), progress)
+    ]
     external = ioacas_test(reading, hop_s, data, songs) if (data / "ioacas").is_dir() else None
     return hums, embedded, external
 
@@ -218,21 +225,21 @@ def cross_validate(
             nothing is trained, and those weights score all hums.
         cv_data: hums, songs and folds.
         folder: of the models.
-        stress: also search the same hums transposed and stretched.
+        stress: also search the same hums, but for those of a part, transposed and stretched, by
+            the first method.
         progress: show bars on standard error.
         methods: of the search; ``full`` also gives a calibration and its refusals.
 
     Returns:
         Plain values for JSON: by the first method, metrics, intervals and ranks for ``start``,
-        ``anywhere``, each stress test, and the external queries, which the first model scores.
-        The same by the other methods is under ``methods``.
+        ``anywhere``, each stress test, each part (``start, other years``), and the external
+        queries, which the first model scores. The same by the other methods is under ``methods``.
 
     Notebook: notebooks/07_train_supervised.py
     """
     hums, external = cv_data.hums, cv_data.external
-    queries = [hum.query for hum in hums]
-    ranks: dict[tuple[Method, str], list[int | None]] = {}
-    cases: dict[MatchFrom, list[tuple[Case, str]]] = {match_from: [] for match_from in MATCH_FROM}
+    ranks: dict[tuple[Method, str], dict[int, int | None]] = {}
+    cases: dict[str, list[tuple[Case, str]]] = {}
     found: dict[Method, dict[str, Any]] = {method: {} for method in methods}
     for number, (test, learn) in enumerate(_split(hums, cv_data.folds, config)):
         aligned = [hums[k].aligned for k in learn]
@@ -248,17 +255,20 @@ def cross_validate(
                 ranked = [case and rank_of(*case) for case in scored]
                 found[method][EXTERNAL] = summarise(ranked, external.queries)
         searcher = cv_data.songs.searcher(embedder)
-        truths = [hums[k].aligned.song for k in test]
-        for name, match_from, contours in _searched([hums[k].aligned.hum for k in test], stress):
-            for method in methods:
-                column = ranks.setdefault((method, name), [None] * len(hums))
+        for name, match_from, which, contours in _searched(hums, test, stress):
+            truths = [hums[k].aligned.song for k in which]
+            as_hummed = name == _scored_as(match_from, hums[which[0]].part)
+            for method in methods if as_hummed else methods[:1]:
+                column = ranks.setdefault((method, name), {})
                 scored = score_hums(by_search(searcher, method, match_from), contours, truths)
-                for k, case in zip(test, scored, strict=True):
+                for k, case in zip(which, scored, strict=True):
                     column[k] = case and rank_of(*case)
-                    if case and method == "full" and name == match_from:
-                        cases[match_from].append((case, queries[k].song_id))
+                    if case and method == "full" and as_hummed:
+                        cases.setdefault(name, []).append((case, hums[k].query.song_id))
     for (method, name), column in ranks.items():
-        found[method][name] = summarise(column, queries)
+        which = sorted(column)
+        queries = [hums[k].query for k in which]
+        found[method][name] = summarise([column[k] for k in which], queries)
     first, *others = methods
     result = found[first]
     if others:
@@ -269,16 +279,14 @@ def cross_validate(
     return result
 
 
-def _calibrated(
-    cases: dict[MatchFrom, list[tuple[Case, str]]], used: Calibration
-) -> dict[str, Any]:
+def _calibrated(cases: dict[str, list[tuple[Case, str]]], used: Calibration) -> dict[str, Any]:
     """Return a calibration on all hums, and refusals by calibrations on hums of other songs."""
     everything = [case for part in cases.values() for case, _ in part]
     calibration = asdict(calibrate(everything, used))
     refusals = {}
-    for match_from, part in cases.items():
+    for name, part in cases.items():
         some, songs = [case for case, _ in part], [song for _, song in part]
-        refusals[match_from] = refusal(some, songs, used)._asdict()
+        refusals[name] = refusal(some, songs, used)._asdict()
     return {"calibration": calibration, "refusal": refusals}
 
 
@@ -352,18 +360,24 @@ def _made_of(config: TrainConfig, hums: Sequence[AlignedHum]) -> dict[str, str]:
 
 
 def _searched(
-    contours: list[Contour], stress: bool
-) -> Iterator[tuple[str, MatchFrom, list[Contour]]]:
-    """Yield the key of each search's scores, where matches may begin, and the hums."""
-    for match_from in MATCH_FROM:
-        yield match_from, match_from, contours
-        if stress:
+    hums: Sequence[LabelledHum], test: Sequence[int], stress: bool
+) -> Iterator[tuple[str, MatchFrom, list[int], list[Contour]]]:
+    """Yield each search: key of its scores, where matches may begin, and numbers and contours."""
+    for match_from, part in product(MATCH_FROM, sorted({hums[k].part for k in test})):
+        which = [k for k in test if hums[k].part == part]
+        contours = [hums[k].aligned.hum for k in which]
+        yield _scored_as(match_from, part), match_from, which, contours
+        if stress and not part:
             for semitones in TRANSPOSED_ST:
                 moved = [contour.transposed(semitones) for contour in contours]
-                yield f"{match_from}, {semitones:+g} semitones", match_from, moved
+                yield f"{match_from}, {semitones:+g} semitones", match_from, which, moved
             for factor in STRETCHED:
                 slowed = []
                 for contour in contours:
                     positions = (np.arange(round(len(contour) * factor)) + 0.5) / factor
                     slowed.append(Contour(stretch(contour.frames, positions), contour.hop_s))
-                yield f"{match_from}, stretched by {factor:g}", match_from, slowed
+                yield f"{match_from}, stretched by {factor:g}", match_from, which, slowed
+
+
+def _scored_as(match_from: MatchFrom, part: str) -> str:
+    return f"{match_from}, {part}" if part else match_from

@@ -14,6 +14,8 @@ CAP_ST = 3.0  # highest cost of a frame, so that no wrong note outweighs the oth
 # note more at either end, so the keys beside it are tried too.
 _KEYS_ST = np.array([0.0, -1.5, 1.5])
 _PITCH_CLASSES = np.arange(12, dtype=np.float32)
+# A hum may go on after a short song's end. Hums are compared by segments of up to 14 s.
+_SHORTEST_FRAMES = 140
 
 
 class Alignments(NamedTuple):
@@ -29,7 +31,8 @@ class Alignments(NamedTuple):
 class Aligner:
     """Find the stretch of a song that a hum follows, at half to double speed at every moment.
 
-    A single frame costs at most 3 semitones.
+    A single frame costs at most 3 semitones, and so much where the hum goes on after the end of a
+    song that is shorter than 14 s.
 
     Args:
         contours: the songs.
@@ -41,7 +44,8 @@ class Aligner:
     def __init__(self, contours: Sequence[Contour]) -> None:
         trimmed = [contour.trimmed() for contour in contours]
         self.lead = np.array([round(lead_s / sung.hop_s) for sung, lead_s in trimmed], np.int64)
-        self._songs = flatten([held_pitch(sung) for sung, _ in trimmed])
+        self._length = np.array([len(sung) for sung, _ in trimmed], np.int64)
+        self._songs = flatten([_padded(held_pitch(sung)) for sung, _ in trimmed])
 
     def align(
         self,
@@ -64,10 +68,11 @@ class Aligner:
         found = paths_through_songs(
             pitch, self._songs, songs, start - lead, end - lead, _KEYS_ST, from_start, CAP_ST
         )
+        ends = self._length[songs]
         return Alignments(
             np.minimum(found.distance_st, CAP_ST),
-            found.start + lead,
-            found.end + lead,
+            np.minimum(found.start, ends) + lead,
+            np.minimum(found.end, ends) + lead,
             found.key_st,
             np.full(len(songs), len(pitch)),
         )
@@ -100,10 +105,15 @@ class Aligner:
             from_start: whether the path begins at the song's first note.
 
         Returns:
-            (N,) frames of the song, for those of the hum from its first to its last voiced one;
-            empty where the song is too short for the hum.
+            (N,) frames of the song, for those of the hum from its first to its last voiced one; the
+            last frame where the hum goes on after the song's end; empty where there is no path.
         """
         pitch, offset = self._songs
         notes = pitch[offset[song] : offset[song + 1]]
         found = warping_path(held_pitch(hum), notes, [transposition_st], from_start, CAP_ST)
-        return found.frames + self.lead[song] if len(found.frames) else found.frames
+        return np.minimum(found.frames, self._length[song] - 1) + self.lead[song]
+
+
+def _padded(pitch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Append frames that no hum is near to, where a song is short."""
+    return np.pad(pitch, (0, max(0, _SHORTEST_FRAMES - len(pitch))), constant_values=np.nan)

@@ -16,10 +16,9 @@ from qbhkit.errors import QbhError
 
 _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
 # In a small catalogue the best wrong song leads by as much as the right one does in a large one. To
-# keep false accepts as rare, ten imagined songs are added to catalogues of fewer than 1,000 songs.
-# Their score is the median of what the next ten of 2,048 songs score (DECISIONS.md).
+# keep false accepts as rare, ten imagined songs are added to catalogues of fewer than 1,000 songs
+# (DECISIONS.md).
 _FEW_SONGS = 1000
-_IMAGINED_SCORE = 0.42
 # One or two notes fit too many songs, however well. Where two are sung in turn, glides beside them
 # take up to 22% of the frames; of real hums, at least 27% lie beside the two most frequent notes.
 _NOTE_ST, _OTHER_NOTES = 0.5, 0.25
@@ -39,25 +38,47 @@ class Calibration:
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
         threshold: answers with less confidence are refused, 0 to 1.
+        imagined: score of ten songs that are imagined in a small catalogue: the median of what the
+            best ten wrong songs of a large one score.
 
     Notebook: notebooks/09_search_and_align.py
     """
 
-    distance: float = 0.3
-    folded: float = 0.0
+    distance: float = 0.1
+    folded: float = 0.2
     bias: float = -5.0
     score: float = 2.7
     lead: float = 22.1
     threshold: float = 0.34
+    imagined: float = 0.42
 
     @classmethod
     def of(cls, embedder: Any) -> Self:
         """Return the calibration stored with an embedder's weights, or the default one."""
-        return build_config(cls, getattr(embedder, "calibration", None) or {}, "the calibration")
+        stored = getattr(embedder, "calibration", None)
+        # Older weights do not name what they did without.
+        values = {"folded": 0.0, "imagined": 0.42} | stored if stored else {}
+        return build_config(cls, values, "the calibration")
 
     def confidence(self, score: NDArray, lead: NDArray) -> NDArray[np.float64]:
         """Return the probabilities (N,) of songs from their scores (N,) and their leads (N,)."""
         return 1 / (1 + np.exp(-(self.bias + self.score * score + self.lead * lead)))
+
+    def leads(self, scores: NDArray, order: NDArray) -> NDArray[np.float64]:
+        """Return how much higher songs score than the mean of the best ten others.
+
+        Args:
+            scores: (songs,); under 1,000 songs, ten imagined ones are added.
+            order: (K,) numbers of some songs.
+
+        Returns:
+            (K,) leads.
+        """
+        if len(scores) < _FEW_SONGS:
+            scores = np.concatenate([scores, np.full(_OTHERS, self.imagined)])
+        best = np.argsort(-scores, kind="stable")[: _OTHERS + 1]
+        others = [scores[best[best != song][:_OTHERS]].mean() for song in order]
+        return np.asarray(scores[order] - np.array(others))
 
 
 class Case(NamedTuple):
@@ -89,23 +110,6 @@ def is_tune(pitch_st: NDArray) -> bool:
     return len(left) >= _OTHER_NOTES * len(pitch_st)
 
 
-def leads(scores: NDArray, order: NDArray) -> NDArray[np.float64]:
-    """Return how much higher songs score than the mean of the best ten others.
-
-    Args:
-        scores: (songs,); under 1,000 songs, ten imagined ones that score 0.42 are added.
-        order: (K,) numbers of some songs.
-
-    Returns:
-        (K,) leads.
-    """
-    if len(scores) < _FEW_SONGS:
-        scores = np.concatenate([scores, np.full(_OTHERS, _IMAGINED_SCORE)])
-    best = np.argsort(-scores, kind="stable")[: _OTHERS + 1]
-    others = [scores[best[best != song][:_OTHERS]].mean() for song in order]
-    return np.asarray(scores[order] - np.array(others))
-
-
 def calibrate(cases: Sequence[Case], used: Calibration, keep: float = 0.9) -> Calibration:
     """Fit the confidence, and choose the threshold.
 
@@ -121,7 +125,10 @@ def calibrate(cases: Sequence[Case], used: Calibration, keep: float = 0.9) -> Ca
 
     if any(len(case.scores) < 2 for case in cases):
         raise QbhError("A calibration needs a catalogue of two songs or more.")
-    answers = [_first_answers(case) for case in cases]
+    if all(len(case.scores) >= _FEW_SONGS for case in cases):
+        wrong = [np.sort(np.delete(case.scores, case.truth))[-_OTHERS:] for case in cases]
+        used = replace(used, imagined=float(np.median(wrong)))
+    answers = [_first_answers(case, used) for case in cases]
     right = np.array([answer for _, both in answers for answer in both], bool)
     if not right.any():
         raise QbhError("A calibration needs hums that find their songs.")
@@ -165,7 +172,7 @@ def refusal(
         for case, name in zip(cases, groups, strict=True):
             if name not in tested:
                 continue
-            rows, truly = _first_answers(case)
+            rows, truly = _first_answers(case, found)
             sure = found.confidence(*rows.T)
             passed = sure >= found.threshold
             errors += [*(sure - truly) ** 2]
@@ -176,11 +183,11 @@ def refusal(
     return Refusal(*(float(np.mean(part)) if part else None for part in parts))
 
 
-def _first_answers(case: Case) -> tuple[NDArray, NDArray[np.bool_]]:
+def _first_answers(case: Case, used: Calibration) -> tuple[NDArray, NDArray[np.bool_]]:
     """Return (2, 2) score and lead of the first answer with and without the song; (2,) if right."""
     rows, right = [], []
     for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
         best = np.argsort(-scores, kind="stable")[:1]
-        rows.append([scores[best[0]], leads(scores, best)[0]])
+        rows.append([scores[best[0]], used.leads(scores, best)[0]])
         right.append(best[0] == truth)
     return np.array(rows), np.array(right)

@@ -28,7 +28,7 @@ from qbhkit.embedding.windows import (
 from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import Source, query_loader
 from qbhkit.retrieval.align import CAP_ST, Aligner, Alignments
-from qbhkit.retrieval.confidence import Calibration, is_tune, leads
+from qbhkit.retrieval.confidence import Calibration, is_tune
 from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
 from qbhkit.weights import DEFAULT_EMBEDDING
 
@@ -167,7 +167,8 @@ class Searcher:
             for song in order
         ]
         if found.paths is not None:
-            sure = self.calibration.confidence(found.score[order], leads(found.score, order))
+            lead = self.calibration.leads(found.score, order)
+            sure = self.calibration.confidence(found.score[order], lead)
             sure = sure * found.is_tune
             place = {int(song): c for c, song in enumerate(found.aligned)}
             for rank, song in enumerate(order):

@@ -7,12 +7,13 @@ import soundfile
 
 from qbhkit.audio import Audio, write_wav
 from qbhkit.catalogue import build as module
-from qbhkit.catalogue.build import build_catalogue, read_sources
+from qbhkit.catalogue.build import build_catalogue, read_sources, songs_from
 from qbhkit.catalogue.memmap import StackedArrays
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, F0Track, from_pitch
 from qbhkit.corpora import Song
 from qbhkit.corpora.folders import AudioFiles
+from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import Reading, WindowGrid, cut_song
 from qbhkit.errors import QbhError
@@ -326,3 +327,14 @@ def test_a_recording_is_played_from_any_folder_but_another_file_is_not(
     np.testing.assert_allclose(found.samples, sung.samples[48000:64000], atol=1e-3)
     write_wav(Audio(sung.samples[:16000], 16000), tmp_path / "songs" / "a.wav")
     assert matched_audio(catalogue, answer).duration_s > 0.5  # its melody instead
+
+
+def test_only_songs_that_are_held_out_of_every_training(tmp_path):
+    everything, _ = songs_from("miscFolk")
+    songs, _ = songs_from(["miscFolk"], held_out=True)
+    split = read_split("folk")
+    assert 0 < len(songs) < len(everything)
+    assert {song.id for song in songs} == {song.id for song in everything} & {*split["held_out"]}
+    (tmp_path / "a.abc").write_text("X:1\nT:A\nK:C\nCDEF GABc|\n")
+    with pytest.raises(QbhError, match="has no split"):
+        songs_from([tmp_path / "a.abc"], held_out=True)

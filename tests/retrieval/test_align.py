@@ -59,3 +59,20 @@ def test_the_path_leads_every_frame_to_its_note():
     assert set(np.diff(path)) <= {0, 1, 2}
     np.testing.assert_array_equal(song[path], hum - 5)
     assert not len(aligner.path(from_pitch(np.tile(hum, 9)), 1, 5.0))
+
+
+@pytest.mark.parametrize("sung", [50, 35])
+def test_a_hum_may_go_on_after_a_short_songs_end(sung):
+    """Each frame after it costs the cap, also by pitch class; the part of the song is named."""
+    song = melody(5)[:60]
+    after = np.tile([20.0, 110.0], 15)  # far from everything, and from its neighbours
+    hum = np.concatenate([song[-sung:], after])
+    distance, start, end, key, _ = align(hum + 2, np.concatenate([np.zeros(10), song]), 40, 70)
+    assert distance == pytest.approx(CAP_ST * len(after) / len(hum), abs=0.1)
+    assert (abs(start - 70 + sung) <= 3, end, key) == (True, 70, pytest.approx(2, abs=0.1))
+    aligner = Aligner([from_pitch(song)])
+    (folded,) = aligner.folded_distance(from_pitch(hum), np.array([0]))
+    assert folded <= distance + 1e-6
+    path = aligner.path(from_pitch(hum), 0, 0.0)
+    assert len(path) == len(hum)
+    assert path.max() == len(song) - 1

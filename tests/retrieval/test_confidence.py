@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from qbhkit.errors import QbhError
 from qbhkit.retrieval import confidence
-from qbhkit.retrieval.confidence import Calibration, Case, calibrate, is_tune, leads, refusal
+from qbhkit.retrieval.confidence import Calibration, Case, calibrate, is_tune, refusal
 
 USED = Calibration(distance=0.2, folded=0.1)
 
@@ -29,26 +29,36 @@ def first_answers(some):
     for case in some:
         for scores, truth in ((case.scores, case.truth), (np.delete(case.scores, case.truth), -1)):
             best = np.argsort(-scores)[:1]
-            rows.append((scores[best[0]], leads(scores, best)[0], best[0] == truth))
+            rows.append((scores[best[0]], Calibration().leads(scores, best)[0], best[0] == truth))
     score, lead, right = np.array(rows).T
     return score, lead, right == 1
 
 
 def test_a_lead_is_the_distance_to_the_ten_best_others():
     scores = np.array([0.9, 0.1, 0.8, *np.linspace(0.5, 0.3, 12), *np.zeros(1000)])
-    found = leads(scores, np.array([0, 2]))
+    found = Calibration().leads(scores, np.array([0, 2]))
     for lead, song in zip(found, (0, 2), strict=True):
         others = np.sort(np.delete(scores, song))[::-1][:10].mean()
         assert lead == pytest.approx(scores[song] - others)
 
 
 def test_among_fewer_than_a_thousand_songs_the_lead_is_no_longer_than_among_many():
-    few = np.array([0.62, 0.1, -0.8])
+    few, leads = np.array([0.62, 0.1, -0.8]), Calibration(imagined=0.42).leads
     assert leads(few, np.array([0, 1])) == pytest.approx([0.2, -0.34])
     assert leads(np.array([0.3]), np.array([0])) == pytest.approx([-0.12])
     for songs, lead in ((999, 0.2), (1000, 0.42)):
         scores = np.concatenate([few, np.full(songs - 3, 0.2)])
         assert leads(scores, np.array([0])) == pytest.approx([lead])
+
+
+def test_imagined_songs_score_as_the_best_wrong_ones_of_many():
+    some = [
+        Case(np.concatenate([[0.9], np.full(10, score), np.zeros(songs)]), 0)
+        for score, songs in ((0.3, 2000), (0.35, 2000), (0.6, 2000))
+    ]
+    assert calibrate(some, USED).imagined == pytest.approx(0.35)
+    few = [case._replace(scores=case.scores[:999]) for case in some]
+    assert calibrate(few, USED).imagined == USED.imagined
 
 
 def test_the_curve_is_the_likeliest_of_hums_with_their_song_and_without():
@@ -116,7 +126,10 @@ def test_nothing_to_learn_from_is_refused():
 
 def test_what_is_stored_with_weights_is_used():
     stored = SimpleNamespace(calibration={"distance": 0.3, "threshold": 0.7})
-    assert Calibration.of(stored) == Calibration(distance=0.3, threshold=0.7)
+    older = Calibration(distance=0.3, threshold=0.7, folded=0.0, imagined=0.42)
+    assert Calibration.of(stored) == older  # which did not fold
+    stored.calibration |= {"folded": 0.1, "imagined": 0.3}
+    assert Calibration.of(stored) == Calibration(0.3, 0.1, threshold=0.7, imagined=0.3)
     assert Calibration.of(SimpleNamespace()) == Calibration()
     stored.calibration = {"distanse": 0.3}
     with pytest.raises(QbhError, match="distanse"):

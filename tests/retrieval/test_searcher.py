@@ -295,8 +295,9 @@ def test_a_song_shorter_than_the_hum_is_compared_to_its_end(song_notes, embedder
     assert np.isfinite(short.scores(slow, "start").score).all()
     assert short.search(slow, 1, "start", "vote")[0].song_id == "short"
     full = {answer.song_id: answer for answer in short.search(slow, 100, "start")}["short"]
-    assert full.tempo_ratio is None  # no path is so slow; the window stands for it
-    assert (full.start_s, full.end_s) == (0, 2.4)
+    assert (full.start_s, full.end_s) == (0, 2.4)  # whose rest costs the cap, so that
+    assert 1 < full.distance_st < CAP_ST
+    assert full.tempo_ratio == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_silence_around_the_hum_changes_nothing(fake):
