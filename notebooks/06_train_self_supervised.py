@@ -163,8 +163,9 @@ assert [line["loss"] for line in resumed] == [line["loss"] for line in curve]
 # %% [markdown]
 # ## The full run
 #
-# `qbhkit train stage1` trained the network that was later fine-tuned into the shipped weights. It was trained on folk
-# tunes and pop songs, with InfoNCE instead of the published hinge loss. The log is in the repository.
+# `qbhkit train stage1` trained the shipped weights `stage1` on folk tunes and pop songs, with InfoNCE instead of the
+# published hinge loss. The log is in the repository. `qbhkit train stage1-all` did the same with three times as many
+# songs; `best` was fine-tuned from these weights.
 
 # %%
 from qbhkit.figures import training_figure

@@ -124,13 +124,13 @@ before, after = recorded("crossfold_stage1"), recorded("crossfold_best")
 sets = {"start": "start", "anywhere": "anywhere", "ioacas": "IOACAS"}
 found = {
     name: {label: scored[where] for where, label in sets.items()}
-    for name, scored in (("stage 1", before), ("stages 1 and 2", after))
+    for name, scored in (("stage1", before), ("the recipe of best", after))
 }
-curves = recorded("train_stage1")["curve"], recorded("train_best")["curve"]
+curves = recorded("train_stage1-all")["curve"], recorded("train_best")["curve"]
 keep(stages_figure(*curves, found), "stages")
 
 # %%
-keep(training_figure(curves[0], "Stage 1, full run"), "training_stage1")
+keep(training_figure(curves[0], "Stage 1 of best, full run"), "training_stage1")
 
 # %% [markdown]
 # ## Every distortion on one melody
@@ -177,9 +177,9 @@ keep(topk_figure(curves, title, marks=marks), "topk_hums_anywhere")
 
 # %%
 curves = {
-    "stage 1, vote": before["anywhere"]["ranks"],
-    "stages 1 and 2, vote": after["anywhere"]["ranks"],
-    "stages 1 and 2, full": after["methods"]["full"]["anywhere"]["ranks"],
+    "stage1, vote": before["anywhere"]["ranks"],
+    "the recipe of best, vote": after["anywhere"]["ranks"],
+    "the recipe of best, full": after["methods"]["full"]["anywhere"]["ranks"],
 }
 keep(topk_figure(curves, "What each step adds (anywhere, cross-validation)"), "topk_stages")
 

@@ -25,7 +25,6 @@ import yaml
 
 from qbhkit.config import config_path, read_yaml
 from qbhkit.corpora.abc import music21_collection
-from qbhkit.corpora.folders import EVALUATION_YEAR
 from qbhkit.corpora.hum_csv import Pair, write_pairs
 from qbhkit.corpora.songs import songs_of
 from qbhkit.errors import QbhError
@@ -125,26 +124,29 @@ def write_queries(path: Path, queries: list[LabelledQuery]) -> None:
 
 
 def full(folder: Path) -> list[Step]:
-    results, stage1 = folder / "results", halving(folder, "stage1")
-    best = stage2(folder, read_yaml(config_path("best")) | {"name": "best"}, stage1.makes)
+    results = folder / "results"
+    stage1, more = halving(folder, "stage1"), halving(folder, "stage1-all")
+    best = stage2(folder, read_yaml(config_path("best")) | {"name": "best"}, more.makes)
     pairs, queries, pictures = (folder / name for name in ("pairs.csv", "queries.csv", "figures"))
 
-    def folds(name: str, option: str) -> Step:
+    def folds(name: str, *options: object) -> Step:
         out = results / f"crossfold_{name}.json"
         where = ["--out", out, "--models", folder / f"folds-{name}"]
-        command = qbhkit("cross-validate", best, *where, option)
+        command = qbhkit("cross-validate", best, *where, *options)
         return Step(f"cross-validation, {name}", command, out)
 
     return [
         training("stage1", folder, "stage1"),
         stage1,
+        training("stage1-all", folder, "stage1-all"),
+        more,
         Step("pairs", qbhkit("data", "pairs", "--out", pairs), pairs),
         training(best, folder, "best"),
         halving(folder, "best"),
         Step("queries", lambda: write_queries(queries, common.labelled_hums()), queries),
         *measuring(folder, stage1.makes, common.DATABASE, METHODS),
         folds("best", "--stress"),
-        folds("stage1", "--no-finetune"),
+        folds("stage1", "--no-finetune", "--init-from", stage1.makes),
         training("crnn-lite-2", folder, "crnn-lite-2"),
         Step("figures", lambda: draw(results, pictures), pictures / "drawn"),
     ]
@@ -250,8 +252,7 @@ def compared(recorded: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     for file in again:
         if file not in recorded:
             raise QbhError(f"There is no recorded {file} to compare with.")
-        # Version 1.0 recorded no year of singers.
-        new = {name.replace(f"{EVALUATION_YEAR}/", ""): n for name, n, _ in numbers(again[file])}
+        new = {name: n for name, n, _ in numbers(again[file])}
         count, same, outside = 0, 0, []
         for name, old, allowed in numbers(recorded[file]):
             off = abs(new[name] - old) if name in new else None
@@ -300,8 +301,11 @@ def main() -> int:
     print(f"took {hours['hours']} hours, {hours['cpu_hours']} CPU-hours")
     result = {"files": found, "steps": spent, **hours}
     if profile is full:
-        same = {name: load_weights(str(folder / "half" / f"{name}.safetensors")).sha256
-                == load_weights(name).sha256 for name in ("stage1", "best")}  # fmt: skip
+        trained = {path.stem: str(path) for path in sorted((folder / "half").iterdir())}
+        same = {
+            name: load_weights(path).sha256 == load_weights(name).sha256
+            for name, path in trained.items()
+        }
         print("the shipped weights to the bit:", same)
         common.save(options, "reproduce", result | {"as_shipped": same}, "full")
     return 1 if any(row["outside"] for row in found.values()) else 0
