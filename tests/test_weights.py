@@ -15,7 +15,6 @@ from qbhkit.weights import DEFAULT_EMBEDDING, load_weights, save_weights
 
 # What version 1.0 called the shipped weights, and what catalogues built with it still do.
 IDENTITIES = {
-    "best": "best-ba9c10bafd2af4b5",
     "stage1": "stage1-7ff71b67e364c039",
     "published": "published-1233b0464c94b98f",
 }

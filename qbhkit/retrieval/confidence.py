@@ -125,7 +125,7 @@ def calibrate(cases: Sequence[Case], used: Calibration, keep: float = 0.9) -> Ca
 
     if any(len(case.scores) < 2 for case in cases):
         raise QbhError("A calibration needs a catalogue of two songs or more.")
-    if all(len(case.scores) >= _FEW_SONGS for case in cases):
+    if cases and all(len(case.scores) >= _FEW_SONGS for case in cases):
         wrong = [np.sort(np.delete(case.scores, case.truth))[-_OTHERS:] for case in cases]
         used = replace(used, imagined=float(np.median(wrong)))
     answers = [_first_answers(case, used) for case in cases]
