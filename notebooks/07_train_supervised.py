@@ -210,9 +210,8 @@ columns = ["points of top-1 gained", "95% from", "to"]
 (100 * pd.DataFrame(gains, index=columns).T).round(1)
 
 # %% [markdown]
-# If an interval contains 0, it does not show that stage 2 helps. With window voting (`vote`, the method of the first
-# table) the gain is not certain. With the default method (`full`), stage 2 helps if the hum may be from any part of
-# the song.
+# An interval that contains 0 shows no gain. On these hums the gain is clear only with the default method (`full`) and
+# if the hum may be from any part of the song. It is larger on another corpus, at the end of this section.
 
 # %%
 from qbhkit.figures import topk_figure
@@ -316,8 +315,8 @@ from qbhkit.figures import ablation_figure
 ablation_figure(lines)
 
 # %% [markdown]
-# `qbhkit cross-validate published --out folds.json` trained the published recipe on the same songs and hums,
-# including its fixed normalisation. Two things differ from the publication. The windows are 10 s long instead of 20
+# `qbhkit cross-validate published --out folds.json` trained the published recipe on the songs of `stage1` and the hums
+# of 2009, including its fixed normalisation. Two things differ from the publication. The windows are 10 s long instead of 20
 # s, because hums of 8 s do not fill 20 s. And the augmentation changes the key by up to 18 semitones. The results
 # with a single vector for each hum:
 

@@ -46,11 +46,11 @@ class Calibration:
 
     distance: float = 0.1
     folded: float = 0.2
-    bias: float = -5.0
-    score: float = 2.7
-    lead: float = 22.1
-    threshold: float = 0.34
-    imagined: float = 0.42
+    bias: float = -6.1
+    score: float = 4.8
+    lead: float = 23.2
+    threshold: float = 0.44
+    imagined: float = 0.35
 
     @classmethod
     def of(cls, embedder: Any) -> Self:

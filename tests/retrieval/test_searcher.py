@@ -81,7 +81,10 @@ def test_a_part_from_the_middle_tells_tune_seconds_key_and_tempo(searcher, tunes
             assert best.distance_st < 0.3
             assert best.transposition_st == pytest.approx(key_st, abs=0.1)
             assert best.tempo_ratio == pytest.approx(tempo, rel=0.08)
-            fused = best.vote - searcher.calibration.distance * best.distance_st
+            found = np.array([searcher.catalogue.number[best.song_id]])
+            (folded_st,) = searcher.aligner.folded_distance(hum, found)
+            used = searcher.calibration
+            fused = best.vote - used.distance * best.distance_st - used.folded * folded_st
             assert best.score == pytest.approx(fused, abs=1e-4)
     assert missed <= 1  # where a strain comes twice
 
@@ -89,14 +92,14 @@ def test_a_part_from_the_middle_tells_tune_seconds_key_and_tempo(searcher, tunes
 def test_songs_that_are_not_aligned_count_as_fitting_nowhere(searcher, tunes, monkeypatch):
     hum = from_notes(part_of(tunes[3].notes, *PART_S))
     everything = searcher.scores(hum)
-    monkeypatch.setattr("qbhkit.retrieval.searcher.SHORTLIST", 5)
+    monkeypatch.setattr(searcher_module, "SHORTLIST", 5)
+    monkeypatch.setattr(searcher_module, "FOLDED", 5)
     few = searcher.scores(hum)
     assert len(few.aligned) == 5
     np.testing.assert_array_equal(few.score[few.aligned], everything.score[few.aligned])
     others = np.setdiff1d(np.arange(len(tunes)), few.aligned)
-    np.testing.assert_allclose(
-        few.score[others], few.vote[others] - searcher.calibration.distance * CAP_ST
-    )
+    worst = (searcher.calibration.distance + searcher.calibration.folded) * CAP_ST
+    np.testing.assert_allclose(few.score[others], few.vote[others] - worst)
     answers = searcher.search(hum, len(tunes))
     assert sum(answer.distance_st is not None for answer in answers) == 5
     assert all(answer.start_s < answer.end_s for answer in answers)
@@ -111,6 +114,7 @@ def test_octave_errors_cost_nothing_by_pitch_class(searcher, tunes, monkeypatch)
     folded = searcher.aligner.folded_distance(hum, everything)
     assert folded.argmin() == number
     assert folded[number] < 0.1
+    monkeypatch.setattr(searcher, "calibration", replace(searcher.calibration, folded=0.0))
     plain = searcher.scores(hum)
     monkeypatch.setattr(searcher_module, "FOLDED", 5)
     monkeypatch.setattr(searcher, "calibration", replace(searcher.calibration, folded=0.2))
