@@ -54,7 +54,7 @@ ALLOWED = {
     "loss": 0.03, "spread": 0.03, "rate": 1e-9, "epoch": 0, "n": 0, "songs": 0,
     "kept": 0.03, "refused": 0.05, "precision": 0.03, "brier": 0.03,
     "threshold": 0.15, "distance": 0, "folded": 0, "imagined": 0.05,
-    "bias": 2.0, "score": 5.0, "lead": 8.0,
+    "bias": 3.0, "score": 8.0, "lead": 12.0,
     **{
         f"{target}{name}": 0.05
         for target in ("", "lead_")
