@@ -92,7 +92,7 @@ def what_to_expect():
     for what, block in blocks.items():
         yield row(what, f"{block['top1']:.3f}", f"{block['top10']:.3f}")
     refused = [block["refused"] for block in result("crossfold_best")["refusal"].values()]
-    yield f"and {songs:,} songs are few"
+    yield f"{songs:,} songs are few"
     yield f"the kit refuses {min(refused):.0%} to {max(refused):.0%} of the hums of it"
     dtw = result("hums_anywhere")["methods"]["dtw"]
     yield f"A plain dynamic time warping finds {dtw['top1']:.3f}"

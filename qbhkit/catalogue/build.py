@@ -53,11 +53,11 @@ def songs_from(
     Args:
         sources: as :func:`build_catalogue` takes them; songs are returned as they are.
         data: the folder of named corpora; :func:`~qbhkit.storage.data_dir` if None.
-        held_out: of named corpora, return only songs that no shipped weights were trained on.
+        held_out: of named corpora, return only songs that no shipped embedding was trained on.
 
     Raises:
-        QbhError: if a source is not known, no file can be read, two songs have the same id, or
-            nothing is known to be held out of a source.
+        QbhError: if a source is not known, no file can be read, two songs have the same id, a
+            source has no split to hold songs out, or no song is held out.
     """
     listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
     if listed and all(isinstance(one, Song) for one in listed):
@@ -70,6 +70,8 @@ def songs_from(
     if held_out:
         kept = {song_id for name in names for song_id in split_of(name)["held_out"]}
         songs = [song for song in songs if song.id in kept]
+        if not songs:
+            raise QbhError(f"No song of {', '.join(names)} is held out: name other corpora.")
     return songs, failures
 
 

@@ -32,7 +32,7 @@ def build(
     out: opt.OutCatalogue,
     limit: Annotated[int | None, opt.option("N", "only the first N songs")] = None,
     held_out: Annotated[
-        bool, opt.flag("--held-out", "only songs that no shipped weights were trained on")
+        bool, opt.flag("--held-out", "only songs that no shipped embedding was trained on")
     ] = False,
     tracker: opt.SongTracker = None,
     workers: opt.Workers = None,

@@ -56,7 +56,7 @@ class Calibration:
     def of(cls, embedder: Any) -> Self:
         """Return the calibration stored with an embedder's weights, or the default one."""
         stored = getattr(embedder, "calibration", None)
-        # Older weights do not name what they did without.
+        # Older weights name neither: they did not fold, and all imagined the same score.
         values = {"folded": 0.0, "imagined": 0.42} | stored if stored else {}
         return build_config(cls, values, "the calibration")
 

@@ -329,7 +329,7 @@ def test_a_recording_is_played_from_any_folder_but_another_file_is_not(
     assert matched_audio(catalogue, answer).duration_s > 0.5  # its melody instead
 
 
-def test_only_songs_that_are_held_out_of_every_training(tmp_path):
+def test_only_songs_that_are_held_out_of_every_training(tmp_path, monkeypatch):
     everything, _ = songs_from("miscFolk")
     songs, _ = songs_from(["miscFolk"], held_out=True)
     split = read_split("folk")
@@ -338,3 +338,6 @@ def test_only_songs_that_are_held_out_of_every_training(tmp_path):
     (tmp_path / "a.abc").write_text("X:1\nT:A\nK:C\nCDEF GABc|\n")
     with pytest.raises(QbhError, match="has no split"):
         songs_from([tmp_path / "a.abc"], held_out=True)
+    monkeypatch.setattr(module, "split_of", lambda name: {"held_out": []})
+    with pytest.raises(QbhError, match="No song of miscFolk is held out"):
+        songs_from("miscFolk", held_out=True)
