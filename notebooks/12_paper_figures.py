@@ -194,7 +194,7 @@ keep(topk_figure(curves, "What each step adds (anywhere, cross-validation)"), "t
 from qbhkit.figures import rank_matrix_figure
 
 start = results["start"]
-queries, singers = start["song_ids"], start["singers"]
+queries, singers = start["song_ids"], [name.split("/")[-1] for name in start["singers"]]
 title = "Mean of 1 / rank, searched from the start"
 figure = rank_matrix_figure(start["methods"]["full"]["ranks"], queries, singers, title)
 keep(figure, "rank_matrix")
