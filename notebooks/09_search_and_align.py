@@ -124,7 +124,8 @@ pd.DataFrame(by_hand, index=table.columns).round(3)
 # A vector does not keep the position of every note. So the 200 songs with the best votes are compared once more,
 # frame by frame. *Dynamic time warping* (DTW) finds the path of the hum through the song, whatever the key of the
 # hum. At every moment of the path, the speed is between half and double. The distance of one frame is limited to
-# three semitones, so a wrong octave is no worse than a wrong note.
+# three semitones, so a wrong octave is no worse than a wrong note. Where the melody of a recording is unvoiced, it is
+# limited to one: a tracker may have lost the notes that were sung there.
 
 # %%
 answers = searcher.search(hum, k=5)

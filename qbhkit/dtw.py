@@ -1,8 +1,8 @@
 """Subsequence dynamic time warping between pitch curves: the kit's one implementation.
 
 Steps in (query, song) frames are (1, 1), (1, 2) and (2, 1): half to double speed. Every frame of
-the query costs its distance to the song in semitones, at most ``cap_st``. A frame of a song that is
-NaN costs ``cap_st``.
+the query costs its distance to the song in semitones, at most what the song's frame allows; a frame
+of a song that is NaN costs just that.
 
 Source: Mueller, "Fundamentals of music processing", 2015, section 7.2 (subsequence DTW with slope
 constraint).
@@ -25,6 +25,7 @@ class FlatSongs(NamedTuple):
     """Songs end to end: the pitch of song k is ``pitch[offset[k] : offset[k + 1]]``."""
 
     pitch: NDArray[np.float32]
+    cap_st: NDArray[np.float32]  # highest cost of each frame
     offset: NDArray[np.int64]  # (songs + 1,)
 
 
@@ -45,10 +46,26 @@ class SongPaths(NamedTuple):
     key_st: NDArray[np.float64]  # (C,) how much higher than the song the query is
 
 
-def flatten(pitches: Sequence[NDArray[np.float32]]) -> FlatSongs:
-    """Concatenate arrays (N,), such as the pitch curves of songs."""
-    offset = np.concatenate([[0], np.cumsum([len(pitch) for pitch in pitches])]).astype(np.int64)
-    return FlatSongs(np.concatenate(pitches).astype(np.float32), offset)
+def flatten(
+    pitches: Sequence[NDArray[np.float32]],
+    cap_st: float | Sequence[NDArray[np.float32]] = NO_CAP_ST,
+) -> FlatSongs:
+    """Put songs end to end.
+
+    Args:
+        pitches: (N,) MIDI semitones of each song.
+        cap_st: highest cost of a frame: of all, or (N,) of each song's frames.
+    """
+    pitch, offset = end_to_end(pitches)
+    if isinstance(cap_st, float):
+        return FlatSongs(pitch, np.full_like(pitch, cap_st), offset)
+    return FlatSongs(pitch, np.concatenate(cap_st).astype(np.float32), offset)
+
+
+def end_to_end(rows: Sequence[NDArray]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Concatenate arrays (N,), and return where each begins, and the end: (arrays + 1,)."""
+    offset = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return np.concatenate(rows).astype(np.float32), offset
 
 
 def warping_path(
@@ -56,7 +73,7 @@ def warping_path(
     song: NDArray,
     keys_st: Sequence[float],
     from_start: bool = False,
-    cap_st: float = NO_CAP_ST,
+    cap_st: float | NDArray = NO_CAP_ST,
     step_cost_st: float = 0.0,
 ) -> WarpingPath:
     """Find the path of least mean distance between a query and one song, in the best key.
@@ -66,14 +83,16 @@ def warping_path(
         song: (M,) MIDI semitones, M >= 1.
         keys_st: keys to try: how much higher than the song the query is. The first wins a tie.
         from_start: whether the path begins at the song's first frame.
-        cap_st: highest cost of a frame.
+        cap_st: highest cost of a frame: of all, or (M,) of each of the song's frames.
         step_cost_st: cost of each step other than (1, 1).
     """
     query, song = np.asarray(query, np.float32), np.asarray(song, np.float32)
+    caps = np.empty_like(song)
+    caps[:] = cap_st
     best = WarpingPath(np.inf, 0.0, np.zeros(0, np.int64))
     back = np.empty((len(query), len(song)), np.uint8)
     for key_st in keys_st:
-        distance, last = _warp(query, song, key_st, from_start, cap_st, step_cost_st, back)
+        distance, last = _warp(query, song, caps, key_st, from_start, step_cost_st, back)
         if distance < min(best.distance_st, _FAR / len(query)):
             frames = np.empty(len(query), np.int64)
             _follow(back, last, frames)
@@ -89,7 +108,6 @@ def paths_through_songs(
     end: NDArray[np.int64],
     keys_st: NDArray[np.float64],
     from_start: bool,
-    cap_st: float,
 ) -> SongPaths:
     """Find the path and the key of least mean distance in each chosen song.
 
@@ -101,11 +119,10 @@ def paths_through_songs(
         end: (C,) frame after the last one of that stretch.
         keys_st: offsets from the suggested key; each sum is tried, and refined along its path.
         from_start: whether paths begin at the songs' first frames.
-        cap_st: highest cost of a frame.
     """
-    found = _paths(query, *songs, chosen, start, end, keys_st, from_start, cap_st)
+    found = _paths(query, *songs, chosen, start, end, keys_st, from_start)
     distance, begin, stop, key = found.T
-    distance = np.where(distance > cap_st, np.inf, distance)
+    distance = np.where(distance > NO_CAP_ST, np.inf, distance)
     return SongPaths(distance, begin.astype(np.int64), stop.astype(np.int64), key)
 
 
@@ -115,7 +132,6 @@ def distances_to_songs(
     keys_st: NDArray[np.float32],
     key_offset: NDArray[np.int64],
     from_start: bool,
-    cap_st: float = NO_CAP_ST,
     folded: bool = False,
     refined: bool = False,
 ) -> NDArray[np.float64]:
@@ -127,31 +143,30 @@ def distances_to_songs(
         keys_st: (K,) keys to try, song after song: how much higher than the song the query is.
         key_offset: (songs + 1,) where the keys of each song begin.
         from_start: whether paths begin at the songs' first frames.
-        cap_st: highest cost of a frame.
         folded: whether pitches an octave apart are the same.
         refined: whether the best key of each song is estimated again along its path.
     """
-    found = _distances(query, *songs, keys_st, key_offset, from_start, cap_st, folded, refined)
+    found = _distances(query, *songs, keys_st, key_offset, from_start, folded, refined)
     return np.where(found < NO_CAP_ST, found, np.inf)
 
 
 @njit(parallel=True, cache=True)
-def _distances(query, pitch, offset, keys, key_offset, from_start, cap, folded, refined):  # type: ignore[no-untyped-def]
+def _distances(query, pitch, caps, offset, keys, key_offset, from_start, folded, refined):  # type: ignore[no-untyped-def]
     best = np.full(len(offset) - 1, _FAR)
     for song in prange(len(offset) - 1):
-        curve = pitch[offset[song] : offset[song + 1]]
+        curve, most = pitch[offset[song] : offset[song + 1]], caps[offset[song] : offset[song + 1]]
         nothing = np.empty((0, 0), np.uint8)
         key = 0.0
         for k in range(key_offset[song], key_offset[song + 1]):
-            distance, _ = _warp(query, curve, keys[k], from_start, cap, 0.0, nothing, folded)
+            distance, _ = _warp(query, curve, most, keys[k], from_start, 0.0, nothing, folded)
             if distance < best[song]:
                 best[song], key = distance, keys[k]
-        if not refined or best[song] > cap:
+        if not refined or best[song] > NO_CAP_ST:
             continue
         back = np.empty((len(query), len(curve)), np.uint8)
         path = np.empty(len(query), np.int64)
         for _ in range(_ROUNDS):
-            distance, last = _warp(query, curve, key, from_start, cap, 0.0, back, folded)
+            distance, last = _warp(query, curve, most, key, from_start, 0.0, back, folded)
             best[song] = min(best[song], distance)
             _follow(back, last, path)
             rest = query - curve[path] - key
@@ -165,12 +180,13 @@ def _distances(query, pitch, offset, keys, key_offset, from_start, cap, folded, 
 
 
 @njit(parallel=True, cache=True)
-def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # type: ignore[no-untyped-def]
+def _paths(query, pitch, caps, offset, chosen, start, end, keys, from_start):  # type: ignore[no-untyped-def]
     """Return (C, 4): distance, first frame, frame after the last, key."""
     found = np.zeros((len(chosen), 4))
     middle = np.median(query)
     for c in prange(len(chosen)):
-        song = pitch[offset[chosen[c]] : offset[chosen[c] + 1]]
+        first, after = offset[chosen[c]], offset[chosen[c] + 1]
+        song, most = pitch[first:after], caps[first:after]
         back = np.empty((len(query), len(song)), np.uint8)
         path = np.empty(len(query), np.int64)
         begin = min(max(start[c], 0), len(song) - 1)
@@ -180,8 +196,8 @@ def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # 
         for k in range(len(keys)):
             key = likely + keys[k]
             for _ in range(_ROUNDS):
-                distance, last = _warp(query, song, key, from_start, cap, 0.0, back)
-                if distance > cap:
+                distance, last = _warp(query, song, most, key, from_start, 0.0, back)
+                if distance > NO_CAP_ST:
                     break  # the song is too short to hold the query
                 _follow(back, last, path)
                 if distance < found[c, 0]:
@@ -194,40 +210,49 @@ def _paths(query, pitch, offset, chosen, start, end, keys, from_start, cap):  # 
     return found
 
 
-@njit(cache=True)
-def _warp(query, song, key, from_start, cap, step_cost, back, folded=False):  # type: ignore[no-untyped-def]
+@njit(cache=True, error_model="numpy")
+def _warp(query, song, caps, key, from_start, step_cost, back, folded=False):  # type: ignore[no-untyped-def]
     """Return the mean cost of a query's frame on the best path, and the path's last frame.
 
     ``back`` stores the step taken, for backtracking: 1 is (1, 1), 2 is (1, 2), 3 is (2, 1), and 0
     begins a path. An empty ``back`` stores nothing.
     """
+    # Single precision and plain loops without a branch are compiled to vector instructions.
     width = len(song)
-    store = len(back) > 0
-    rows = np.full((3, width + 2), _FAR)  # two columns of padding on the left
-    near = np.zeros((2, width))
+    rows = np.full((3, width + 2), np.float32(_FAR))  # two columns of padding on the left
+    near = np.zeros((2, width), np.float32)
+    unused = np.empty(width, np.uint8)
+    bent, octave = np.float32(step_cost), np.float32(12)
     for i in range(len(query)):
         new, row, before = rows[i % 3], rows[(i - 1) % 3], rows[(i - 2) % 3]
         here, earlier = near[i % 2], near[(i - 1) % 2]
+        steps = back[i] if len(back) else unused
+        pitch = query[i] - np.float32(key)
+        if folded:
+            for j in range(width):
+                apart = abs(pitch - song[j])
+                apart = abs(apart - octave * np.rint(apart / octave))
+                here[j] = apart if apart < caps[j] else caps[j]
+        else:
+            for j in range(width):
+                apart = abs(pitch - song[j])
+                here[j] = apart if apart < caps[j] else caps[j]  # NaN costs the cap too
+        if i == 0:
+            new[2:] = here
+            if from_start:
+                new[3:] = np.float32(_FAR)
+            steps[:] = 0
+            continue
         for j in range(width):
-            apart = abs(query[i] - song[j] - key)
-            if folded:
-                apart = abs(apart - 12 * np.rint(apart / 12))
-            here[j] = apart if apart < cap else cap  # NaN costs the cap too
-            if i == 0:
-                new[j + 2] = here[j] if j == 0 or not from_start else _FAR
-                if store:
-                    back[i, j] = 0
-                continue
-            best, step = row[j + 1] + here[j], 1
-            double = row[j] + here[j] + step_cost
-            if double < best:
-                best, step = double, 2
-            half = before[j + 1] + earlier[j] + here[j] + step_cost
-            if half < best:
-                best, step = half, 3
-            new[j + 2] = best
-            if store:
-                back[i, j] = step
+            double = row[j] + bent
+            half = before[j + 1] + earlier[j] + bent
+            best, step = row[j + 1], np.uint8(1)
+            step = np.uint8(2) if double < best else step
+            best = double if double < best else best
+            step = np.uint8(3) if half < best else step
+            best = half if half < best else best
+            new[j + 2] = best + here[j]
+            steps[j] = step
     costs = rows[(len(query) - 1) % 3][2:]
     last = np.argmin(costs)
     return costs[last] / len(query), last

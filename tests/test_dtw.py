@@ -70,9 +70,9 @@ def curves(seed, query=10, song=25):
 
 def one_song(query, song, keys=(0.0,), from_start=False, cap=3.0, start=0, end=None):
     """The path through one song as :func:`paths_through_songs` finds it among others."""
-    songs = flatten([np.full(4, 90.0), song, np.arange(40.0)])
+    songs = flatten([np.full(4, 90.0), song, np.arange(40.0)], cap)
     chosen, begin, stop = np.array([[1], [start], [len(song) if end is None else end]])
-    found = paths_through_songs(query, songs, chosen, begin, stop, np.array(keys), from_start, cap)
+    found = paths_through_songs(query, songs, chosen, begin, stop, np.array(keys), from_start)
     return [column[0] for column in found]
 
 
@@ -159,8 +159,8 @@ def test_chosen_songs_come_in_the_order_asked_for():
     query = songs[3][5:17] + 2
     chosen = np.array([4, 3, 0])
     found = paths_through_songs(
-        query, flatten(songs), chosen, 0 * chosen, 0 * chosen + 25, np.array([0.0, -1.5, 1.5]),
-        False, 3.0,
+        query, flatten(songs, 3.0), chosen, 0 * chosen, 0 * chosen + 25,
+        np.array([0.0, -1.5, 1.5]), False,
     )  # fmt: skip
     assert found.distance_st.argmin() == 1
     assert (found.start[1], found.end[1]) == (5, 17)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qbhkit.contour import held_pitch
 from qbhkit.corpora.songs import Song
-from qbhkit.dtw import distances_to_songs, flatten
+from qbhkit.dtw import distances_to_songs, end_to_end, flatten
 
 HOP_S = 0.2
 # Chosen on ten known variants that the shared runs miss: nine lie below, the tenth at 0.099. 100
@@ -96,7 +96,7 @@ class VariantFinder:
         for number in chosen:
             values, votes = np.unique(key[self._song[rows] == number], return_counts=True)
             keys.append(values[np.argsort(-votes, kind="stable")[:_KEYS]])
-        return chosen, *flatten(keys or [np.zeros(0)])
+        return chosen, *end_to_end(keys or [np.zeros(0)])
 
 
 class _Runs(NamedTuple):
@@ -130,6 +130,6 @@ def _distances(
     changes = int((np.diff(np.round(stretch)) != 0).sum())
     if not songs or changes < _FEWEST_CHANGES:
         return np.full(len(songs), np.inf)
-    found = distances_to_songs(stretch, flatten(songs), keys_st, offset, False, _CAP_ST)
+    found = distances_to_songs(stretch, flatten(songs, _CAP_ST), keys_st, offset, False)
     movement_st = np.abs(stretch - np.median(stretch)).mean()
     return found / movement_st + _FEW_COST * max(0, _MANY_CHANGES - changes)

@@ -133,7 +133,7 @@ class WindowGrid:
     lengths_s: tuple[float, ...] = (4.0, 5.7, 8.0, 11.3, 16.0)
     step_share: float = 0.25  # from one start to the next, as a share of the length
     first_lengths_s: tuple[float, ...] = (4.8, 6.7, 9.5, 13.5, 19.0)  # more, at the first note
-    min_voiced: float = 0.5  # smallest voiced share of a window
+    min_voiced: float = 0.2  # smallest voiced share of a window: trackers lose much of a melody
 
     def __post_init__(self) -> None:
         for name in ("lengths_s", "first_lengths_s"):  # so that 20 and 20.0 are the same grid
@@ -144,10 +144,13 @@ class WindowGrid:
 
 
 def grid_for(reading: Reading) -> WindowGrid:
-    """Return the grid that suits a model: windows of several lengths, or of its one length."""
+    """Return the grid that suits a model: windows of several lengths, or of its one length.
+
+    Source: fixed facts, "Contour" (windows of one length are voiced for at least half).
+    """
     if reading.window_s is None:
         return WindowGrid()
-    return WindowGrid((reading.window_s,), first_lengths_s=())
+    return WindowGrid((reading.window_s,), first_lengths_s=(), min_voiced=0.5)
 
 
 class SongWindows(NamedTuple):

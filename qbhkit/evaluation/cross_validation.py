@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from qbhkit.catalogue.build import song_entry
 from qbhkit.catalogue.read import Catalogue
 from qbhkit.contour import Contour, from_f0
 from qbhkit.corpora import open_corpus
@@ -93,7 +94,7 @@ class EmbeddedSongs:
 
     def searcher(self, embedder: ContourEmbedder) -> Searcher:
         """Embed the windows with a model, and return the searcher of these songs."""
-        entries = [{"id": song.id, "title": song.title} for song in self._songs]
+        entries = [song_entry(song, "") for song in self._songs]
         catalogue = Catalogue(
             Path(), embedder.identity, "", self._grid, entries, self.contours,
             embedder.embed(self._frames).astype(np.float16), self._song,

@@ -27,11 +27,11 @@ from qbhkit.weights import DEFAULT_EMBEDDING
 
 ScoreSongs = Callable[[Sequence[Contour]], Iterator[NDArray]]
 """Takes hums, and yields the (songs,) scores of each, higher is better."""
-_BASELINES: dict[str, Callable[[list[Contour]], Any]] = {
-    "linear-scaling": LinearScaling,
-    "dtw": SubsequenceDtw,
-    "dtw-folded": FoldedDtw,
-    "alignment": CappedDtw,
+_BASELINES: dict[str, Callable[[Catalogue], Any]] = {
+    "linear-scaling": lambda catalogue: LinearScaling(catalogue.contours),
+    "dtw": lambda catalogue: SubsequenceDtw(catalogue.contours),
+    "dtw-folded": lambda catalogue: FoldedDtw(catalogue.contours),
+    "alignment": lambda catalogue: CappedDtw(catalogue.contours, catalogue.heard),
 }
 
 
@@ -179,7 +179,7 @@ def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSo
 
 def by_baseline(catalogue: Catalogue, method: str, match_from: MatchFrom) -> ScoreSongs:
     """Return a function that scores by a baseline, such as ``linear-scaling`` or ``dtw``."""
-    baseline = _BASELINES[method](catalogue.contours)
+    baseline = _BASELINES[method](catalogue)
     return lambda hums: (baseline.scores(hum, match_from) for hum in hums)
 
 

@@ -26,7 +26,7 @@ from qbhkit.synthesis.mixing import MIX_RATE_HZ, Mixture, mix, place_hum, random
 from qbhkit.synthesis.singer import LEAD_IN_S, render_hum
 from qbhkit.training_loop import Stream, generator
 
-_INTRO_S = 1.0  # of accompaniment before the first note of the voice
+INTRO_S = 1.0  # of accompaniment before the first note of the voice
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,14 @@ def song_mixture(path: Path, config: TranscribeConfig, rng: Generator) -> Mixtur
         QbhError: if the file is damaged, or has no melody track or no accompaniment.
     """
     melody, score = read_midi(path), read_score(path)
-    start_s = melody[0, 0] - _INTRO_S
+    start_s = melody[0, 0] - INTRO_S
     rest_s = max((part[:, 0] + part[:, 1]).max() for part in (melody, score.chords)) - start_s
     frames = int(min(rest_s, config.length_s or rest_s) / F0_HOP_S)
     length_s = frames * F0_HOP_S
     octave = np.array([0, 0, 12])
     sung = cut_notes(melody, start_s, length_s) - octave * rng.integers(0, 2)
     hum = render_hum(sung, replace(random_singer(rng), style="vowels"), rng)
-    voice, f0 = place_hum(hum, _INTRO_S - LEAD_IN_S, length_s)
+    voice, f0 = place_hum(hum, INTRO_S - LEAD_IN_S, length_s)
     chords = cut_notes(score.chords, start_s, length_s)
     backing = render_accompaniment(chords, score.beat_s, length_s, MIX_RATE_HZ, rng)
     return Mixture(mix(voice, f0, backing, rng.uniform(*config.level_db)), f0, f0)

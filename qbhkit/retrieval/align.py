@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, held_pitch
-from qbhkit.dtw import distances_to_songs, flatten, paths_through_songs, warping_path
+from qbhkit.dtw import distances_to_songs, end_to_end, flatten, paths_through_songs, warping_path
 
 CAP_ST = 3.0  # highest cost of a frame, so that no wrong note outweighs the others
 # The first key comes from the song's window that is most similar to the hum. That window may hold a
@@ -31,21 +31,29 @@ class Alignments(NamedTuple):
 class Aligner:
     """Find the stretch of a song that a hum follows, at half to double speed at every moment.
 
-    A single frame costs at most 3 semitones, and so much where the hum goes on after the end of a
-    song that is shorter than 14 s.
+    Rests of the song hold the pitch before them. A single frame costs at most 3 semitones, and so
+    much where the hum goes on after the end of a song that is shorter than 14 s.
 
     Args:
         contours: the songs.
+        unvoiced_st: the highest cost of a frame where a song is unvoiced, or (songs,) of each. A
+            melody that a tracker heard has lost notes, and nobody knows what was sung there.
 
     Source: :mod:`qbhkit.dtw`.
     Notebook: notebooks/09_search_and_align.py
     """
 
-    def __init__(self, contours: Sequence[Contour]) -> None:
+    def __init__(
+        self, contours: Sequence[Contour], unvoiced_st: float | NDArray[np.float64] = CAP_ST
+    ) -> None:
         trimmed = [contour.trimmed() for contour in contours]
         self.lead = np.array([round(lead_s / sung.hop_s) for sung, lead_s in trimmed], np.int64)
         self._length = np.array([len(sung) for sung, _ in trimmed], np.int64)
-        self._songs = flatten([_padded(held_pitch(sung)) for sung, _ in trimmed])
+        costs = frame_costs([sung for sung, _ in trimmed], unvoiced_st)
+        self._songs = flatten(
+            [_padded(held_pitch(sung), np.nan) for sung, _ in trimmed],
+            [_padded(cost, CAP_ST) for cost in costs],
+        )
 
     def align(
         self,
@@ -66,7 +74,7 @@ class Aligner:
         """
         lead, pitch = self.lead[songs], held_pitch(hum)
         found = paths_through_songs(
-            pitch, self._songs, songs, start - lead, end - lead, _KEYS_ST, from_start, CAP_ST
+            pitch, self._songs, songs, start - lead, end - lead, _KEYS_ST, from_start
         )
         ends = self._length[songs]
         return Alignments(
@@ -85,11 +93,10 @@ class Aligner:
         The octave is what trackers of recordings get wrong most. Arguments as for :meth:`align`;
         3 semitones where there is no path.
         """
-        pitch, offset = self._songs
-        chosen = flatten([pitch[offset[song] : offset[song + 1]] for song in songs])
-        keys, ends = flatten([_PITCH_CLASSES] * len(songs))
+        chosen = flatten(*zip(*map(self._curve, songs), strict=True))
+        keys, ends = end_to_end([_PITCH_CLASSES] * len(songs))
         found = distances_to_songs(
-            held_pitch(hum), chosen, keys, ends, from_start, CAP_ST, folded=True, refined=True
+            held_pitch(hum), chosen, keys, ends, from_start, folded=True, refined=True
         )
         return np.minimum(found, CAP_ST)
 
@@ -108,12 +115,27 @@ class Aligner:
             (N,) frames of the song, for those of the hum from its first to its last voiced one; the
             last frame where the hum goes on after the song's end; empty where there is no path.
         """
-        pitch, offset = self._songs
-        notes = pitch[offset[song] : offset[song + 1]]
-        found = warping_path(held_pitch(hum), notes, [transposition_st], from_start, CAP_ST)
+        notes, most = self._curve(song)
+        found = warping_path(held_pitch(hum), notes, [transposition_st], from_start, most)
         return np.minimum(found.frames, self._length[song] - 1) + self.lead[song]
 
+    def _curve(self, song: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the pitch of a song, and the highest cost of each frame."""
+        pitch, most, offset = self._songs
+        return pitch[offset[song] : offset[song + 1]], most[offset[song] : offset[song + 1]]
 
-def _padded(pitch: NDArray[np.float32]) -> NDArray[np.float32]:
+
+def frame_costs(
+    contours: Sequence[Contour], unvoiced_st: float | NDArray[np.float64]
+) -> list[NDArray[np.float32]]:
+    """Return the highest cost (N,) of each frame of songs; the arguments are those of Aligner."""
+    of_each = np.broadcast_to(np.float32(unvoiced_st), len(contours))
+    return [
+        np.where(contour.voiced, np.float32(CAP_ST), unvoiced)
+        for contour, unvoiced in zip(contours, of_each, strict=True)
+    ]
+
+
+def _padded(row: NDArray[np.float32], with_value: float) -> NDArray[np.float32]:
     """Append frames that no hum is near to, where a song is short."""
-    return np.pad(pitch, (0, max(0, _SHORTEST_FRAMES - len(pitch))), constant_values=np.nan)
+    return np.pad(row, (0, max(0, _SHORTEST_FRAMES - len(row))), constant_values=with_value)

@@ -5,10 +5,11 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from qbhkit.contour import Contour, held_pitch, voiced_median
-from qbhkit.dtw import distances_to_songs, flatten
+from qbhkit.dtw import distances_to_songs, end_to_end, flatten
 from qbhkit.embedding.windows import MatchFrom, is_long_enough
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.align import CAP_ST
+from qbhkit.retrieval.align import CAP_ST, frame_costs
+from qbhkit.retrieval.confidence import Calibration
 
 # Length of the song's stretch over the hum's: from half as fast to twice as fast.
 SCALES = np.exp2(np.linspace(-1, 1, 17))
@@ -30,7 +31,7 @@ class LinearScaling:
     """
 
     def __init__(self, contours: list[Contour]) -> None:
-        self._songs = flatten([held_pitch(contour) for contour in contours])
+        self._songs = end_to_end([held_pitch(contour) for contour in contours])
 
     def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
         """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
@@ -68,7 +69,7 @@ class SubsequenceDtw:
         pitch = hum.pitch_st[hum.voiced]
         middle = voiced_median(pitch, pitch > 0)
         spans = [_medians(song, len(pitch), match_from) for song in self._pitches]
-        medians, offset = flatten(spans)
+        medians, offset = end_to_end(spans)
         return -distances_to_songs(
             pitch, self._songs, middle - medians, offset, match_from == "start"
         )
@@ -78,18 +79,21 @@ class CappedDtw:
     """Align hum and song as ``full`` does, without windows that suggest where and in which key.
 
     As :class:`SubsequenceDtw`, but rests hold the pitch before them, a frame costs at most 3
-    semitones, the keys beside those of the stretches are tried too, and the best one is estimated
-    again along its path.
+    semitones (1 where a song that a tracker heard is unvoiced), the keys beside those of the
+    stretches are tried too, and the best one is estimated again along its path.
 
     Args:
         contours: the songs.
+        heard: (songs,) whether a tracker heard a song.
 
     Source: :mod:`qbhkit.dtw`.
     """
 
-    def __init__(self, contours: list[Contour]) -> None:
+    def __init__(self, contours: list[Contour], heard: bool | NDArray[np.bool_] = False) -> None:
         self._pitches = [held_pitch(contour) for contour in contours]
-        self._songs = flatten(self._pitches)
+        unvoiced_st = np.where(heard, Calibration().unvoiced, CAP_ST)
+        costs = frame_costs([contour.trimmed()[0] for contour in contours], unvoiced_st)
+        self._songs = flatten(self._pitches, costs)
 
     def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
         """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
@@ -97,12 +101,10 @@ class CappedDtw:
         pitch = held_pitch(hum)
         medians = [_medians(song, len(pitch), match_from) for song in self._pitches]
         beside = [np.unique(np.add.outer(median, [-1, 0, 1])) for median in medians]
-        keys, offset = flatten(beside)
+        keys, offset = end_to_end(beside)
         keys = voiced_median(pitch, pitch > 0) - keys
         from_start = match_from == "start"
-        return -distances_to_songs(
-            pitch, self._songs, keys, offset, from_start, CAP_ST, refined=True
-        )
+        return -distances_to_songs(pitch, self._songs, keys, offset, from_start, refined=True)
 
 
 class FoldedDtw:
@@ -118,15 +120,15 @@ class FoldedDtw:
     """
 
     def __init__(self, contours: list[Contour]) -> None:
-        self._songs = flatten([contour.pitch_st[contour.voiced] for contour in contours])
+        self._songs = flatten([contour.pitch_st[contour.voiced] for contour in contours], CAP_ST)
 
     def scores(self, hum: Contour, match_from: MatchFrom) -> NDArray[np.float64]:
         """Return the scores (songs,); raise QbhError if under 1 s of the hum is voiced."""
         _refuse_short(hum)
         pitch = hum.pitch_st[hum.voiced]
-        keys, offset = flatten([np.arange(12, dtype=np.float32)] * (len(self._songs.offset) - 1))
+        keys, offset = end_to_end([np.arange(12, dtype=np.float32)] * (len(self._songs.offset) - 1))
         return -distances_to_songs(
-            pitch, self._songs, keys, offset, match_from == "start", CAP_ST, True, True
+            pitch, self._songs, keys, offset, match_from == "start", folded=True, refined=True
         )
 
 

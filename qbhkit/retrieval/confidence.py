@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qbhkit.config import build_config
 from qbhkit.errors import QbhError
+from qbhkit.retrieval.align import CAP_ST
 
 _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
 # In a small catalogue the best wrong song leads by as much as the right one does in a large one. To
@@ -34,6 +35,8 @@ class Calibration:
     Args:
         distance: subtracted from the vote per semitone of mean distance.
         folded: subtracted per semitone of the mean distance between pitch classes.
+        unvoiced: the highest cost, in semitones, of a frame where a melody that a tracker heard is
+            unvoiced.
         bias: of the logistic regression.
         score: its weight of the score.
         lead: its weight of the lead over the best ten other songs.
@@ -46,6 +49,7 @@ class Calibration:
 
     distance: float = 0.1
     folded: float = 0.2
+    unvoiced: float = 1.0
     bias: float = -6.1
     score: float = 4.8
     lead: float = 23.2
@@ -56,8 +60,10 @@ class Calibration:
     def of(cls, embedder: Any) -> Self:
         """Return the calibration stored with an embedder's weights, or the default one."""
         stored = getattr(embedder, "calibration", None)
-        # Older weights name neither: they did not fold, and all imagined the same score.
-        values = {"folded": 0.0, "imagined": 0.42} | stored if stored else {}
+        # Older weights name none of these: gaps cost what notes do, nothing was folded, and all
+        # imagined the same score.
+        older = {"folded": 0.0, "unvoiced": CAP_ST, "imagined": 0.42}
+        values = older | stored if stored else {}
         return build_config(cls, values, "the calibration")
 
     def confidence(self, score: NDArray, lead: NDArray) -> NDArray[np.float64]:

@@ -130,7 +130,8 @@ class Searcher:
     @cached_property
     def aligner(self) -> Aligner:
         """What aligns hums with the catalogue's songs."""
-        return Aligner(self.catalogue.contours)
+        unvoiced_st = np.where(self.catalogue.heard, self.calibration.unvoiced, CAP_ST)
+        return Aligner(self.catalogue.contours, unvoiced_st)
 
     def search(
         self,

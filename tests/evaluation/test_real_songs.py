@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import pop_song
 
 from qbhkit.audio import Audio, write_wav
 from qbhkit.contour import F0Track, from_notes, midi_to_hz
@@ -14,8 +15,11 @@ from qbhkit.evaluation.benchmarks.bench_real_songs import (
     hums_of,
     melodies,
     read_songs,
+    rendered,
     retrieval,
     score,
+    shape,
+    tracked,
     typed_and_heard,
 )
 from qbhkit.synthesis.singer import LEAD_IN_S, SINGER_RATE_HZ, Voice, render_hum
@@ -114,6 +118,14 @@ def test_faults_are_counted_by_kind_and_length():
     assert short == [1, 0, 1, 0]
 
 
+def test_melodies_are_described_by_runs_and_steps():
+    pitch = np.array([0, 60, 60, 60.5, 0, 0, 62, 70, 70.1, 0, 60])
+    found = shape([pitch, pitch])
+    assert found["voiced"] == pytest.approx(7 / 11)
+    assert (found["run_s"], found["rest_s"]) == pytest.approx((0.3, 0.15))
+    assert [found[name] for name in ("held", "slid", "leapt")] == pytest.approx([0.5, 0.25, 0.25])
+
+
 def test_the_rules_for_songs_have_the_faults_of_trackers(songs, tmp_path, monkeypatch):
     monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path))
     typed, heard = typed_and_heard(songs[0], "swift-f0")
@@ -122,6 +134,15 @@ def test_the_rules_for_songs_have_the_faults_of_trackers(songs, tmp_path, monkey
     found = all_faults(songs, ["swift-f0"])  # a good one, on a clean voice
     assert found["swift-f0"]["octave"] < 0.02 < found["song_faults"]["octave"]
     assert found["swift-f0"]["otherwise"] < 0.1 < found["song_faults"]["otherwise"]
+
+
+def test_a_rendered_song_sounds_as_its_notes_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("QBHKIT_CACHE", str(tmp_path))
+    song = rendered(pop_song(tmp_path / "007.mid"))
+    assert (song.id, song.terms) == ("pop909/007", "rendered")
+    assert song.notes[0, 0] == song.phrase_s[0] == 1
+    assert set(song.phrase_s) <= set(song.notes[:, 0])
+    assert score(tracked(song.audio, "crnn-lite"), song.notes)["pitch_class_accuracy"] > 0.6
 
 
 def test_hums_of_typed_notes_find_their_song(songs, tunes, embedder, tmp_path, monkeypatch):

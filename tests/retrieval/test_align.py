@@ -12,9 +12,9 @@ def melody(seed, notes=24):
     return np.repeat(pitch.astype(float), rng.integers(3, 7, notes))
 
 
-def align(hum, song, start, end):
+def align(hum, song, start, end, unvoiced_st=CAP_ST):
     songs = [from_pitch(melody(99)), from_pitch(song)]
-    aligner = Aligner(songs)
+    aligner = Aligner(songs, unvoiced_st)
     found = aligner.align(from_pitch(hum), np.array([1]), np.array([start]), np.array([end]))
     return [column[0] for column in found]
 
@@ -48,6 +48,21 @@ def test_rests_and_a_late_first_note_do_not_matter():
     assert distance < 0.3
     assert abs(start - 45) <= 2
     assert abs(end - 100) <= 2
+
+
+def test_notes_that_a_song_lost_cost_less_than_wrong_ones():
+    song = melody(4)
+    hum, lost = song[10:60], song.copy()
+    lost[30:45] = 0
+    wrong = np.where(lost > 0, song, 110)
+    costs = [align(hum, one, 10, 60, np.array([3.0, 1.0]))[0] for one in (song, lost, wrong)]
+    assert costs[1] < align(hum, lost, 10, 60)[0]
+    assert costs[0] == pytest.approx(0, abs=1e-6)
+    assert 0.1 < costs[1] <= 15 / 50 + 1e-6  # a rest may hold the right pitch
+    assert costs[2] > 2 * costs[1]
+    aligner = Aligner([from_pitch(one) for one in (song, lost, wrong)], 1.0)
+    folded = aligner.folded_distance(from_pitch(hum), np.arange(3))
+    assert folded[0] < folded[1] < folded[2]
 
 
 def test_the_path_leads_every_frame_to_its_note():

@@ -173,6 +173,16 @@ def test_a_hum_between_two_keys_is_met(baseline):
     assert baseline(songs).scores(hum, "start")[2] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_gaps_of_melodies_that_a_tracker_heard_cost_one_semitone_at_most():
+    song = random_songs(23, count=1, frames=60)[0]
+    lost = np.where(np.arange(len(song)) // 6 % 2, song.pitch_st, 0.0)
+    lost[0] = song.pitch_st[0]
+    songs, heard = [from_pitch(lost)] * 2, np.array([False, True])
+    scores = CappedDtw(songs, heard).scores(song, "start")
+    assert -0.6 < scores[1] < -0.1
+    assert scores[0] < scores[1] - 0.3
+
+
 def test_a_wrong_note_costs_three_semitones_at_most():
     songs = random_songs(22, count=2, frames=60)
     pitch = songs[0].pitch_st[:30].copy()

@@ -8,7 +8,7 @@ from qbhkit.errors import QbhError
 from qbhkit.retrieval import confidence
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, is_tune, refusal
 
-USED = Calibration(distance=0.2, folded=0.1)
+USED = Calibration(distance=0.2, folded=0.1, unvoiced=2.0)
 
 
 def cases(count=200, songs=40, seed=0):
@@ -78,7 +78,7 @@ def test_the_curve_is_the_likeliest_of_hums_with_their_song_and_without():
     assert found.bias == pytest.approx(bias - expected @ [score.mean(), lead.mean()], rel=1e-4)
     sure = found.confidence(score, lead)
     assert np.mean(sure[right] >= found.threshold) == pytest.approx(0.8, abs=0.01)
-    assert (found.distance, found.folded) == (0.2, 0.1)
+    assert (found.distance, found.folded, found.unvoiced) == (0.2, 0.1, 2.0)
     assert sure.mean() == pytest.approx(right.mean(), abs=1e-6)  # neither too sure nor too unsure
 
 
@@ -126,10 +126,10 @@ def test_nothing_to_learn_from_is_refused():
 
 def test_what_is_stored_with_weights_is_used():
     stored = SimpleNamespace(calibration={"distance": 0.3, "threshold": 0.7})
-    older = Calibration(distance=0.3, threshold=0.7, folded=0.0, imagined=0.42)
+    older = Calibration(distance=0.3, threshold=0.7, folded=0.0, unvoiced=3.0, imagined=0.42)
     assert Calibration.of(stored) == older  # which did not fold
-    stored.calibration |= {"folded": 0.1, "imagined": 0.3}
-    assert Calibration.of(stored) == Calibration(0.3, 0.1, threshold=0.7, imagined=0.3)
+    stored.calibration |= {"folded": 0.1, "unvoiced": 0.7, "imagined": 0.3}
+    assert Calibration.of(stored) == Calibration(0.3, 0.1, 0.7, threshold=0.7, imagined=0.3)
     assert Calibration.of(SimpleNamespace()) == Calibration()
     stored.calibration = {"distanse": 0.3}
     with pytest.raises(QbhError, match="distanse"):

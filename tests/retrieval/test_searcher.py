@@ -10,6 +10,8 @@ from qbhkit.catalogue.edit import add_songs, remove_songs
 from qbhkit.catalogue.memmap import StackedArrays
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, from_notes, from_pitch
+from qbhkit.corpora import Song
+from qbhkit.corpora.folders import pitch_track
 from qbhkit.embedding.windows import QueryWindows, Reading
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import get_tracker
@@ -103,6 +105,21 @@ def test_songs_that_are_not_aligned_count_as_fitting_nowhere(searcher, tunes, mo
     answers = searcher.search(hum, len(tunes))
     assert sum(answer.distance_st is not None for answer in answers) == 5
     assert all(answer.start_s < answer.end_s for answer in answers)
+
+
+def test_gaps_count_less_where_a_tracker_heard_the_melody(tunes, tmp_path):
+    """One melody with gaps, as notes and as the track of a recording, and the hum without them."""
+    notes = tunes[3].notes[:40]
+    gaps = notes[np.arange(len(notes)) % 3 > 0]
+    track = pitch_track(from_notes(gaps).pitch_st, 0.1)
+    songs = [
+        Song("notes", "notes", "", "", notes=gaps), Song("track", "track", "", "", f0=track),
+    ]  # fmt: skip
+    build_catalogue(songs, tmp_path, FakeEmbedder(), "swift-f0", get_tracker, progress=False)
+    searcher = Searcher(open_catalogue(tmp_path), FakeEmbedder())
+    assert searcher.catalogue.heard.tolist() == [False, True]
+    found = {a.song_id: a.distance_st for a in searcher.search(from_notes(notes[:30]), 2)}
+    assert 0.1 < found["track"] < found["notes"] - 0.05
 
 
 def test_octave_errors_cost_nothing_by_pitch_class(searcher, tunes, monkeypatch):

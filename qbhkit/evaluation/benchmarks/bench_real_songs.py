@@ -3,8 +3,10 @@
 ``QBHKIT_DATA/ultrastar`` holds songs with the notes that somebody typed for karaoke. The octave is
 often wrong, so pitch classes are compared, also at each song's best delay: people type early. Then
 the melodies of each tracker join the 2,048 songs of MIREX, and hums made by rule of the typed notes
-search for them; a catalogue of the typed notes is the upper bound. Tracks are kept in the cache.
-``--limit N`` takes the first N songs.
+search for them; a catalogue of the typed notes is the upper bound. A minute each of held-out songs
+of POP909, rendered with a voice and heard by the same tracker, lies in the catalogue too, and hums
+search for these likewise. Sounds and tracks are kept in the cache. ``--limit N`` takes the first N
+recordings, ``--mixes N`` so many rendered songs.
 """
 
 import hashlib
@@ -19,17 +21,22 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
+from qbhkit.audio import Audio, write_wav
 from qbhkit.contour import F0_HOP_S, Contour, F0Track, from_f0, from_notes, hz_to_midi
-from qbhkit.corpora import Song
+from qbhkit.corpora import Song, open_corpus, stem_of
+from qbhkit.corpora.midi import MidiFiles, read_midi
+from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.augment import Distortions, with_only
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.song_faults import SongFaults, as_heard
 from qbhkit.errors import QbhError
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.metrics import grouped, intervals, metrics, rank_of
+from qbhkit.pitch.render_and_transcribe import INTRO_S, TranscribeConfig, song_mixture
 from qbhkit.pitch.trackers import identity_of, track
 from qbhkit.storage import atomic_path, cache_dir, data_dir, read_rows, sha256_file
-from qbhkit.training_loop import generator
+from qbhkit.synthesis.mixing import MIX_RATE_HZ
+from qbhkit.training_loop import Stream, generator
 from qbhkit.weights import DEFAULT_EMBEDDING
 
 SEED = 20261130
@@ -38,6 +45,11 @@ TRACKERS = ("crnn-lite", "crnn-lite-lead", "crnn", "melodia")
 METHODS = ("full", "vote")
 TOLERANCE_ST, FAR_S = 0.6, 0.3  # pitch class from a note; distance of a frame that no note explains
 NEAR_ST = 1.5  # a pitch farther from its note is a fault
+RULES_NAME = "song_faults"
+HUMS_OF_MIXES = 3  # of each
+RENDERED_S = 60.0
+RENDERED = TranscribeConfig(length_s=RENDERED_S, level_db=(-6.0, 3.0))
+PAUSE_S = 0.5  # a phrase of a rendered song begins after so long a rest
 LATEST = 15  # frames by which the typed notes are moved, both ways
 SHORTEST, LONGEST = 80, 120  # frames of a hum: 8 to 12 s
 # Tempo 0.84 to 1.19; with the whole keys of common.hummed, keys -7 to 7. A singer's standard
@@ -74,6 +86,30 @@ def read_songs(root: Path) -> list[TypedSong]:
     if not songs:
         raise QbhError(f"{root} holds no songs: put ID/notes.csv with its audio and licence there.")
     return songs
+
+
+def held_out_pop(count: int) -> list[Path]:
+    """Return the first files of POP909 that no stage has learnt, nor a variant of theirs."""
+    split = read_split("pop909")
+    near = {*split["dropped"], *split["too_short"], *read_split("evaluation_variants")["pop909"]}
+    corpus = open_corpus("pop909", data_dir())
+    assert isinstance(corpus, MidiFiles)
+    files = {stem_of(path): path for path in corpus.files}
+    return [files[name] for name in split["held_out"] if name not in near][:count]
+
+
+def rendered(path: Path) -> TypedSong:
+    """Sing a minute of a MIDI song over its accompaniment."""
+    key = int.from_bytes(stem_of(path).encode(), "big")
+    mixture = song_mixture(path, RENDERED, generator(RENDERED.seed, Stream.TRANSCRIPTION, key))
+    audio = cache_dir() / "real-songs" / "rendered" / f"{stem_of(path)}.wav"
+    write_wav(Audio(mixture.samples, MIX_RATE_HZ), audio)
+    notes = read_midi(path)
+    notes[:, 0] -= notes[0, 0] - INTRO_S
+    notes = notes[notes[:, 0] < RENDERED_S]
+    ends_s = np.concatenate([[0], notes[:-1, 0] + notes[:-1, 1]])
+    begins = notes[:, 0] - np.maximum.accumulate(ends_s) >= PAUSE_S
+    return TypedSong(f"pop909/{stem_of(path)}", audio, notes, notes[begins, 0], "rendered", None)
 
 
 def tracked(path: Path, tracker: str) -> F0Track:
@@ -190,11 +226,70 @@ def all_faults(songs: Sequence[TypedSong], trackers: Sequence[str]) -> dict[str,
         name: mean([faults(*reversed(typed_and_heard(song, name))) for song in songs])
         for name in trackers
     }
+    windows = np.tile(sung_windows(songs), (50, 1, 1))
+    return found | {RULES_NAME: faults(by_rule(windows), windows[..., 0])}
+
+
+def sung_windows(songs: Sequence[TypedSong]) -> NDArray:
+    """Return (B, L, 2) typed notes of songs in windows that are voiced for more than half."""
     whole = np.concatenate([from_notes(song.notes).frames for song in songs])
     windows = whole[: len(whole) // LONGEST * LONGEST].reshape(-1, LONGEST, 2)
-    windows = np.tile(windows[windows[..., 1].mean(axis=1) > 0.5], (50, 1, 1))
-    heard = as_heard(windows, SongFaults(heard=1), generator(SEED))
-    return found | {"song_faults": faults(heard[..., 0], windows[..., 0])}
+    return windows[windows[..., 1].mean(axis=1) > 0.5]
+
+
+def by_rule(windows: NDArray) -> NDArray:
+    """Return the pitch (B, L) of windows (B, L, 2), distorted as a tracker would."""
+    return as_heard(windows, SongFaults(heard=1), generator(SEED))[..., 0]
+
+
+def shape(pitches: Iterable[NDArray]) -> dict[str, float]:
+    """Describe melodies (N,) every 100 ms, 0 = unvoiced, by runs and steps.
+
+    Returns:
+        The ``voiced`` share of the frames; the median length of voiced runs and of the rests
+        between them, ``run_s`` and ``rest_s``; of the steps between neighbouring voiced frames the
+        shares under 0.15 semitones (``held``), up to 1.5 (``slid``: glides, vibrato and small
+        intervals) and over 6 (``leapt``).
+    """
+    found: dict[str, list[NDArray]] = {"voiced": [], "runs": [], "rests": [], "steps": []}
+    for pitch in pitches:
+        voiced = pitch > 0
+        edges = np.flatnonzero(np.diff(np.pad(voiced, 1).astype(np.int8)))
+        found["voiced"].append(voiced)
+        found["runs"].append(edges[1::2] - edges[::2])
+        found["rests"].append(edges[2::2] - edges[1:-1:2])
+        found["steps"].append(np.abs(np.diff(pitch))[voiced[1:] & voiced[:-1]])
+    voiced, runs, rests, steps = (np.concatenate(parts) for parts in found.values())
+    slid = (steps >= 0.15) & (steps <= NEAR_ST)
+    named = {"held": steps < 0.15, "slid": slid, "leapt": steps > 6, "voiced": voiced}
+    shares = {name: float(part.mean()) for name, part in named.items()}
+    lengths = {"run_s": float(np.median(runs)) / 10, "rest_s": float(np.median(rests)) / 10}
+    return {**shares, **lengths}
+
+
+def shapes(songs: Sequence[TypedSong], trackers: Sequence[str]) -> dict[str, Any]:
+    """Return the shapes of MedleyDB, typed notes, and what trackers and rules make of them."""
+    corrected = [song.contour() for song in common.read_corpora("medleydb")]
+    typed = {"typed notes": [from_notes(song.notes).pitch_st for song in songs]}
+    tracks = {
+        name: [from_f0(tracked(song.audio, name)).pitch_st for song in songs] for name in trackers
+    }
+    made = {RULES_NAME: by_rule(sung_windows(songs))}
+    medleydb = {"MedleyDB, corrected by hand": [contour.pitch_st for contour in corrected]}
+    return {name: shape(each) for name, each in (medleydb | typed | tracks | made).items()}
+
+
+def heard_by(songs: Sequence[TypedSong], tracker: str) -> list[Song]:
+    return [Song(s.id, s.id, "", s.terms, f0=tracked(s.audio, tracker)) for s in songs]
+
+
+def all_hums(songs: Sequence[TypedSong], count: int) -> list[tuple[str, Contour]]:
+    """Return so many hums of each song, with its id."""
+    return [
+        (song.id, hum)
+        for number, song in enumerate(songs)
+        for hum in hums_of(song, count, generator(SEED, number))
+    ]
 
 
 def hums_of(song: TypedSong, count: int, rng: Generator) -> list[Contour]:
@@ -240,33 +335,30 @@ def retrieval(
 
 
 def main() -> None:
-    given = {"trackers": TRACKERS, "segments": 20, "limit": 0, "weights": DEFAULT_EMBEDDING}
-    options = common.parse(common.arguments(__doc__, **given))
+    given = {"trackers": TRACKERS, "segments": 20, "limit": 0, "mixes": 35}
+    options = common.parse(common.arguments(__doc__, **given, weights=DEFAULT_EMBEDDING))
     songs = read_songs(data_dir() / "ultrastar")[: options.limit or None]
     names, missing = common.available(options.trackers)
     found = {name: melodies(songs, name) for name in names}
     for name, block in found.items():
         for means in (block["mean"], block["mean"]["at_best_delay"]):
             print(name, *(f"{key} {v:.3f}" for key, v in means.items() if not isinstance(v, dict)))
-    catalogues = {
-        name: [Song(s.id, s.id, "ultrastar", s.terms, f0=tracked(s.audio, name)) for s in songs]
-        for name in names
-    }
-    catalogues["typed notes"] = [Song(s.id, s.id, "ultrastar", s.terms, s.notes) for s in songs]
+    mixes = [*map(rendered, held_out_pop(options.mixes))]
+    catalogues = {name: heard_by([*songs, *mixes], name) for name in names}
+    catalogues["typed notes"] = [Song(s.id, s.id, "", s.terms, s.notes) for s in (*songs, *mixes)]
     others, embedder = common.read_corpora(*common.DATABASE), ContourEmbedder(options.weights)
-    hums = [
-        (song.id, hum)
-        for number, song in enumerate(songs)
-        for hum in hums_of(song, options.segments, generator(SEED, number))
-    ]
+    hums, hums_of_mixes = all_hums(songs, options.segments), all_hums(mixes, HUMS_OF_MIXES)
     result = {
         "terms": {song.id: song.terms for song in songs},
         "trackers": found,
         "missing": missing,
-        "faults": all_faults(songs, names),
+        "faults": {"recordings": all_faults(songs, names), "rendered": all_faults(mixes, names)},
+        "shapes": shapes(songs, names),
         "weights": embedder.identity,
-        "songs": len(others) + len(songs),
+        "songs": len(others) + len(songs) + len(mixes),
+        "rendered": len(mixes),
         "hums": len(hums),
         "retrieval": retrieval(catalogues, others, hums, embedder),
+        "retrieval_rendered": retrieval(catalogues, others, hums_of_mixes, embedder),
     }
     common.save(options, "real_songs", result)

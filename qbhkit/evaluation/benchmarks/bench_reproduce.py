@@ -53,7 +53,7 @@ ALLOWED = {
     "top1": 0.03, "top5": 0.03, "top10": 0.03, "mrr": 0.03, "validation_mrr": 0.02,
     "loss": 0.03, "spread": 0.03, "rate": 1e-9, "epoch": 0, "n": 0, "songs": 0,
     "kept": 0.03, "refused": 0.05, "precision": 0.03, "brier": 0.03,
-    "threshold": 0.15, "distance": 0, "folded": 0, "imagined": 0.05,
+    "threshold": 0.15, "distance": 0, "folded": 0, "unvoiced": 0, "imagined": 0.05,
     "bias": 3.0, "score": 8.0, "lead": 12.0,
     **{
         f"{target}{name}": 0.05

@@ -14,21 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qbhkit.contour import CONTOUR_HOP_S, Contour
-from qbhkit.corpora import Song
 from qbhkit.corpora.abc import MUSIC21_COLLECTIONS
 from qbhkit.corpora.folders import MirQbsh
 from qbhkit.corpora.training_songs import read_split
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.windows import MatchFrom
 from qbhkit.evaluation.benchmarks import common
-from qbhkit.evaluation.benchmarks.bench_real_songs import SEED, hums_of, read_songs, tracked
+from qbhkit.evaluation.benchmarks.bench_real_songs import all_hums, heard_by, read_songs
 from qbhkit.evaluation.cross_validation import ioacas_test
 from qbhkit.evaluation.evaluate import by_baseline, by_search, score_hums
 from qbhkit.metrics import grouped, intervals, metrics, rank_of
 from qbhkit.retrieval.confidence import Case
 from qbhkit.retrieval.searcher import METHODS, Searcher
 from qbhkit.storage import cache_dir, data_dir
-from qbhkit.training_loop import generator
 
 RIVALS = ("linear-scaling", "dtw-folded", "alignment")
 TRACKERS = ("crnn-lite-lead", "melodia")
@@ -112,16 +110,8 @@ def sets(embedder: ContourEmbedder, large: bool) -> Iterator[QuerySet]:
     named = [query.song_id for query in away.queries]
     yield QuerySet("IOACAS", away.songs.searcher(embedder), "anywhere", away.contours, named, {})
     recordings = read_songs(data / "ultrastar")
-    sung = [
-        (song.id, hum)
-        for number, song in enumerate(recordings)
-        for hum in hums_of(song, HUMS, generator(SEED, number))
-    ]
-    named, by_rule = ([*column] for column in zip(*sung, strict=True))
-    heard = {
-        tracker: [Song(s.id, s.id, "", s.terms, f0=tracked(s.audio, tracker)) for s in recordings]
-        for tracker in common.available(TRACKERS)[0]
-    }
+    named, by_rule = ([*column] for column in zip(*all_hums(recordings, HUMS), strict=True))
+    heard = {tracker: heard_by(recordings, tracker) for tracker in common.available(TRACKERS)[0]}
     for tracker, melodies in heard.items():
         among = common.searcher_of([*others, *melodies], place, embedder)
         yield QuerySet(f"recordings, {tracker}", among, "anywhere", by_rule, named, {})
