@@ -315,6 +315,8 @@ NOTEBOOK_FACTS = {
     "0.8": "semitones by which its singers miss a note",
     "2,000": "distractors of MIREX",
     "1,000": "tunes of the demo (Makefile)",
+    "0.15": "semitones: a smaller step is held (bench_real_songs.shape)",
+    "1.5": "semitones: a larger step does not slide",
     "1.2": "semitones: hums.farthest_st of the shipped configuration",
 }
 

@@ -38,11 +38,6 @@ class Catalogue:
         """The number of each song by its id."""
         return {entry["id"]: k for k, entry in enumerate(self.songs)}
 
-    @cached_property
-    def heard(self) -> NDArray[np.bool_]:
-        """(songs,) whether a tracker heard the song's melody; the other songs are notes."""
-        return np.array(["melody" not in entry for entry in self.songs])
-
 
 def open_catalogue(path: str | PathLike[str]) -> Catalogue:
     """Open a catalogue for searching, and check all its files.

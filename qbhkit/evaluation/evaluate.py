@@ -19,6 +19,7 @@ from qbhkit.errors import Failure, QbhError
 from qbhkit.evaluation import METHODS
 from qbhkit.metrics import LabelledQuery, Metrics, comparable_to, metrics, rank_of, summarise
 from qbhkit.pitch.frontends import frontend_for, query_loader
+from qbhkit.retrieval.align import heard
 from qbhkit.retrieval.baselines import CappedDtw, FoldedDtw, LinearScaling, SubsequenceDtw
 from qbhkit.retrieval.confidence import Calibration, Case, calibrate, refusal
 from qbhkit.retrieval.searcher import STATE_METHOD, Searcher
@@ -31,7 +32,7 @@ _BASELINES: dict[str, Callable[[Catalogue], Any]] = {
     "linear-scaling": lambda catalogue: LinearScaling(catalogue.contours),
     "dtw": lambda catalogue: SubsequenceDtw(catalogue.contours),
     "dtw-folded": lambda catalogue: FoldedDtw(catalogue.contours),
-    "alignment": lambda catalogue: CappedDtw(catalogue.contours, catalogue.heard),
+    "alignment": lambda catalogue: CappedDtw(catalogue.contours, heard(catalogue.songs)),
 }
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qbhkit.catalogue.files import SongEntry
 from qbhkit.contour import Contour, held_pitch
 from qbhkit.dtw import distances_to_songs, end_to_end, flatten, paths_through_songs, warping_path
 
@@ -123,6 +124,11 @@ class Aligner:
         """Return the pitch of a song, and the highest cost of each frame."""
         pitch, most, offset = self._songs
         return pitch[offset[song] : offset[song + 1]], most[offset[song] : offset[song + 1]]
+
+
+def heard(songs: Sequence[SongEntry]) -> NDArray[np.bool_]:
+    """Return (songs,) whether a tracker heard the melody of a catalogue's song, or it is notes."""
+    return np.array(["melody" not in song for song in songs])
 
 
 def frame_costs(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from qbhkit.config import build_config
 from qbhkit.errors import QbhError
-from qbhkit.retrieval.align import CAP_ST
 
 _OTHERS = 10  # more than one, since a catalogue may hold a tune twice
 # In a small catalogue the best wrong song leads by as much as the right one does in a large one. To
@@ -62,7 +61,7 @@ class Calibration:
         stored = getattr(embedder, "calibration", None)
         # Older weights name none of these: gaps cost what notes do, nothing was folded, and all
         # imagined the same score.
-        older = {"folded": 0.0, "unvoiced": CAP_ST, "imagined": 0.42}
+        older = {"folded": 0.0, "unvoiced": 3.0, "imagined": 0.42}
         values = older | stored if stored else {}
         return build_config(cls, values, "the calibration")
 

@@ -27,7 +27,7 @@ from qbhkit.embedding.windows import (
 )
 from qbhkit.errors import QbhError
 from qbhkit.pitch.frontends import Source, query_loader
-from qbhkit.retrieval.align import CAP_ST, Aligner, Alignments
+from qbhkit.retrieval.align import CAP_ST, Aligner, Alignments, heard
 from qbhkit.retrieval.confidence import Calibration, is_tune
 from qbhkit.retrieval.index import BestWindows, ExactIndex, WindowIndex, best_of, open_index
 from qbhkit.weights import DEFAULT_EMBEDDING
@@ -130,7 +130,7 @@ class Searcher:
     @cached_property
     def aligner(self) -> Aligner:
         """What aligns hums with the catalogue's songs."""
-        unvoiced_st = np.where(self.catalogue.heard, self.calibration.unvoiced, CAP_ST)
+        unvoiced_st = np.where(heard(self.catalogue.songs), self.calibration.unvoiced, CAP_ST)
         return Aligner(self.catalogue.contours, unvoiced_st)
 
     def search(

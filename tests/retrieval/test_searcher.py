@@ -16,7 +16,7 @@ from qbhkit.embedding.windows import QueryWindows, Reading
 from qbhkit.errors import QbhError
 from qbhkit.pitch.trackers import get_tracker
 from qbhkit.retrieval import searcher as searcher_module
-from qbhkit.retrieval.align import CAP_ST
+from qbhkit.retrieval.align import CAP_ST, heard
 from qbhkit.retrieval.index import build_index
 from qbhkit.retrieval.index_faiss import FaissChoices
 from qbhkit.retrieval.searcher import Searcher, open_searcher, search, weights_for
@@ -117,7 +117,7 @@ def test_gaps_count_less_where_a_tracker_heard_the_melody(tunes, tmp_path):
     ]  # fmt: skip
     build_catalogue(songs, tmp_path, FakeEmbedder(), "swift-f0", get_tracker, progress=False)
     searcher = Searcher(open_catalogue(tmp_path), FakeEmbedder())
-    assert searcher.catalogue.heard.tolist() == [False, True]
+    assert heard(searcher.catalogue.songs).tolist() == [False, True]
     found = {a.song_id: a.distance_st for a in searcher.search(from_notes(notes[:30]), 2)}
     assert 0.1 < found["track"] < found["notes"] - 0.05
 
