@@ -57,7 +57,7 @@ def flatten(
         cap_st: highest cost of a frame: of all, or (N,) of each song's frames.
     """
     pitch, offset = end_to_end(pitches)
-    if isinstance(cap_st, float):
+    if isinstance(cap_st, int | float):
         return FlatSongs(pitch, np.full_like(pitch, cap_st), offset)
     return FlatSongs(pitch, np.concatenate(cap_st).astype(np.float32), offset)
 

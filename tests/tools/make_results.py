@@ -260,7 +260,7 @@ def real_songs() -> str:
 {table([*header, "instrumental"], rows)}
 
 {found["hums"]} hums synthesised from the typed notes, searched anywhere in {found["songs"]:,} songs: the recordings and {found["rendered"]} rendered songs (a minute of POP909 each, sung over its
-accompaniment) by the melody that each tracker found, and 2,048 others by their notes. *Typed notes* is
+accompaniment) by the melody that each tracker found, and {found["songs"] - found["rendered"] - len(found["terms"]):,} others by their notes. *Typed notes* is
 the upper bound: the catalogue holds the notes that were hummed. Hums of one song are not independent samples.
 
 {table(["melody from", "method", "top-1", "top-10", "MRR"], searched)}
