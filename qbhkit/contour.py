@@ -16,6 +16,9 @@ VOICING_THRESHOLD = 0.5
 # Mean and standard deviation of sung MIDI pitch in the published training set (fixed facts).
 PUBLISHED_MEAN_ST = 61.702336487738215
 PUBLISHED_STD_ST = 5.5201786930065415
+# Trackers take consonants and breath for very high or very low notes, for a frame or a few.
+STRAY_ST = 8.0
+_STRAY_AMONG = 9  # voiced frames, whose median a stray frame is far from
 LOWEST_HZ, HIGHEST_HZ = 8.18, 22050.0  # just above MIDI 0, which means unvoiced
 
 Normalisation = Literal["key", "published"]
@@ -152,6 +155,21 @@ class Contour:
     def without_rests(self) -> "Contour":
         """Return the voiced frames alone, one after another."""
         return Contour(self.frames[self.voiced], self.hop_s)
+
+    def without_strays(self, farthest_st: float = STRAY_ST) -> Self:
+        """Make frames unvoiced that are too far from the median of the nine around them.
+
+        Unvoiced frames are skipped. A note that is far away stays if it lasts for five frames.
+        """
+        where = np.flatnonzero(self.voiced)
+        if not where.size:
+            return self
+        pitch = self.pitch_st[where]
+        padded = np.pad(pitch, _STRAY_AMONG // 2, "symmetric")
+        around = np.median(np.lib.stride_tricks.sliding_window_view(padded, _STRAY_AMONG), axis=1)
+        frames = self.frames.copy()
+        frames[where[np.abs(pitch - around) > farthest_st], :2] = 0
+        return replace(self, frames=frames)
 
     def trimmed(self) -> tuple[Self, float]:
         """Cut unvoiced frames off both ends; return the seconds cut off the beginning, too."""

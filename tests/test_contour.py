@@ -95,6 +95,27 @@ def test_trimmed_cuts_both_ends_and_says_how_much():
     assert nothing_s == 0
 
 
+def test_stray_frames_become_unvoiced_and_notes_stay():
+    pitch = np.full(40, 60.0)
+    pitch[[0, 7, 20, 21, 22, 23]] = 90, 45, 71, 71, 71, 71  # strays, up to four frames long
+    pitch[30:] = 72  # a note
+    pitch[10:12] = 0
+    found = from_pitch(pitch).without_strays()
+    assert np.flatnonzero(~found.voiced).tolist() == [0, 7, 10, 11, 20, 21, 22, 23]
+    kept = found.voiced
+    np.testing.assert_array_equal(found.pitch_st[kept], pitch[kept])
+    np.testing.assert_array_equal(found.without_strays().frames, found.frames)
+    # a leap of 8 semitones is sung, not strayed
+    leap = np.where(np.arange(40) % 9 < 2, 68.0, 60.0)
+    assert from_pitch(leap).without_strays().voiced.all()
+
+
+@pytest.mark.parametrize("pitch", [[], [0.0, 0.0], [60.0], [60.0, 90.0]])
+def test_too_few_frames_for_a_stray_to_be_known_stay(pitch):
+    contour = from_pitch(np.array(pitch))
+    np.testing.assert_array_equal(contour.without_strays().frames, contour.frames)
+
+
 def test_from_notes_takes_the_note_at_each_centre():
     notes = np.array([[0.0, 0.25, 60], [0.24, 0.26, 62], [0.7, 0.1, 64]])
     assert from_notes(notes).pitch_st.tolist() == [60, 60, 62, 62, 62, 0, 0, 64]

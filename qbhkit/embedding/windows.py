@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from qbhkit.config import check_range
-from qbhkit.contour import Contour
+from qbhkit.contour import STRAY_ST, Contour
 from qbhkit.errors import QbhError
 
 MatchFrom = Literal["start", "anywhere"]
@@ -194,6 +194,7 @@ class QueryWindows:
     windows: tuple[tuple[float, float], ...] = (  # start and length as shares of the segment
         (0.0, 1.0), (0.0, 0.84), (0.0, 0.7), (0.0, 0.5), (0.15, 0.85), (0.3, 0.7), (0.5, 0.5),
     )  # the first is the whole segment  # fmt: skip
+    stray_st: float = STRAY_ST  # a hum's frames that stray farther are taken as unvoiced
     sharpness: float = 4.0  # how much more the most similar windows count; 0 takes the mean
 
 
@@ -206,7 +207,8 @@ def query_windows_for(reading: Reading) -> QueryWindows:
     """Return how hums are cut for a model; segments stay whole if windows keep their speed."""
     if reading.window_s is None:
         return QueryWindows()
-    return QueryWindows(1.5 * reading.window_s, 0.75 * reading.window_s, ((0.0, 1.0),))
+    whole = ((0.0, 1.0),)
+    return QueryWindows(1.5 * reading.window_s, 0.75 * reading.window_s, whole, math.inf)
 
 
 class QueryCut(NamedTuple):
@@ -242,7 +244,7 @@ def cut_query(hum: Query, match_from: MatchFrom, cut: QueryWindows, reading: Rea
             np.concatenate([take.begins_s for take in takes]),
             [segment for take in takes for segment in take.segments],
         )
-    sung, _ = hum.trimmed()
+    sung, _ = hum.without_strays(cut.stray_st).trimmed()
     if not is_long_enough(sung):
         raise QbhError(
             f"only {sung.voiced_s:.1f} s of the hum is voiced, {SHORTEST_QUERY_S:.0f} s is "

@@ -179,9 +179,12 @@ def by_search(searcher: Searcher, method: str, match_from: MatchFrom) -> ScoreSo
 
 
 def by_baseline(catalogue: Catalogue, method: str, match_from: MatchFrom) -> ScoreSongs:
-    """Return a function that scores by a baseline, such as ``linear-scaling`` or ``dtw``."""
+    """Return a function that scores by a baseline, such as ``linear-scaling`` or ``dtw``.
+
+    It gets hums without stray frames, as a search does.
+    """
     baseline = _BASELINES[method](catalogue)
-    return lambda hums: (baseline.scores(hum, match_from) for hum in hums)
+    return lambda hums: (baseline.scores(hum.without_strays(), match_from) for hum in hums)
 
 
 def score_hums(

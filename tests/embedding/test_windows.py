@@ -6,7 +6,9 @@ from qbhkit.embedding.windows import (
     QueryWindows,
     Reading,
     WindowGrid,
+    cut_query,
     cut_song,
+    query_windows_for,
     sliding_windows,
     stretch,
 )
@@ -89,3 +91,13 @@ def test_query_windows_lie_in_their_segment_and_the_first_is_all_of_it():
     assert (start[0], length[0]) == (0, 1)
     assert (start >= 0).all()
     assert (start + length <= 1).all()
+
+
+@pytest.mark.parametrize(("reading", "strays"), [(Reading(), 0), (Reading(200, 20.0), 2)])
+def test_queries_lose_stray_frames_but_not_those_of_published_weights(reading, strays):
+    pitch = np.full(80, 60.0)
+    pitch[[20, 41]] = 95
+    cut = cut_query(from_pitch(pitch), "anywhere", query_windows_for(reading), reading)
+    (segment,) = cut.segments
+    assert (segment.pitch_st == 95).sum() == strays
+    assert (cut.frames[0, :, 0] == 95).sum() == strays
