@@ -227,8 +227,8 @@ def _chosen(chance: float, batch: int, rng: Generator) -> Voiced:
     return rng.random((batch, 1)) < chance
 
 
-def _held(values: NDArray, present: Voiced) -> NDArray:
-    """Carry each present value forward until the next one; the first also backwards."""
+def hold(values: NDArray, present: Voiced) -> NDArray:
+    """Carry each present value of (B, L) forward until the next; the first also backwards."""
     index = np.where(present, np.arange(values.shape[1]), -1)
     last = np.maximum.accumulate(index, axis=1)
     first = present.argmax(axis=1)[:, None]
@@ -239,7 +239,7 @@ def _fill(pitch: NDArray, voiced: Voiced, chosen: Voiced) -> _Sung:
     """Give every frame a pitch; in chosen contours, sing through pauses between voiced frames."""
     count = np.cumsum(voiced, axis=1)
     between = (count > 0) & (count < count[:, -1:])
-    return _held(pitch, voiced), voiced | (chosen & between)
+    return hold(pitch, voiced), voiced | (chosen & between)
 
 
 def note_index(pitch: NDArray, voiced: Voiced) -> NDArray[np.int64]:
@@ -272,7 +272,7 @@ def _leave_out(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generato
     note = note_index(pitch, voiced)
     draw = np.take_along_axis(rng.random(note.shape), note, axis=1)
     resting = draw < rules.left_out_share / 2
-    return _held(pitch, draw >= rules.left_out_share), voiced & ~resting
+    return hold(pitch, draw >= rules.left_out_share), voiced & ~resting
 
 
 def _add_notes(pitch: NDArray, voiced: Voiced, rules: Distortions, rng: Generator) -> _Sung:
@@ -359,7 +359,7 @@ def _staccato(note: NDArray, voiced: Voiced, rules: Distortions, rng: Generator)
 
 def _smooth(pitch: NDArray, voiced: Voiced, chosen: Voiced, rng: Generator) -> NDArray:
     """Glide from note to note: Savitzky-Golay or a running mean over the held pitch."""
-    held = _held(pitch, voiced)
+    held = hold(pitch, voiced)
     savitzky = savgol_filter(held, 5, 2, axis=1, mode="nearest")
     mean = uniform_filter1d(held, 3, axis=1, mode="nearest")
     smooth = np.where(_chosen(0.5, len(pitch), rng), savitzky, mean)

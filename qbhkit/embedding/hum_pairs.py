@@ -144,6 +144,7 @@ class HumConfig:
     """
 
     share: float = 0.4  # of each batch; the rest are self-supervised pairs
+    borrowed: float = 0.0  # share of those that have the errors of real hums (hum_errors)
     farthest_st: float = 1.2  # hums that are farther from their song are left out
     shortest_s: float = 3.0  # part of a hum; lengths are log-uniform up to the whole hum
     at_start: float = 0.4  # share of the parts that begin with the hum
@@ -157,7 +158,7 @@ class HumConfig:
     augmentation: Distortions = field(default_factory=lambda: _FOR_REAL_HUMS)
 
     def __post_init__(self) -> None:
-        check_range(self, 0, 1, "share", "at_start", "plain")
+        check_range(self, 0, 1, "share", "borrowed", "at_start", "plain")
         check_range(self, 0, math.inf, "farthest_st", "song_shift", "song_octaves", "song_early_s")
         check_range(self, CONTOUR_HOP_S, math.inf, "shortest_s")
 
@@ -189,15 +190,16 @@ class HumPairs:
         how: Normalisation,
         faults: SongFaults = AS_WRITTEN,
     ) -> None:
-        self._hums = [hum for hum in hums if hum.at.distance_st <= config.farthest_st]
-        if not self._hums:
+        self.hums = [hum for hum in hums if hum.at.distance_st <= config.farthest_st]
+        self.songs = songs
+        if not self.hums:
             raise QbhError(
                 f"Not one of {len(hums)} hums lies within {config.farthest_st:g} semitones of its "
                 "song: check song_id and start_s of the pairs."
             )
-        self._sung = ContourBank([hum.hum for hum in self._hums])
+        self._sung = ContourBank([hum.hum for hum in self.hums])
         self._songs = ContourBank(songs)
-        self._song = np.array([hum.song for hum in self._hums])
+        self._song = np.array([hum.song for hum in self.hums])
         self._config = config
         self._humming = Humming(reading, config.augmentation, how, faults)
         self.tunes = self._songs.tunes
@@ -205,7 +207,7 @@ class HumPairs:
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` parts of hums; a hum may come more than once."""
         humming, reading = self._humming, self._humming.reading
-        which = rng.integers(len(self._hums), size=count)
+        which = rng.integers(len(self.hums), size=count)
         part_s, window_s = self._parts(which, rng)  # (B, 2) beginning and length
         begin, length = part_s.T / self._sung.hop_s
         warped = humming.positions(begin, length, rng)
@@ -232,7 +234,7 @@ class HumPairs:
         """Draw a part of each hum: (B, 2) begin and length in seconds, in hum and in song."""
         parts, windows = np.empty((2, len(which), 2))
         for row, number in enumerate(which):
-            at = self._hums[number].at
+            at = self.hums[number].at
             first_s, whole_s = at.hum_s[0], at.hum_s[-1] - at.hum_s[0]
             shortest = min(1.0, self._config.shortest_s / max(whole_s, 1e-6))
             length_s = whole_s * np.exp2(rng.uniform(np.log2(shortest), 0))

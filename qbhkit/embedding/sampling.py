@@ -1,7 +1,8 @@
 """Training pairs of songs: a window of a song, and the same window as if it were hummed."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from copy import copy
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -113,6 +114,22 @@ class Humming(NamedTuple):
         return PairBatch(normalise(anchors, self.how), normalise(positives, self.how), groups)
 
 
+class Errors(Protocol):
+    """Anything that hums windows of songs: :class:`qbhkit.embedding.hum_errors.HumErrors`."""
+
+    def hum(
+        self,
+        bank: ContourBank,
+        song: NDArray[np.int64],
+        start: NDArray,
+        length: NDArray,
+        reading: Reading,
+        rng: Generator,
+    ) -> Frames:
+        """Return windows (B,) of songs as if they were hummed: (B, L, 2)."""
+        ...
+
+
 class SongPairs:
     """Draw self-supervised pairs of songs (stage 1): a window, and the same window as hummed.
 
@@ -138,6 +155,14 @@ class SongPairs:
         self.tunes = bank.tunes
         self._bank, self._window = bank, window
         self._humming = Humming(window.reading, rules, how, faults)
+        self._errors: Errors | None = None
+        self._share = 0.0
+
+    def borrowing(self, errors: Errors, share: float) -> Self:
+        """Return a source in which a share of the pairs is hummed with the errors of others."""
+        other = copy(self)
+        other._errors, other._share = errors, share
+        return other
 
     def draw(self, count: int, rng: Generator) -> PairBatch:
         """Draw ``count`` pairs, each from a different song if there are enough."""
@@ -156,7 +181,18 @@ class SongPairs:
             anchors[sparse] = bank.read(song[sparse], reading.positions(*again))
         positives = bank.read(song, self._humming.positions(start, length, rng))
         positives = self._humming.distorted(positives, rng)
+        if self._errors is not None:
+            some = slice(round(self._share * count))  # songs come in random order
+            begin, size = self._misread(start[some], length[some], rng)
+            positives[some] = self._errors.hum(bank, song[some], begin, size, reading, rng)
         return self._humming.batch(anchors, positives, bank.groups[song], rng)
+
+    def _misread(self, start: NDArray, length: NDArray, rng: Generator) -> tuple[NDArray, NDArray]:
+        """Shift and stretch windows (B,) as the rules of time do."""
+        rules = self._humming.rules
+        shift = rng.uniform(-rules.start_shift, rules.start_shift, len(start))
+        octaves = rng.uniform(-rules.tempo_octaves, rules.tempo_octaves, len(start))
+        return start + shift * length, length * np.exp2(octaves)
 
 
 class MixedPairs:

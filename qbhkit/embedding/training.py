@@ -23,6 +23,7 @@ from qbhkit.embedding.augment import Distortions
 from qbhkit.embedding.contour_shards import open_shards
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.embedding.encoders import ContourEncoder, EncoderConfig
+from qbhkit.embedding.hum_errors import HumErrors
 from qbhkit.embedding.hum_pairs import HumConfig, HumPairs
 from qbhkit.embedding.losses import LossName, Mining, PairLoss, make_loss
 from qbhkit.embedding.sampling import ContourBank, MixedPairs, PairBatch, PairSource, SongPairs
@@ -186,7 +187,13 @@ def train_encoder(
         return _run(config, fabric, trainee, songs, folder, log, scores, resume, progress).encoder
     if hums is None:
         raise QbhError("The configuration has hums, but there are none to learn from.")
-    mixed = MixedPairs([(songs, 1 - config.hums.share), (hums, config.hums.share)])
+    sung = songs
+    if config.hums.borrowed:
+        if not isinstance(songs, SongPairs):
+            raise QbhError("hums.borrowed needs pairs of songs: it hums their windows again.")
+        errors = HumErrors(hums.hums, hums.songs, config.hums.augmentation)
+        sung = songs.borrowing(errors, config.hums.borrowed)
+    mixed = MixedPairs([(sung, 1 - config.hums.share), (hums, config.hums.share)])
     if config.fine_tune is None:
         return _run(config, fabric, trainee, mixed, folder, log, scores, resume, progress).encoder
     copied = range(config.fine_tune.every, config.epochs + 1, config.fine_tune.every)

@@ -158,6 +158,19 @@ def test_stage_two_starts_from_weights_and_mixes_hums_in(tmp_path):
             torch.testing.assert_close(second.state_dict()[name], value, atol=1e-6, rtol=0)
 
 
+def test_songs_borrow_the_errors_of_the_hums(tmp_path):
+    def trained(borrowed, songs):
+        config = replace(CONFIG, epochs=1, steps_per_epoch=2, hums=HumConfig(borrowed=borrowed))
+        hums, log = hum_pairs(tunes(8, seed=2), config), tmp_path / "log.json"
+        train_encoder(config, songs, tmp_path, log, hums, progress=False)
+        return curve(log)
+
+    songs = song_pairs(tunes())
+    assert trained(0.0, songs) != trained(1.0, songs)
+    with pytest.raises(QbhError, match=r"hums\.borrowed needs pairs of songs"):
+        trained(0.5, hum_pairs(tunes(), replace(CONFIG, hums=HumConfig())))
+
+
 def test_combined_training_fine_tunes_copies_and_goes_on_undisturbed(tmp_path):
     config = replace(CONFIG, hums=HumConfig(), fine_tune=FineTune(every=2, steps=3))
     hums = hum_pairs(tunes(8, seed=2), config)

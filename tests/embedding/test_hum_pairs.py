@@ -134,9 +134,9 @@ class TestHums:
 
     def test_hums_that_are_too_far_from_their_song_teach_nothing(self):
         source = hum_pairs()
-        far = [hum._replace(at=hum.at._replace(distance_st=5.0)) for hum in source._hums[:11]]
+        far = [hum._replace(at=hum.at._replace(distance_st=5.0)) for hum in source.hums[:11]]
         songs = [from_pitch(np.full(100, 60)) for _ in range(12)]
-        left = HumPairs([*far, source._hums[11]], songs, HumConfig(), Reading(80), "key")
+        left = HumPairs([*far, source.hums[11]], songs, HumConfig(), Reading(80), "key")
         assert set(left.draw(30, generator(0, 0)).groups) == {11}
         with pytest.raises(QbhError, match="Not one of 11 hums"):
             HumPairs(far, songs, HumConfig(), Reading(80), "key")
