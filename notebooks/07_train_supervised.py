@@ -126,6 +126,29 @@ normalised_figure(
 )
 
 # %% [markdown]
+# ## The errors of a hum, in another song
+#
+# MIR-QBSH has hums of 35 songs only, but its singers' errors are worth more. The alignment shows what they did wrong
+# in pitch, pauses and timing. Four fifths of the windows of other songs are hummed with the errors of a real hum. The
+# rules of notebook 04 distort the rest. So the network hears thousands of songs as real people might hum them.
+
+# %%
+from qbhkit.embedding.hum_errors import HumErrors
+from qbhkit.embedding.sampling import ContourBank
+
+errors = HumErrors(aligned[:1], contours, config.hums.augmentation)
+other, reading = ContourBank(contours[1:2]), config.window.reading
+window = np.zeros(1, int), np.zeros(1), np.full(1, 80.0)  # the first 8 s of it
+normalised_figure(
+    {
+        "another song": other.read(window[0], reading.positions(*window[1:]))[0],
+        "with the errors of hum 0": errors.hum(other, *window, reading, generator(seed, 0))[0],
+    },
+    "The errors of a real hum, borrowed",
+    "pitch (MIDI semitones)",
+)
+
+# %% [markdown]
 # ## Fine-tuning
 #
 # A stage is defined by a mixture of data sources and by the weights that it starts from. Here training starts from

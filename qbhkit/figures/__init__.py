@@ -9,9 +9,11 @@ from qbhkit.figures.learning import (
     training_figure,
 )
 from qbhkit.figures.melodies import (
+    Followed,
     contour_figure,
     distortions_figure,
     f0_figure,
+    followed_figure,
     match_figure,
     melody_figure,
     normalised_figure,

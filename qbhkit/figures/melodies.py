@@ -1,13 +1,13 @@
 """Figures of contours, f0 tracks and posteriors."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbhkit.audio import Audio
-from qbhkit.contour import Contour, F0Track, Floats, hz_to_midi
+from qbhkit.contour import CONTOUR_HOP_S, Contour, F0Track, Floats, hz_to_midi
 from qbhkit.figures.style import HUM, PALETTE, PITCH, SONG, THIRD, canvas, signed
 
 if TYPE_CHECKING:
@@ -109,6 +109,34 @@ def path_figure(
         moved = f"hum, moved by {-transposition_st:+.1f} semitones"
         axes.plot(at_s, pitch, "o", color=HUM, ms=3.5, label=moved)
         _label(axes, title, "time in the song (s)", columns=2)
+    return figure
+
+
+class Followed(NamedTuple):
+    """A hum along the path of its alignment with a song, in the song's key; NaN where unvoiced."""
+
+    title: str
+    hum_st: NDArray[np.floating]  # (N,)
+    song_st: NDArray[np.floating]  # (N,)
+    distance_st: float
+
+
+def followed_figure(pairs: Sequence[tuple[Followed, Followed]]) -> "Figure":
+    """Draw hums, two to a row, each over two songs that it might follow."""
+    rows = -(-len(pairs) // 2)
+    with canvas(rows, 4, figsize=(12, 1.25 * rows + 0.6), squeeze=False) as (figure, grid):
+        for axes in grid.flat[2 * len(pairs) :]:
+            axes.set_axis_off()
+        for axes, case in zip(grid.flat, (case for pair in pairs for case in pair), strict=False):
+            time_s = (np.arange(len(case.hum_st)) + 0.5) * CONTOUR_HOP_S
+            axes.plot(time_s, case.song_st, color=SONG, lw=2, alpha=0.8, label="song")
+            axes.plot(time_s, case.hum_st, color=HUM, lw=1, label="hum, in the song's key")
+            axes.set_title(f"{case.title}, {case.distance_st:.2f} st", fontsize=8, pad=2)
+            axes.tick_params(labelsize=7)
+        figure.supxlabel("time (s)", fontsize=9)
+        figure.supylabel(PITCH, fontsize=9)
+        lines = grid.flat[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside upper right", ncols=2, fontsize=8)
     return figure
 
 
