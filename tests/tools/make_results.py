@@ -293,6 +293,18 @@ Sounds without a tune, which should not be answered as confident:
 {table(["sound", "clips", "answered", "confident"], none)}"""
 
 
+def failures() -> str:
+    """Hums that do not find their song, to look at."""
+    found = result("failures")
+    return f"""## Failures, drawn
+
+{found["failures"]} of {found["scores"]["n"]} queries of IOACAS do not find their song first by *full* (`qbhkit bench failures`, weights `{found["weights"]}`). For
+{found["in_top10"]} of them it is among the first ten, by *vote* for {found["by_vote_in_top10"]}. For {found["nearer"]} it lies nearer to the hum than the first answer does, by the mean distance of
+the alignment, but not by all that counts. Thirty of them, each over the right song and over the first answer:
+
+![hums that do not find their song](../../figures/failures.png)"""
+
+
 def speed() -> str:
     """Times, as ratios against a named rival."""
     names = ("bench_query", "bench_augment", "bench_training", "bench_cluster", "growth")
@@ -466,7 +478,18 @@ def page() -> str:
 Every table below is made from the JSON files in this folder by `make results`; a test compares. The commands that measured them
 stand beside each table. Sets of weights are described in their model cards (`qbhkit/assets/weights/*.md`).
 """
-    parts = (hums, elsewhere, ablation, trackers, real_songs, degraded, speed, again, attacks)
+    parts = (
+        hums,
+        elsewhere,
+        ablation,
+        trackers,
+        real_songs,
+        degraded,
+        failures,
+        speed,
+        again,
+        attacks,
+    )
     return "\n".join([head, *(f"{part()}\n" for part in parts)])
 
 
