@@ -17,7 +17,7 @@ from qbhkit.embedding.hum_pairs import AlignedHum
 from qbhkit.embedding.sampling import ContourBank
 from qbhkit.embedding.windows import Reading, inside_window
 
-_SMOOTH_FRAMES = 9  # a path holds its song back and catches up at each note, others' notes differ
+_SMOOTH_FRAMES = 9  # of a path, which waits and hurries at the notes of its own song
 _SHORTEST_S = 3.0  # part of a hum
 _LENGTH_OCTAVES = 0.5  # a part is 2 ** uniform(-x, x) times as long as the window
 _FILLED = 0.5  # share of the windows whose rests are sung through

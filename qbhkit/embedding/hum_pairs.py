@@ -144,7 +144,7 @@ class HumConfig:
     """
 
     share: float = 0.4  # of each batch; the rest are self-supervised pairs
-    borrowed: float = 0.0  # share of those that have the errors of real hums (hum_errors)
+    borrowed: float = 0.0  # share of these that have the errors of real hums (hum_errors)
     farthest_st: float = 1.2  # hums that are farther from their song are left out
     shortest_s: float = 3.0  # part of a hum; lengths are log-uniform up to the whole hum
     at_start: float = 0.4  # share of the parts that begin with the hum

@@ -159,7 +159,7 @@ class SongPairs:
         self._share = 0.0
 
     def borrowing(self, errors: Errors, share: float) -> Self:
-        """Return a source in which a share of the pairs is hummed with the errors of others."""
+        """Return a source in which a share of the pairs is hummed with the errors of real hums."""
         other = copy(self)
         other._errors, other._share = errors, share
         return other
