@@ -142,9 +142,9 @@ window = np.zeros(1, int), np.zeros(1), np.full(1, 80.0)  # the first 8 s of it
 normalised_figure(
     {
         "another song": other.read(window[0], reading.positions(*window[1:]))[0],
-        "with the errors of hum 0": errors.hum(other, *window, reading, generator(seed, 0))[0],
+        "hummed with these errors": errors.hum(other, *window, reading, generator(seed, 0))[0],
     },
-    "The errors of a real hum, borrowed",
+    "The errors of hum 0, in another song",
     "pitch (MIDI semitones)",
 )
 
