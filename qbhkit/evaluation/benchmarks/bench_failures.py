@@ -1,7 +1,7 @@
 """Hums whose song is not the first answer, to look at: ``qbhkit bench failures``.
 
 Searches the queries of IOACAS by ``full``; no shipped weights were trained on its songs or singers.
-Thirty of the failures are drawn as ``figures/failures``, each over the right song and over the
+Thirty of the failures are drawn as ``figures/failures.png``, each over the right song and over the
 first answer. ``--limit N`` takes N queries.
 """
 
@@ -15,10 +15,10 @@ from qbhkit.contour import CONTOUR_HOP_S, Contour, held_pitch
 from qbhkit.embedding.embedder import ContourEmbedder
 from qbhkit.evaluation.benchmarks import common
 from qbhkit.evaluation.cross_validation import ioacas_test
-from qbhkit.figures import Followed, followed_figure, save_figure
+from qbhkit.figures import Followed, followed_figure
 from qbhkit.metrics import metrics
 from qbhkit.retrieval.searcher import Scores, Searcher
-from qbhkit.storage import data_dir
+from qbhkit.storage import atomic_path, data_dir
 
 SHOWN = 30
 TOP = 10
@@ -77,7 +77,9 @@ def main() -> None:
         shown = failures[::step][:SHOWN]
         figure = followed_figure([(failure.right, failure.first) for failure in shown])
         folder = Path("figures") if options.full else options.out
-        save_figure(figure, folder, "failures")
+        # a picture only: the figures that a notebook draws are kept as SVG too
+        with atomic_path(folder / "failures.png") as part:
+            figure.savefig(part, dpi=150, metadata={"Software": None})
 
 
 def summary(failures: list[Failure]) -> dict[str, Any]:
