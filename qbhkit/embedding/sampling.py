@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -13,6 +13,9 @@ from qbhkit.embedding.augment import Distortions, Frames, after_warp, distort, w
 from qbhkit.embedding.song_faults import AS_WRITTEN, SongFaults, as_heard
 from qbhkit.embedding.windows import Reading, WindowRange, draw_windows, stretch
 from qbhkit.errors import QbhError
+
+if TYPE_CHECKING:
+    from qbhkit.embedding.hum_errors import HumErrors
 
 _REDRAWN = 3  # times that a window with too few voiced frames is drawn again
 
@@ -114,22 +117,6 @@ class Humming(NamedTuple):
         return PairBatch(normalise(anchors, self.how), normalise(positives, self.how), groups)
 
 
-class Errors(Protocol):
-    """Anything that hums windows of songs: :class:`qbhkit.embedding.hum_errors.HumErrors`."""
-
-    def hum(
-        self,
-        bank: ContourBank,
-        song: NDArray[np.int64],
-        start: NDArray,
-        length: NDArray,
-        reading: Reading,
-        rng: Generator,
-    ) -> Frames:
-        """Return windows (B,) of songs as if they were hummed: (B, L, 2)."""
-        ...
-
-
 class SongPairs:
     """Draw self-supervised pairs of songs (stage 1): a window, and the same window as hummed.
 
@@ -155,10 +142,10 @@ class SongPairs:
         self.tunes = bank.tunes
         self._bank, self._window = bank, window
         self._humming = Humming(window.reading, rules, how, faults)
-        self._errors: Errors | None = None
+        self._errors: HumErrors | None = None
         self._share = 0.0
 
-    def borrowing(self, errors: Errors, share: float) -> Self:
+    def borrowing(self, errors: "HumErrors", share: float) -> Self:
         """Return a source in which a share of the pairs is hummed with the errors of real hums."""
         other = copy(self)
         other._errors, other._share = errors, share
