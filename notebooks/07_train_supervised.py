@@ -411,6 +411,7 @@ training_figure(recorded["curve"], "Stage 2 on all hums")
 # [`qbhkit.corpora.hum_csv.read_pairs`](../qbhkit/corpora/hum_csv.py),
 # [`qbhkit.embedding.hum_pairs.align_hum`](../qbhkit/embedding/hum_pairs.py),
 # [`qbhkit.embedding.hum_pairs.HumPairs`](../qbhkit/embedding/hum_pairs.py),
+# [`qbhkit.embedding.hum_errors.HumErrors`](../qbhkit/embedding/hum_errors.py),
 # [`qbhkit.embedding.training.train_encoder`](../qbhkit/embedding/training.py),
 # [`qbhkit.evaluation.cross_validation.cross_validate`](../qbhkit/evaluation/cross_validation.py),
 # [`qbhkit.metrics.paired_difference`](../qbhkit/metrics.py),
