@@ -271,7 +271,7 @@ assert costs["trained"]["loss"] < costs["untrained"]["loss"]
 # also learns to find the song of a hum among other songs. Two pairs give four triplets, here by hand:
 
 # %%
-from qbhkit.embedding.losses import make_loss, triplet_hinge
+from qbhkit.embedding.losses import make_loss
 
 anchors, positives = (vectors[2:4] for vectors in both["untrained"])
 near = (anchors @ positives.T).numpy()  # (2, 2)
@@ -283,12 +283,9 @@ triplets = [
 ]
 groups = torch.tensor([1, 2])
 np.testing.assert_allclose(
-    np.mean(triplets), triplet_hinge(anchors, positives, groups, negatives=1), rtol=1e-5
-)
-np.testing.assert_allclose(
     np.mean(triplets), make_loss("hinge", "nearest")(anchors, positives, groups), rtol=1e-5
 )
-print("four triplets by hand and both functions agree:", np.round(triplets, 3))
+print("four triplets by hand and the function agree:", np.round(triplets, 3))
 
 # %% [markdown]
 # The next cell uses all eight pairs and the trained encoder. Rows of the same tune are not negatives of each other
@@ -312,7 +309,7 @@ def hinge(near):
 
 
 np.testing.assert_allclose(
-    mean_both_ways(hinge), triplet_hinge(anchors, positives, groups), rtol=1e-4
+    mean_both_ways(hinge), make_loss("hinge", "all")(anchors, positives, groups), rtol=1e-4
 )
 print(f"{mean_both_ways(hinge):.4f} by hand and in code")
 
@@ -360,23 +357,16 @@ for kind, form in (
 #
 # A row has many negatives, and most are already far away. *Mining* chooses some of them. `all` takes all of them, and
 # `random` a few at random (published: 4). `nearest` takes the few nearest, and `hardest` the nearest one. `semi-hard`
-# takes the nearest of those that are farther away than the positive. The last two need pytorch-metric-learning.
+# takes the nearest of those that are farther away than the positive.
 
 # %%
 from qbhkit.embedding.losses import Mining, Negatives
-from qbhkit.errors import MissingPackageError
 from qbhkit.figures import similarity_figure
 
-minings = {}
+chosen = {}
 for mining in get_args(Mining):
-    try:
-        minings[mining] = Negatives(mining, 2, torch.Generator().manual_seed(seed))
-    except MissingPackageError as error:
-        print(error)
-chosen = {
-    mining: negatives.choose(torch.from_numpy(near), groups)
-    for mining, negatives in minings.items()
-}
+    negatives = Negatives(mining, 2, torch.Generator().manual_seed(seed))
+    chosen[mining] = negatives.choose(torch.from_numpy(near), groups)
 similarity_figure(near, chosen, pairs.groups, "Eight pairs, up to two negatives per row")
 
 # %% [markdown]
@@ -409,7 +399,7 @@ losses = {
         mining: make_loss(kind, mining, negatives=2, generator=torch.Generator().manual_seed(seed))(
             anchors, positives, groups
         ).item()
-        for mining in minings
+        for mining in chosen
     }
     for kind in get_args(LossName)
 }
@@ -600,7 +590,6 @@ assert found(spaces["trained"]) > found(spaces["untrained"])
 # [`qbhkit.embedding.encoders.ContourEncoder`](../qbhkit/embedding/encoders.py),
 # [`qbhkit.embedding.pooling.ContextAttention`](../qbhkit/embedding/pooling.py),
 # [`qbhkit.embedding.encoders.activations`](../qbhkit/embedding/encoders.py),
-# [`qbhkit.embedding.losses.triplet_hinge`](../qbhkit/embedding/losses.py),
 # [`qbhkit.embedding.losses.make_loss`](../qbhkit/embedding/losses.py),
 # [`qbhkit.embedding.losses.hinge`](../qbhkit/embedding/losses.py),
 # [`qbhkit.embedding.losses.hinge_of_means`](../qbhkit/embedding/losses.py),

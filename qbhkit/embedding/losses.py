@@ -8,15 +8,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from qbhkit.errors import MissingPackageError, QbhError
-
-# pytorch-metric-learning mines the hardest and the semi-hard negatives. Its TripletMarginMiner and
-# its losses unroll (B, B, B): 1.3 s instead of 0.05 s a call at B = 512.
+from qbhkit.errors import QbhError
 
 LossName = Literal["hinge", "hinge-of-means", "euclidean", "infonce"]
 Mining = Literal["all", "nearest", "random", "semi-hard", "hardest"]
@@ -40,7 +37,6 @@ class Negatives:
 
     Raises:
         QbhError: if there is no such mining, or ``count`` is not positive.
-        MissingPackageError: if it needs pytorch-metric-learning, and that is not installed.
 
     Source: fixed facts, "Loss" (4 at random); Schroff et al., "FaceNet", 2015 (semi-hard).
     Notebook: notebooks/05_encoder_and_loss.py
@@ -54,8 +50,6 @@ class Negatives:
         _check("mining", self.mining, get_args(Mining))
         if self.count < 1:
             raise QbhError(f"negatives must be at least 1, not {self.count}.")
-        if self.mining in ("semi-hard", "hardest"):
-            _miner(self.mining)  # reports a missing package before the warm-up, not after it
 
     @torch.no_grad()
     def choose(self, near: Tensor, groups: Tensor) -> Chosen:
@@ -67,20 +61,18 @@ class Negatives:
         other = groups[:, None] != groups[None, :]  # (B, B)
         if not bool(other.any(dim=1).all()):
             raise QbhError("A triplet needs a negative: the batch holds a single tune.")
-        own = torch.arange(len(near), device=near.device)  # (B,)
         if self.mining == "all":
             return Chosen(*other.nonzero(as_tuple=True))
+        most = min(self.count, int(other.sum(dim=1).min()))
         if self.mining in ("semi-hard", "hardest"):
-            known = other.diagonal_scatter(torch.ones_like(own, dtype=torch.bool))  # (B, B)
-            hidden = near.masked_fill(~known, -math.inf)
-            # A copy of the labels: given the same object, the miner drops the diagonal.
-            rows, _, _, columns = _miner(self.mining)(hidden, own, hidden, own.clone())
-            return Chosen(rows, columns)
+            most = 1
+        if self.mining == "semi-hard":
+            other &= near < near.diagonal()[:, None]
         if self.mining == "random":
             near = torch.rand(near.shape, generator=self.generator).to(near)
-        most = min(self.count, int(other.sum(dim=1).min()))
-        columns = near.masked_fill(~other, -math.inf).topk(most, dim=1).indices  # (B, most)
-        return Chosen(own.repeat_interleave(most), columns.flatten())
+        found = near.masked_fill(~other, -math.inf).topk(most, dim=1)  # (B, most)
+        rows, place = (found.values > -math.inf).nonzero(as_tuple=True)
+        return Chosen(rows, found.indices[rows, place])
 
 
 def hinge(
@@ -104,21 +96,6 @@ def hinge(
     Notebook: notebooks/05_encoder_and_loss.py
     """
     return _hinge(anchors @ positives.T, groups, negatives, margin)
-
-
-def triplet_hinge(
-    anchors: Tensor,
-    positives: Tensor,
-    groups: Tensor,
-    margin: float = 0.5,
-    negatives: int | None = None,
-) -> Tensor:
-    """Return :func:`hinge` with a number of the nearest negatives of each row; None for all.
-
-    Notebook: notebooks/05_encoder_and_loss.py
-    """
-    chosen = Negatives("all") if negatives is None else Negatives("nearest", negatives)
-    return hinge(anchors, positives, groups, chosen, margin)
 
 
 def euclidean_hinge(
@@ -236,7 +213,6 @@ def make_loss(
 
     Raises:
         QbhError: if there is no such kind or mining, or a number is out of its range.
-        MissingPackageError: as for :class:`Negatives`.
 
     Notebook: notebooks/05_encoder_and_loss.py
     """
@@ -260,28 +236,6 @@ def _hinge(near: Tensor, groups: Tensor, negatives: Negatives, margin: float) ->
 
 def _both_ways(one_way: Callable[[Tensor], Tensor], near: Tensor) -> Tensor:
     return 0.5 * (one_way(near) + one_way(near.T))
-
-
-def _miner(mining: Mining) -> Any:
-    """Return the miner of a name; it takes similarities in place of embeddings."""
-    try:
-        from pytorch_metric_learning.distances import BaseDistance
-        from pytorch_metric_learning.miners import BatchEasyHardMiner
-    except ImportError:
-        raise MissingPackageError(
-            f"{mining} negatives need pytorch-metric-learning: pip install 'qbhkit[training]'."
-        ) from None
-
-    class AsGiven(BaseDistance):
-        def compute_mat(self, near: Tensor, _: Tensor) -> Tensor:
-            return near
-
-    return BatchEasyHardMiner(
-        pos_strategy="easy",  # there is one: the diagonal
-        neg_strategy={"semi-hard": "semihard", "hardest": "hard"}[mining],
-        allowed_neg_range=(-1e4, 1e4),  # not the -inf of rows of the same tune
-        distance=AsGiven(normalize_embeddings=False, is_inverted=True),  # the larger, the nearer
-    )
 
 
 def _check(what: str, name: str, choices: tuple[str, ...]) -> None:

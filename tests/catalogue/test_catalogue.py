@@ -8,7 +8,6 @@ import soundfile
 from qbhkit.audio import Audio, write_wav
 from qbhkit.catalogue import build as module
 from qbhkit.catalogue.build import build_catalogue, read_sources, songs_from
-from qbhkit.catalogue.memmap import StackedArrays
 from qbhkit.catalogue.read import open_catalogue
 from qbhkit.contour import Contour, F0Track, from_pitch
 from qbhkit.corpora import Song
@@ -61,18 +60,6 @@ def small_shards(monkeypatch):
 @pytest.fixture
 def songs(tunes):
     return tunes[:18]
-
-
-def test_a_large_catalogue_is_mapped_and_holds_the_same(songs, tmp_path, small_shards, monkeypatch):
-    build(songs, tmp_path)
-    held = open_catalogue(tmp_path)
-    monkeypatch.setattr("qbhkit.catalogue.read._MOST_IN_MEMORY", len(held.song) - 1)
-    mapped = open_catalogue(tmp_path)
-    assert isinstance(mapped.vectors, StackedArrays)
-    np.testing.assert_array_equal(mapped.vectors[:], held.vectors)
-    np.testing.assert_array_equal(mapped.start_s, held.start_s)
-    for one, other in zip(mapped.contours, held.contours, strict=True):
-        np.testing.assert_array_equal(one.frames, other.frames)
 
 
 def voiced_line(frames, rests=()):

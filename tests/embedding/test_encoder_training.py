@@ -1,9 +1,6 @@
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -275,28 +272,6 @@ def test_spread_tells_collapse():
 def test_an_infinite_loss_is_said_in_a_sentence(tmp_path):
     with pytest.raises(QbhError, match="no longer finite"):
         run(tmp_path, replace(CONFIG, learning_rate=1e12, max_grad_norm=1e30, steps_per_epoch=20))
-
-
-def test_the_command_is_killed_and_goes_on(tmp_path):
-    """Kill -9 the real command after its first checkpoint; the curve ends up unbroken."""
-    config = tmp_path / "mini.yaml"
-    config.write_text(
-        "corpora: [miscFolk]\nepochs: 4\nsteps_per_epoch: 10\nbatch: 64\nnegatives: 4\nthreads: 1\n"
-        "encoder: {widths: [16, 32], convolutions: 1}\n"
-    )
-    assert qbhkit(["train", str(config), "--out", str(tmp_path / "whole")]) == 0
-    command = [sys.executable, "-m", "qbhkit.cli", "train", str(config)]
-    command += ["--out", str(tmp_path / "part"), "--log", str(tmp_path / "p.json")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "p.json").is_file() and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 1 <= len(curve(tmp_path / "p.json")) < 4
-    assert qbhkit([*command[3:], "--resume"]) == 0
-    assert curve(tmp_path / "p.json") == curve(tmp_path / "whole" / "train_mini.json")
-    assert (tmp_path / "part" / "mini.safetensors").is_file()
-    assert (tmp_path / "part" / "curve.svg").is_file()
 
 
 def test_a_run_reads_shards_and_says_when_their_hop_is_another(tmp_path, song_notes, write_midi):

@@ -1,6 +1,4 @@
-import importlib.util
 import math
-import sys
 from itertools import product
 from typing import get_args
 
@@ -9,7 +7,6 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from qbhkit.embedding import losses as kit_losses
 from qbhkit.embedding.losses import (
     InfoNCE,
     LossName,
@@ -19,9 +16,8 @@ from qbhkit.embedding.losses import (
     hinge,
     hinge_of_means,
     make_loss,
-    triplet_hinge,
 )
-from qbhkit.errors import MissingPackageError, QbhError
+from qbhkit.errors import QbhError
 
 KINDS, MININGS = get_args(LossName), get_args(Mining)
 every_loss = pytest.mark.parametrize(("kind", "mining"), list(product(KINDS, MININGS)))
@@ -90,12 +86,10 @@ def naive_loss(kind, mining, anchors, positives, groups, margin, count, temperat
     return both
 
 
-def test_the_margin_is_half_unless_told_and_triplet_hinge_takes_a_number_of_negatives():
+def test_the_margin_is_half_unless_told():
     batch = (*pairs(0), torch.tensor(SHARED))
     for form in (hinge, euclidean_hinge, hinge_of_means):
         assert form(*batch, Negatives("all")) == form(*batch, Negatives("all"), margin=0.5) > 0
-    assert triplet_hinge(*batch) == hinge(*batch, Negatives("all"))
-    assert triplet_hinge(*batch, 0.7, 3) == hinge(*batch, Negatives("nearest", 3), 0.7)
 
 
 def test_a_single_row_with_negatives_counts_whole():
@@ -208,19 +202,3 @@ def test_wrong_choices_are_named():
     for temperature in (0.0, 1.5, math.nan):
         with pytest.raises(QbhError, match="temperature must be from"):
             make_loss("infonce", temperature=temperature)
-
-
-def test_the_package_is_asked_for_when_a_loss_needs_it_and_not_before(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("pytorch_metric_learning")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
-    spec = importlib.util.spec_from_file_location("anew", kit_losses.__file__)
-    anew = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "anew", anew)
-    spec.loader.exec_module(anew)  # imported without the package
-    for mining in MININGS:
-        if mining in ("semi-hard", "hardest"):
-            with pytest.raises(MissingPackageError, match=r"pip install 'qbhkit\[training\]'"):
-                anew.make_loss("hinge", mining)
-        else:
-            assert float(anew.make_loss("hinge", mining)(*pairs(6), torch.arange(12))) > 0

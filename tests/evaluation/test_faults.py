@@ -1,7 +1,7 @@
 """Kills, full and read-only disks, sources that vanish: nothing is lost, and the cure is named.
 
-Ten kills of building and adding are in test_catalogue_kill.py, two writers of one catalogue in
-test_edit.py; ``qbhkit bench faults`` kills each work fifty times.
+Two writers of one catalogue are in test_edit.py; ``qbhkit bench faults`` kills each work fifty
+times.
 """
 
 import shutil
@@ -38,7 +38,7 @@ def disks(tmp_path_factory):
         pytest.skip("a disk of its own takes root")
 
 
-@pytest.mark.parametrize("name", WORKS[2:])
+@pytest.mark.parametrize("name", WORKS)
 def test_kills_at_random_moments_change_nothing(work_named, name, tmp_path):
     assert bench_faults.kill_often(work_named[name], tmp_path, KILLS, seed=3) == KILLS
 

@@ -293,6 +293,22 @@ Sounds without a tune, which should not be answered as confident:
 {table(["sound", "clips", "answered", "confident"], none)}"""
 
 
+def altered() -> str:
+    """Hums that leave their song for a while."""
+    found = result("altered_hums")
+    rows = [
+        [kind, *(f"{block[method][key]:.3f}" for method in block for key in ("top1", "top10"))]
+        for kind, block in found["hums"].items()
+    ]
+    first = found["hums"]["as hummed"]
+    return f"""## Hums that pause, jump or go wrong
+
+{first["full"]["n"]} hums of 8 to 12 s, made by rule of the typed notes above and altered once, searched anywhere in {found["songs"]:,} songs, all by their notes
+(`qbhkit bench altered_hums`, weights `{found["weights"]}`).
+
+{table(["hum", *(f"{key} {method}" for method in first for key in ("top-1", "top-10"))], rows)}"""
+
+
 def failures() -> str:
     """Hums that do not find their song, to look at."""
     found = result("failures")
@@ -485,6 +501,7 @@ stand beside each table. Sets of weights are described in their model cards (`qb
         trackers,
         real_songs,
         degraded,
+        altered,
         failures,
         speed,
         again,

@@ -5,7 +5,7 @@ it is asked are of songs and singers that it has not learnt from. Real recording
 hums made by rule of their typed notes; their melodies come from trackers. Among some 40,000
 melodies, variants of a song (data/splits) count as right too. ``--rivals N`` takes only every k-th
 hum of a set, N of them, for the methods without training, which are slow; ``--large 0`` leaves the
-large catalogue out.
+large catalogue out. It takes hours; a run that was stopped goes on after the last method.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from qbhkit.evaluation.evaluate import by_baseline, by_search, score_hums
 from qbhkit.metrics import grouped, intervals, metrics, rank_of
 from qbhkit.retrieval.confidence import Case
 from qbhkit.retrieval.searcher import METHODS, Searcher
-from qbhkit.storage import cache_dir, data_dir
+from qbhkit.storage import cache_dir, data_dir, read_json, write_json
 
 RIVALS = ("linear-scaling", "dtw-folded", "alignment")
 TRACKERS = ("crnn-lite-lead", "melodia")
@@ -128,13 +128,18 @@ def main() -> None:
     weights = str(cache_dir() / FOLD)
     options = common.parse(common.arguments(__doc__, weights=weights, rivals=100, large=1))
     embedder = ContourEmbedder(options.weights)
+    kept = cache_dir() / f"sets-{embedder.identity}-{options.rivals}.json"
     found: dict[str, dict[str, Any]] = {}
+    if kept.is_file():
+        found = read_json(kept, f"delete {kept}")
     for asked in sets(embedder, bool(options.large)):
-        methods = {}
-        for method in (*RIVALS, *METHODS):
-            methods[method] = scored(asked, method, options.rivals)
-            print(f"{asked.name:28}{method:16}{common.brief(methods[method])}", flush=True)
         catalogue = asked.searcher.catalogue
-        size = {"songs": len(catalogue.songs), "windows": len(catalogue.song)}
-        found[asked.name] = size | {"methods": methods}
+        size = {"songs": len(catalogue.songs), "windows": len(catalogue.song), "methods": {}}
+        methods = found.setdefault(asked.name, size)["methods"]
+        for method in (*RIVALS, *METHODS):
+            if method not in methods:
+                methods[method] = scored(asked, method, options.rivals)
+                write_json(kept, found)
+            print(f"{asked.name:28}{method:16}{common.brief(methods[method])}", flush=True)
     common.save(options, "sets", {"weights": embedder.identity, "sets": found})
+    kept.unlink()  # the next run measures again
