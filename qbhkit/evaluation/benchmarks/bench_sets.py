@@ -8,7 +8,10 @@ hum of a set, N of them, for the methods without training, which are slow; ``--l
 large catalogue out. It takes hours; a run that was stopped goes on after the last method.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +27,7 @@ from qbhkit.evaluation.benchmarks.bench_real_songs import all_hums, heard_by, re
 from qbhkit.evaluation.cross_validation import ioacas_test
 from qbhkit.evaluation.evaluate import by_baseline, by_search, score_hums
 from qbhkit.metrics import grouped, intervals, metrics, rank_of
-from qbhkit.retrieval.confidence import Case
+from qbhkit.retrieval.confidence import Calibration, Case
 from qbhkit.retrieval.searcher import METHODS, Searcher
 from qbhkit.storage import cache_dir, data_dir, read_json, write_json
 
@@ -128,7 +131,9 @@ def main() -> None:
     weights = str(cache_dir() / FOLD)
     options = common.parse(common.arguments(__doc__, weights=weights, rivals=100, large=1))
     embedder = ContourEmbedder(options.weights)
-    kept = cache_dir() / f"sets-{embedder.identity}-{options.rivals}.json"
+    made_of = [embedder.identity, options.rivals, options.large, asdict(Calibration.of(embedder))]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    kept = cache_dir() / f"sets-{key}.json"
     found: dict[str, dict[str, Any]] = {}
     if kept.is_file():
         found = read_json(kept, f"delete {kept}")
